@@ -1,0 +1,44 @@
+# make demo: the environment, the sample models, and what a user sees. make test: the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: env models demo demo-real test lint format clean
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: tests/requirements.txt setup.cfg setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+models: sample_models/.made
+
+sample_models/.made: $(VENV)/.ready sample_models/generate.py sample_models/factory.py
+	$(BIN)/python sample_models/generate.py
+	touch $@
+
+demo: models
+	$(BIN)/python sample_models/demo.py
+
+demo-real: env
+	$(BIN)/python sample_models/real.py
+
+test: env
+	$(BIN)/python -m pytest -n 2
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info sample_models/.made sample_models/*.pt sample_models/*.pt2 sample_models/real sample_models/joined

@@ -1,0 +1,318 @@
+"""The command line: words in, a request out, an exit code back. Neither torch nor rich is imported here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from composecli import __version__
+from composecli.blueprint import Merge, Mode
+from composecli.bridge import BridgeMode
+from composecli.contract import parse_input
+from composecli.errors import CouldNotAttempt, Problem
+from composecli.protocol import Training, Worker
+from composecli.report.explain import find, listing, page
+from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options, parse_device, parse_selection
+from composecli.results import BUG, ProblemReport, Report
+
+INTERRUPTED = 130
+TERMINATED = 143
+EXIT_CODES = """\b
+Exit codes, the same in every format:
+  0  compatible (join: written and verified)
+  1  not compatible (bridgeable, too, unless the bridge was asked for)
+  2  the words on the command line are wrong
+  3  could not tell: unreadable, refused as unsafe, crashed, unknown
+  70 a bug in composecli
+"""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A parameter whose text is parsed by a function that raises ValueError with words for a person."""
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.parse(value), value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@dataclass(frozen=True, slots=True)
+class _Screen:
+    """How a command answers."""
+
+    format: str
+    quiet: bool
+    debug: bool
+    timeout: float
+
+
+def _common(command: Command) -> Command:
+    options = (
+        click.option("--device", type=_Parsed("DEVICE", parse_device), default="cpu", metavar="DEVICE",
+                     show_default=True, help="Where probes run: cpu, cuda, cuda:1, or meta (then the CPU decides)."),
+        click.option("--input", "inputs", type=_Parsed("SPEC", parse_input), multiple=True, metavar="SPEC",
+                     help="An input of the first model: 'float32[N,3,224,224]', 1,3,224,224, ids=int64[1,16], "
+                          "rate:=16000, or @sample.pt. Once for each input."),
+        click.option("--select", "selections", type=_Parsed("PORT", parse_selection), multiple=True, metavar="PORT",
+                     help="Use one of several outputs: logits, '[0]'; 2:logits for the second model."),
+        click.option("--training", type=click.Choice([str(mode) for mode in Training]), default="saved",
+                     show_default=True, help="Run models as they were saved, or put them into eval or train mode."),
+        click.option("--key", metavar="NAME",
+                     help="The entry of a checkpoint that holds the weights, for factory@weights."),
+        click.option("--trust", is_flag=True, help="Run what pickled files import. For files that you made or know."),
+        click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
+                     metavar="S", help="Seconds that loading, or one forward, may take."),
+        click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
+                     help="A table for people, or JSON as the whole of stdout."),
+        click.option("--quiet", is_flag=True, help="Print the verdict and the findings alone."),
+        click.option("--debug", is_flag=True, help="Show tracebacks, and what models print."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _joining(command: Command) -> Command:
+    options = (
+        click.option("--mode", type=click.Choice([str(mode) for mode in Mode]), default="sequential", show_default=True,
+                     help="One after the other, or beside each other on the same input."),
+        click.option("--merge", type=click.Choice([str(merge) for merge in Merge]), default="cat", show_default=True,
+                     help="In parallel: what becomes of the outputs."),
+        click.option("--dim", type=int, default=1, show_default=True, help="In parallel: the axis of cat and stack."),
+        click.option("--strict", is_flag=True, help="Ask for every size that the first model admits, not the example."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="composecli")
+def main() -> None:
+    """Does the second model accept what the first one produces? And if so: one file that does both.
+
+    A MODEL is a file: a TorchScript archive, a torch.export archive (.pt2), a pickled nn.Module; or
+    package.module:factory@weights (also file.py:factory@weights).
+
+    SECURITY: TorchScript and torch.export archives are programs and run when they are checked: give
+    composecli none that you would not run. A pickled module is refused unless it is made of torch.nn
+    classes alone or --trust is given; naming a factory runs it.
+    """
+
+
+@main.command("check", epilog=EXIT_CODES)
+@click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
+@_joining
+@_common
+def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
+    """Say whether each model accepts what the one before it produces (or, in parallel, whether they merge)."""
+    _two_or_more(models)
+    request = _check_request(models, words, BridgeMode.NONE)
+
+    def work(worker: Worker, tell: Callable[[str], None]) -> Report:
+        from composecli.pipeline import check
+
+        return check(request, worker, tell)
+
+    _answer(work, _screen(words))
+
+
+@main.command("join", epilog=EXIT_CODES)
+@click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The TorchScript file to write.")
+@click.option("--bridge", type=click.Choice([str(mode) for mode in BridgeMode]), default="none", show_default=True,
+              help="Put nothing between, steps without parameters, or an untrained linear layer too.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the generated layers.")
+@click.option("--force", is_flag=True, help="Replace the output where it exists.")
+@_joining
+@_common
+def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, force: bool, **words: Any) -> NoReturn:
+    """Write one TorchScript module that does what the models do, verified against running them by hand."""
+    _two_or_more(models)
+    request = JoinRequest(_check_request(models, words, BridgeMode(bridge)), output, seed, force)
+
+    def work(worker: Worker, tell: Callable[[str], None]) -> Report:
+        from composecli.pipeline import join
+
+        return join(request, worker, tell)
+
+    _answer(work, _screen(words))
+
+
+@main.command("inspect", epilog=EXIT_CODES)
+@click.argument("model", metavar="MODEL")
+@_common
+def inspect_command(model: str, **words: Any) -> NoReturn:
+    """Show what a model takes and gives, with the evidence, its layers, and what ties it to a device."""
+    request = InspectRequest(model, _options(words))
+
+    def work(worker: Worker, tell: Callable[[str], None]) -> Report:
+        from composecli.pipeline import inspect
+
+        return inspect(request, worker, tell)
+
+    _answer(work, _screen(words))
+
+
+@main.command("explain")
+@click.argument("rule", required=False, metavar="[CODE]")
+def explain_command(rule: str | None) -> None:
+    """Explain a rule by its code or name (CC203, size-differs); without one, list them all."""
+    if rule is None:
+        click.echo("\n".join(listing()))
+        return
+    found = find(rule)
+    if found is None:
+        raise click.BadParameter(f"no rule is called {rule}; 'composecli explain' lists them", param_hint="CODE")
+    click.echo(page(found), nl=False)
+
+
+def _two_or_more(models: tuple[str, ...]) -> None:
+    if len(models) < 2:
+        raise click.UsageError("two models or more are needed; 'composecli inspect MODEL' looks at one")
+
+
+def _check_request(models: tuple[str, ...], words: dict[str, Any], bridge: BridgeMode) -> CheckRequest:
+    return CheckRequest(
+        models, Mode(words["mode"]), words["strict"], Merge(words["merge"]), words["dim"], bridge, _options(words)
+    )
+
+
+def _options(words: dict[str, Any]) -> Options:
+    return Options(
+        device=words["device"][0],
+        inputs=tuple(parsed for parsed, _ in words["inputs"]),
+        selections=tuple(parsed for parsed, _ in words["selections"]),
+        training=Training(words["training"]),
+        key=words["key"],
+        trusted=words["trust"],
+        words=_repeated(words),
+    )
+
+
+def _repeated(words: dict[str, Any]) -> tuple[str, ...]:
+    """The options that a suggested command has to say again to mean the same models and inputs."""
+    again = [word for _, text in words["inputs"] for word in ("--input", text)]
+    again += [word for _, text in words["selections"] for word in ("--select", text)]
+    again += ["--training", words["training"]] if words["training"] != "saved" else []
+    again += ["--key", words["key"]] if words["key"] else []
+    again += ["--device", words["device"][1]] if words["device"][1] != "cpu" else []
+    return (*again, "--trust") if words["trust"] else tuple(again)
+
+
+def _screen(words: dict[str, Any]) -> _Screen:
+    return _Screen(words["form"], words["quiet"], words["debug"], words["timeout"])
+
+
+Work = Callable[[Worker, Callable[[str], None]], Report]
+
+
+def _answer(work: Work, screen: _Screen) -> NoReturn:
+    """Run a command against a child worker, print its report, and exit with its code."""
+    from composecli.client import ChildWorker
+
+    signal.signal(signal.SIGTERM, _terminate)
+    progress = _Progress(shown=sys.stderr.isatty() and not screen.quiet and screen.format == "table")
+    worker = None
+    try:
+        worker = ChildWorker(screen.timeout, show_output=screen.debug)
+        report = work(worker, progress.tell)
+    except CouldNotAttempt as failure:
+        report = ProblemReport(failure.problem)
+        if screen.debug:
+            traceback.print_exception(failure)
+            if failure.problem.trace:
+                click.echo(failure.problem.trace, err=True)
+    except KeyboardInterrupt:
+        progress.clear()
+        click.echo("interrupted", err=True)
+        _leave(worker, INTERRUPTED)
+    except Exception as error:
+        report = _bug(error, debug=screen.debug)
+    finally:
+        progress.clear()
+        if worker is not None:
+            worker.close()
+    _print(report, screen)
+    sys.exit(report.exit_code)
+
+
+def _leave(worker: Any, code: int) -> NoReturn:
+    if worker is not None:
+        worker.close()
+    sys.exit(code)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds as an exception does, so that temporary files are removed and the child is ended."""
+    sys.exit(TERMINATED)
+
+
+def _bug(error: Exception, *, debug: bool) -> ProblemReport:
+    if debug:
+        traceback.print_exception(error)
+    name = f"{type(error).__name__}: {error}"
+    return ProblemReport(
+        Problem(
+            "CC970", "a bug in composecli", None, (name,), ("run it again with --debug and report what it prints",)
+        ),
+        BUG,
+    )
+
+
+def _print(report: Report, screen: _Screen) -> None:
+    if screen.format == "json":
+        from composecli.report import as_json
+
+        as_json.render(report, sys.stdout)
+        return
+    from composecli.report import table
+
+    table.render(report, sys.stderr if isinstance(report, ProblemReport) else sys.stdout, quiet=screen.quiet)
+
+
+class _Progress:
+    """One line on a terminal's stderr that says what is being done, from the first second on."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self.shown = shown
+        self.started = time.monotonic()
+        self.length = 0
+
+    def tell(self, text: str) -> None:
+        if self.shown and time.monotonic() - self.started > 1:
+            self.clear()
+            line = text if text.isprintable() else ascii(text)
+            line = line[: max(20, _columns() - 4)] + " ..."
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            self.length = len(line)
+
+    def clear(self) -> None:
+        if self.length:
+            sys.stderr.write(f"\r{' ' * self.length}\r")
+            sys.stderr.flush()
+            self.length = 0
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 80

@@ -1,0 +1,173 @@
+"""The child that runs models: starts it, asks it, and turns crash, hang and nonsense into problems."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import IO, TypeVar
+
+from composecli.errors import CouldNotAttempt, Problem
+from composecli.frames import Frames, Late, NoFrame, Nonsense
+from composecli.observations import Accepted, Observation, Refused
+from composecli.protocol import (
+    BuildRequest,
+    Built,
+    CloseRequest,
+    Described,
+    DescribeRequest,
+    Failed,
+    Opened,
+    OpenRequest,
+    ProbeRequest,
+    Reply,
+    Request,
+    Sampled,
+    SampleRequest,
+    Verified,
+    VerifyRequest,
+    Worker,
+)
+
+TAIL = 2000
+_STAGES = {
+    OpenRequest: "loading a model",
+    SampleRequest: "loading a sample",
+    ProbeRequest: "running a forward",
+    DescribeRequest: "listing layers",
+    BuildRequest: "building the join",
+    VerifyRequest: "verifying the join",
+    CloseRequest: "closing",
+}
+
+Answer = TypeVar("Answer", bound=Reply)
+
+
+class ChildWorker:
+    """The Worker protocol over pipes. The child starts at once, and imports torch while the command reads files."""
+
+    def __init__(self, timeout: float, *, show_output: bool = False, module: str = "composecli.worker.serve") -> None:
+        self._timeout = timeout
+        self._last = ""
+        to_child, self._from_us = os.pipe()
+        self._to_us, from_child = os.pipe()
+        self._log: IO[bytes] | None = None if show_output else tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
+        target = sys.stderr if self._log is None else self._log
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(to_child), str(from_child)],
+            stdin=subprocess.DEVNULL,
+            stdout=target,
+            stderr=target,
+            pass_fds=(to_child, from_child),
+            start_new_session=True,
+            env=_environment(),
+        )
+        os.close(to_child)
+        os.close(from_child)
+        self._frames = Frames(self._to_us, self._from_us)
+
+    def open(self, request: OpenRequest) -> Opened:
+        self._last = request.reference.name
+        return self._ask(request, Opened)
+
+    def sample(self, request: SampleRequest) -> Sampled:
+        return self._ask(request, Sampled)
+
+    def probe(self, request: ProbeRequest) -> Observation:
+        reply = self._ask_any(request)
+        if isinstance(reply, Accepted | Refused):
+            return reply
+        raise self._ended(request, "CC918", "the worker answered nonsense", f"a {type(reply).__name__}")
+
+    def describe(self, request: DescribeRequest) -> Described:
+        return self._ask(request, Described)
+
+    def build(self, request: BuildRequest) -> Built:
+        return self._ask(request, Built)
+
+    def verify(self, request: VerifyRequest) -> Verified:
+        return self._ask(request, Verified)
+
+    def close(self) -> None:
+        """End the child, whatever it is doing."""
+        if self._process.poll() is None:
+            self._kill()
+        for descriptor in (self._from_us, self._to_us):
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue
+        if self._log is not None:
+            self._log.close()
+
+    def _ask(self, request: Request, wanted: type[Answer]) -> Answer:
+        reply = self._ask_any(request)
+        if isinstance(reply, wanted):
+            return reply
+        raise self._ended(request, "CC918", "the worker answered nonsense", f"a {type(reply).__name__}")
+
+    def _ask_any(self, request: Request) -> Reply:
+        try:
+            self._frames.send(request)
+            reply: Reply = self._frames.receive(Reply, time.monotonic() + self._timeout)
+        except NoFrame:
+            raise self._crashed(request) from None
+        except Late:
+            title = f"the worker took longer than {self._timeout:g} s and was ended"
+            raise self._ended(request, "CC917", title, "") from None
+        except Nonsense as error:
+            raise self._ended(request, "CC918", "the worker answered nonsense", str(error)) from None
+        if isinstance(reply, Failed):
+            raise CouldNotAttempt(reply.problem)
+        return reply
+
+    def _crashed(self, request: Request) -> CouldNotAttempt:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = 0
+        how = f"ended with exit code {code}"
+        if code < 0:
+            how = f"was killed by {signal.Signals(-code).name}" if -code in list(signal.Signals) else f"died ({code})"
+        return self._ended(request, "CC916", f"the worker {how}", "")
+
+    def _ended(self, request: Request, code: str, title: str, note: str) -> CouldNotAttempt:
+        self._kill()
+        notes = [f"it was {_STAGES[type(request)]}"]
+        if note:
+            notes.append(note)
+        help = ("--timeout S allows more time",) if code == "CC917" else ("--debug shows what it printed",)
+        return CouldNotAttempt(Problem(code, title, self._last or None, tuple(notes), help, self._tail()))
+
+    def _tail(self) -> str | None:
+        if self._log is None:
+            return None
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - TAIL))
+        return self._log.read().decode("utf-8", "replace") or None
+
+    def _kill(self) -> None:
+        """The child leads its own session, so that whatever it started ends with it."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """One compute thread, and nothing in the environment that changes how torch loads files."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TORCH_", "PYTORCH_JIT"))}
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = os.pathsep.join(filter(None, (package, kept.get("PYTHONPATH"))))
+    return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def in_process() -> Worker:
+    """The worker in this process, for the Python API: torch is imported here and now."""
+    from composecli.worker.engine import InProcessWorker
+
+    return InProcessWorker()

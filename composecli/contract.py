@@ -1,0 +1,208 @@
+"""Contracts: the ports a model takes and gives, and what is known about where that comes from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from composecli.dims import Dim, Fixed, Free, Shape, admits, example_size, parse_dim
+from composecli.trees import Call, Entries, Items, Literal, Path, TensorSpec, Tree, path_text
+
+DTYPES = (
+    "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
+    "complex64", "complex128", "float8_e4m3fn", "float8_e5m2",
+)  # fmt: skip
+EXAMPLE_SIZE = 2
+
+
+class EvidenceKind(StrEnum):
+    DECLARED = "declared"
+    EXPORTED = "exported"
+    TRACED = "traced"
+    PROBED = "probed"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    kind: EvidenceKind
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.detail})" if self.detail else str(self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One tensor that a model takes or gives. `dims` is None where any rank is taken."""
+
+    name: str
+    path: Path
+    dtype: str
+    dims: Shape | None
+    optional: bool = False
+
+    def __str__(self) -> str:
+        dims = "*" if self.dims is None else ", ".join(map(str, self.dims))
+        return f"{self.dtype}[{dims}]" + (" optional" if self.optional else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a model takes and gives, with the example that stands behind it.
+
+    `example` is a call that the model accepted and `result` what it returned for it; their leaves are the
+    ports, in order.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    example: Call
+    result: Tree
+    evidence: tuple[Evidence, ...]
+
+    def __str__(self) -> str:
+        return f"{self.inputs_text} -> {self.outputs_text}"
+
+    @property
+    def inputs_text(self) -> str:
+        return ", ".join(map(str, self.inputs)) or "nothing"
+
+    @property
+    def outputs_text(self) -> str:
+        return _tree_text(self.result, iter(self.outputs))
+
+
+def _tree_text(tree: Tree, ports: object) -> str:
+    assert hasattr(ports, "__next__")
+    match tree:
+        case TensorSpec():
+            return str(next(ports))
+        case Items(kind, items):
+            inner = ", ".join(_tree_text(item, ports) for item in items)
+            if kind == "list":
+                return f"[{inner}]"
+            return f"({inner},)" if len(items) == 1 else f"({inner})"
+        case Entries(entries):
+            return "{" + ", ".join(f'"{key}": {_tree_text(item, ports)}' for key, item in entries) + "}"
+        case Literal(value):
+            return repr(value)
+    return "?"
+
+
+def input_name(path: Path, argument: str | None) -> str:
+    """`ids` where the argument has a name, else `input 0`; what is inside it is written behind."""
+    return (argument or f"input {path[0]}") + path_text(path[1:])
+
+
+def output_name(path: Path) -> str:
+    """`output 0` for a bare tensor, `out["logits"]` and `out[0]` for one inside something."""
+    return f"out{path_text(path)}" if path else "output 0"
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTensor:
+    """A tensor input as the user stated it. `dtype` is None where only sizes were given: an example."""
+
+    name: str | None
+    dtype: str | None
+    dims: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredLiteral:
+    name: str | None
+    value: bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredSample:
+    """Inputs that a file of saved tensors holds."""
+
+    path: str
+
+
+Declared = DeclaredTensor | DeclaredLiteral | DeclaredSample
+
+_NAME = re.compile(r"\s*([A-Za-z_]\w*)\s*(:?=)(?!=)(.*)", re.DOTALL)
+_TYPED = re.compile(r"\s*(\w+)\s*\[(.*)\]\s*", re.DOTALL)
+
+
+def parse_input(text: str) -> Declared:
+    """What `--input` states: `float32[N,3,224,224]`, `1,3,224,224`, `ids=int64[1,16]`, `rate:=16000`, `@sample.pt`.
+
+    Raises:
+        ValueError: it states no input, said in words for a person.
+    """
+    if text.startswith("@"):
+        if len(text) == 1:
+            raise ValueError("no file after @")
+        return DeclaredSample(text[1:])
+    if text.startswith(":="):
+        return DeclaredLiteral(None, _literal(text[2:]))
+    name = None
+    if named := _NAME.fullmatch(text):
+        name, sign, text = named.groups()
+        if sign == ":=":
+            return DeclaredLiteral(name, _literal(text))
+    typed = _TYPED.fullmatch(text)
+    if typed is None:
+        return DeclaredTensor(name, None, _dims(text))
+    dtype, inner = typed.groups()
+    if dtype not in DTYPES:
+        raise ValueError(f"no dtype is called {dtype} (one of {', '.join(DTYPES[:11])})")
+    return DeclaredTensor(name, dtype, _dims(inner) if inner.strip() else ())
+
+
+def _literal(text: str) -> bool | int | float | str | None:
+    word = text.strip()
+    named = {"true": True, "false": False, "none": None}
+    if word.lower() in named:
+        return named[word.lower()]
+    for number in (int, float):
+        try:
+            return number(word)
+        except ValueError:
+            continue
+    return word
+
+
+def _dims(text: str) -> Shape:
+    dims = list[Dim]()
+    for part in text.split(","):
+        dim = parse_dim(part)
+        if not isinstance(dim, Fixed | Free):
+            raise ValueError(f"an input dim is a size or a name, this is neither: {part.strip()}")
+        dims.append(dim)
+    return tuple(dims)
+
+
+def example_sizes(dims: Shape, known: dict[str, int] | None = None) -> tuple[int, ...]:
+    """Sizes to try for a port: fixed ones as they are, one size for each name.
+
+    Raises:
+        ValueError: a dim is neither fixed nor free.
+    """
+    chosen = dict(known or {})
+    sizes = list[int]()
+    for axis, dim in enumerate(dims):
+        match dim:
+            case Fixed(size):
+                sizes.append(size)
+            case Free(name):
+                sizes.append(chosen.setdefault(name, example_size(dim, EXAMPLE_SIZE if axis == 0 else 8)))
+            case _:
+                raise ValueError(f"no example for {dim}")
+    return tuple(sizes)
+
+
+def takes(port: Port, spec: TensorSpec) -> bool | None:
+    """Whether a tensor like this is one that the port admits; None where the port does not say."""
+    if spec.dtype != port.dtype:
+        return False
+    if port.dims is None:
+        return True
+    if len(port.dims) != len(spec.sizes):
+        return False
+    answers = {admits(dim, size) for dim, size in zip(port.dims, spec.sizes, strict=True)}
+    return False if False in answers else None if None in answers else True

@@ -1,0 +1,32 @@
+"""What stops composecli from attempting what it was asked: never a mismatch, which is a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something could not be attempted, in the parts of a message.
+
+    `where` names the file or model it is about, `notes` are facts, `help` is what to do.
+    """
+
+    code: str
+    title: str
+    where: str | None = None
+    notes: tuple[str, ...] = ()
+    help: tuple[str, ...] = ()
+    trace: str | None = None
+
+
+class CouldNotAttempt(Exception):
+    """The question could not be asked: unreadable, refused, crashed. Exit code 3."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.title)
+        self.problem = problem
+
+
+class UsageProblem(Exception):
+    """The words on the command line do not make a request. Exit code 2."""

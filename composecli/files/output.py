@@ -1,0 +1,87 @@
+"""Writing an output: whole and verified under its name, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from composecli.errors import CouldNotAttempt, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the file goes: `path` as it was named, `target` behind its links."""
+
+    path: str
+    target: Path
+
+
+def allow(path: str, inputs: tuple[str, ...], *, force: bool) -> Output:
+    """The output, where it may be written.
+
+    Raises:
+        CouldNotAttempt: it is an input, is there already and may not be replaced, or has no folder.
+    """
+    target = Path(os.path.realpath(path))
+    for name in inputs:
+        if _same_file(target, name):
+            raise CouldNotAttempt(
+                Problem("CC920", f"the output is the input {name}", path, help=("choose another name with -o",))
+            )
+    if target.is_dir():
+        raise CouldNotAttempt(Problem("CC921", "the output is a directory", path, help=("name a file with -o",)))
+    if target.exists() and not force:
+        raise CouldNotAttempt(Problem("CC919", "the output exists", path, help=("--force replaces it",)))
+    if not target.parent.is_dir():
+        raise CouldNotAttempt(
+            Problem("CC921", "the folder of the output does not exist", path, help=(f"mkdir -p {target.parent}",))
+        )
+    return Output(path, target)
+
+
+def _same_file(target: Path, name: str) -> bool:
+    try:
+        return os.path.samefile(target, name)
+    except OSError:
+        return os.path.realpath(name) == str(target)
+
+
+@contextmanager
+def whole(output: Output) -> Iterator[Path]:
+    """A temporary sibling to fill. It takes the output's name when the block ends well, and is removed when not."""
+    sibling = output.target.with_name(f".{output.target.name}.{secrets.token_hex(4)}.composecli-tmp")
+    try:
+        try:
+            os.close(os.open(sibling, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            yield sibling
+            _take_name(sibling, output.target)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", output.path)) from error
+    finally:
+        sibling.unlink(missing_ok=True)
+
+
+def _take_name(sibling: Path, target: Path) -> None:
+    with sibling.open("rb") as file:
+        os.fsync(file.fileno())
+    sibling.chmod(_mode(target))
+    sibling.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _mode(target: Path) -> int:
+    """The mode of the file that is replaced, or what a new file gets here."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

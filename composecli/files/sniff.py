@@ -1,0 +1,198 @@
+"""What a file is, from its bytes alone and never from its name."""
+
+from __future__ import annotations
+
+import os
+import stat
+import string
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from composecli.contract import Contract
+from composecli.errors import Problem
+from composecli.files.checkpoint import Checkpoint, Holds, judge
+from composecli.files.exported import exported_contract
+from composecli.files.pickle import NotAPickle, walk
+from composecli.files.torchscript import baked_devices, provenance, traced_example
+from composecli.files.zip import Archive, NotAnArchive
+from composecli.protocol import ModelKind
+from composecli.trees import Call
+
+HEAD = 4096
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file that holds a model: its kind, and what its bytes state of it."""
+
+    path: str
+    kind: ModelKind
+    size: int
+    exported: Contract | None = None
+    traced: Call | None = None
+    devices: tuple[str, ...] = ()
+    checkpoint: Checkpoint | None = None
+    provenance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A file that holds weights and no code. `safetensors` says in which of the two formats."""
+
+    path: str
+    size: int
+    keys: tuple[str, ...]
+    safetensors: bool = False
+
+
+Sniffed = ModelFile | WeightsFile | Problem
+
+
+def sniff(path: str) -> Sniffed:
+    """What the file at `path` holds, or the problem that says what it is instead."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return _not_regular(path, status.st_mode)
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return Problem("CC901", f"cannot read the file: {reason}", path, help=("check the path",))
+    if not head:
+        return Problem(
+            "CC903", "the file is empty", path, ("it has 0 bytes: an interrupted save or download",),
+            ("save it again, or fetch it again",),
+        )  # fmt: skip
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _sniff_archive(path, status.st_size)
+    return _sniff_plain(path, head, status.st_size)
+
+
+def _not_regular(path: str, mode: int) -> Problem:
+    if stat.S_ISDIR(mode):
+        return Problem("CC902", "the path is a directory, not a file", path, help=("name a file inside it",))
+    return Problem("CC902", "the path is no regular file", path, help=("copy it into a file first",))
+
+
+def _sniff_plain(path: str, head: bytes, size: int) -> Sniffed:
+    text = _as_text(head)
+    if head.startswith(b"version https://git-lfs"):
+        return Problem(
+            "CC905", "the file is a git-lfs pointer, not the model itself", path,
+            ("the model was never fetched into this checkout",), (f"git lfs pull --include '{Path(path).name}'",),
+        )  # fmt: skip
+    if _is_safetensors(head, size):
+        return WeightsFile(path, size, (), safetensors=True)
+    if head.startswith(_LEGACY):
+        return Problem(
+            "CC911", "the file is in PyTorch's old format, from before 1.6", path,
+            ("it is one pickle and cannot be judged before it runs",),
+            ("load it where it is trusted, then torch.save(model, 'new.pt')",),
+        )  # fmt: skip
+    if _is_onnx(head):
+        return Problem(
+            "CC906", "the file is an ONNX model", path, ("composecli reads models saved by PyTorch",),
+            ("torch.export.save(torch.export.export(model, args), 'model.pt2')",),
+        )  # fmt: skip
+    if text is not None:
+        return _text_file(path, text)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return _not_a_model(path, "a bare pickle", "PyTorch saves models as zip archives with torch.save")
+    if head[4:8] == b"PTMF":
+        return _not_a_model(path, "a mobile (flatbuffer) model", "composecli reads TorchScript as zip archives")
+    return _not_a_model(path, "no format that composecli knows", f"it starts with the bytes {head[:8].hex(' ')}")
+
+
+def _not_a_model(path: str, what: str, note: str) -> Problem:
+    return Problem(
+        "CC908", f"the file is {what}", path, (note,),
+        ("save a model with torch.jit.save, torch.export.save or torch.save(module, path)",),
+    )  # fmt: skip
+
+
+def _text_file(path: str, text: str) -> Problem:
+    if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
+        return _not_a_model(path, "a web page", "a login or error page was saved in the place of the file")
+    first = text.strip().splitlines()[0][:60] if text.strip() else ""
+    return _not_a_model(path, "a text file", f"it starts with: {first}" if first else "it holds white space only")
+
+
+def _as_text(head: bytes) -> str | None:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return None
+        text = head[: error.start].decode("utf-8")
+    return text if all(char.isprintable() or char in string.whitespace for char in text) else None
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    if len(head) < 10:
+        return False
+    length = int(struct.unpack("<Q", head[:8])[0])
+    return head[8:9] == b"{" and 2 <= length <= size - 8
+
+
+def _is_onnx(head: bytes) -> bool:
+    """An ONNX ModelProto starts with field 1, its IR version, then field 2 or 8: the producer or the opset."""
+    if len(head) < 8 or head[0] != 0x08 or not 1 <= head[1] <= 20:
+        return False
+    return head[2] in (0x12, 0x3A, 0x42)
+
+
+def _sniff_archive(path: str, size: int) -> Sniffed:
+    try:
+        archive = Archive(Path(path))
+    except NotAnArchive:
+        return Problem(
+            "CC904", "the archive is truncated or damaged", path,
+            (f"it starts as a zip archive and has no readable directory at its end ({size:,} bytes)",),
+            ("fetch it or save it again",),
+        )  # fmt: skip
+    with archive:
+        try:
+            return _sniff_members(path, size, archive)
+        except (NotAnArchive, NotAPickle) as error:
+            return Problem("CC904", "the archive is damaged", path, (str(error),), ("fetch it or save it again",))
+
+
+def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
+    names = archive.names
+    if "constants.pkl" in names and "data.pkl" in names and any(name.startswith("code/") for name in names):
+        return ModelFile(
+            path, ModelKind.TORCHSCRIPT, size, traced=traced_example(archive), devices=baked_devices(archive),
+            provenance=provenance(archive),
+        )  # fmt: skip
+    exported = "archive_format" in names or "serialized_exported_program.json" in names
+    if exported and any(name.endswith(".json") for name in names):
+        return ModelFile(path, ModelKind.EXPORTED, size, exported=exported_contract(archive))
+    if "data.pkl" in names:
+        return _sniff_checkpoint(path, size, judge(walk(archive.read("data.pkl"))))
+    some = ", ".join(sorted(names)[:3])
+    return _not_a_model(path, "a zip archive that PyTorch did not write", f"it holds {some or 'nothing'}")
+
+
+def _sniff_checkpoint(path: str, size: int, checkpoint: Checkpoint) -> Sniffed:
+    match checkpoint.holds:
+        case Holds.MODULE:
+            return ModelFile(path, ModelKind.PICKLED, size, checkpoint=checkpoint)
+        case Holds.WEIGHTS:
+            return WeightsFile(path, size, checkpoint.keys)
+        case Holds.TENSOR:
+            return _not_a_model(path, "a saved tensor", "a model was expected; as an input, name it --input @FILE")
+        case Holds.OTHER:
+            return _not_a_model(path, "a saved Python object that is no module", "it holds no tensors by name")
+
+
+def weights_alone(weights: WeightsFile) -> Problem:
+    """The problem that a file of weights is where a model is wanted."""
+    some = ", ".join(weights.keys[:4])
+    return Problem(
+        "CC907", "the file holds weights and no code (a bare state dict)", weights.path,
+        (f"its keys: {some}{', …' if len(weights.keys) > 4 else ''}",) if some else (),
+        (f"name a factory that makes the module: package.module:factory@{weights.path}",),
+    )  # fmt: skip

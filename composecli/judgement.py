@@ -1,0 +1,84 @@
+"""What a probe says of a seam, set beside what the comparison said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from composecli.findings import Finding, Side
+from composecli.observations import Accepted, Observation, Refused
+from composecli.rules import Severity
+from composecli.trees import TensorSpec
+from composecli.verdict import Ask, Offer
+
+Pairs = tuple[tuple[Offer, Ask], ...]
+
+
+def confirm(
+    findings: tuple[Finding, ...], observation: Observation, pairs: Pairs, consumer: str
+) -> tuple[Finding, ...]:
+    """The findings of the comparison with what really running the pair adds to them or takes from them."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    match observation:
+        case Accepted() if errors:
+            return _ran_all_the_same(findings, pairs, observation)
+        case Accepted():
+            return findings
+        case Refused() if errors:
+            return _with_refusal(findings, observation, consumer)
+        case Refused():
+            return (*findings, refusal_finding(observation, consumer, _sides(pairs)))
+
+
+def _sides(pairs: Pairs) -> tuple[Side, ...]:
+    return (pairs[0][0].side, pairs[0][1].side) if pairs else ()
+
+
+def _ran_all_the_same(findings: tuple[Finding, ...], pairs: Pairs, seen: Accepted) -> tuple[Finding, ...]:
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    others = tuple(finding for finding in findings if finding.severity is not Severity.ERROR)
+    said = tuple(f"the comparison says: {finding.title}" for finding in errors)
+    ran = f"the probe ran on {seen.device} and gave {_text(seen)}"
+    if any(_is_one(finding, pairs) for finding in errors):
+        title = "it runs, and only because a size of 1 is broadcast"
+        return (*others, Finding("CC208", title, errors[0].sides, errors[0].axis, (*said, ran)))
+    title = "comparison and probe disagree"
+    return (*others, Finding("CC303", title, errors[0].sides, errors[0].axis, (*said, ran)))
+
+
+def _is_one(finding: Finding, pairs: Pairs) -> bool:
+    axis = finding.axis
+    return axis is not None and any(
+        offer.side in finding.sides and axis < len(offer.found.sizes) and offer.found.sizes[axis] == 1
+        for offer, _ in pairs
+    )
+
+
+def _text(seen: Accepted) -> str:
+    return str(seen.result) if isinstance(seen.result, TensorSpec) else "a result"
+
+
+def _with_refusal(findings: tuple[Finding, ...], refused: Refused, consumer: str) -> tuple[Finding, ...]:
+    first = next(finding for finding in findings if finding.severity is Severity.ERROR)
+    note = f"{consumer} refuses it at {refused.where}, on {refused.device}"
+    return tuple(
+        replace(finding, notes=(*finding.notes, note)) if finding is first else finding for finding in findings
+    )
+
+
+def refusal_finding(refused: Refused, consumer: str, sides: tuple[Side, ...] = ()) -> Finding:
+    """What a refusal is: a lack of memory, a matter of values or of training mode, or a mismatch inside the model."""
+    notes = [f"at {refused.where}, on {refused.device}"]
+    if refused.tensors:
+        notes.append(f"the op was given {', '.join(map(str, refused.tensors[:4]))}")
+    notes.append(f"{refused.error}: {refused.message}")
+    if refused.out_of_memory:
+        return Finding("CC307", f"{consumer} ran out of memory", sides, notes=tuple(notes))
+    if refused.runs_in_eval:
+        notes.append("in eval mode it runs: --training eval")
+        return Finding(
+            "CC306", f"{consumer} refuses in train mode what it takes in eval mode", sides, notes=tuple(notes)
+        )
+    if refused.runs_on_zeros:
+        notes.append("zeros of the same sizes pass, so it is the values and not the shapes")
+        return Finding("CC302", f"{consumer} refuses these values", sides, notes=tuple(notes))
+    return Finding("CC301", f"{consumer} refuses what it is given", sides, notes=tuple(notes))

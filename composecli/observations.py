@@ -1,0 +1,71 @@
+"""What a probe saw: facts from the worker, without judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from composecli.trees import TensorSpec, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """An op in which something made from the input meets a parameter.
+
+    `value` is what came from the input; `parameter` is the name of the parameter and `weight` it as the op saw
+    it (`(in, out)` for addmm). `groups` and `transposed` speak of convolutions alone.
+    """
+
+    op: str
+    value: TensorSpec
+    parameter: str
+    weight: TensorSpec
+    groups: int = 1
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The forward ran. `results` is what each stage returned, the last one last."""
+
+    results: tuple[Tree, ...]
+    device: str
+    meetings: tuple[Meeting, ...] = ()
+
+    @property
+    def result(self) -> Tree:
+        return self.results[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The forward raised, in the stage with this number.
+
+    `module` is the submodule where it can be known, `code` the line of TorchScript where it cannot; `tensors`
+    are the arguments of the op that refused. `runs_on_zeros`: the same sizes pass with other values;
+    `runs_in_eval`: the same input passes in eval mode.
+    """
+
+    stage: int
+    error: str
+    message: str
+    device: str
+    op: str | None = None
+    module: str | None = None
+    code: str | None = None
+    tensors: tuple[TensorSpec, ...] = ()
+    runs_on_zeros: bool = False
+    runs_in_eval: bool = False
+    out_of_memory: bool = False
+    results: tuple[Tree, ...] = ()
+    meetings: tuple[Meeting, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """`fc1 (aten::addmm)`, with as much of it as is known."""
+        place = self.module or (f"`{self.code}`" if self.code else None)
+        if place and self.op:
+            return f"{place} ({self.op})"
+        return place or self.op or "its own code"
+
+
+Observation = Accepted | Refused

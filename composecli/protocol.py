@@ -1,0 +1,218 @@
+"""What the command and the worker say to each other: plain data, and the one protocol that both sides know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from composecli.blueprint import Blueprint
+from composecli.errors import Problem
+from composecli.observations import Accepted, Observation, Refused
+from composecli.reference import Reference
+from composecli.trees import Call
+
+
+class ModelKind(StrEnum):
+    TORCHSCRIPT = "TorchScript archive"
+    EXPORTED = "torch.export archive"
+    PICKLED = "pickled nn.Module"
+    FACTORY = "factory and weights"
+
+
+class Training(StrEnum):
+    """Whether models run as they were saved, or are put into eval or train mode first."""
+
+    SAVED = "saved"
+    EVAL = "eval"
+    TRAIN = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """`trusted`: what the file imports may run. `key` says which entry of a checkpoint holds the weights."""
+
+    reference: Reference
+    kind: ModelKind
+    device: str
+    training: Training
+    trusted: bool
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentFact:
+    """One argument of forward; `type_name` as its annotation prints, empty where it has none."""
+
+    name: str
+    type_name: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSizes:
+    name: str
+    dtype: str
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFact:
+    """One submodule, its class and the parameters that it holds itself; `constants` are its whole-number settings."""
+
+    name: str
+    class_name: str
+    parameters: tuple[NamedSizes, ...]
+    constants: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a loaded model says of itself. `training` is `train`, `eval` or `mixed`; `size` is in bytes."""
+
+    class_name: str
+    arguments: tuple[ArgumentFact, ...]
+    training: str
+    layers: tuple[LayerFact, ...]
+    parameters: int
+    trainable: int
+    size: int
+    dtypes: tuple[str, ...]
+    devices: tuple[str, ...]
+    shared: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    handle: int
+    facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """One forward of a blueprint, run by hand. `watch` asks for the ops in which inputs meet parameters."""
+
+    blueprint: Blueprint
+    call: Call
+    seed: int = 0
+    watch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """The layer table of one model, with output sizes where a forward of this call can show them."""
+
+    handle: int
+    call: Call | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    depth: int
+    name: str
+    class_name: str
+    output: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    rows: tuple[LayerRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """The combined module, written to `path`, a file that is there and empty. `call` is the example for tracing."""
+
+    blueprint: Blueprint
+    call: Call
+    path: str
+    seed: int
+    provenance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """`notes` say what the building lost: what tracing drops."""
+
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """The file at `path` loaded afresh and compared with the blueprint run by hand, at each of these calls."""
+
+    blueprint: Blueprint
+    calls: tuple[Call, ...]
+    path: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """`cut` names the parameters that get no gradient though they ask for one, in the parts run by hand too."""
+
+    checks: tuple[Check, ...]
+    results: tuple[str, ...]
+    cut: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequest:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker could not attempt it."""
+
+    problem: Problem
+
+
+Request = OpenRequest | SampleRequest | ProbeRequest | DescribeRequest | BuildRequest | VerifyRequest | CloseRequest
+Reply = Opened | Sampled | Accepted | Refused | Described | Built | Verified | Closed | Failed
+
+
+class Worker(Protocol):
+    """Opens models and runs them. Each method raises CouldNotAttempt where it cannot."""
+
+    def open(self, request: OpenRequest) -> Opened: ...
+
+    def sample(self, request: SampleRequest) -> Sampled: ...
+
+    def probe(self, request: ProbeRequest) -> Observation: ...
+
+    def describe(self, request: DescribeRequest) -> Described: ...
+
+    def build(self, request: BuildRequest) -> Built: ...
+
+    def verify(self, request: VerifyRequest) -> Verified: ...
+
+    def close(self) -> None: ...

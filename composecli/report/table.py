@@ -1,0 +1,227 @@
+"""The table for people: readable at 80 columns, without colour, and in a dumb terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import IO, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from composecli.bridge import describe
+from composecli.findings import Finding, Verdict
+from composecli.protocol import LayerRow
+from composecli.report.text import Line, finding_lines, plain, problem_lines
+from composecli.results import CheckReport, InspectReport, JoinReport, ModelReport, ProblemReport, Report, SeamReport
+
+MOST_LAYERS = 60
+STYLES = {
+    "error": "bold red", "bridged": "bold yellow", "unknown": "bold yellow", "note": "cyan", "help": "green",
+    "mark": "bold red", "side": "",
+    Verdict.COMPATIBLE: "bold green", Verdict.BRIDGEABLE: "bold yellow", Verdict.INCOMPATIBLE: "bold red",
+    Verdict.UNKNOWN: "bold yellow",
+}  # fmt: skip
+
+
+def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:
+    """Print a report. `quiet` leaves the verdict and the findings and drops the rest."""
+    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_width(file))
+    match report:
+        case CheckReport():
+            _check(console, report, quiet=quiet)
+        case JoinReport():
+            _join(console, report, quiet=quiet)
+        case InspectReport():
+            _inspect(console, report, quiet=quiet)
+        case ProblemReport():
+            _lines(console, problem_lines(report.problem, console.width))
+
+
+def _width(file: IO[str]) -> int | None:
+    """The terminal's width; 80 where the output is no terminal and COLUMNS does not say."""
+    return None if file.isatty() or "COLUMNS" in os.environ else 80
+
+
+def _lines(console: Console, lines: Iterable[Line]) -> None:
+    for style, line in lines:
+        console.print(Text(line, style=STYLES.get(style, "")), soft_wrap=True)
+
+
+def _plain_box() -> Any:
+    return box.SIMPLE_HEAD if os.environ.get("TERM") != "dumb" else box.ASCII2
+
+
+def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...] = ()) -> None:
+    if not quiet:
+        console.print(_seam_table(report))
+    for number, seam in enumerate(report.seams):
+        _seam_findings(console, seam, bridged=number in bridged)
+    if not quiet:
+        for model in _distinct(report.models):
+            _contract(console, model)
+        if report.example is not None:
+            shown = f" -> {report.result}" if report.result is not None else ""
+            console.print(f"example: {plain(report.example)}{plain(shown)}, on {report.device}")
+    word = report.verdict
+    suffix = " (every size asked for)" if report.strict else ""
+    if bridged and word is Verdict.BRIDGEABLE:
+        suffix = ", and bridged as asked"
+    console.print(Text.assemble("verdict: ", (str(word), STYLES[word]), suffix))
+
+
+def _distinct(models: tuple[ModelReport, ...]) -> list[ModelReport]:
+    return list({model.name: model for model in models}.values())
+
+
+def _seam_table(report: CheckReport) -> Table:
+    parallel = report.mode == "parallel"
+    table = Table(box=_plain_box(), pad_edge=False, expand=False)
+    table.add_column("model" if parallel else "gives", overflow="fold", max_width=31)
+    table.add_column("beside" if parallel else "takes", overflow="fold", max_width=31)
+    table.add_column("verdict", no_wrap=True)
+    for seam in report.seams:
+        rows = seam.rows or ()
+        if not rows:
+            verdict = Text(str(seam.verdict), STYLES[seam.verdict])
+            table.add_row(plain(seam.producer), plain(seam.consumer), verdict)
+        for row in rows:
+            table.add_row(
+                _cell(seam.producer, row.gives, row.given),
+                _cell(seam.consumer, row.takes, row.taken),
+                Text(str(row.verdict), STYLES[row.verdict]),
+            )
+    return table
+
+
+def _cell(model: str, port: str, text: str) -> Text:
+    if not port:
+        return Text("-")
+    return Text(f"{plain(_short(model))}  {plain(port, 40)}\n{plain(text)}")
+
+
+def _short(name: str) -> str:
+    """The end of a long path: the table has 80 columns, and the findings below name it in full."""
+    return name if len(name) <= 20 else f"…{name[-19:]}"
+
+
+def _seam_findings(console: Console, seam: SeamReport, *, bridged: bool) -> None:
+    """The findings of a seam; a fix that several of them share is printed once, under the last of these."""
+    last = {_command(finding): number for number, finding in enumerate(seam.findings)}
+    for number, finding in enumerate(seam.findings):
+        mended = bridged and finding.fix is not None
+        lines = finding_lines(
+            finding,
+            console.width,
+            with_fix=not mended and last[_command(finding)] == number,
+            label="bridged" if mended else None,
+        )
+        _lines(console, lines)
+    if seam.findings:
+        console.print()
+
+
+def _command(finding: Finding) -> str:
+    return finding.fix.command if finding.fix is not None else ""
+
+
+def _contract(console: Console, model: ModelReport) -> None:
+    console.print(f"{plain(model.name)}  ({model.kind})")
+    if model.contract is None:
+        console.print(f"  contract: not found in {model.probes} probes")
+        return
+    console.print(f"  contract: {plain(str(model.contract))}")
+    for evidence in model.contract.evidence:
+        _lines(console, _wrapped(f"  evidence: {evidence}", console.width))
+    for note in model.notes:
+        console.print(f"  note: {plain(note)}")
+
+
+def _wrapped(text: str, width: int) -> Iterable[Line]:
+    import textwrap
+
+    indent = " " * (len(text) - len(text.lstrip()) + 10)
+    for line in textwrap.wrap(plain(text), width, subsequent_indent=indent, break_long_words=False):
+        yield "", line
+
+
+def _join(console: Console, report: JoinReport, *, quiet: bool) -> None:
+    _check(console, report.check, quiet=quiet, bridged=report.bridged)
+    written = report.written
+    if written is None:
+        console.print("nothing was written")
+        return
+    for finding in written.notes:
+        _lines(console, finding_lines(finding, console.width))
+    console.print(Text.assemble(("wrote ", "bold green"), f"{plain(written.path)}  ({_bytes(written.size)})"))
+    if quiet:
+        return
+    for bridge in written.bridges:
+        for step in bridge:
+            console.print(f"  bridge: {describe(step)}")
+    for check in dict.fromkeys((check.name, check.detail) for check in written.checks):
+        console.print(f"  verified: {check[0]}: {plain(check[1])}")
+    console.print(f"  sha256: {written.sha256}")
+
+
+def _inspect(console: Console, report: InspectReport, *, quiet: bool) -> None:
+    facts = report.facts
+    _contract(console, report.model)
+    if report.finding is not None:
+        _lines(console, finding_lines(report.finding, console.width))
+    if quiet:
+        return
+    console.print(_layer_table(report.layers))
+    if len(report.layers) > MOST_LAYERS:
+        console.print(f"  and {len(report.layers) - MOST_LAYERS} more layers")
+    frozen = facts.parameters - facts.trainable
+    console.print(f"parameters: {facts.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""))
+    console.print(f"weights: {_bytes(facts.size)} in memory, {_bytes(report.file_size)} file")
+    console.print(f"dtypes: {', '.join(facts.dtypes) or 'no tensors'}")
+    console.print(f"devices: {', '.join(facts.devices) or 'no tensors'}; training state: {facts.training}")
+    for group in facts.shared[:8]:
+        console.print(f"shared: {plain(' = '.join(group))}")
+    for note in report.portability:
+        _lines(console, _wrapped(f"portability: {note}", console.width))
+    if not report.portability:
+        console.print("portability: nothing found that ties it to a device")
+    if report.provenance is not None:
+        _provenance(console, report.provenance)
+
+
+def _layer_table(layers: tuple[LayerRow, ...]) -> Table:
+    table = Table(box=_plain_box(), pad_edge=False)
+    table.add_column("layer", overflow="fold", max_width=34)
+    table.add_column("output", overflow="fold", max_width=22)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    for row in layers[:MOST_LAYERS]:
+        name = row.name.rsplit(".", 1)[-1]
+        label = f"{name} ({row.class_name})" if name and row.class_name else name or row.class_name
+        table.add_row(Text("  " * row.depth + plain(label)), Text(row.output), f"{row.parameters:,}")
+    return table
+
+
+def _provenance(console: Console, text: str) -> None:
+    """Where a joined file says it comes from; said by the file, so shown as its words."""
+    try:
+        facts = json.loads(text)
+        inputs = [(str(entry["name"]), str(entry["sha256"])) for entry in facts["inputs"]]
+        mode, seed = str(facts["mode"]), str(facts["seed"])
+    except (ValueError, KeyError, TypeError):
+        console.print("provenance: the file holds one that cannot be read")
+        return
+    console.print(f"provenance: joined {plain(mode, 20)} by composecli, seed {plain(seed, 20)}, says the file")
+    for name, sha256 in inputs[:8]:
+        console.print(f"  {plain(name, 60)}  sha256 {plain(sha256, 16)}")
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

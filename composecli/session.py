@@ -1,0 +1,127 @@
+"""A session: the worker, the models that were opened in it, and the contracts found so far."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from composecli.blueprint import Blueprint, single
+from composecli.contract import (
+    Declared,
+    DeclaredLiteral,
+    DeclaredSample,
+    DeclaredTensor,
+    Evidence,
+    EvidenceKind,
+    example_sizes,
+)
+from composecli.dims import Fixed, Free, Shape
+from composecli.infer import Clues, Found, NotFound, infer
+from composecli.observations import Observation
+from composecli.propose import Proposal
+from composecli.protocol import ModelFacts, OpenRequest, ProbeRequest, SampleRequest, Worker
+from composecli.requests import Options
+from composecli.results import ModelReport
+from composecli.targets import Target
+from composecli.trees import Argument, Call, Literal, Path, TensorSpec
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model of the command, opened. `explored` is the handle that inference runs, `real` the one that decides."""
+
+    target: Target
+    facts: ModelFacts
+    explored: int
+    real: int
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+
+class Session:
+    """Asks one worker. The same file is opened once, however often it is named."""
+
+    def __init__(self, worker: Worker, options: Options, tell: Tell) -> None:
+        self.worker = worker
+        self.options = options
+        self.tell = tell
+        self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
+        self._stated: Proposal | None = None
+
+    @property
+    def real_device(self) -> str:
+        """The device whose forward decides: meta accepts what real kernels refuse."""
+        return "cpu" if self.options.device == "meta" else self.options.device
+
+    def open(self, target: Target) -> Part:
+        real, facts = self._open(target, self.real_device)
+        explored = real
+        if self.options.device == "meta":
+            explored, _ = self._open(target, "meta")
+        return Part(target, facts, explored, real)
+
+    def _open(self, target: Target, device: str) -> tuple[int, ModelFacts]:
+        name = target.name if target.file is None else os.path.realpath(target.path)
+        if (name, device) not in self._opened:
+            self.tell(f"loading {target.name}")
+            options = self.options
+            opened = self.worker.open(
+                OpenRequest(target.reference, target.kind, device, options.training, options.trusted, options.key)
+            )
+            self._opened[name, device] = (opened.handle, opened.facts)
+        return self._opened[name, device]
+
+    def run(self, blueprint: Blueprint, call: Call) -> Observation:
+        return self.worker.probe(ProbeRequest(blueprint, call))
+
+    def stated(self, facts: ModelFacts) -> Proposal | None:
+        """What `--input` states, as a call of a model with these arguments."""
+        if not self.options.inputs:
+            return None
+        if self._stated is None:
+            self._stated = self._state(self.options.inputs, facts)
+        return self._stated
+
+    def _state(self, inputs: tuple[Declared, ...], facts: ModelFacts) -> Proposal:
+        arguments, dims = list[Argument](), list[tuple[Path, Shape]]()
+        sizes = dict[str, int]()
+        floats = [dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))]
+        for declared in inputs:
+            match declared:
+                case DeclaredSample(path):
+                    arguments += self.worker.sample(SampleRequest(path)).call.arguments
+                case DeclaredLiteral(name, value):
+                    arguments.append(Argument(Literal(value), name))
+                case DeclaredTensor(name, dtype, shape):
+                    chosen = example_sizes(shape, sizes)
+                    sizes.update(
+                        {dim.name: size for dim, size in zip(shape, chosen, strict=True) if isinstance(dim, Free)}
+                    )
+                    arguments.append(Argument(TensorSpec(dtype or (floats or ["float32"])[0], chosen), name))
+                    if dtype is not None or not all(isinstance(dim, Fixed) for dim in shape):
+                        dims.append(((len(arguments) - 1,), shape))
+        return Proposal(Call(tuple(arguments)), Evidence(EvidenceKind.DECLARED), tuple(dims))
+
+    def infer(self, part: Part, *, stated: Proposal | None = None, given: Call | None = None) -> Found | NotFound:
+        """The contract of one model, from what is stated, what its file says, and probes."""
+        self.tell(f"finding what {part.name} takes")
+        file = part.target.file
+        clues = Clues(
+            part.facts,
+            stated,
+            file.exported if file is not None else None,
+            file.traced if file is not None else None,
+            given,
+        )
+        blueprint = single(part.explored)
+        return infer(clues, lambda call, watch: self.worker.probe(ProbeRequest(blueprint, call, watch=watch)))
+
+
+def model_report(part: Part, found: Found | NotFound) -> ModelReport:
+    contract = found.contract if isinstance(found, Found) else None
+    return ModelReport(part.name, str(part.target.kind), contract, found.probes, part.facts.notes)

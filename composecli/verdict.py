@@ -1,0 +1,200 @@
+"""Comparing what a producer gives with what a consumer takes: every difference is a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from composecli.contract import Port
+from composecli.dims import (
+    Const,
+    Derived,
+    Dim,
+    Expr,
+    Fixed,
+    Free,
+    Shape,
+    Symbol,
+    Unknown,
+    admits,
+    as_dim,
+    as_expr,
+    substitute,
+    symbols,
+)
+from composecli.findings import Finding, Side
+from composecli.trees import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One output of a producer: its port, and the tensor that it was at the example input."""
+
+    model: str
+    port: Port
+    found: TensorSpec
+
+    @property
+    def side(self) -> Side:
+        return Side(self.model, self.port.name, self.found.dtype, dims_text(self.shown))
+
+    @property
+    def shown(self) -> Shape:
+        """The dims of the port, or plain sizes where it has none."""
+        dims = self.port.dims
+        return tuple(map(Fixed, self.found.sizes)) if dims is None or len(dims) != len(self.found.sizes) else dims
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One input of a consumer."""
+
+    model: str
+    port: Port
+
+    @property
+    def side(self) -> Side:
+        return Side(self.model, self.port.name, self.port.dtype, dims_text(self.port.dims))
+
+
+def dims_text(dims: Shape | None) -> tuple[str, ...] | None:
+    return None if dims is None else tuple(map(str, dims))
+
+
+def compare(offer: Offer, ask: Ask, *, strict: bool = False) -> tuple[Finding, ...]:
+    """Every way in which the offer is not what is asked, at the example and (as a note) at other sizes."""
+    findings = list[Finding]()
+    sides = (offer.side, ask.side)
+    if offer.found.dtype != ask.port.dtype:
+        findings.append(Finding("CC201", "dtype differs", sides, notes=_dtype_notes(offer, ask)))
+    wanted = ask.port.dims
+    if wanted is None:
+        return tuple(findings)
+    if len(wanted) != len(offer.found.sizes):
+        title = f"rank differs: {len(offer.found.sizes)} axes given, {len(wanted)} taken"
+        return (*findings, Finding("CC202", title, sides, notes=_example_notes(offer)))
+    findings += _size_findings(offer, ask, wanted)
+    if not findings:
+        findings += _condition_findings(offer, ask, wanted, strict=strict)
+    return tuple(findings)
+
+
+def _dtype_notes(offer: Offer, ask: Ask) -> tuple[str, ...]:
+    if ask.port.dtype.startswith("int") and not offer.found.dtype.startswith(("int", "uint", "bool")):
+        return (f"{ask.port.dtype} ids cannot be made of {offer.found.dtype} values by a cast that means anything",)
+    return ()
+
+
+def _example_notes(offer: Offer) -> tuple[str, ...]:
+    if any(isinstance(dim, Derived | Unknown) for dim in offer.shown):
+        return (f"{offer.port.name} is {offer.found} at the example input",)
+    return ()
+
+
+def _size_findings(offer: Offer, ask: Ask, wanted: Shape) -> Iterator[Finding]:
+    for axis, (dim, size) in enumerate(zip(wanted, offer.found.sizes, strict=True)):
+        if admits(dim, size) is not False:
+            continue
+        sides = (offer.side, ask.side)
+        if isinstance(dim, Fixed):
+            yield Finding("CC203", _size_title(axis, len(wanted)), sides, axis, _example_notes(offer))
+        else:
+            title = f"{size} on axis {axis} is outside {dim}"
+            yield Finding("CC204", title, sides, axis, _example_notes(offer))
+
+
+def _size_title(axis: int, rank: int) -> str:
+    if axis == 1 and rank > 3:
+        return "channel count differs"
+    return "feature width differs" if axis == rank - 1 and rank < 4 else f"size of axis {axis} differs"
+
+
+def _condition_findings(offer: Offer, ask: Ask, wanted: Shape, *, strict: bool) -> Iterator[Finding]:
+    conditions, open_axes = list[str](), list[str]()
+    for axis, (given, dim) in enumerate(zip(offer.shown, wanted, strict=True)):
+        if isinstance(given, Unknown) or (isinstance(dim, Unknown) and not isinstance(given, Fixed)):
+            reason = given.reason if isinstance(given, Unknown) else getattr(dim, "reason", "")
+            open_axes.append(f"axis {axis}: {reason}")
+        else:
+            conditions += _conditions(given, dim)
+    sides = (offer.side, ask.side)
+    if conditions:
+        condition = " and ".join(dict.fromkeys(conditions))
+        if strict:
+            yield Finding("CC206", f"fits only when {condition}", sides)
+        else:
+            yield Finding("CC205", f"compatible when {condition}", sides, notes=_example_notes(offer))
+    if strict and open_axes:
+        yield Finding("CC207", "cannot speak of every size", sides, notes=tuple(open_axes))
+
+
+def _conditions(given: Dim, wanted: Dim) -> list[str]:
+    """What must hold of a producer's dim at other sizes for the consumer to take it."""
+    match given, wanted:
+        case (Fixed(), _) | (_, Unknown() | Derived()):
+            return []
+        case _, Fixed(size):
+            return [f"{_name(given)} == {size}"]
+        case Free() as dim, Free() as other:
+            return _range_conditions(dim.name, other, low=dim.low, high=dim.high, step=dim.step)
+        case _, Free() as other:
+            return _range_conditions(str(given), other, low=0, high=None, step=1)
+        case _:
+            assert_never(wanted)
+
+
+def _name(dim: Dim) -> str:
+    return dim.name if isinstance(dim, Free) else str(dim)
+
+
+def _range_conditions(name: str, wanted: Free, *, low: int, high: int | None, step: int) -> list[str]:
+    conditions = list[str]()
+    if wanted.low > max(low, 1):
+        conditions.append(f"{name} >= {wanted.low}")
+    if wanted.high is not None and (high is None or high > wanted.high):
+        conditions.append(f"{name} <= {wanted.high}")
+    if step % wanted.step:
+        conditions.append(f"{name} % {wanted.step} == 0")
+    return conditions
+
+
+def carried(outputs: tuple[Port, ...], pairs: tuple[tuple[Offer, Ask], ...]) -> tuple[Port, ...]:
+    """A consumer's outputs in the symbols of the chain's input: its own input symbols give way to what it was fed.
+
+    A symbol that nothing is known of becomes unknown. An output of any rank takes the dims of the one input.
+    """
+    known, lost = dict[str, Expr](), set[str]()
+    for offer, ask in pairs:
+        if ask.port.dims is None or len(ask.port.dims) != len(offer.shown):
+            continue
+        for given, dim in zip(offer.shown, ask.port.dims, strict=True):
+            if isinstance(dim, Free):
+                expr = as_expr(given)
+                if expr is None:
+                    lost.add(dim.name)
+                else:
+                    known.setdefault(dim.name, expr)
+    shown = pairs[0][0].shown if len(pairs) == 1 else None
+    ranges = {dim.name: dim for offer, _ in pairs for dim in offer.shown if isinstance(dim, Free)}
+    return tuple(_carried_port(port, known, lost, shown, ranges) for port in outputs)
+
+
+def _carried_port(
+    port: Port, known: dict[str, Expr], lost: set[str], same: Shape | None, ranges: dict[str, Free]
+) -> Port:
+    if port.dims is None:
+        return replace(port, dims=same)
+    return replace(port, dims=tuple(_carried_dim(dim, known, lost, ranges) for dim in port.dims))
+
+
+def _carried_dim(dim: Dim, known: dict[str, Expr], lost: set[str], ranges: dict[str, Free]) -> Dim:
+    expr = as_expr(dim)
+    if expr is None or isinstance(expr, Const):
+        return dim
+    if symbols(expr) & lost:
+        return Unknown("follows from a size that is not known")
+    carried_expr = substitute(expr, known)
+    if isinstance(carried_expr, Symbol) and carried_expr.name in ranges:
+        return ranges[carried_expr.name]
+    return as_dim(carried_expr)

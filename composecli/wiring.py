@@ -1,0 +1,124 @@
+"""Wiring: which part of a producer's result goes to which argument of the consumer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from composecli.blueprint import Feed
+from composecli.findings import Finding, Side
+from composecli.protocol import ArgumentFact
+from composecli.trees import Argument, Call, Entries, Items, Path, TensorSpec, Tree, kind_of, leaves, path_text
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """One feed for each argument of the consumer, and the call that they make of this result."""
+
+    feeds: tuple[Feed, ...]
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The names of the two models at a seam."""
+
+    producer: str
+    consumer: str
+
+
+def at(tree: Tree, path: Path) -> Tree:
+    """The part of `tree` at `path`; KeyError where there is none."""
+    for step in path:
+        match tree:
+            case Items(_, items) if isinstance(step, int) and 0 <= step < len(items):
+                tree = items[step]
+            case Entries(entries) if any(key == step for key, _ in entries):
+                tree = next(value for key, value in entries if key == step)
+            case _:
+                raise KeyError(path_text(path))
+    return tree
+
+
+def select(tree: Tree, port: str) -> Path:
+    """The path that `port` names: `logits`, `[0]`, `out["logits"]`, `0`, or the name of a named tuple's field.
+
+    Raises:
+        KeyError: the result has no such port.
+    """
+    wanted = port.removeprefix("out")
+    for path in _paths(tree, ()):
+        plain = ".".join(map(str, path))
+        if (path and wanted in (path_text(path), path_text(path).replace('"', "'"), plain)) or port == plain:
+            return path
+    if isinstance(tree, Items) and port in tree.names:
+        return (tree.names.index(port),)
+    raise KeyError(port)
+
+
+def _paths(tree: Tree, path: Path) -> list[Path]:
+    found = [path]
+    if isinstance(tree, Items):
+        for number, item in enumerate(tree.items):
+            found += _paths(item, (*path, number))
+    if isinstance(tree, Entries):
+        for key, item in tree.entries:
+            found += _paths(item, (*path, key))
+    return found
+
+
+def wire(result: Tree, arguments: tuple[ArgumentFact, ...], selected: Path, ends: Ends) -> Wired | Finding:
+    """How `result` (or the part of it that was selected) becomes the consumer's call, or why it does not."""
+    part = at(result, selected)
+    required = [argument for argument in arguments if argument.required]
+    if isinstance(part, TensorSpec):
+        if len(required) > 1:
+            return _count_finding(1, required, ends)
+        return Wired((Feed(selected),), Call((Argument(part),)))
+    if len(required) == 1 and _takes_structure(required[0].type_name, part):
+        return Wired((Feed(selected),), Call((Argument(part),)))
+    if len(required) > 1:
+        return _spread(part, required, selected, ends)
+    return _structure_finding(part, required, ends)
+
+
+def _takes_structure(type_name: str, part: Tree) -> bool:
+    wanted = type_name.split("[", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1].lower()
+    return isinstance(part, Items | Entries) and wanted == part.kind
+
+
+def _spread(part: Tree, required: list[ArgumentFact], base: Path, ends: Ends) -> Wired | Finding:
+    names = [argument.name for argument in required]
+    match part:
+        case Items(_, items) if len(items) == len(required):
+            feeds = tuple(Feed((*base, number)) for number in range(len(items)))
+            return Wired(feeds, Call(tuple(Argument(item) for item in items)))
+        case Entries(entries) if all(any(key == name for key, _ in entries) for name in names):
+            values = dict(entries)
+            return Wired(
+                tuple(Feed((*base, name), name) for name in names),
+                Call(tuple(Argument(values[name], name) for name in names)),
+            )
+        case Entries():
+            return _structure_finding(part, required, ends)
+    return _count_finding(sum(1 for _ in leaves(part)), required, ends)
+
+
+def _count_finding(given: int, required: list[ArgumentFact], ends: Ends) -> Finding:
+    plural = "output" if given == 1 else "outputs"
+    return Finding(
+        "CC101",
+        f"{ends.consumer} needs {len(required)} inputs and gets {given}",
+        (Side(ends.producer, f"{given} {plural}"), Side(ends.consumer, f"{len(required)} inputs")),
+        notes=(f"inputs of {ends.consumer}: {', '.join(argument.name for argument in required)}",),
+    )
+
+
+def _structure_finding(part: Tree, required: list[ArgumentFact], ends: Ends) -> Finding:
+    ports = [path_text(path).strip("[]").strip('"') if len(path) == 1 else path_text(path) for path, _ in leaves(part)]
+    wanted = "a tensor" if len(required) == 1 else ", ".join(argument.name for argument in required) or "nothing"
+    return Finding(
+        "CC102",
+        f"{ends.producer} returns {kind_of(part)} where {wanted} is taken",
+        (Side(ends.producer, kind_of(part)), Side(ends.consumer, wanted)),
+        notes=(f"outputs to select from: {', '.join(ports) or 'none'}",),
+    )

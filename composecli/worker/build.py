@@ -1,0 +1,200 @@
+"""Building: one TorchScript module out of the parts of a blueprint, saved with where it comes from."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import torch
+from torch import nn
+
+from composecli.blueprint import Blueprint, Merge, Parallel, Sequential, models
+from composecli.bridge import Bridge, Cast, Flatten, Linear, Squeeze
+from composecli.errors import CouldNotAttempt, Problem
+from composecli.files.torchscript import PROVENANCE
+from composecli.protocol import ArgumentFact, BuildRequest, Built
+from composecli.trees import Call, Path, path_text
+from composecli.worker.load.torchscript import script_arguments
+from composecli.worker.model import Model, last_line
+from composecli.worker.run import Layers, bridge_layers, run
+from composecli.worker.state import kept
+from composecli.worker.values import Maker, Values
+
+
+def part_name(blueprint: Blueprint, model: int) -> str:
+    """The attribute that holds a model; a model that is used twice is held once."""
+    return f"part_{list(dict.fromkeys(models(blueprint))).index(model)}"
+
+
+def layer_name(number: int) -> str:
+    return f"bridge_{number}"
+
+
+def build(request: BuildRequest, parts: dict[int, Model], maker: Maker) -> Built:
+    """Write the combined module to the request's path.
+
+    Raises:
+        CouldNotAttempt: torch cannot make one module of the parts.
+    """
+    blueprint = request.blueprint
+    used = [parts[number] for number in dict.fromkeys(models(blueprint))]
+    layers = bridge_layers(blueprint, request.seed, used[0].request.device)
+    notes = list[str]()
+    scripts = dict[int, torch.jit.ScriptModule]()
+    with torch.no_grad(), kept(used, request.seed):
+        inputs = run(blueprint, parts, maker.call(request.call), layers).inputs
+    for number, values in zip(models(blueprint), inputs, strict=True):
+        if number not in scripts:
+            scripts[number] = _script(parts[number], values, notes)
+    try:
+        joined = _join(blueprint, scripts, layers, request.call)
+    except Exception as error:
+        raise _could_not_build(used, error) from error
+    joined.training = all(model.module.training for model in used)
+    joined.save(request.path, _extra_files={PROVENANCE: request.provenance})
+    return Built(tuple(notes))
+
+
+def _could_not_build(used: list[Model], error: BaseException) -> CouldNotAttempt:
+    names = " and ".join(model.name for model in used)
+    return CouldNotAttempt(
+        Problem("CC922", "PyTorch could not make one TorchScript module of the parts", names, (last_line(error),))
+    )
+
+
+def _script(model: Model, values: Values, notes: list[str]) -> torch.jit.ScriptModule:
+    if isinstance(model.module, torch.jit.ScriptModule):
+        return model.module
+    reason = "a torch.export archive cannot be scripted: its ranges and guards are lost, its mode is fixed"
+    if model.switchable:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                scripted = torch.jit.script(model.module)
+            if scripted._c._has_method("forward"):
+                return scripted
+            reason = "its forward is overloaded and cannot be scripted: one path through its code is kept"
+        except Exception as error:
+            reason = f"it could not be scripted ({last_line(error)}): one path through its code is kept"
+    try:
+        with warnings.catch_warnings(action="ignore"), kept([model], 0):
+            traced = torch.jit.trace(
+                model.module, values[0], example_kwarg_inputs=None, strict=False, check_trace=False
+            ) if not values[1] else torch.jit.trace(
+                model.module, example_kwarg_inputs=_named(model, values), strict=False, check_trace=False
+            )  # fmt: skip
+    except Exception as error:
+        raise _could_not_build([model], error) from error
+    notes.append(f"{model.name} was traced: {reason}")
+    return traced
+
+
+def _named(model: Model, values: Values) -> dict[str, Any]:
+    names = [argument.name for argument in model.arguments]
+    return {**dict(zip(names, values[0], strict=False)), **values[1]}
+
+
+def _join(
+    blueprint: Blueprint, scripts: dict[int, torch.jit.ScriptModule], layers: Layers, call: Call
+) -> torch.jit.ScriptModule:
+    holder = nn.Module()
+    for number, script in scripts.items():
+        holder.add_module(part_name(blueprint, number), script)
+    for number, layer in layers.items():
+        holder.add_module(layer_name(number), layer)
+    with warnings.catch_warnings(action="ignore"):
+        joined = torch.jit.script(holder)
+    first = script_arguments(scripts[models(blueprint)[0]])
+    joined.define(forward_source(blueprint, _signature(first, call)))
+    return joined
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of the joined forward: its name there, its type, and its name in the call if it has one."""
+
+    name: str
+    type_name: str
+    keyword: str | None
+
+
+def _signature(arguments: tuple[ArgumentFact, ...], call: Call) -> tuple[Parameter, ...]:
+    """The joined module's arguments: those of the first part that the call gives."""
+    by_name = {argument.name: argument for argument in arguments}
+    found, used = list[Parameter](), {"self"}
+    for number, given in enumerate(call.arguments):
+        own = by_name.get(given.name) if given.name else arguments[number]
+        if own is None:
+            raise ValueError(f"the first part takes no argument {given.name}")
+        name = re.sub(r"\W", "_", own.name)
+        if name in used or keyword.iskeyword(name) or not name.isidentifier():
+            name = f"input_{number}"
+        used.add(name)
+        found.append(Parameter(name, own.type_name, given.name))
+    return tuple(found)
+
+
+def forward_source(blueprint: Blueprint, signature: tuple[Parameter, ...]) -> str:
+    """The TorchScript source of the joined forward."""
+    head = "".join(f", {parameter.name}: {parameter.type_name}" for parameter in signature)
+    given = ", ".join(f"{p.keyword}={p.name}" if p.keyword else p.name for p in signature)
+    lines = list(_body(blueprint, given))
+    return "\n".join([f"def forward(self{head}):", *(f"    {line}" for line in lines), ""])
+
+
+def _body(blueprint: Blueprint, given: str) -> Iterator[str]:
+    layers = iter(range(len(models(blueprint)) * 8))
+    match blueprint:
+        case Sequential(stages):
+            for number, stage in enumerate(stages):
+                if number:
+                    fed = [_fed(f"y{number - 1}", feed.path, feed.bridge, layers) for feed in stage.feeds]
+                    named = zip((feed.name for feed in stage.feeds), fed, strict=True)
+                    given = ", ".join(f"{name}={text}" if name else text for name, text in named)
+                yield f"y{number} = self.{part_name(blueprint, stage.model)}({given})"
+            yield f"return y{len(stages) - 1}"
+        case Parallel(branches, merge, dim):
+            for number, branch in enumerate(branches):
+                yield f"y{number} = self.{part_name(blueprint, branch.model)}({given})"
+                yield f"z{number} = {_fed(f'y{number}', branch.path, branch.bridge, layers)}"
+            yield f"return {_merged([f'z{number}' for number in range(len(branches))], merge, dim)}"
+        case _:
+            assert_never(blueprint)
+
+
+def _fed(name: str, path: Path, bridge: Bridge, layers: Iterator[int]) -> str:
+    text = name + path_text(path)
+    for step in bridge:
+        match step:
+            case Cast(dtype):
+                text = f"{text}.to(torch.{dtype})"
+            case Flatten(start):
+                text = f"torch.flatten({text}, {start})"
+            case Squeeze(axis):
+                text = f"torch.squeeze({text}, {axis})"
+            case Linear(axis):
+                layer = layer_name(next(layers))
+                text = f"torch.movedim(self.{layer}(torch.movedim({text}, {axis}, -1)), -1, {axis})"
+            case _:
+                assert_never(step)
+    return text
+
+
+def _merged(names: list[str], merge: Merge, dim: int) -> str:
+    listed = f"[{', '.join(names)}]"
+    match merge:
+        case Merge.CAT:
+            return f"torch.cat({listed}, {dim})"
+        case Merge.STACK:
+            return f"torch.stack({listed}, {dim})"
+        case Merge.ADD:
+            return " + ".join(names)
+        case Merge.MEAN:
+            return f"({' + '.join(names)}) / {len(names)}"
+        case Merge.TUPLE:
+            return f"({', '.join(names)})"
+        case _:
+            assert_never(merge)

@@ -1,0 +1,161 @@
+"""Describing a loaded model: its facts, and a table of its layers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from composecli.protocol import LayerFact, LayerRow, ModelFacts, NamedSizes
+from composecli.worker.model import Model
+from composecli.worker.values import Values, spec_of
+
+
+def facts(model: Model) -> ModelFacts:
+    """What the module says of itself. A parameter that is shared counts once."""
+    module = model.module
+    parameters = list(module.parameters())
+    tensors = [*parameters, *module.buffers()]
+    return ModelFacts(
+        class_name=class_name(module),
+        arguments=model.arguments,
+        training=_training(module) if model.switchable else "as it was exported",
+        layers=_layers(module) if model.switchable else _exported_layers(module),
+        parameters=sum(parameter.numel() for parameter in _distinct(parameters)),
+        trainable=sum(parameter.numel() for parameter in _distinct(parameters) if parameter.requires_grad),
+        size=sum(tensor.numel() * tensor.element_size() for tensor in _distinct(tensors)),
+        dtypes=_common(str(tensor.dtype).removeprefix("torch.") for tensor in tensors),
+        devices=_common(str(tensor.device) for tensor in tensors),
+        shared=tuple(shared_names(module)),
+        notes=model.notes,
+    )
+
+
+def class_name(module: nn.Module) -> str:
+    name = getattr(module, "original_name", None) or type(module).__name__
+    return "ExportedProgram" if name == "GraphModuleImpl" else str(name)
+
+
+def _training(module: nn.Module) -> str:
+    flags = {submodule.training for submodule in module.modules()}
+    return "mixed" if len(flags) > 1 else "train" if True in flags else "eval"
+
+
+def _common(values: Any) -> tuple[str, ...]:
+    """The distinct values, the most frequent first."""
+    counts = dict[str, int]()
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    return tuple(sorted(counts, key=lambda value: (-counts[value], value)))
+
+
+def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+
+def _distinct(tensors: list[Any]) -> list[torch.Tensor]:
+    return list({_identity(tensor): tensor for tensor in tensors}.values())
+
+
+def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
+    """The groups of names under which one and the same parameter or buffer is held."""
+    groups = dict[tuple[Any, ...], list[str]]()
+    named = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    for name, tensor in named:
+        if tensor.numel():
+            groups.setdefault(_identity(tensor), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def _layers(module: nn.Module) -> tuple[LayerFact, ...]:
+    return tuple(
+        LayerFact(
+            name,
+            class_name(submodule),
+            tuple(
+                NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes)
+                for own, tensor in submodule.named_parameters(recurse=False)
+            ),
+            _constants(submodule),
+        )
+        for name, submodule in module.named_modules()
+    )
+
+
+def _constants(module: nn.Module) -> tuple[tuple[str, int], ...]:
+    found = ((name, getattr(module, name, None)) for name in ("groups", "num_embeddings", "padding_idx"))
+    return tuple((name, value) for name, value in found if isinstance(value, int) and not isinstance(value, bool))
+
+
+def _exported_layers(module: nn.Module) -> tuple[LayerFact, ...]:
+    """An exported program keeps no submodules that run; its parameters are gathered by the name before the dot."""
+    found = dict[str, list[NamedSizes]]()
+    for name, tensor in module.named_parameters():
+        owner, _, own = name.rpartition(".")
+        found.setdefault(owner, []).append(NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes))
+    return tuple(LayerFact(owner, "", tuple(parameters)) for owner, parameters in found.items())
+
+
+def rows(model: Model, values: Values | None) -> tuple[LayerRow, ...]:
+    """The layer table: torchinfo's rows for an eager model, on a copy; submodules and their parameters otherwise."""
+    if values is not None and model.switchable and not isinstance(model.module, torch.jit.ScriptModule):
+        return _torchinfo_rows(model, values) or _plain_rows(model)
+    return _plain_rows(model)
+
+
+def _torchinfo_rows(model: Model, values: Values) -> tuple[LayerRow, ...]:
+    """torchinfo's rows; none where it cannot run the model, which is no fault of the model's."""
+    import torchinfo
+
+    try:
+        module = copy.deepcopy(model.module)
+        mode = "train" if module.training else "eval"
+        given = [*values[0], *values[1].values()]
+        found = torchinfo.summary(module, input_data=given, mode=mode, verbose=0, device=model.request.device)
+    except Exception:
+        return ()
+    return tuple(
+        LayerRow(
+            info.depth,
+            info.var_name if info.depth else "",
+            info.class_name,
+            _sizes(info.output_size),
+            int(info.num_params),
+        )
+        for info in found.summary_list
+    )
+
+
+def _sizes(size: Any) -> str:
+    flat = isinstance(size, list | tuple) and all(isinstance(item, int) for item in size)
+    return f"[{', '.join(map(str, size))}]" if flat and size else ""
+
+
+def _plain_rows(model: Model) -> tuple[LayerRow, ...]:
+    if not model.switchable:
+        layers = _exported_layers(model.module)
+        counts = ((layer.name, sum(_numel(p.sizes) for p in layer.parameters)) for layer in layers)
+        root = class_name(model.module)
+        return tuple(LayerRow(1, name, "" if name else root, "", count) for name, count in counts)
+    return tuple(
+        LayerRow(
+            name.count(".") + 1 if name else 0,
+            name,
+            class_name(submodule),
+            "",
+            sum(parameter.numel() for parameter in _distinct(list(submodule.parameters()))),
+        )
+        for name, submodule in model.module.named_modules()
+    )
+
+
+def _numel(sizes: tuple[int, ...]) -> int:
+    count = 1
+    for size in sizes:
+        count *= size
+    return count

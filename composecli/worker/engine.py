@@ -1,0 +1,143 @@
+"""The worker in this process: opens models, keeps them by number, and answers requests about them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from composecli.blueprint import Blueprint, models
+from composecli.errors import CouldNotAttempt, Problem
+from composecli.observations import Observation
+from composecli.protocol import (
+    BuildRequest,
+    Built,
+    Described,
+    DescribeRequest,
+    Opened,
+    OpenRequest,
+    ProbeRequest,
+    Sampled,
+    SampleRequest,
+    Verified,
+    VerifyRequest,
+)
+from composecli.trees import Argument, Call, Entries, Items, TensorSpec, Tree
+from composecli.worker.build import build
+from composecli.worker.describe import facts, rows
+from composecli.worker.load import load
+from composecli.worker.model import Model, last_line
+from composecli.worker.probe import probe
+from composecli.worker.state import ParameterChanged
+from composecli.worker.values import Maker, tree_of
+from composecli.worker.verify import verify
+
+
+class InProcessWorker:
+    """The Worker protocol without a child process: for the Python API, the debugger and most tests."""
+
+    def __init__(self) -> None:
+        self._models = dict[int, Model]()
+        self._samples = list[torch.Tensor]()
+
+    def open(self, request: OpenRequest) -> Opened:
+        _refuse_missing_device(request)
+        model = load(request)
+        handle = len(self._models)
+        self._models[handle] = model
+        return Opened(handle, facts(model))
+
+    def sample(self, request: SampleRequest) -> Sampled:
+        """The tensors of a file, as a call: a tuple or list is its positional arguments, a dict its named ones."""
+        try:
+            held = torch.load(request.path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CouldNotAttempt(
+                Problem(
+                    "CC925", "the sample file could not be read", request.path, (last_line(error),),
+                    ("save a tensor, or a tuple or dict of tensors, with torch.save",),
+                )
+            ) from error  # fmt: skip
+        return Sampled(self._sample_call(held))
+
+    def _sample_call(self, held: Any) -> Call:
+        tree = self._numbered(tree_of(held), held)
+        match tree:
+            case Items(_, items):
+                return Call(tuple(Argument(item) for item in items))
+            case Entries(entries):
+                return Call(tuple(Argument(value, name) for name, value in entries))
+        return Call((Argument(tree),))
+
+    def _numbered(self, tree: Tree, value: Any) -> Tree:
+        match tree:
+            case TensorSpec():
+                self._samples.append(value)
+                whole = not value.is_floating_point() and not value.is_complex() and value.numel()
+                below = max(2, int(value.max()) + 1) if whole else 2
+                return replace(tree, sample=len(self._samples) - 1, below=below)
+            case Items(_, items):
+                return replace(tree, items=tuple(map(self._numbered, items, value)))
+            case Entries(entries):
+                held = {str(key): item for key, item in value.items()}
+                return replace(tree, entries=tuple((key, self._numbered(item, held[key])) for key, item in entries))
+        return tree
+
+    def probe(self, request: ProbeRequest) -> Observation:
+        values = self._maker(request.blueprint, request.seed).call(request.call)
+        try:
+            return probe(request.blueprint, self._models, values, seed=request.seed, watch=request.watch)
+        except ParameterChanged:
+            return self._probe_on_fresh_copies(request)
+
+    def _probe_on_fresh_copies(self, request: ProbeRequest) -> Observation:
+        """For models whose forward writes to their parameters: each forward gets them as they were saved."""
+        self._reload(request.blueprint)
+        values = self._maker(request.blueprint, request.seed).call(request.call)
+        try:
+            return probe(request.blueprint, self._models, values, seed=request.seed, watch=False)
+        except ParameterChanged:
+            self._reload(request.blueprint)
+            names = ", ".join(self._models[number].name for number in models(request.blueprint))
+            raise CouldNotAttempt(
+                Problem("CC913", "the forward changes the model's own parameters", names, ("it cannot be probed",))
+            ) from None
+
+    def _reload(self, blueprint: Blueprint) -> None:
+        for number in dict.fromkeys(models(blueprint)):
+            self._models[number] = load(self._models[number].request)
+
+    def describe(self, request: DescribeRequest) -> Described:
+        model = self._models[request.handle]
+        values = None
+        if request.call is not None:
+            values = Maker(model.request.device, 0, self._samples).call(request.call)
+        return Described(rows(model, values))
+
+    def build(self, request: BuildRequest) -> Built:
+        return build(request, self._models, self._maker(request.blueprint, request.seed))
+
+    def verify(self, request: VerifyRequest) -> Verified:
+        return verify(request, self._models, self._samples)
+
+    def close(self) -> None:
+        self._models.clear()
+        self._samples.clear()
+
+    def _maker(self, blueprint: Blueprint, seed: int) -> Maker:
+        return Maker(self._models[models(blueprint)[0]].request.device, seed, self._samples)
+
+
+def _refuse_missing_device(request: OpenRequest) -> None:
+    device = request.device
+    if device in ("cpu", "meta"):
+        return
+    number = int(device.partition(":")[2] or 0)
+    if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+        raise CouldNotAttempt(
+            Problem(
+                "CC915", f"there is no device {device} here", None,
+                (f"CUDA devices found: {torch.cuda.device_count()}",), ("use --device cpu",),
+            )
+        )  # fmt: skip

@@ -1,0 +1,114 @@
+"""Probing: one real forward, and where it is refused, the op, the submodule and what would have passed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from composecli.blueprint import Blueprint, models, single
+from composecli.observations import Accepted, Observation, Refused
+from composecli.trees import Tree
+from composecli.worker.model import Model, last_line
+from composecli.worker.run import PartFailed, Run, bridge_layers, run
+from composecli.worker.state import kept
+from composecli.worker.values import Values, tree_of, zeros_like
+from composecli.worker.watch import Seen, watching
+
+
+def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, watch: bool) -> Observation:
+    """Run the blueprint once without gradients and leave everything as it was."""
+    used = [parts[number] for number in dict.fromkeys(models(blueprint))]
+    device = used[0].request.device
+    try:
+        with torch.no_grad(), kept(used, seed):
+            done = run(blueprint, parts, values, bridge_layers(blueprint, 0, device))
+            results = _trees(done)
+    except PartFailed as failed:
+        return _refused(failed, blueprint, parts, device, seed)
+    if not watch:
+        return Accepted(results, device)
+    seen = _watched(used[0], values, seed)[0]
+    return Accepted(results, device, tuple(seen.meetings))
+
+
+def _trees(done: Run) -> tuple[Tree, ...]:
+    return tuple(map(tree_of, done.results))
+
+
+def _watched(model: Model, values: Values, seed: int) -> tuple[Seen, BaseException | None]:
+    """The forward once more under watch, which costs too much to be done every time."""
+    error: BaseException | None = None
+    with torch.no_grad(), kept([model], seed), watching(model.module, [*values[0], *values[1].values()]) as seen:
+        try:
+            model.module(*values[0], **values[1])
+        except (Exception, SystemExit) as raised:
+            error = raised
+    return seen, error
+
+
+def _refused(failed: PartFailed, blueprint: Blueprint, parts: dict[int, Model], device: str, seed: int) -> Refused:
+    base = Refused(
+        stage=failed.number,
+        error=type(failed.error).__name__,
+        message=last_line(failed.error),
+        device=device,
+        out_of_memory=_is_out_of_memory(failed.error),
+        results=_trees(failed.run),
+    )
+    order = models(blueprint)
+    reached = failed.number < len(order) and len(failed.run.inputs) == failed.number + 1
+    if base.out_of_memory or not reached:
+        return base
+    model, values = parts[order[failed.number]], failed.run.inputs[-1]
+    seen, _ = _watched(model, values, seed)
+    zeros: Values = (tuple(map(zeros_like, values[0])), {name: zeros_like(value) for name, value in values[1].items()})
+    return replace(
+        base,
+        op=seen.refusal.op if seen.refusal else None,
+        module=seen.module,
+        code=_code_line(failed.error),
+        tensors=seen.refusal.tensors if seen.refusal else (),
+        runs_on_zeros=_runs(model, zeros, seed),
+        runs_in_eval=_runs_in_eval(model, values, seed),
+        meetings=tuple(seen.meetings),
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in text
+
+
+def _runs(model: Model, values: Values, seed: int) -> bool:
+    try:
+        with torch.no_grad(), kept([model], seed):
+            run(single(0), {0: model}, values, {})
+    except PartFailed:
+        return False
+    return True
+
+
+def _runs_in_eval(model: Model, values: Values, seed: int) -> bool:
+    """Whether the same input passes in eval mode; the flags are put back with the rest of the state."""
+    flags: list[tuple[Any, bool]] = [(module, module.training) for module in model.module.modules()]
+    if not model.switchable or not any(training for _, training in flags):
+        return False
+    try:
+        model.module.eval()
+        return _runs(model, values, seed)
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _code_line(error: BaseException) -> str | None:
+    """The line of TorchScript that raised, from the trace that the interpreter puts into its message."""
+    found, before = None, ""
+    for line in str(error).split("Traceback of TorchScript, original code")[0].splitlines():
+        if "<--- HERE" in line:
+            found = before.strip()
+        elif line.strip():
+            before = line
+    return found

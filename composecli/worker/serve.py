@@ -1,0 +1,98 @@
+"""The child's loop: reads requests from its own file descriptor, answers each, ends when its parent does."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from typing import Any, assert_never
+
+from composecli.errors import CouldNotAttempt, Problem
+from composecli.frames import Frames, NoFrame
+from composecli.protocol import (
+    BuildRequest,
+    Closed,
+    CloseRequest,
+    DescribeRequest,
+    Failed,
+    OpenRequest,
+    ProbeRequest,
+    Reply,
+    Request,
+    SampleRequest,
+    VerifyRequest,
+)
+
+PR_SET_PDEATHSIG = 1
+
+
+def serve(reading: int, writing: int) -> None:
+    """Answer requests until there are no more."""
+    _end_with_parent()
+    frames = Frames(reading, writing)
+    import torch
+
+    torch.set_num_threads(1)
+    from composecli.worker.engine import InProcessWorker
+
+    worker = InProcessWorker()
+    while True:
+        try:
+            request: Request = frames.receive(Request)
+        except NoFrame:
+            return
+        frames.send(_answer(worker, request))
+        if isinstance(request, CloseRequest):
+            return
+
+
+def _answer(worker: Any, request: Request) -> Reply:
+    try:
+        return _dispatch(worker, request)
+    except CouldNotAttempt as failure:
+        problem = failure.problem
+        cause = failure.__cause__
+    except Exception as error:
+        title = f"the worker failed: {type(error).__name__}"
+        problem, cause = Problem("CC970", title, None, (str(error)[:300],)), error
+    if cause is None:
+        return Failed(problem)
+    trace = "".join(traceback.format_exception(cause))
+    return Failed(Problem(problem.code, problem.title, problem.where, problem.notes, problem.help, trace))
+
+
+def _dispatch(worker: Any, request: Request) -> Reply:
+    reply: Reply
+    match request:
+        case OpenRequest():
+            reply = worker.open(request)
+        case SampleRequest():
+            reply = worker.sample(request)
+        case ProbeRequest():
+            reply = worker.probe(request)
+        case DescribeRequest():
+            reply = worker.describe(request)
+        case BuildRequest():
+            reply = worker.build(request)
+        case VerifyRequest():
+            reply = worker.verify(request)
+        case CloseRequest():
+            worker.close()
+            reply = Closed()
+        case _:
+            assert_never(request)
+    return reply
+
+
+def _end_with_parent() -> None:
+    """On Linux the kernel ends the child with its parent; elsewhere the closed pipe does, between requests."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,128 @@
+"""Watching a forward: which op meets which parameter with the input, and which op refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from composecli.observations import Meeting
+from composecli.trees import TensorSpec
+from composecli.worker.values import spec_of, tensors_in
+
+MOST_MEETINGS = 32
+_MARK = "_composecli_from_input"
+
+
+@dataclass
+class Refusal:
+    op: str
+    parameter: str | None
+    tensors: tuple[TensorSpec, ...]
+
+
+@dataclass
+class Seen:
+    """What a watched forward showed. `module` is the submodule, of an eager model, that was running at the end."""
+
+    meetings: list[Meeting] = field(default_factory=list)
+    refusal: Refusal | None = None
+    running: list[str] = field(default_factory=list)
+
+    @property
+    def module(self) -> str | None:
+        if self.refusal is not None and self.refusal.parameter is not None:
+            return self.refusal.parameter.rpartition(".")[0] or self.refusal.parameter
+        return next((name for name in reversed(self.running) if name), None)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[misc]
+    """Sees every op of eager, scripted and exported modules alike, below autograd."""
+
+    def __init__(self, module: nn.Module, seen: Seen) -> None:
+        super().__init__()
+        self.seen = seen
+        self.names = {_storage(tensor): name for name, tensor in module.named_parameters()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = tensors_in([*args, *(kwargs or {}).values()])
+        tainted = any(hasattr(tensor, _MARK) for tensor in tensors)
+        if tainted:
+            self._note(func, args, tensors)
+        try:
+            result = func(*args, **(kwargs or {}))
+        except Exception:
+            if self.seen.refusal is None:
+                weight = self._weight(tensors)
+                parameter = self.names[_storage(weight)] if weight is not None else None
+                self.seen.refusal = Refusal(func._schema.name, parameter, tuple(map(spec_of, tensors)))
+            raise
+        if tainted:
+            for tensor in tensors_in(result):
+                setattr(tensor, _MARK, True)
+        return result
+
+    def _weight(self, tensors: list[torch.Tensor]) -> torch.Tensor | None:
+        """The parameter among the arguments of an op: the one of the highest rank, a bias only where it is alone."""
+        parameters = [tensor for tensor in tensors if _storage(tensor) in self.names]
+        return max(parameters, key=lambda tensor: tensor.dim(), default=None)
+
+    def _note(self, func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
+        if len(self.seen.meetings) >= MOST_MEETINGS:
+            return
+        value = next((t for t in tensors if hasattr(t, _MARK)), None)
+        weight = self._weight(tensors)
+        if value is None or weight is None:
+            return
+        op = func._schema.name.removeprefix("aten::").removeprefix("native_")
+        convolution = op in ("convolution", "_convolution") and len(args) > 8
+        self.seen.meetings.append(
+            Meeting(
+                op,
+                spec_of(value),
+                self.names[_storage(weight)],
+                spec_of(weight),
+                int(args[8]) if convolution else 1,
+                bool(args[6]) if convolution else False,
+            )
+        )
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """What tells storages apart, views of one being the same; on meta too, where addresses are all 0."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+@contextmanager
+def watching(module: nn.Module, inputs: Any) -> Iterator[Seen]:
+    """Watches what is run inside; `inputs` are the values whose way is followed."""
+    seen = Seen()
+    for tensor in tensors_in(inputs):
+        setattr(tensor, _MARK, True)
+    handles = [] if isinstance(module, torch.jit.ScriptModule) else list(_follow(module, seen))
+    try:
+        with _Watch(module, seen):
+            yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _follow(module: nn.Module, seen: Seen) -> Iterator[Any]:
+    for name, submodule in module.named_modules():
+        if isinstance(submodule, torch.jit.ScriptModule):
+            continue
+
+        def enter(*_: Any, name: str = name) -> None:
+            seen.running.append(name)
+
+        def leave(*_: Any) -> None:
+            seen.running.pop()
+
+        yield submodule.register_forward_pre_hook(enter)
+        yield submodule.register_forward_hook(leave)

@@ -1,0 +1,81 @@
+"""Makes the sample models beside this file: small, seeded, the same on every machine."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from factory import make
+from torch import nn
+
+HERE = Path(__file__).parent
+
+
+class TwoInputs(nn.Module):
+    """`(N, 5), (N, 5) -> (N, 1)`"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Bilinear(5, 5, 1)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return self.score(left, right)
+
+
+class DictOutput(nn.Module):
+    """`(N, 10) -> {"logits": (N, 5), "features": (N, 16)}`"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(10, 16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = torch.relu(self.body(x))
+        return {"logits": self.head(features), "features": features}
+
+
+def encoder() -> nn.Module:
+    """`(N, 3, H, W) -> (N, 64, ceil(H/8), ceil(W/8))`"""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+    )
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    scripted = {
+        "linear_10_5": nn.Linear(10, 5),
+        "linear_3_2": nn.Linear(3, 2),
+        "linear_5_2": nn.Linear(5, 2),
+        "relu": nn.ReLU(),
+        "encoder": encoder(),
+        "two_inputs": TwoInputs(),
+        "dict_output": DictOutput(),
+    }
+    for name, module in scripted.items():
+        torch.jit.script(module).save(str(HERE / f"{name}.pt"))
+    pickled = {
+        "linear_10_7": nn.Linear(10, 7),
+        "head_1024": nn.Linear(64 * 4 * 4, 10),
+        "embedding": nn.Embedding(100, 8),
+        "tokens": nn.Sequential(nn.Embedding(50, 4), nn.Flatten(), nn.LazyLinear(3)),
+    }
+    pickled["tokens"](torch.zeros(1, 6, dtype=torch.int64))
+    for name, module in pickled.items():
+        torch.save(module, HERE / f"{name}.pt")
+    torch.jit.trace(nn.GRU(8, 12, batch_first=True), torch.rand(2, 6, 8)).save(str(HERE / "gru_traced.pt"))
+    batch = torch.export.Dim("batch", max=64)
+    program = torch.export.export(nn.Linear(10, 5), (torch.rand(2, 10),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, HERE / "linear_10_5.pt2")
+    torch.save({"state_dict": make().state_dict(), "epoch": 3}, HERE / "factory_weights.pt")
+
+
+if __name__ == "__main__":
+    main()

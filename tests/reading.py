@@ -1,0 +1,31 @@
+"""Reading the text that tests are written in: specs, ports and tables of cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from composecli.contract import Port
+from composecli.dims import parse_dim
+from composecli.trees import TensorSpec
+
+HERE = Path(__file__).parent
+
+
+def spec(text: str) -> TensorSpec:
+    """`float32[2, 5]`"""
+    dtype, _, sizes = text.strip().rstrip("]").partition("[")
+    return TensorSpec(dtype, tuple(int(size) for size in sizes.split(",") if size.strip()))
+
+
+def port(text: str, name: str = "x") -> Port:
+    """`float32[N, H//2]`, `float32[*]`"""
+    dtype, _, dims = text.strip().removesuffix("]").partition("[")
+    if dims == "*":
+        return Port(name, (), dtype, None)
+    return Port(name, (), dtype, tuple(parse_dim(dim) for dim in dims.split(",") if dim.strip()))
+
+
+def lines(name: str) -> list[str]:
+    """The cases of a file under `cases`, without comments."""
+    text = (HERE / "cases" / name).read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]

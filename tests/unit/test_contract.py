@@ -1,0 +1,74 @@
+"""What `--input` may say, and how ports print."""
+
+from __future__ import annotations
+
+import pytest
+
+from composecli.contract import (
+    DeclaredLiteral,
+    DeclaredSample,
+    DeclaredTensor,
+    example_sizes,
+    input_name,
+    output_name,
+    parse_input,
+    takes,
+)
+from composecli.dims import Fixed, Free
+from tests.reading import port, spec
+
+INPUTS = [
+    ("1,3,32,32", DeclaredTensor(None, None, (Fixed(1), Fixed(3), Fixed(32), Fixed(32)))),
+    ("float32[N,3]", DeclaredTensor(None, "float32", (Free("N"), Fixed(3)))),
+    (" ids = int64[1, 16] ", DeclaredTensor("ids", "int64", (Fixed(1), Fixed(16)))),
+    ("float32[H>=32]", DeclaredTensor(None, "float32", (Free("H", 32),))),
+    ("float32[]", DeclaredTensor(None, "float32", ())),
+    ("rate:=16000", DeclaredLiteral("rate", 16000)),
+    (":=0.5", DeclaredLiteral(None, 0.5)),
+    ("flag:=true", DeclaredLiteral("flag", True)),
+    ("mask:=none", DeclaredLiteral("mask", None)),
+    ("mode:=fast", DeclaredLiteral("mode", "fast")),
+    ("@sample.pt", DeclaredSample("sample.pt")),
+]
+REFUSED = ["float33[N]", "@", "1,x y", "float32[?]", "", "float32[H//2]", "1,,3", "float32[-1]"]
+
+
+@pytest.mark.parametrize(("text", "expected"), INPUTS)
+def test_an_input_is_read(text: str, expected: object) -> None:
+    assert parse_input(text) == expected
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_states_no_input_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ValueError, match=r"dim|dtype|size|file"):
+        parse_input(text)
+
+
+def test_example_sizes_give_one_size_to_each_name() -> None:
+    dims = port("float32[N, T>=20, T>=20, 3]").dims
+    assert dims is not None
+    assert example_sizes(dims) == (2, 20, 20, 3)
+    assert example_sizes(dims, {"N": 7}) == (7, 20, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "answer"),
+    [
+        ("float32[N, 5]", "float32[2, 5]", True),
+        ("float32[N, 5]", "float32[2, 4]", False),
+        ("float32[N, 5]", "float32[2, 5, 1]", False),
+        ("float32[N, 5]", "float64[2, 5]", False),
+        ("float32[*]", "float32[7]", True),
+        ("float32[N, ?]", "float32[2, 5]", None),
+    ],
+)
+def test_a_port_takes(wanted: str, given: str, answer: bool | None) -> None:
+    assert takes(port(wanted), spec(given)) is answer
+
+
+def test_ports_have_readable_names() -> None:
+    assert output_name(()) == "output 0"
+    assert output_name(("logits",)) == 'out["logits"]'
+    assert output_name((0, "a")) == 'out[0]["a"]'
+    assert input_name((0,), "ids") == "ids"
+    assert input_name((1, 0), None) == "input 1[0]"

@@ -1,0 +1,150 @@
+"""Dims: text and meaning are one to one, and the algebra agrees with plain arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from composecli.dims import (
+    Const,
+    Derived,
+    Expr,
+    Fixed,
+    Floor,
+    Free,
+    Product,
+    Sum,
+    Symbol,
+    Unknown,
+    add,
+    admits,
+    as_dim,
+    evaluate,
+    example_size,
+    floor_divide,
+    multiply,
+    parse_dim,
+    parse_expr,
+    substitute,
+    symbols,
+    unify,
+)
+from tests.reading import lines, port
+
+NAMES = ("H", "N", "W")
+SIZES = st.fixed_dictionaries({name: st.integers(0, 60) for name in NAMES})
+
+
+def _grow(inner: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
+    return st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: Sum(tuple(parts))),
+        st.lists(inner, min_size=1, max_size=2).map(lambda parts: Product(tuple(parts))),
+        st.builds(Floor, inner, st.integers(1, 9)),
+    )
+
+
+LEAVES: st.SearchStrategy[Expr] = st.one_of(st.integers(-5, 9).map(Const), st.sampled_from(NAMES).map(Symbol))
+EXPRS = st.recursive(LEAVES, _grow, max_leaves=8)
+
+
+def simplified(expr: Expr) -> Expr:
+    return substitute(expr, {})
+
+
+@pytest.mark.parametrize("line", lines("dims.txt"))
+def test_a_dim_is_read_and_printed(line: str) -> None:
+    text, _, expected = line.rpartition(" -> ")
+    if expected == "error":
+        with pytest.raises(ValueError, match=r"dim|size|condition"):
+            parse_dim(text)
+    else:
+        assert str(parse_dim(text)) == expected
+
+
+@given(EXPRS, SIZES)
+def test_simplifying_changes_no_value(expr: Expr, sizes: dict[str, int]) -> None:
+    assert evaluate(simplified(expr), sizes) == evaluate(expr, sizes)
+
+
+@given(EXPRS, SIZES)
+def test_what_is_printed_means_the_same(expr: Expr, sizes: dict[str, int]) -> None:
+    plain = simplified(expr)
+    if isinstance(plain, Const) and plain.value < 0:
+        return
+    text = str(Derived(plain))
+    assert evaluate(parse_expr(text), sizes) == evaluate(expr, sizes), text
+
+
+@given(EXPRS)
+def test_simplifying_twice_is_simplifying_once(expr: Expr) -> None:
+    once = simplified(expr)
+    assert simplified(once) == once
+
+
+@given(EXPRS, EXPRS, SIZES)
+def test_substituting_is_composing(outer: Expr, inner: Expr, sizes: dict[str, int]) -> None:
+    composed = substitute(outer, {"H": inner})
+    assert evaluate(composed, sizes) == evaluate(outer, {**sizes, "H": evaluate(inner, sizes)})
+
+
+@given(EXPRS, st.integers(1, 9), SIZES)
+def test_division_rounds_down(expr: Expr, by: int, sizes: dict[str, int]) -> None:
+    assert evaluate(floor_divide(simplified(expr), by), sizes) == evaluate(expr, sizes) // by
+
+
+@given(EXPRS, EXPRS)
+def test_sums_and_products_do_not_depend_on_order(one: Expr, other: Expr) -> None:
+    one, other = simplified(one), simplified(other)
+    assert add(one, other) == add(other, one)
+    assert multiply(one, other) == multiply(other, one)
+
+
+FREES = st.builds(
+    lambda low, span, step: Free("N", low, None if span is None else low + span * step, step),
+    st.integers(1, 40),
+    st.one_of(st.none(), st.integers(1, 5)),
+    st.integers(1, 8),
+)
+
+
+@given(FREES)
+def test_a_free_dim_reads_back(dim: Free) -> None:
+    assert parse_dim(str(dim)) == dim
+
+
+@given(FREES, st.integers(1, 100))
+def test_an_example_size_is_admitted(dim: Free, near: int) -> None:
+    assert admits(dim, example_size(dim, near))
+
+
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_a_fixed_dim_admits_its_size_alone(size: int, other: int) -> None:
+    assert admits(Fixed(size), other) == (size == other)
+    assert admits(Unknown("not tried"), other) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["A", "B"]), st.integers(1, 3)), max_size=4))
+def test_unify_finds_one_size_for_each_name(axes: list[tuple[str, int]]) -> None:
+    found = unify(tuple(Free(name) for name, _ in axes), tuple(size for _, size in axes))
+    by_name: dict[str, set[int]] = {}
+    for name, size in axes:
+        by_name.setdefault(name, set()).add(size)
+    if all(len(sizes) == 1 for sizes in by_name.values()):
+        assert found == {name: sizes.pop() for name, sizes in by_name.items()}
+    else:
+        assert found is None
+
+
+def test_unify_holds_derived_dims_to_their_value() -> None:
+    dims = port("float32[H, H//2]").dims
+    assert dims is not None
+    assert unify(dims, (8, 4)) == {"H": 8}
+    assert unify(dims, (8, 5)) is None
+    assert unify(dims, (8,)) is None
+
+
+def test_plain_expressions_become_plain_dims() -> None:
+    assert as_dim(Const(3)) == Fixed(3)
+    assert as_dim(Symbol("N")) == Free("N")
+    assert symbols(parse_expr("N*T + ceil(H/2)")) == {"N", "T", "H"}
