@@ -21,7 +21,9 @@ from composecli.propose import (
     from_nothing,
     ids_below,
     other_sizes,
+    recurrent,
     recurrent_axes,
+    widened,
 )
 from composecli.protocol import ModelFacts
 from composecli.trees import Call, Path, TensorSpec, call_leaves, call_with
@@ -85,14 +87,29 @@ def infer(clues: Clues, ask: Ask) -> Found | NotFound:
         tried.add(proposal.call)
         match probing.run(proposal.call, watch=True):
             case Accepted() as seen:
+                proposal, seen = _as_the_weights_say(proposal, seen, clues, probing)
                 return Found(_settle(proposal, seen, clues, probing), probing.count)
             case Refused() as refused:
                 refusals.append((proposal.call, refused))
                 better = corrected(proposal, refused.meetings)
                 if better is not None and clues.stated is None and proposal.evidence is None:
-                    todo.insert(0, better)
+                    todo.insert(len(todo) if proposal.call == clues.given else 0, better)
     refusals.sort(key=lambda item: -len(item[1].meetings))
     return NotFound(tuple(refusals), probing.count)
+
+
+def _as_the_weights_say(
+    proposal: Proposal, seen: Accepted, clues: Clues, probing: _Probing
+) -> tuple[Proposal, Accepted]:
+    """What the weights ask for, where that is accepted too: a size of 1 that is only broadcast against them, or a
+    width that a traced recurrent layer takes though its weights have another, says nothing of the contract."""
+    if clues.stated is not None or proposal.dims:
+        return proposal, seen
+    asked = widened(proposal, seen.meetings) or recurrent(proposal, clues.facts)
+    if asked is None:
+        return proposal, seen
+    again = probing.run(asked.call, watch=True)
+    return (asked, again) if isinstance(again, Accepted) else (proposal, seen)
 
 
 def _proposals(clues: Clues) -> Iterator[Proposal]:
@@ -103,14 +120,12 @@ def _proposals(clues: Clues) -> Iterator[Proposal]:
         inputs = clues.exported.inputs
         dims = tuple((port.path, port.dims) for port in inputs if port.dims is not None)
         yield Proposal(clues.exported.example, clues.exported.evidence[0], dims)
+    if clues.given is not None:
+        yield Proposal(clues.given)
     if clues.traced is not None:
         yield Proposal(clues.traced, Evidence(EvidenceKind.TRACED, f"example {clues.traced}"))
-    given = [Proposal(clues.given)] if clues.given is not None else []
-    if not clues.facts.parameters:
-        yield from given
     first = list(from_layers(clues.facts))
     yield from first
-    yield from given
     yield from from_nothing(clues.facts)
     for proposal in first[:1]:
         yield from other_sizes(proposal)

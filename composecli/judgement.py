@@ -10,6 +10,10 @@ from composecli.rules import Severity
 from composecli.trees import TensorSpec
 from composecli.verdict import Ask, Offer
 
+# Said of other sizes than the example's, so that a probe at the example says nothing against it.
+EVERY_SIZE = "CC206"
+IN_EVAL = "in eval mode it runs: --training eval"
+
 Pairs = tuple[tuple[Offer, Ask], ...]
 
 
@@ -17,7 +21,7 @@ def confirm(
     findings: tuple[Finding, ...], observation: Observation, pairs: Pairs, consumer: str
 ) -> tuple[Finding, ...]:
     """The findings of the comparison with what really running the pair adds to them or takes from them."""
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR and finding.code != EVERY_SIZE]
     match observation:
         case Accepted() if errors:
             return _ran_all_the_same(findings, pairs, observation)
@@ -34,8 +38,8 @@ def _sides(pairs: Pairs) -> tuple[Side, ...]:
 
 
 def _ran_all_the_same(findings: tuple[Finding, ...], pairs: Pairs, seen: Accepted) -> tuple[Finding, ...]:
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    others = tuple(finding for finding in findings if finding.severity is not Severity.ERROR)
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR and finding.code != EVERY_SIZE]
+    others = tuple(finding for finding in findings if finding not in errors)
     said = tuple(f"the comparison says: {finding.title}" for finding in errors)
     ran = f"the probe ran on {seen.device} and gave {_text(seen)}"
     if any(_is_one(finding, pairs) for finding in errors):
@@ -59,9 +63,12 @@ def _text(seen: Accepted) -> str:
 
 def _with_refusal(findings: tuple[Finding, ...], refused: Refused, consumer: str) -> tuple[Finding, ...]:
     first = next(finding for finding in findings if finding.severity is Severity.ERROR)
-    note = f"{consumer} refuses it at {refused.where}, on {refused.device}"
+    given = f", which was given {', '.join(map(str, refused.tensors[:4]))}" if refused.tensors else ""
+    notes = [f"{consumer} refuses it at {refused.where}{given}"]
+    if refused.runs_in_eval:
+        notes.append(IN_EVAL)
     return tuple(
-        replace(finding, notes=(*finding.notes, note)) if finding is first else finding for finding in findings
+        replace(finding, notes=(*finding.notes, *notes)) if finding is first else finding for finding in findings
     )
 
 
@@ -74,7 +81,7 @@ def refusal_finding(refused: Refused, consumer: str, sides: tuple[Side, ...] = (
     if refused.out_of_memory:
         return Finding("CC307", f"{consumer} ran out of memory", sides, notes=tuple(notes))
     if refused.runs_in_eval:
-        notes.append("in eval mode it runs: --training eval")
+        notes.append(IN_EVAL)
         return Finding(
             "CC306", f"{consumer} refuses in train mode what it takes in eval mode", sides, notes=tuple(notes)
         )

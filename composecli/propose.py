@@ -15,6 +15,7 @@ BATCH = 2
 LENGTH = 8
 SPATIAL = {3: 64, 4: 32, 5: 16}
 OTHER_SPATIAL = (64, 28, 224, 299)
+_POINTWISE = ("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "rsub")
 _PROJECTIONS = ("addmm", "mm", "linear", "matmul", "bmm", "baddbmm", "mv")
 
 
@@ -117,15 +118,45 @@ def asked_axes(call: Call, meetings: tuple[Meeting, ...]) -> tuple[tuple[Path, i
 
 def recurrent_axes(call: Call, facts: ModelFacts) -> tuple[tuple[Path, int], ...]:
     """The axis that a recurrent first layer fixes: traced ones take any width and give plausible outputs."""
-    first = next((layer for layer in facts.layers if layer.parameters), None)
-    weights = [p for p in first.parameters if p.name.startswith("weight_ih")] if first is not None else []
-    if not weights:
-        return ()
-    width = weights[0].sizes[-1]
+    width = _recurrent_width(facts)
     path, spec = next(call_leaves(call), ((), None))
     if spec is None or not spec.sizes or spec.sizes[-1] != width:
         return ()
     return ((path, len(spec.sizes) - 1),)
+
+
+def recurrent(proposal: Proposal, facts: ModelFacts) -> Proposal | None:
+    """The proposal with the width that a recurrent first layer's weights have; None where it has that already."""
+    width = _recurrent_width(facts)
+    path, spec = next(call_leaves(proposal.call), ((), None))
+    if width is None or spec is None or len(spec.sizes) < 2 or spec.sizes[-1] == width:
+        return None
+    new = replace(spec, sizes=(*spec.sizes[:-1], width), sample=None)
+    return replace(proposal, call=call_with(proposal.call, {path: new}))
+
+
+def _recurrent_width(facts: ModelFacts) -> int | None:
+    first = next((layer for layer in facts.layers if layer.parameters), None)
+    weights = [p for p in first.parameters if p.name.startswith("weight_ih")] if first is not None else []
+    return weights[0].sizes[-1] if weights else None
+
+
+def widened(proposal: Proposal, meetings: tuple[Meeting, ...]) -> Proposal | None:
+    """The proposal with each size of 1 that is broadcast against a parameter made the parameter's; None without any."""
+    for path, spec in call_leaves(proposal.call):
+        for meeting in meetings:
+            weight = meeting.weight.sizes
+            if meeting.op not in _POINTWISE or meeting.value.sizes != spec.sizes or len(weight) > len(spec.sizes):
+                continue
+            aligned = (1,) * (len(spec.sizes) - len(weight)) + weight
+            pairs = list(zip(spec.sizes, aligned, strict=True))
+            sizes = tuple(beside if axis and size == 1 else size for axis, (size, beside) in enumerate(pairs))
+            if sizes != spec.sizes:
+                changed = replace(spec, sizes=sizes, sample=None)
+                asked = tuple((path, axis) for axis, size in enumerate(sizes) if size != spec.sizes[axis])
+                call = call_with(proposal.call, {path: changed})
+                return replace(proposal, call=call, asked=proposal.asked + asked)
+    return None
 
 
 def ids_below(spec: TensorSpec, meetings: tuple[Meeting, ...]) -> int | None:

@@ -18,7 +18,7 @@ from composecli.contract import (
 )
 from composecli.dims import Fixed, Free, Shape
 from composecli.infer import Clues, Found, NotFound, infer
-from composecli.observations import Observation
+from composecli.observations import Accepted, Observation, Refused
 from composecli.propose import Proposal
 from composecli.protocol import ModelFacts, OpenRequest, ProbeRequest, SampleRequest, Worker
 from composecli.requests import Options
@@ -118,8 +118,15 @@ class Session:
             file.traced if file is not None else None,
             given,
         )
-        blueprint = single(part.explored)
-        return infer(clues, lambda call, watch: self.worker.probe(ProbeRequest(blueprint, call, watch=watch)))
+        return infer(clues, lambda call, watch: self._explore(part, call, watch=watch))
+
+    def _explore(self, part: Part, call: Call, *, watch: bool) -> Observation:
+        """A probe where exploring is done. On meta, what starts a contract is accepted only where it really runs."""
+        seen = self.worker.probe(ProbeRequest(single(part.explored), call, watch=watch))
+        if watch and part.real != part.explored and isinstance(seen, Accepted):
+            real = self.worker.probe(ProbeRequest(single(part.real), call, watch=watch))
+            return real if isinstance(real, Refused) else seen
+        return seen
 
 
 def model_report(part: Part, found: Found | NotFound) -> ModelReport:

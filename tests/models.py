@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -45,6 +47,14 @@ def _save(module: nn.Module, form: str, example: tuple[torch.Tensor, ...], path:
         torch.export.save(torch.export.export(module, example, dynamic_shapes=dynamic), path)
     else:
         torch.save(module, path)
+
+
+def rewrite(source: Path, target: Path, prefix: str, change: Callable[[bytes], bytes]) -> None:
+    """A copy of an archive with the members below `prefix` changed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data) if name.partition("/")[2].startswith(prefix) else data)
 
 
 def encoder() -> nn.Module:
@@ -104,6 +114,7 @@ class Deep(nn.Module):
         self.fc1 = nn.Linear(inner, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.dim() == 2
         return self.fc1(torch.cat([self.stem(x), x[:, :3]], 1))
 
 

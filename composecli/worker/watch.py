@@ -47,7 +47,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
     def __init__(self, module: nn.Module, seen: Seen) -> None:
         super().__init__()
         self.seen = seen
-        self.names = {_storage(tensor): name for name, tensor in module.named_parameters()}
+        named = [*module.named_buffers(), *module.named_parameters()]
+        self.names = {_storage(tensor): name for name, tensor in named}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = tensors_in([*args, *(kwargs or {}).values()])

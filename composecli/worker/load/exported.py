@@ -16,7 +16,7 @@ def load_exported(request: OpenRequest) -> Model:
         program = torch.export.load(request.reference.path)
         if request.device != "cpu":
             program = torch.export.passes.move_to_device_pass(program, request.device)
-        module = program.module()
+        module = _tied(program.module())
     except Exception as error:
         missing = _missing_library(error)
         if missing is None:
@@ -32,6 +32,17 @@ def load_exported(request: OpenRequest) -> Model:
         ) from error
     notes = () if request.training is Training.SAVED else ("an exported program stays in the mode it was exported in",)
     return Model(module, request, _arguments(program), {}, notes)
+
+
+def _tied(module: Any) -> Any:
+    """The module with parameters that share their memory made one again: loading makes an object of each name."""
+    first = dict[tuple[Any, ...], Any]()
+    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
+        key = (parameter.untyped_storage()._cdata, parameter.storage_offset(), parameter.shape, parameter.stride())
+        owner, _, own = name.rpartition(".")
+        if parameter.numel() and first.setdefault(key, parameter) is not parameter:
+            setattr(module.get_submodule(owner), own, first[key])
+    return module
 
 
 def _missing_library(error: Exception) -> str | None:

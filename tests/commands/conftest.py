@@ -1,0 +1,5 @@
+"""The command line as a fixture."""
+
+from tests.commands.running import composecli
+
+__all__ = ["composecli"]

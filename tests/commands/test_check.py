@@ -1,0 +1,198 @@
+"""What check finds at a seam, and that its exit code can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.commands.running import Composecli
+from tests.models import Argmax, Baked, Biased, Deep, DictOutput, Ids, NanCheck, Shelf, encoder, rewrite
+
+
+def test_a_refusal_deep_inside_names_the_submodule_and_the_op(composecli: Composecli, shelf: Shelf) -> None:
+    a = shelf.save("linear", nn.Linear(10, 5))
+    for form in ("scripted", "pickled"):
+        path = shelf.save("deep_7", Deep(7), form)
+        checked = composecli.json("check", a, path, *(["--trust"] if form == "pickled" else []))
+        assert checked.code == 1
+        (finding,) = checked.json["seams"][0]["findings"]
+        assert finding["code"] == "CC301"
+        assert "fc1 (aten::addmm)" in finding["notes"][0]
+        assert any("float32[2, 8]" in note and "float32[7, 2]" in note for note in finding["notes"])
+
+
+def test_every_difference_is_found_and_not_just_the_first(composecli: Composecli, shelf: Shelf) -> None:
+    a = shelf.save("double", nn.Conv2d(3, 8, 3, padding=1).double())
+    b = shelf.save("conv_4", nn.Conv2d(4, 2, 3))
+    assert composecli.json("check", a, b).codes == ["CC201", "CC203"]
+
+
+def test_a_seam_that_only_broadcasts_is_not_green(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("one_wide", nn.Linear(10, 1)), shelf.save("biased", Biased())
+    checked = composecli.json("check", a, b)
+    assert checked.code == 3
+    assert checked.codes == ["CC208"]
+
+
+def test_a_refusal_of_values_is_not_a_mismatch(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("nan_check", NanCheck(), "pickled")
+    checked = composecli.json("check", a, b, "--trust")
+    assert checked.code == 3
+    assert checked.codes == ["CC302"]
+
+
+def test_ids_out_of_range_are_a_matter_of_values(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("ids", Ids(), "traced", (torch.rand(2, 4),)), shelf.save("vocabulary_5", nn.Embedding(5, 3))
+    checked = composecli.json("check", a, b)
+    assert checked.code == 3
+    assert checked.codes == ["CC302"]
+
+
+def test_sizes_are_a_condition_and_with_strict_an_error(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("encoder", encoder()), shelf.save("flat", nn.Sequential(nn.Flatten(), nn.Linear(1024, 3)))
+    checked = composecli.json("check", a, b, "--input", "1,3,32,32")
+    assert checked.code == 0
+    strict = composecli.json("check", a, b, "--input", "1,3,32,32", "--strict")
+    assert strict.code == 1
+    assert strict.codes == ["CC206"]
+
+
+def test_strict_is_green_where_every_size_fits(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
+    assert composecli("check", a, b, "--strict").code == 0
+
+
+def test_a_batch_of_one_in_train_mode_says_that_eval_mends_it(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("norm", nn.BatchNorm1d(5))
+    checked = composecli.json("check", a, b, "--input", "1,10")
+    assert checked.code == 1
+    notes = [note for finding in checked.json["seams"][0]["findings"] for note in finding["notes"]]
+    assert any("--training eval" in note for note in notes)
+    assert composecli("check", a, b, "--input", "1,10", "--training", "eval").code == 0
+    assert composecli("check", a, b, "--input", "4,10").code == 0
+
+
+def test_meta_explores_and_the_cpu_decides(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("double_linear", nn.Linear(10, 5).double()), shelf.save("five", nn.Linear(5, 2))
+    checked = composecli.json("check", a, b, "--device", "meta")
+    assert checked.code == 1
+    assert "CC201" in checked.codes
+    fits = shelf.save("linear", nn.Linear(10, 5))
+    green = composecli.json("check", fits, b, "--device", "meta")
+    assert green.code == 0
+    assert green.codes == ["CC309"]
+
+
+def test_a_baked_device_is_noted(composecli: Composecli, shelf: Shelf) -> None:
+    a = shelf.save("baked", Baked(), "traced", (torch.rand(2, 10),))
+    inspected = composecli.json("inspect", a)
+    assert "cpu as a constant" in inspected.json["portability"][0]
+    elsewhere = shelf.folder / "baked_elsewhere.pt"
+    rewrite(Path(a), elsewhere, "code/", lambda code: code.replace(b'torch.device("cpu")', b'torch.device("cuda:3")'))
+    checked = composecli.json("check", elsewhere, shelf.save("five", nn.Linear(5, 2)))
+    assert "CC305" in checked.codes
+    assert checked.code == 3
+
+
+def test_a_chain_judges_every_seam(composecli: Composecli, shelf: Shelf) -> None:
+    a, b, c = (
+        shelf.save("linear", nn.Linear(10, 5)),
+        shelf.save("narrow", nn.Linear(3, 2)),
+        shelf.save("two", nn.Linear(2, 1)),
+    )
+    checked = composecli.json("check", a, b, c)
+    assert [seam["verdict"] for seam in checked.json["seams"]] == ["bridgeable", "compatible"]
+    assert checked.code == 1
+
+
+def test_unknown_is_never_green(composecli: Composecli, shelf: Shelf) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.dim() == 3
+            assert x.size(1) == 17
+            return x
+
+    a, b = shelf.save("odd", Odd()), shelf.save("relu", nn.ReLU())
+    checked = composecli.json("check", a, b)
+    assert checked.code == 3
+    assert checked.codes[0] == "CC304"
+    assert "--input" in checked.json["seams"][0]["findings"][0]["fix"]["command"]
+    assert composecli("check", a, b, "--input", "2,17,4").code in (0, 2, 3)
+    assert composecli("check", a, b, "--input", "float32[N,17,4]").code == 0
+
+
+def test_what_is_stated_and_refused_is_said_so(composecli: Composecli, shelf: Shelf) -> None:
+    checked = composecli.json(
+        "check", shelf.save("linear", nn.Linear(10, 5)), shelf.save("relu", nn.ReLU()), "--input", "2,11"
+    )
+    assert checked.code == 3
+    assert checked.codes[0] == "CC308"
+
+
+@pytest.mark.parametrize("port", ["nothing", "2:logits", "[4]"])
+def test_a_selection_that_is_not_there(composecli: Composecli, shelf: Shelf, port: str) -> None:
+    checked = composecli.json(
+        "check", shelf.save("dict", DictOutput()), shelf.save("five", nn.Linear(5, 2)), "--select", port
+    )
+    assert checked.code == 1
+    assert checked.codes[0] in ("CC103", "CC102")
+
+
+def test_stated_names_are_free_and_shown(composecli: Composecli, shelf: Shelf) -> None:
+    checked = composecli.json(
+        "check", shelf.save("encoder", encoder()), shelf.save("relu", nn.ReLU()), "--input", "float32[B,3,H>=64,W>=64]"
+    )
+    model = checked.json["models"][0]["contract"]
+    assert model["text"].startswith("float32[B, 3, H>=64, W>=64] -> float32[B, 64, ceil(H/8)")
+    assert model["evidence"][0]["kind"] == "declared"
+
+
+def test_a_sample_file_is_an_input(composecli: Composecli, shelf: Shelf) -> None:
+    sample = shelf.folder / "sample.pt"
+    torch.save(torch.full((4, 5), 3.0), sample)
+    a, b = shelf.save("nan_check", NanCheck(), "pickled"), shelf.save("two", nn.Linear(2, 1))
+    assert composecli("check", a, b, "--trust", "--input", f"@{sample}").code == 0
+    torch.save(torch.full((4, 5), -3.0), sample)
+    assert composecli("check", a, b, "--trust", "--input", f"@{sample}").code == 3
+
+
+def test_parallel_asks_for_one_input_that_all_take(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("narrow", nn.Linear(3, 2))
+    checked = composecli.json("check", "--mode", "parallel", a, b)
+    assert checked.code == 1
+    assert checked.codes == ["CC401"]
+    relu = shelf.save("relu", nn.ReLU())
+    assert composecli("check", "--mode", "parallel", relu, a).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "found"),
+    [
+        (["--dim", "7"], 1, "CC403"),
+        (["--dim", "-1"], 0, None),
+        (["--dim", "0"], 1, "CC402"),
+        (["--merge", "stack"], 1, "CC402"),
+        (["--merge", "tuple"], 0, None),
+    ],
+)
+def test_parallel_merges(composecli: Composecli, shelf: Shelf, words: list[str], code: int, found: str | None) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("wider", nn.Linear(10, 7))
+    checked = composecli.json("check", "--mode", "parallel", a, b, *words)
+    assert checked.code == code
+    assert found is None or found in checked.codes
+
+
+def test_parallel_needs_a_tensor_of_each(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("dict", DictOutput()), shelf.save("linear", nn.Linear(10, 5))
+    checked = composecli.json("check", "--mode", "parallel", a, b)
+    assert checked.code == 1
+    assert checked.codes == ["CC405"]
+    assert composecli("check", "--mode", "parallel", a, b, "--select", "1:logits").code == 0
+
+
+def test_an_argmax_at_the_seam_is_compatible_with_ids(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("argmax", Argmax()), shelf.save("vocabulary_9", nn.Embedding(9, 3))
+    assert composecli("check", a, b, "--input", "2,5").code == 0
