@@ -116,14 +116,20 @@ def _tied(start: Start, specs: Mapping[Path, TensorSpec], run: Run) -> Iterator[
                 together.setdefault((axis, size), []).append((path, axis))
     for members in together.values():
         alone = [m for m in members if len(members) > 1 and _changes_alone(start.call, m, run)]
+        rest = tuple(member for member in members if member not in alone)
+        if len(rest) == 1:
+            yield tuple(members)
+            continue
         yield from ((member,) for member in alone)
-        if rest := tuple(member for member in members if member not in alone):
+        if rest:
             yield rest
 
 
 def _changes_alone(call: Call, axis: Axis, run: Run) -> bool:
+    """Whether an axis takes other sizes while those like it keep theirs; one size is not enough, 1 broadcasts."""
     size = dict(call_leaves(call))[axis[0]].sizes[axis[1]]
-    return isinstance(run(resized(call, (axis,), size + 1)), Accepted)
+    others = [other for other in (size + 1, size + 3, size - 1) if other]
+    return all(isinstance(run(resized(call, (axis,), other)), Accepted) for other in others)
 
 
 def _fresh_name(rank: int, axis: int, used: set[str]) -> str:

@@ -191,7 +191,6 @@ def _write(
         verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
         _refuse_failed(verified, output)
         size, sha256 = path.stat().st_size, _sha256(str(path))
-    names = tuple(part.name for part in parts)
     return Written(
         output.path,
         size,
@@ -199,7 +198,7 @@ def _write(
         bridges(blueprint),
         blueprint.merge if isinstance(blueprint, Parallel) else None,
         verified.checks,
-        _join_notes(blueprint, built.notes, verified, calls, names),
+        _join_notes(blueprint, built.notes, verified, calls),
     )
 
 
@@ -224,7 +223,7 @@ def _refuse_failed(verified: Verified, output: Output) -> None:
 
 
 def _join_notes(
-    blueprint: Blueprint, built: tuple[str, ...], verified: Verified, calls: tuple[Call, Call], names: tuple[str, ...]
+    blueprint: Blueprint, built: tuple[str, ...], verified: Verified, calls: tuple[Call, Call]
 ) -> tuple[Finding, ...]:
     notes = [Finding("CC502", note) for note in built]
     layers = [step for bridge in bridges(blueprint) for step in bridge if isinstance(step, Linear)]
@@ -234,7 +233,7 @@ def _join_notes(
     if verified.cut:
         shown = ", ".join(verified.cut[:3]) + (", …" if len(verified.cut) > 3 else "")
         title = f"{len(verified.cut)} parameters get no gradient, in the parts run by hand too: {shown}"
-        notes.append(Finding("CC501", title, tuple(Side(name, "") for name in names)))
+        notes.append(Finding("CC501", title))
     if calls[0] == calls[1]:
         notes.append(Finding("CC504", "verified at one size with two seeds: axis 0 of the input is not free"))
     return tuple(notes)

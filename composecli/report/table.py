@@ -18,7 +18,7 @@ from composecli.protocol import LayerRow
 from composecli.report.text import Line, finding_lines, plain, problem_lines
 from composecli.results import CheckReport, InspectReport, JoinReport, ModelReport, ProblemReport, Report, SeamReport
 
-MOST_LAYERS = 60
+MOST_LAYERS = 40
 STYLES = {
     "error": "bold red", "bridged": "bold yellow", "unknown": "bold yellow", "note": "cyan", "help": "green",
     "mark": "bold red", "side": "",
@@ -174,9 +174,10 @@ def _inspect(console: Console, report: InspectReport, *, quiet: bool) -> None:
         _lines(console, finding_lines(report.finding, console.width))
     if quiet:
         return
-    console.print(_layer_table(report.layers))
-    if len(report.layers) > MOST_LAYERS:
-        console.print(f"  and {len(report.layers) - MOST_LAYERS} more layers")
+    shown = _shown_layers(report.layers)
+    console.print(_layer_table(shown))
+    if len(report.layers) > len(shown):
+        console.print(f"and {len(report.layers) - len(shown)} deeper layers, counted in these (--format json has all)")
     frozen = facts.parameters - facts.trainable
     console.print(f"parameters: {facts.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""))
     console.print(f"weights: {_bytes(facts.size)} in memory, {_bytes(report.file_size)} file")
@@ -192,12 +193,21 @@ def _inspect(console: Console, report: InspectReport, *, quiet: bool) -> None:
         _provenance(console, report.provenance)
 
 
+def _shown_layers(layers: tuple[LayerRow, ...]) -> tuple[LayerRow, ...]:
+    """All layers, or as many levels of them as fit a screen or two."""
+    for depth in range(max((row.depth for row in layers), default=0), 0, -1):
+        shown = tuple(row for row in layers if row.depth <= depth)
+        if len(shown) <= MOST_LAYERS:
+            return shown
+    return layers[:MOST_LAYERS]
+
+
 def _layer_table(layers: tuple[LayerRow, ...]) -> Table:
     table = Table(box=_plain_box(), pad_edge=False)
-    table.add_column("layer", overflow="fold", max_width=34)
-    table.add_column("output", overflow="fold", max_width=22)
+    table.add_column("layer", overflow="fold", max_width=44)
+    table.add_column("output", overflow="fold", max_width=18)
     table.add_column("parameters", justify="right", no_wrap=True)
-    for row in layers[:MOST_LAYERS]:
+    for row in layers:
         name = row.name.rsplit(".", 1)[-1]
         label = f"{name} ({row.class_name})" if name and row.class_name else name or row.class_name
         table.add_row(Text("  " * row.depth + plain(label)), Text(row.output), f"{row.parameters:,}")

@@ -138,10 +138,7 @@ def _sizes(size: Any) -> str:
 
 def _plain_rows(model: Model) -> tuple[LayerRow, ...]:
     if not model.switchable:
-        layers = _exported_layers(model.module)
-        counts = ((layer.name, sum(_numel(p.sizes) for p in layer.parameters)) for layer in layers)
-        root = class_name(model.module)
-        return tuple(LayerRow(1, name, "" if name else root, "", count) for name, count in counts)
+        return _exported_rows(model.module)
     return tuple(
         LayerRow(
             name.count(".") + 1 if name else 0,
@@ -151,6 +148,22 @@ def _plain_rows(model: Model) -> tuple[LayerRow, ...]:
             sum(parameter.numel() for parameter in _distinct(list(submodule.parameters()))),
         )
         for name, submodule in model.module.named_modules()
+    )
+
+
+def _exported_rows(module: nn.Module) -> tuple[LayerRow, ...]:
+    """A row for the program and for each prefix of its parameters' names, with the parameters below it."""
+    counts = dict[str, int]()
+    for layer in _exported_layers(module):
+        count = sum(_numel(parameter.sizes) for parameter in layer.parameters)
+        parts = layer.name.split(".") if layer.name else []
+        for depth in range(len(parts) + 1):
+            name = ".".join(parts[:depth])
+            counts[name] = counts.get(name, 0) + count
+    root = class_name(module)
+    return tuple(
+        LayerRow(name.count(".") + 1 if name else 0, name, "" if name else root, "", count)
+        for name, count in counts.items()
     )
 
 

@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from composecli.blueprint import Blueprint, models
-from composecli.protocol import Check, Verified, VerifyRequest
+from composecli.errors import CouldNotAttempt
+from composecli.protocol import Check, ModelKind, OpenRequest, Training, Verified, VerifyRequest
+from composecli.reference import FileReference
 from composecli.trees import Call
 from composecli.worker.build import layer_name, part_name
 from composecli.worker.describe import shared_names
+from composecli.worker.load.torchscript import load_torchscript
 from composecli.worker.model import Model, last_line
 from composecli.worker.run import Layers, bridge_layers, run
 from composecli.worker.state import kept
@@ -35,15 +38,16 @@ def verify(request: VerifyRequest, parts: dict[int, Model], samples: list[torch.
     device = next(iter(used.values())).request.device
     layers = bridge_layers(request.blueprint, request.seed, device)
     try:
-        joined = torch.jit.load(request.path, map_location=device)
-    except Exception as error:
-        return Verified((Check("reload", passed=False, detail=last_line(error)),), ())
+        written = load_torchscript(_written(request, device))
+    except CouldNotAttempt as failure:
+        return Verified((Check("reload", passed=False, detail="; ".join(failure.problem.notes)),), ())
+    joined = written.module
     checks, results, cut = list[Check](), list[str](), tuple[str, ...]()
     for number, call in enumerate(request.calls):
         seed = request.seed + number
         try:
             hand = _by_hand(request.blueprint, used, layers, call, Maker(device, seed, samples), seed)
-            file = _from_file(joined, call, Maker(device, seed, samples), seed)
+            file = _from_file(written, call, Maker(device, seed, samples), seed)
         except Exception as error:
             checks.append(Check(f"forward at {call}", passed=False, detail=last_line(error)))
             continue
@@ -53,6 +57,11 @@ def verify(request: VerifyRequest, parts: dict[int, Model], samples: list[torch.
     checks.append(_compare_sharing(request.blueprint, used, joined))
     checks.append(_compare_training(request.blueprint, used, joined))
     return Verified(tuple(checks), tuple(results), cut)
+
+
+def _written(request: VerifyRequest, device: str) -> OpenRequest:
+    reference = FileReference(request.path)
+    return OpenRequest(reference, ModelKind.TORCHSCRIPT, device, Training.SAVED, trusted=False, key=None)
 
 
 def _parameters(blueprint: Blueprint, used: dict[int, Model], layers: Layers) -> dict[str, torch.Tensor]:
@@ -74,17 +83,11 @@ def _by_hand(
         return _forward(result, _parameters(blueprint, used, layers))
 
 
-def _from_file(joined: torch.jit.ScriptModule, call: Call, maker: Maker, seed: int) -> _Forward:
+def _from_file(joined: Model, call: Call, maker: Maker, seed: int) -> _Forward:
     positional, named = maker.call(call)
-    buffers = [(buffer, buffer.detach().clone()) for buffer in joined.buffers()]
-    with torch.random.fork_rng(), torch.jit.optimized_execution(False), torch.enable_grad():
-        torch.manual_seed(seed)
-        result = joined(*positional, **named)
-        found = _forward(result, dict(joined.named_parameters(remove_duplicate=False)))
-    with torch.no_grad():
-        for buffer, saved in buffers:
-            buffer.copy_(saved)
-    return found
+    with torch.enable_grad(), kept([joined], seed):
+        result = joined.module(*positional, **named)
+        return _forward(result, dict(joined.module.named_parameters(remove_duplicate=False)))
 
 
 def _forward(result: Any, parameters: dict[str, torch.Tensor]) -> _Forward:

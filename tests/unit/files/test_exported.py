@@ -1,0 +1,89 @@
+"""The contract that a torch.export archive states, read from its JSON alone."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from composecli.files.exported import exported_contract
+from composecli.files.zip import Archive
+
+
+class Many(nn.Module):
+    """Convolutions, a dict and nested outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> dict[str, object]:
+        y = self.conv(x)
+        return {
+            "logits": self.head(y.mean((2, 3))) * scale,
+            "maps": (nn.functional.max_pool2d(y, 2), [y.flatten(1)]),
+        }
+
+
+@pytest.fixture(scope="module")
+def archive_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dim = torch.export.Dim
+    program = torch.export.export(
+        Many().eval(),
+        (torch.rand(2, 3, 64, 64), torch.rand(1)),
+        dynamic_shapes={"x": {0: dim("b", max=16), 2: dim("h", min=8), 3: dim("w", min=8)}, "scale": None},
+    )
+    path = tmp_path_factory.mktemp("exported") / "many.pt2"
+    torch.export.save(program, path)
+    return path
+
+
+def test_ranges_names_and_expressions_are_read(archive_path: Path) -> None:
+    with Archive(archive_path) as archive:
+        contract = exported_contract(archive)
+    assert contract is not None
+    assert [port.name for port in contract.inputs] == ["x", "scale"]
+    assert contract.inputs_text == "float32[N<=16, 3, H>=8, W>=8], float32[1]"
+    assert contract.outputs_text == (
+        '{"logits": float32[N<=16, 4], "maps": (float32[N<=16, 8, (H + 1)//4, (W + 1)//4], '
+        "[float32[N<=16, 8*ceil(H/2)*ceil(W/2)]])}"
+    )
+    assert str(contract.example) == "float32[2, 3, 64, 64], float32[1]"
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_json_that_breaks_off_is_no_contract(archive_path: Path, tmp_path: Path, kept: float) -> None:
+    broken = _with_json(archive_path, tmp_path, lambda text: text[: int(len(text) * kept)])
+    with Archive(broken) as archive:
+        assert exported_contract(archive) is None
+
+
+def test_an_expression_that_is_not_arithmetic_is_unknown(archive_path: Path, tmp_path: Path) -> None:
+    def change(text: str) -> str:
+        data = json.loads(text)
+        for value in data["graph_module"]["graph"]["tensor_values"].values():
+            for size in value["sizes"]:
+                if "FloorDiv" in str(size):
+                    size["as_expr"]["expr_str"] = '__import__("os").system("touch ran")'
+        return json.dumps(data)
+
+    with Archive(_with_json(archive_path, tmp_path, change)) as archive:
+        contract = exported_contract(archive)
+    assert contract is not None
+    assert "float32[N<=16, 8, ?, ?]" in contract.outputs_text
+    assert not Path("ran").exists()
+
+
+def _with_json(source: Path, folder: Path, change: object) -> Path:
+    assert callable(change)
+    target = folder / "changed.pt2"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data.decode()).encode() if name.endswith("models/model.json") else data)
+    return target

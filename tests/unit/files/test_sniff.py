@@ -1,0 +1,127 @@
+"""What a file is, told from its bytes: each wrong file is its own clear problem."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from composecli.errors import Problem
+from composecli.files.sniff import ModelFile, WeightsFile, sniff
+from composecli.protocol import ModelKind
+from tests.models import Shelf
+
+
+def legacy() -> bytes:
+    data = io.BytesIO()
+    torch.save(nn.Linear(2, 2), data, _use_new_zipfile_serialization=False)
+    return data.getvalue()
+
+
+def saved(value: object) -> bytes:
+    data = io.BytesIO()
+    torch.save(value, data)
+    return data.getvalue()
+
+
+def zipped(**members: str) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return data.getvalue()
+
+
+ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\xd2\x01\n\x13\n\x05input"
+WRONG = {
+    "empty": (b"", "CC903", "empty"),
+    "truncated": (saved(nn.Linear(2, 2))[:400], "CC904", "truncated"),
+    "only a head": (b"PK\x03\x04", "CC904", "truncated"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "CC905", "git-lfs"),
+    "onnx": (ONNX, "CC906", "ONNX"),
+    "legacy": (legacy(), "CC911", "old format"),
+    "text": (b"hello world\n", "CC908", "text file"),
+    "spaces": (b"  \n\n", "CC908", "text file"),
+    "utf-8": ("käse\n".encode() * 2000, "CC908", "text file"),
+    "web page": (b"<!DOCTYPE html><title>Sign in</title>", "CC908", "web page"),
+    "pickle": (pickle.dumps({"a": 1}), "CC908", "bare pickle"),
+    "flatbuffer": (b"\x10\x00\x00\x00PTMF\xff\xfe", "CC908", "mobile"),
+    "noise": (b"\x00\xff\x12\x99" * 30, "CC908", "no format"),
+    "other zip": (zipped(**{"model.keras": "x"}), "CC908", "zip archive that PyTorch did not write"),
+    "a tensor": (saved(torch.rand(3)), "CC908", "saved tensor"),
+    "an object": (saved({"lr": 0.1}), "CC908", "no module"),
+    "a broken pickle": (zipped(**{"a/data.pkl": "\x80\x02}", "a/version": "3"}), "CC904", "damaged"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file_is_called_what_it_is(tmp_path: Path, name: str) -> None:
+    data, code, words = WRONG[name]
+    path = tmp_path / "model.pt"
+    path.write_bytes(data)
+    found = sniff(str(path))
+    assert isinstance(found, Problem)
+    assert found.code == code
+    assert words in found.title
+    assert found.help
+
+
+def test_what_is_no_file_is_said_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, code in (("nothing.pt", "CC901"), (".", "CC902"), ("pipe", "CC902"), ("nul\0l", "CC901")):
+        found = sniff(str(tmp_path / name))
+        assert isinstance(found, Problem)
+        assert found.code == code
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        ("scripted", ModelKind.TORCHSCRIPT),
+        ("traced", ModelKind.TORCHSCRIPT),
+        ("exported", ModelKind.EXPORTED),
+        ("pickled", ModelKind.PICKLED),
+    ],
+)
+def test_a_model_is_told_by_its_content(shelf: Shelf, tmp_path: Path, form: str, kind: ModelKind) -> None:
+    saved_path = shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(Path(saved_path).read_bytes())
+    found = sniff(str(path))
+    assert isinstance(found, ModelFile)
+    assert found.kind is kind
+
+
+@pytest.mark.parametrize("wrapper", [lambda held: held, lambda held: {"state_dict": held, "epoch": 3}])
+def test_weights_alone_are_told_with_their_keys(tmp_path: Path, wrapper: object) -> None:
+    assert callable(wrapper)
+    path = tmp_path / "model.pt"
+    torch.save(wrapper(nn.Linear(2, 2).state_dict()), path)
+    found = sniff(str(path))
+    assert isinstance(found, WeightsFile)
+    assert found.keys
+
+
+def test_safetensors_are_weights(tmp_path: Path) -> None:
+    head = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(head)) + head + b"\0" * 4)
+    found = sniff(str(path))
+    assert isinstance(found, WeightsFile)
+    assert found.safetensors
+
+
+def test_stored_example_inputs_are_read(shelf: Shelf) -> None:
+    traced = sniff(shelf.save("linear", nn.Linear(10, 5), "traced", (torch.rand(2, 10),)))
+    resaved = sniff(shelf.save("linear", nn.Linear(10, 5), "resaved", (torch.rand(2, 10),)))
+    assert isinstance(traced, ModelFile)
+    assert isinstance(resaved, ModelFile)
+    assert str(traced.traced) == "float32[2, 10]"
+    assert resaved.traced is None
