@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 
 from composecli.blueprint import Branch, Merge, Parallel, single
 from composecli.bridge import Bridge, BridgeMode, Cast, Linear, castable, describe
-from composecli.chain import not_found_finding
 from composecli.contract import Contract, Port
 from composecli.dims import Shape
 from composecli.findings import Finding, Fix, Side, Verdict, verdict_of
 from composecli.infer import Found, NotFound
-from composecli.judgement import refusal_finding
+from composecli.judgement import not_found_finding, refusal_finding
 from composecli.observations import Accepted, Refused
 from composecli.requests import CheckRequest
 from composecli.results import PortRow, SeamReport
@@ -58,7 +57,9 @@ def judge_beside(request: CheckRequest, session: Session, parts: tuple[Part, ...
         missing = next((n for n, found in enumerate(contracts) if isinstance(found, NotFound)), 0)
         found = contracts[missing]
         assert isinstance(found, NotFound)
-        finding = not_found_finding(parts[missing], found, session, request)
+        finding = not_found_finding(
+            parts[missing].name, parts[missing].facts, found, stated=bool(session.options.inputs)
+        )
         return JudgedBeside(
             contracts, tuple(_seam(parts[0], part, (), (finding,)) for part in parts[1:]), None, None, None
         )
@@ -66,7 +67,7 @@ def judge_beside(request: CheckRequest, session: Session, parts: tuple[Part, ...
     bridges, fix = _bridges(request, outputs)
     seams = list[SeamReport]()
     for number in range(1, len(parts)):
-        findings = _pair_findings(request, parts, outputs, refusals, number)
+        findings = _pair_findings(request, parts, outputs, refusals, contracts, number)
         if fix is not None:
             findings = tuple(replace(f, fix=fix) if f.code in ("CC402",) else f for f in findings)
         rows = _rows(contracts, outputs, number)
@@ -152,6 +153,7 @@ def _pair_findings(
     parts: tuple[Part, ...],
     outputs: dict[int, _Output],
     refusals: dict[int, Refused],
+    contracts: tuple[Found | NotFound, ...],
     number: int,
 ) -> tuple[Finding, ...]:
     if 0 in refusals or number in refusals:
@@ -159,9 +161,17 @@ def _pair_findings(
         finding = refusal_finding(refusals[wrong], parts[wrong].name)
         if finding.code == "CC301":
             title = f"{parts[wrong].name} refuses the input that {parts[0 if wrong else number].name} takes"
-            finding = replace(finding, code="CC401", title=title)
+            finding = replace(finding, code="CC401", title=title, sides=_input_sides(parts, contracts, number))
         return (finding,)
     return tuple(_merge_findings(request, outputs[0], outputs[number]))
+
+
+def _input_sides(parts: tuple[Part, ...], contracts: tuple[Found | NotFound, ...], number: int) -> tuple[Side, ...]:
+    sides = list[Side]()
+    for part, found in ((parts[0], contracts[0]), (parts[number], contracts[number])):
+        ports = found.contract.inputs if isinstance(found, Found) else ()
+        sides += [Side(part.name, port.name, port.dtype, dims_text(port.dims)) for port in ports]
+    return tuple(sides)
 
 
 def _merge_findings(request: CheckRequest, one: _Output, other: _Output) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def _joining(command: Command) -> Command:
     return command
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="composecli", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="composecli")
 def main() -> None:
     """Does the second model accept what the first one produces? And if so: one file that does both.
@@ -116,7 +116,7 @@ def main() -> None:
     """
 
 
-@main.command("check", epilog=EXIT_CODES)
+@main.command("check", epilog=EXIT_CODES, short_help="Does each model accept what the one before gives?")
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
 @_joining
 @_common
@@ -133,7 +133,7 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
     _answer(work, _screen(words))
 
 
-@main.command("join", epilog=EXIT_CODES)
+@main.command("join", epilog=EXIT_CODES, short_help="Write one verified TorchScript file that does both.")
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option("-o", "--output", required=True, metavar="OUT", help="The TorchScript file to write.")
 @click.option("--bridge", type=click.Choice([str(mode) for mode in BridgeMode]), default="none", show_default=True,
@@ -155,7 +155,7 @@ def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, f
     _answer(work, _screen(words))
 
 
-@main.command("inspect", epilog=EXIT_CODES)
+@main.command("inspect", epilog=EXIT_CODES, short_help="What does a model take and give?")
 @click.argument("model", metavar="MODEL")
 @_common
 def inspect_command(model: str, **words: Any) -> NoReturn:
@@ -170,7 +170,7 @@ def inspect_command(model: str, **words: Any) -> NoReturn:
     _answer(work, _screen(words))
 
 
-@main.command("explain")
+@main.command("explain", short_help="The page of help for a rule, as in explain CC203.")
 @click.argument("rule", required=False, metavar="[CODE]")
 def explain_command(rule: str | None) -> None:
     """Explain a rule by its code or name (CC203, size-differs); without one, list them all."""

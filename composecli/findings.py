@@ -21,7 +21,7 @@ class Side:
     @property
     def text(self) -> str:
         if not self.dtype:
-            return ""
+            return "" if self.dims is None else "not known"
         return f"{self.dtype}[{'*' if self.dims is None else ', '.join(self.dims)}]"
 
 

@@ -88,6 +88,7 @@ def infer(clues: Clues, ask: Ask) -> Found | NotFound:
         match probing.run(proposal.call, watch=True):
             case Accepted() as seen:
                 proposal, seen = _as_the_weights_say(proposal, seen, clues, probing)
+                proposal, seen = _near_the_given(proposal, seen, clues, probing)
                 return Found(_settle(proposal, seen, clues, probing), probing.count)
             case Refused() as refused:
                 refusals.append((proposal.call, refused))
@@ -110,6 +111,20 @@ def _as_the_weights_say(
         return proposal, seen
     again = probing.run(asked.call, watch=True)
     return (asked, again) if isinstance(again, Accepted) else (proposal, seen)
+
+
+def _near_the_given(proposal: Proposal, seen: Accepted, clues: Clues, probing: _Probing) -> tuple[Proposal, Accepted]:
+    """The given tensor with its dtype alone changed, where that is accepted: then its rank is no difference."""
+    given = list(call_leaves(clues.given)) if clues.given is not None else []
+    found = list(call_leaves(proposal.call))
+    if len(given) != 1 or len(found) != 1 or proposal.dims or given[0][1].dtype == found[0][1].dtype:
+        return proposal, seen
+    path, spec = given[0]
+    near = replace(spec, dtype=found[0][1].dtype, below=found[0][1].below)
+    assert clues.given is not None
+    retyped = replace(proposal, call=call_with(clues.given, {path: near}), asked=())
+    again = probing.run(retyped.call, watch=True)
+    return (retyped, again) if isinstance(again, Accepted) else (proposal, seen)
 
 
 def _proposals(clues: Clues) -> Iterator[Proposal]:

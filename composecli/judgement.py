@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
-from composecli.findings import Finding, Side
+from composecli.findings import Finding, Fix, Side
+from composecli.infer import NotFound
 from composecli.observations import Accepted, Observation, Refused
+from composecli.protocol import ModelFacts
 from composecli.rules import Severity
-from composecli.trees import TensorSpec
+from composecli.trees import TensorSpec, call_leaves
 from composecli.verdict import Ask, Offer
 
 # Said of other sizes than the example's, so that a probe at the example says nothing against it.
@@ -17,10 +20,9 @@ IN_EVAL = "in eval mode it runs: --training eval"
 Pairs = tuple[tuple[Offer, Ask], ...]
 
 
-def confirm(
-    findings: tuple[Finding, ...], observation: Observation, pairs: Pairs, consumer: str
-) -> tuple[Finding, ...]:
-    """The findings of the comparison with what really running the pair adds to them or takes from them."""
+def confirm(findings: tuple[Finding, ...], observation: Observation, pairs: Pairs) -> tuple[Finding, ...]:
+    """The findings of the comparison with what really running the pairs adds to them or takes from them."""
+    consumer = pairs[0][1].model
     errors = [finding for finding in findings if finding.severity is Severity.ERROR and finding.code != EVERY_SIZE]
     match observation:
         case Accepted() if errors:
@@ -77,7 +79,7 @@ def refusal_finding(refused: Refused, consumer: str, sides: tuple[Side, ...] = (
     notes = [f"at {refused.where}, on {refused.device}"]
     if refused.tensors:
         notes.append(f"the op was given {', '.join(map(str, refused.tensors[:4]))}")
-    notes.append(f"{refused.error}: {refused.message}")
+    notes.append(_said(refused))
     if refused.out_of_memory:
         return Finding("CC307", f"{consumer} ran out of memory", sides, notes=tuple(notes))
     if refused.runs_in_eval:
@@ -89,3 +91,33 @@ def refusal_finding(refused: Refused, consumer: str, sides: tuple[Side, ...] = (
         notes.append("zeros of the same sizes pass, so it is the values and not the shapes")
         return Finding("CC302", f"{consumer} refuses these values", sides, notes=tuple(notes))
     return Finding("CC301", f"{consumer} refuses what it is given", sides, notes=tuple(notes))
+
+
+def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: bool) -> Finding:
+    """Why there is no contract: the model refused what was stated for it, or all that was tried."""
+    best = found.tried[0] if found.tried else None
+    if stated and best is not None:
+        finding = refusal_finding(best[1], name, (Side(name, str(best[0])),))
+        if finding.code in ("CC302", "CC307"):
+            return finding
+        return replace(finding, code="CC308", title=f"{name} refuses the input that was stated for it")
+    notes = [f"tried {call}: refused at {refused.where}" for call, refused in found.tried[:3]]
+    if best is not None:
+        notes.append(f"the best try ended with {_said(best[1])}")
+    arguments = ", ".join(f"{a.name}: {a.type_name or 'any type'}" for a in facts.arguments if a.required)
+    if arguments:
+        notes.append(f"forward takes {arguments}")
+    ids = best is not None and any(spec.dtype == "int64" for _, spec in call_leaves(best[0]))
+    example = "int64[1,16]" if ids else "float32[N,3,224,224]"
+    command = f"composecli inspect {shlex.quote(name)} --input '{example}'"
+    return Finding(
+        "CC304",
+        f"what {name} takes could not be found",
+        (Side(name, "its input"),),
+        notes=tuple(notes),
+        fix=Fix(command, ("states the input: its dtype and sizes, once for each input",)),
+    )
+
+
+def _said(refused: Refused) -> str:
+    return refused.message if refused.error == "Error" else f"{refused.error}: {refused.message}"

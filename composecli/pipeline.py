@@ -12,13 +12,14 @@ from composecli.axes import larger_batch
 from composecli.beside import JudgedBeside, judge_beside
 from composecli.blueprint import Blueprint, Mode, Parallel, bridges
 from composecli.bridge import Linear, describe
-from composecli.chain import Judged, judge_chain, not_found_finding
+from composecli.chain import Judged, judge_chain
 from composecli.codec import encode
 from composecli.contract import Contract
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.output import Output, allow, whole
 from composecli.findings import Finding, Side
 from composecli.infer import Found
+from composecli.judgement import not_found_finding
 from composecli.observations import Accepted
 from composecli.protocol import BuildRequest, DescribeRequest, Verified, VerifyRequest, Worker
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
@@ -80,7 +81,11 @@ def inspect(request: InspectRequest, worker: Worker, tell: Tell = _silent) -> In
         report = replace(report, contract=_selected(contract, request.options, part))
     example = contract.example if contract is not None else None
     layers = worker.describe(DescribeRequest(part.real, example)).rows
-    finding = None if isinstance(found, Found) else not_found_finding(part, found, session, None)
+    finding = (
+        None
+        if isinstance(found, Found)
+        else not_found_finding(part.name, part.facts, found, stated=bool(request.options.inputs))
+    )
     file = part.target.file
     return InspectReport(
         report,

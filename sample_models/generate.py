@@ -17,10 +17,11 @@ class TwoInputs(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.score = nn.Bilinear(5, 5, 1)
+        self.left = nn.Linear(5, 1)
+        self.right = nn.Linear(5, 1)
 
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        return self.score(left, right)
+        return self.left(left) + self.right(right)
 
 
 class DictOutput(nn.Module):

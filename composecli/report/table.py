@@ -65,7 +65,8 @@ def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple
             _contract(console, model)
         if report.example is not None:
             shown = f" -> {report.result}" if report.result is not None else ""
-            console.print(f"example: {plain(report.example)}{plain(shown)}, on {report.device}")
+            where = "explored on meta, run on cpu" if report.device == "meta" else f"on {report.device}"
+            console.print(f"example: {plain(report.example)}{plain(shown)}, {where}")
     word = report.verdict
     suffix = " (every size asked for)" if report.strict else ""
     if bridged and word is Verdict.BRIDGEABLE:
@@ -131,9 +132,9 @@ def _command(finding: Finding) -> str:
 def _contract(console: Console, model: ModelReport) -> None:
     console.print(f"{plain(model.name)}  ({model.kind})")
     if model.contract is None:
-        console.print(f"  contract: not found in {model.probes} probes")
+        console.print(f"  contract: not found ({model.probes} probe{'s' if model.probes != 1 else ''})")
         return
-    console.print(f"  contract: {plain(str(model.contract))}")
+    _lines(console, _wrapped(f"  contract: {model.contract}", console.width))
     for evidence in model.contract.evidence:
         _lines(console, _wrapped(f"  evidence: {evidence}", console.width))
     for note in model.notes:

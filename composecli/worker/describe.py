@@ -34,8 +34,9 @@ def facts(model: Model) -> ModelFacts:
 
 
 def class_name(module: nn.Module) -> str:
-    name = getattr(module, "original_name", None) or type(module).__name__
-    return "ExportedProgram" if name == "GraphModuleImpl" else str(name)
+    if isinstance(module, torch.fx.GraphModule):
+        return "ExportedProgram"
+    return str(getattr(module, "original_name", None) or type(module).__name__)
 
 
 def _training(module: nn.Module) -> str:

@@ -104,9 +104,15 @@ def _runs_in_eval(model: Model, values: Values, seed: int) -> bool:
 
 
 def _code_line(error: BaseException) -> str | None:
-    """The line of TorchScript that raised, from the trace that the interpreter puts into its message."""
+    """The line of code that raised, from the trace that TorchScript puts into its message: as it was written where
+    the archive still has that, else as it was compiled."""
+    compiled, _, written = str(error).partition("Traceback of TorchScript, original code")
+    return _marked_line(written) or _marked_line(compiled)
+
+
+def _marked_line(trace: str) -> str | None:
     found, before = None, ""
-    for line in str(error).split("Traceback of TorchScript, original code")[0].splitlines():
+    for line in trace.splitlines():
         if "<--- HERE" in line:
             found = before.strip()
         elif line.strip():

@@ -66,12 +66,12 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
 def _restore_tensor(tensor: torch.Tensor) -> Undo:
     if tensor.is_meta:
         return lambda: None
-    version, saved = tensor._version, tensor.detach().clone()
+    saved = tensor.detach().clone()
 
     def restore() -> None:
-        if tensor._version != version:
-            with torch.no_grad():
-                tensor.copy_(saved)
+        # Not only where the version changed: batch norm writes its running statistics without counting that.
+        with torch.no_grad():
+            tensor.copy_(saved)
 
     return restore
 

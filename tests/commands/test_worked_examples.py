@@ -74,7 +74,7 @@ def test_a_feature_map_then_a_head(composecli: Composecli, shelf: Shelf, here: P
 
 
 def test_floats_into_ids(composecli: Composecli, shelf: Shelf) -> None:
-    a, b = shelf.save("embedding", nn.Embedding(50, 8)), shelf.save("ids", nn.Embedding(30, 4))
+    a, b = shelf.save("embedding", nn.Embedding(50, 8)), shelf.save("vocabulary_30", nn.Embedding(30, 4))
     checked = composecli.json("check", a, b)
     assert checked.code == 1
     assert checked.json["verdict"] == "incompatible"

@@ -101,9 +101,9 @@ def test_a_layer_is_read(shelf: Shelf, name: str, form: str) -> None:
     module, example, contract = LAYERS[name]
     if form == "scripted" and name in RECURRENT:
         with pytest.raises(CouldNotAttempt, match="no method named forward"):
-            inspect(shelf.save(name, module, form, example))
+            inspect(shelf.save(f"layer_{name}", module, form, example))
         return
-    found = inspect(shelf.save(name, module, form, example)).model
+    found = inspect(shelf.save(f"layer_{name}", module, form, example)).model
     assert str(found.contract) == contract
     assert found.probes <= 40
 
@@ -111,7 +111,7 @@ def test_a_layer_is_read(shelf: Shelf, name: str, form: str) -> None:
 @pytest.mark.parametrize("name", ["linear", "in_order", "embedding", "gru", "conv2d", "encoder_layer", "decoder_layer"])
 def test_an_exported_layer_is_read_from_its_archive(shelf: Shelf, name: str) -> None:
     module, example, _ = LAYERS[name]
-    contract = inspect(shelf.save(name, module, "exported", example)).model.contract
+    contract = inspect(shelf.save(f"layer_{name}", module, "exported", example)).model.contract
     assert contract is not None
     assert [str(evidence.kind) for evidence in contract.evidence] == ["exported", "probed"]
     for port, tensor in zip(contract.inputs, example, strict=True):
@@ -123,7 +123,7 @@ def test_an_exported_layer_is_read_from_its_archive(shelf: Shelf, name: str) -> 
 def test_a_traced_recurrent_layer_has_the_width_of_its_weights(shelf: Shelf) -> None:
     """Traced, it takes any width with plausible outputs."""
     module, example, _ = LAYERS["lstm"]
-    path = shelf.save("lstm", module, "resaved", example)
+    path = shelf.save("layer_lstm", module, "resaved", example)
     assert torch.jit.load(path)(torch.rand(5, 2, 11))[0].shape == (5, 2, 20)
     assert "10]" in str(inspect(path).model.contract)
 

@@ -1,0 +1,186 @@
+"""The command line itself: exit codes, what it imports, and that everything is documented."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from torch import nn
+
+from composecli.cli import main
+from composecli.report.as_json import SCHEMA
+from composecli.rules import RULES, Severity
+from tests.commands.running import Composecli
+from tests.models import Shelf
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["check", "--help"], ["check"], ["check", "a.pt"], ["nonsense"], ["explain"]]
+)
+def test_words_are_answered_without_torch_and_rich(words: list[str]) -> None:
+    ran = python(
+        f"import sys; sys.argv = ['composecli', *{words!r}]\n"
+        "from composecli.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'rich', 'numpy', 'torchinfo'} & set(sys.modules)\n"
+        "sys.stderr.write(f'heavy: {sorted(heavy)}')\n"
+    )
+    assert ran.stderr.endswith("heavy: []")
+
+
+def test_the_command_of_a_check_never_imports_torch(shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
+    ran = python(
+        f"import sys; sys.argv = ['composecli', 'check', {a!r}, {b!r}]\n"
+        "from composecli.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: sys.stderr.write(f'code {end.code}, torch {\"torch\" in sys.modules}')\n"
+    )
+    assert ran.stderr.endswith("code 0, torch False")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "a.pt"],
+        ["check"],
+        ["join", "a.pt", "b.pt"],
+        ["check", "a.pt", "b.pt", "--input", "x y"],
+        ["check", "a.pt", "b.pt", "--device", "tpu"],
+        ["check", "a.pt", "b.pt", "--mode", "sideways"],
+        ["check", "a.pt", "b.pt", "--timeout", "0"],
+        ["join", "a.pt", "b.pt", "-o", "c.pt", "--seed", "-1"],
+        ["explain", "CC000"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_words_are_exit_2(composecli: Composecli, words: list[str]) -> None:
+    ran = composecli(*words)
+    assert ran.code == 2
+    assert "Usage: " in ran.err
+
+
+def test_a_bug_of_ours_is_exit_70(composecli: Composecli, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("composecli.pipeline.check", fail)
+    ran = composecli("check", "a.pt", "b.pt")
+    assert ran.code == 70
+    assert "CC970" in ran.err
+    assert "Traceback" not in ran.err
+    as_json = composecli.json("check", "a.pt", "b.pt")
+    assert (as_json.code, as_json.json["exit_code"]) == (70, 70)
+
+
+def test_the_shell_does_what_a_person_expects(shelf: Shelf) -> None:
+    a, b, c = (
+        shelf.save("linear", nn.Linear(10, 5)),
+        shelf.save("five", nn.Linear(5, 2)),
+        shelf.save("narrow", nn.Linear(3, 2)),
+    )
+    command = f"{sys.executable} -m composecli check"
+    for second, deploys in ((b, True), (c, False), ("nothing.pt", False)):
+        script = f"{command} {a} {second} && echo deploy"
+        ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert ran.stdout.endswith("deploy\n") == deploys
+        assert "Traceback" not in ran.stderr
+
+
+def test_a_closed_pipe_is_no_traceback(shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
+    script = f"{sys.executable} -m composecli check {a} {b} | true"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "Traceback" not in ran.stderr
+
+
+def test_debug_shows_a_traceback_and_nothing_else_does(composecli: Composecli, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"nothing")
+    assert "Traceback" not in composecli("check", broken, broken).err
+    assert "Traceback" in composecli("check", broken, broken, "--debug").err
+
+
+def test_json_is_the_whole_of_stdout_and_versioned(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("narrow", nn.Linear(3, 2))
+    checked = composecli.json("check", a, b)
+    assert checked.json["schema"] == SCHEMA
+    assert checked.json["exit_code"] == checked.code == 1
+    assert checked.json["models"][0]["contract"]["text"] == "float32[N, 10] -> float32[N, 5]"
+    assert checked.json["seams"][0]["ports"][0]["given"] == "float32[N, 5]"
+    assert set(checked.json) == {
+        "schema", "exit_code", "command", "verdict", "mode", "device", "strict", "example", "result", "models", "seams",
+    }  # fmt: skip
+    inspected = composecli.json("inspect", a)
+    assert inspected.json["facts"]["parameters"] == 55
+    assert inspected.json["layers"][0]["class_name"] == "Linear"
+
+
+def commands() -> dict[str, click.Command]:
+    assert isinstance(main, click.Group)
+    return dict(main.commands)
+
+
+def options() -> set[str]:
+    return {
+        option
+        for command in commands().values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_is_in_the_readme_with_its_help(name: str) -> None:
+    assert f"composecli {name}" in README
+    assert commands()[name].help
+
+
+@pytest.mark.parametrize("option", sorted(options()))
+def test_every_option_is_in_the_readme(option: str) -> None:
+    assert option in README
+
+
+@pytest.mark.parametrize("code", ["0", "1", "2", "3", "70"])
+def test_every_exit_code_is_in_the_readme(code: str) -> None:
+    assert re.search(rf"^\| {code} \|", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_every_rule_has_a_page(composecli: Composecli, code: str) -> None:
+    rule = RULES[code]
+    by_code, by_slug = composecli("explain", code), composecli("explain", rule.slug)
+    assert by_code.code == 0
+    assert by_code.out == by_slug.out
+    assert len(rule.help) > 40
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)+", rule.slug)
+
+
+def test_every_rule_is_used_and_every_used_rule_is_there() -> None:
+    used = set[str]()
+    for path in (ROOT / "composecli").rglob("*.py"):
+        if path.name != "rules.py":
+            used |= set(re.findall(r'"(CC\d{3})"', path.read_text()))
+    assert used == set(RULES)
+    assert len({rule.slug for rule in RULES.values()}) == len(RULES)
+    assert {rule.severity for rule in RULES.values()} == set(Severity)
+
+
+def test_top_level_holds_what_it_should() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False).stdout
+    names = {line.split("/")[0] for line in listed.splitlines()}
+    plain = {name for name in names if not name.startswith(".")}
+    assert plain <= {"setup.cfg", "setup.py", "composecli", "tests", "sample_models", "Makefile", "README.md"}

@@ -1,0 +1,141 @@
+"""What people see, at 80 columns and without colour. UPDATE_GOLDEN=1 writes the screens anew, for reading."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.commands.running import Composecli
+from tests.models import Deep, DictOutput, Shelf, Tied, TwoInputs, encoder
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+SCREENS = {
+    "check_compatible": "check linear.pt relu.pt",
+    "check_width": "check linear.pt narrow.pt",
+    "check_width_quiet": "check linear.pt narrow.pt --quiet",
+    "check_rank": "check encoder.pt head.pt --input 1,3,32,32",
+    "check_condition": "check encoder.pt pooled.pt --input 1,3,64,64",
+    "check_strict": "check encoder.pt flat.pt --input 1,3,32,32 --strict",
+    "check_dtype": "check embedding.pt ids.pt",
+    "check_count": "check linear.pt two_inputs.pt",
+    "check_structure": "check dict.pt five.pt",
+    "check_chain": "check linear.pt relu.pt narrow.pt five.pt",
+    "check_deep": "check linear.pt deep.pt",
+    "check_unknown": "check odd.pt relu.pt",
+    "check_stated_refused": "check linear.pt relu.pt --input 2,11",
+    "check_parallel": "check --mode parallel --merge add linear.pt wider.pt",
+    "check_parallel_input": "check --mode parallel linear.pt narrow.pt",
+    "check_meta": "check linear.pt five.pt --device meta",
+    "check_missing": "check nothing.pt relu.pt",
+    "join_bridged": "join linear.pt narrow.pt --bridge linear -o joined.pt --force",
+    "join_refused": "join linear.pt narrow.pt -o refused.pt",
+    "join_exported": "join exported.pt2 five.pt -o joined.pt --force",
+    "inspect_scripted": "inspect encoder.pt",
+    "inspect_pickled": "inspect head.pt",
+    "inspect_exported": "inspect exported.pt2",
+    "inspect_shared": "inspect tied.pt",
+    "inspect_unknown": "inspect odd.pt",
+    "explain": "explain CC203",
+    "explain_all": "explain",
+    "help": "--help",
+    "help_check": "check --help",
+    "help_join": "join --help",
+    "help_inspect": "inspect --help",
+}
+
+
+class Odd(nn.Module):
+    """Takes nothing that anybody would try."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.dim() == 3
+        assert x.size(1) == 17
+        return x
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    shelf = Shelf(tmp_path_factory.mktemp("screens"))
+    scripted: dict[str, nn.Module] = {
+        "linear": nn.Linear(10, 5),
+        "relu": nn.ReLU(),
+        "narrow": nn.Linear(3, 2),
+        "wider": nn.Linear(10, 7),
+        "five": nn.Linear(5, 2),
+        "encoder": encoder(),
+        "flat": nn.Sequential(nn.Flatten(), nn.Linear(1024, 3)),
+        "pooled": nn.Sequential(nn.MaxPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)),
+        "embedding": nn.Embedding(50, 8),
+        "ids": nn.Embedding(30, 4),
+        "two_inputs": TwoInputs(),
+        "dict": DictOutput(),
+        "deep": Deep(7),
+        "odd": Odd(),
+        "tied": Tied(),
+    }
+    for name, module in scripted.items():
+        Path(shelf.save(name, module)).rename(shelf.folder / f"{name}.pt")
+    Path(shelf.save("head", nn.Linear(1024, 10), "pickled")).rename(shelf.folder / "head.pt")
+    exported = shelf.save("exported", nn.Sequential(nn.Linear(10, 5)), "exported", (torch.rand(2, 10),))
+    Path(exported).rename(shelf.folder / "exported.pt2")
+    return shelf.folder
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_screen_is_as_it_was(
+    composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(models)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ran = composecli(*shlex.split(SCREENS[name]))
+    screen = f"$ composecli {SCREENS[name]}\n{_stable(ran.out + ran.err)}(exit code {ran.code})\n"
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(screen)
+    assert screen == path.read_text()
+    assert "\x1b" not in screen
+    commands = ("help: composecli", "$ composecli")
+    assert all(len(line) <= 80 or line.strip().startswith(commands) for line in screen.splitlines())
+
+
+def _stable(text: str) -> str:
+    """Without what changes from run to run, and without the spaces that a table ends its lines with."""
+    text = re.sub(r"sha256: [0-9a-f]{64}", "sha256: <digest>", text)
+    text = re.sub(r"\((\d[\d.]* k?B)\)|\d[\d.]* k?B file", "<size>", text)
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def test_every_golden_screen_is_one_of_these() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SCREENS)
+
+
+def test_a_dumb_terminal_gets_ascii_rules(
+    composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(models)
+    monkeypatch.setenv("TERM", "dumb")
+    ran = composecli("check", "linear.pt", "narrow.pt")
+    assert ran.out.isascii()
+
+
+def test_names_from_files_are_made_harmless(
+    composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(models)
+    hostile = "[red]x\x1b[2J\n::error::\u202e.pt"
+    (models / hostile).write_bytes((models / "linear.pt").read_bytes())
+    ran = composecli("check", hostile, "narrow.pt")
+    assert ran.code == 1
+    assert "\x1b" not in ran.out
+    assert "\u202e" not in ran.out
+    assert "\n::error::" not in ran.out
+    assert "[red]x" in ran.out
+    missing = composecli("check", "gone\x1b[2J.pt", "narrow.pt")
+    assert "\x1b" not in missing.err
