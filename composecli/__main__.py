@@ -1,5 +1,5 @@
 """python -m composecli"""
 
-from composecli.cli import main
+from composecli.cli import run
 
-main(prog_name="composecli")
+run()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from composecli.contract import Contract, Port, output_name
 from composecli.dims import Dim, Expr, Fixed, Free, Shape, Symbol, Unknown, admits, as_dim
-from composecli.fit import candidates, product_of, splitting_size
+from composecli.fit import Moved, candidates, jointly, splitting_size
 from composecli.observations import Accepted, Observation, Refused
 from composecli.trees import Call, Path, TensorSpec, Tree, call_leaves, call_with, leaves
 
@@ -83,7 +83,8 @@ def explore(start: Start, run: Run) -> Explored:
     for group in groups:
         _split(start.call, group, run)
     dims = _input_dims(start, groups)
-    outputs = tuple(_output_port(number, base, groups) for number in range(len(base)))
+    seen = _Seen(base, _move_together(start.call, groups, base, run))
+    outputs = tuple(_output_port(number, seen, groups) for number in range(len(base)))
     return Explored(dims, outputs, tuple(_notes(groups)))
 
 
@@ -241,6 +242,37 @@ def _column(group: _Group, number: int, axis: int) -> dict[int, int]:
     return {size: found[number][1].sizes[axis] for size, found in group.accepted.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the base call returned, and what calls with several symbols moved at once did, with their sizes."""
+
+    base: Leaves
+    moved: Mapping[frozenset[str], tuple[Mapping[str, int], Leaves]]
+
+
+def _move_together(
+    call: Call, groups: list[_Group], base: Leaves, run: Run
+) -> dict[frozenset[str], tuple[Mapping[str, int], Leaves]]:
+    """One forward for each set of symbols that some output axis changes with, all of them at another size."""
+    if not all(_same_structure(base, found) for group in groups for found in group.accepted.values()):
+        return {}
+    found = dict[frozenset[str], tuple[Mapping[str, int], Leaves]]()
+    for number, (_, spec) in enumerate(base):
+        for axis in range(len(spec.sizes)):
+            moving = _moving(number, axis, groups)
+            names = frozenset(group.name for group in moving)
+            if len(moving) < 2 or names in found:
+                continue
+            changed, sizes = call, dict[str, int]()
+            for group in moving:
+                sizes[group.name] = max(size for size in group.accepted if size != group.base)
+                changed = resized(changed, group.axes, sizes[group.name])
+            seen = run(changed)
+            if isinstance(seen, Accepted) and _same_structure(base, tuple(leaves(seen.result))):
+                found[names] = (sizes, tuple(leaves(seen.result)))
+    return found
+
+
 def _input_dims(start: Start, groups: list[_Group]) -> dict[Path, Shape]:
     by_axis = {axis: group.conclusion() for group in groups for axis in group.axes}
     found = dict[Path, Shape]()
@@ -250,39 +282,48 @@ def _input_dims(start: Start, groups: list[_Group]) -> dict[Path, Shape]:
     return found
 
 
-def _output_port(number: int, base: Leaves, groups: list[_Group]) -> Port:
+def _output_port(number: int, seen: _Seen, groups: list[_Group]) -> Port:
+    base = seen.base
     path, spec = base[number]
     if not all(_same_structure(base, found) for group in groups for found in group.accepted.values()):
         dims: Shape = tuple(Unknown("the structure of the result changes with the input") for _ in spec.sizes)
     else:
-        dims = tuple(_output_dim(number, axis, size, groups) for axis, size in enumerate(spec.sizes))
+        dims = tuple(_output_dim(number, axis, size, groups, seen) for axis, size in enumerate(spec.sizes))
     return Port(output_name(path), path, spec.dtype, dims)
 
 
-def _output_dim(number: int, axis: int, size: int, groups: list[_Group]) -> Dim:
-    moving = [group for group in groups if len(set(_column(group, number, axis).values())) > 1]
+def _moving(number: int, axis: int, groups: list[_Group]) -> list[_Group]:
+    return [group for group in groups if len(set(_column(group, number, axis).values())) > 1]
+
+
+def _output_dim(number: int, axis: int, size: int, groups: list[_Group], seen: _Seen) -> Dim:
+    moving = _moving(number, axis, groups)
     if not moving:
         return Fixed(size)
     unsettled = [group.name for group in moving if not isinstance(group.conclusion(), Free)]
     if unsettled:
         return Unknown(f"changes with {', '.join(unsettled)}")
     if len(moving) > 1:
-        return _joint_dim(number, axis, moving)
+        return _joint_dim(number, axis, moving, seen)
     exprs = candidates(moving[0].name, _column(moving[0], number, axis))
     if len(exprs) != 1:
         return Unknown(f"changes with {moving[0].name}, by no single rule found")
     return moving[0].conclusion() if exprs[0] == Symbol(moving[0].name) else as_dim(exprs[0])
 
 
-def _joint_dim(number: int, axis: int, moving: list[_Group]) -> Dim:
-    at_base = {group.name: group.base for group in moving}
-    sizes, values = list[Mapping[str, int]](), list[int]()
-    for group in moving:
-        for size, value in _column(group, number, axis).items():
-            sizes.append({**at_base, group.name: size})
-            values.append(value)
-    expr = product_of(sizes, values)
+def _joint_dim(number: int, axis: int, moving: list[_Group], seen: _Seen) -> Dim:
     names = " and ".join(group.name for group in moving)
+    parts = dict[str, Expr]()
+    for group in moving:
+        exprs = candidates(group.name, _column(group, number, axis))
+        if len(exprs) == 1:
+            parts[group.name] = exprs[0]
+    found = seen.moved.get(frozenset(group.name for group in moving))
+    if found is None or len(parts) < len(moving):
+        return Unknown(f"changes with {names}, by no rule found")
+    sizes, moved = found
+    at_base = {group.name: group.base for group in moving}
+    expr = jointly(parts, Moved(at_base, seen.base[number][1].sizes[axis]), Moved(sizes, moved[number][1].sizes[axis]))
     return Unknown(f"changes with {names}, by no rule found") if expr is None else as_dim(expr)
 
 

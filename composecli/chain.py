@@ -185,6 +185,8 @@ def _unknown_ends(upstream: Upstream, wired: Wired, ends: Ends) -> Pairs:
 
 def _as_fed(pairs: tuple[tuple[Offer, Ask], ...], stage: Stage) -> tuple[tuple[Offer, Ask], ...]:
     """The pairs as the bridge leaves them: a bridged offer has plain sizes and no symbols but the batch."""
+    if len(pairs) != len(stage.feeds):
+        return pairs
     fed = list[tuple[Offer, Ask]]()
     for (offer, ask), feed in zip(pairs, stage.feeds, strict=True):
         if not feed.bridge or ask.port.dims is None:

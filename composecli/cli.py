@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import Training, Worker
 from composecli.report.explain import find, listing, page
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options, parse_device, parse_selection
-from composecli.results import BUG, ProblemReport, Report
+from composecli.results import BUG, OUR_BUG, ProblemReport, Report
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -268,15 +269,23 @@ def _bug(error: Exception, *, debug: bool) -> ProblemReport:
     if debug:
         traceback.print_exception(error)
     name = f"{type(error).__name__}: {error}"
-    return ProblemReport(
-        Problem(
-            "CC970", "a bug in composecli", None, (name,), ("run it again with --debug and report what it prints",)
-        ),
-        BUG,
-    )
+    help = ("run it again with --debug and report what it prints",)
+    return ProblemReport(Problem(OUR_BUG, "a bug in composecli", None, (name,), help))
 
 
 def _print(report: Report, screen: _Screen) -> None:
+    """Print where somebody reads; a reader that went away changes nothing of the exit code."""
+    try:
+        _render(report, screen)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _render(report: Report, screen: _Screen) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if screen.format == "json":
         from composecli.report import as_json
 
@@ -316,3 +325,20 @@ def _columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
         return 80
+
+
+def run() -> NoReturn:
+    """The entry point. Exit code 1 means not compatible and nothing else: neither Ctrl-C nor a bug of ours is that."""
+    try:
+        sys.exit(main(prog_name="composecli", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            traceback.print_exception(error)
+        click.echo(f"error[{OUR_BUG}]: a bug in composecli\n  note: {type(error).__name__}: {error}", err=True)
+        sys.exit(BUG)

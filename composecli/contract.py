@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -66,15 +67,20 @@ class Contract:
 
     @property
     def inputs_text(self) -> str:
-        return ", ".join(map(str, self.inputs)) or "nothing"
+        ports = iter(self.inputs)
+        texts = list[str]()
+        for argument in self.example.arguments:
+            text = _tree_text(argument.value, ports)
+            named = isinstance(argument.value, Literal) and argument.name
+            texts.append(f"{argument.name}={text}" if named else text)
+        return ", ".join(texts) or "nothing"
 
     @property
     def outputs_text(self) -> str:
         return _tree_text(self.result, iter(self.outputs))
 
 
-def _tree_text(tree: Tree, ports: object) -> str:
-    assert hasattr(ports, "__next__")
+def _tree_text(tree: Tree, ports: Iterator[Port]) -> str:
     match tree:
         case TensorSpec():
             return str(next(ports))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from composecli.dims import Const, Expr, Symbol, add, evaluate, floor_divide, multiply
+from composecli.dims import Const, Expr, Product, Symbol, add, evaluate, floor_divide, multiply
 
 LARGEST_DIVISOR = 64
 LARGEST_SCALE = 64
@@ -63,13 +64,31 @@ def splitting_size(symbol: str, exprs: Sequence[Expr], sizes: Sequence[int]) -> 
     return best if best is not None and values(best) > 1 else None
 
 
-def product_of(sizes: Sequence[Mapping[str, int]], values: Sequence[int]) -> Expr | None:
-    """`c*N*T` where the values are a constant times the product of all the symbols in `sizes`; else None."""
-    names = sorted(sizes[0])
-    expr = multiply(*(Symbol(name) for name in names))
-    first = evaluate(expr, sizes[0])
-    if not first or values[0] % first:
-        return None
-    whole = multiply(Const(values[0] // first), expr)
-    fits = all(evaluate(whole, env) == value for env, value in zip(sizes, values, strict=True))
-    return whole if fits else None
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One forward with several input sizes changed at once, and the output size that it gave."""
+
+    sizes: Mapping[str, int]
+    value: int
+
+
+def jointly(parts: Mapping[str, Expr], base: Moved, moved: Moved) -> Expr | None:
+    """The expression of several input sizes that an output size is: a sum or a product of the parts that each gives
+    alone. Changed one at a time both look the same, so that `moved` decides; None where it speaks for neither."""
+    terms = [add(part, Const(-base.value)) for part in parts.values()]
+    total = add(Const(base.value), *terms)
+    fits = [total] if evaluate(total, moved.sizes) == moved.value else []
+    whole = base.value ** (len(parts) - 1)
+    product = multiply(*parts.values())
+    scaled = _divided(product, whole) if whole > 0 else None
+    if scaled is not None and evaluate(scaled, moved.sizes) == moved.value:
+        fits.append(scaled)
+    return fits[0] if len(fits) == 1 else None
+
+
+def _divided(product: Expr, by: int) -> Expr | None:
+    """A product over a number that its constant factor is a multiple of; None where it is not."""
+    match product:
+        case Product((Const(value), *rest)) if value % by == 0:
+            return multiply(Const(value // by), *rest)
+    return product if by == 1 else None

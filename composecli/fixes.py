@@ -12,6 +12,7 @@ from composecli.judgement import Pairs
 from composecli.requests import CheckRequest
 from composecli.rules import Severity
 from composecli.trees import Tree, leaves, path_text
+from composecli.wiring import port_word
 
 BRIDGEABLE = frozenset(("CC201", "CC202", "CC203"))
 
@@ -54,7 +55,7 @@ def with_select_fix(
     fits = [path for path, spec in leaves(result) if takes(contract.inputs[0], spec) is not False]
     if not fits:
         return finding
-    word = ".".join(map(str, fits[0])) if len(fits[0]) == 1 else path_text(fits[0])
+    word = port_word(result, fits[0])
     word = f"{number}:{word}" if len(request.models) > 2 else word
     command = request.command("--select", word, name="check")
     return replace(finding, fix=Fix(command, (f"feeds {path_text(fits[0])} to {contract.inputs[0].name}",)))

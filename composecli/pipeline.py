@@ -16,12 +16,12 @@ from composecli.chain import Judged, judge_chain
 from composecli.codec import encode
 from composecli.contract import Contract
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.output import Output, allow, whole
+from composecli.files.output import Output, allow, full, whole
 from composecli.findings import Finding, Side
 from composecli.infer import Found
 from composecli.judgement import not_found_finding
 from composecli.observations import Accepted
-from composecli.protocol import BuildRequest, DescribeRequest, Verified, VerifyRequest, Worker
+from composecli.protocol import BuildRequest, Built, DescribeRequest, Verified, VerifyRequest, Worker
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
 from composecli.results import CheckReport, InspectReport, JoinReport, Written
 from composecli.session import Part, Session, Tell, model_report
@@ -191,7 +191,7 @@ def _write(
     with whole(output) as path:
         session.tell("building the join")
         build = BuildRequest(blueprint, call, str(path), request.seed, provenance)
-        built = session.worker.build(build)
+        built = _build(session.worker, build, output)
         session.tell("verifying the join")
         verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
         _refuse_failed(verified, output)
@@ -205,6 +205,16 @@ def _write(
         verified.checks,
         _join_notes(blueprint, built.notes, verified, calls),
     )
+
+
+def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:
+    try:
+        return worker.build(request)
+    except CouldNotAttempt as failure:
+        if not full(output):
+            raise
+        problem = Problem("CC921", "no space is left where the output goes", output.path, failure.problem.notes)
+        raise CouldNotAttempt(problem) from failure
 
 
 def _verification_calls(

@@ -82,6 +82,8 @@ def _image(channels: int, rank: int, dtype: str) -> TensorSpec:
 def from_nothing(facts: ModelFacts) -> Iterator[Proposal]:
     """Inputs of each rank, for models that say nothing of themselves."""
     required = [argument for argument in facts.arguments if argument.required]
+    if not facts.arguments:
+        yield Proposal(Call(()))
     floats = [dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))] or ["float32"]
     for sizes in ((2, 3), (2, 3, 32, 32), (2, 3, 8), (2, 3, 8, 16, 16)):
         spec = TensorSpec(floats[0], sizes)

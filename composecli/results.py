@@ -12,6 +12,7 @@ from composecli.errors import Problem
 from composecli.findings import Finding, Verdict
 from composecli.protocol import Check, LayerRow, ModelFacts
 
+OUR_BUG = "CC970"
 OK, NOT_COMPATIBLE, USAGE, COULD_NOT_TELL, BUG = 0, 1, 2, 3, 70
 
 
@@ -114,10 +115,13 @@ class InspectReport:
 
 @dataclass(frozen=True, slots=True)
 class ProblemReport:
-    """What stopped the command before it could find anything out."""
+    """What stopped the command before it could find anything out; our own bugs have an exit code of their own."""
 
     problem: Problem
-    exit_code: int = COULD_NOT_TELL
+
+    @property
+    def exit_code(self) -> int:
+        return BUG if self.problem.code == OUR_BUG else COULD_NOT_TELL
 
 
 Report = CheckReport | JoinReport | InspectReport | ProblemReport

@@ -128,7 +128,7 @@ _ALL = (
         _U,
         "The input of this model could not be found. The notes say what was tried and how far it got. State the "
         "input: --input 'float32[N,3,224,224]', once for each input in order, or by name: --input "
-        "'ids=int64[1,16]' --input 'rate:=16000'.",
+        "'ids=int64[1,16]' --input 'rate:=16000'. Inputs that are lists or dicts come from a file: --input @sample.pt.",
     ),
     Rule(
         "CC305",

@@ -146,8 +146,10 @@ def kind_of(tree: Tree) -> str:
             return f"a {kind} of {len(items)}"
         case Entries(entries, kind):
             return f"a {kind} with {', '.join(key for key, _ in entries) or 'nothing'}"
+        case Literal(None):
+            return "nothing"
         case Literal(value):
-            return f"a {type(value).__name__}" if value is not None else "nothing"
+            return f"the {type(value).__name__} {value}"
         case Other(type_name):
             return f"an object of type {type_name}"
         case _:

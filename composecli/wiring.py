@@ -73,6 +73,8 @@ def wire(result: Tree, arguments: tuple[ArgumentFact, ...], selected: Path, ends
     if isinstance(part, TensorSpec):
         if len(required) > 1:
             return _count_finding(1, required, ends)
+        if required and _kind(required[0].type_name) in ("list", "tuple", "dict"):
+            return _structure_finding(part, required, ends)
         return Wired((Feed(selected),), Call((Argument(part),)))
     if len(required) == 1 and _takes_structure(required[0].type_name, part):
         return Wired((Feed(selected),), Call((Argument(part),)))
@@ -82,8 +84,12 @@ def wire(result: Tree, arguments: tuple[ArgumentFact, ...], selected: Path, ends
 
 
 def _takes_structure(type_name: str, part: Tree) -> bool:
-    wanted = type_name.split("[", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1].lower()
-    return isinstance(part, Items | Entries) and wanted == part.kind
+    return isinstance(part, Items | Entries) and _kind(type_name) == part.kind
+
+
+def _kind(type_name: str) -> str:
+    """`list` of `List[Tensor]`"""
+    return type_name.split("[", maxsplit=1)[0].rsplit(".", 1)[-1].lower()
 
 
 def _spread(part: Tree, required: list[ArgumentFact], base: Path, ends: Ends) -> Wired | Finding:
@@ -114,11 +120,21 @@ def _count_finding(given: int, required: list[ArgumentFact], ends: Ends) -> Find
 
 
 def _structure_finding(part: Tree, required: list[ArgumentFact], ends: Ends) -> Finding:
-    ports = [path_text(path).strip("[]").strip('"') if len(path) == 1 else path_text(path) for path, _ in leaves(part)]
-    wanted = "a tensor" if len(required) == 1 else ", ".join(argument.name for argument in required) or "nothing"
+    wanted = ", ".join(argument.name for argument in required) or "nothing"
+    if len(required) == 1:
+        kind = _kind(required[0].type_name)
+        wanted = f"a {kind} ({required[0].type_name})" if kind in ("list", "tuple", "dict") else "a tensor"
+    ports = [port_word(part, path) for path, _ in leaves(part) if path]
     return Finding(
         "CC102",
         f"{ends.producer} returns {kind_of(part)} where {wanted} is taken",
         (Side(ends.producer, kind_of(part)), Side(ends.consumer, wanted)),
-        notes=(f"outputs to select from: {', '.join(ports) or 'none'}",),
+        notes=(f"outputs to select from: {', '.join(ports)}",) if ports else (),
     )
+
+
+def port_word(part: Tree, path: Path) -> str:
+    """What `--select` calls a port, in the shortest way."""
+    if isinstance(part, Items) and part.names and len(path) == 1 and isinstance(path[0], int):
+        return part.names[path[0]]
+    return str(path[0]) if len(path) == 1 else path_text(path)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from composecli.errors import CouldNotAttempt, Problem
+
+LEAST_FREE = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,9 @@ def allow(path: str, inputs: tuple[str, ...], *, force: bool) -> Output:
             raise CouldNotAttempt(
                 Problem("CC920", f"the output is the input {name}", path, help=("choose another name with -o",))
             )
-    if target.is_dir():
-        raise CouldNotAttempt(Problem("CC921", "the output is a directory", path, help=("name a file with -o",)))
+    if target.exists() and not target.is_file():
+        what = "a directory" if target.is_dir() else "a device, a pipe or a socket"
+        raise CouldNotAttempt(Problem("CC921", f"the output is {what}", path, help=("name a file with -o",)))
     if target.exists() and not force:
         raise CouldNotAttempt(Problem("CC919", "the output exists", path, help=("--force replaces it",)))
     if not target.parent.is_dir():
@@ -64,6 +68,11 @@ def whole(output: Output) -> Iterator[Path]:
             raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", output.path)) from error
     finally:
         sibling.unlink(missing_ok=True)
+
+
+def full(output: Output) -> bool:
+    """Whether the disk of the output has no space left, which torch answers by aborting its process."""
+    return shutil.disk_usage(output.target.parent).free < LEAST_FREE
 
 
 def _take_name(sibling: Path, target: Path) -> None:

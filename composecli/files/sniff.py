@@ -53,6 +53,7 @@ Sniffed = ModelFile | WeightsFile | Problem
 def sniff(path: str) -> Sniffed:
     """What the file at `path` holds, or the problem that says what it is instead."""
     try:
+        path.encode()
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return _not_regular(path, status.st_mode)
@@ -60,6 +61,8 @@ def sniff(path: str) -> Sniffed:
             head = file.read(HEAD)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, UnicodeError):
+            reason = "its name is not valid UTF-8, and PyTorch opens no such path"
         return Problem("CC901", f"cannot read the file: {reason}", path, help=("check the path",))
     if not head:
         return Problem(

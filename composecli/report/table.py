@@ -29,7 +29,7 @@ STYLES = {
 
 def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:
     """Print a report. `quiet` leaves the verdict and the findings and drops the rest."""
-    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_width(file))
+    console = _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_width(file))
     match report:
         case CheckReport():
             _check(console, report, quiet=quiet)
@@ -39,6 +39,13 @@ def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:
             _inspect(console, report, quiet=quiet)
         case ProblemReport():
             _lines(console, problem_lines(report.problem, console.width))
+
+
+class _Console(Console):
+    """rich ends the program with exit code 1 where the reader of its output went away; the verdict says otherwise."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def _width(file: IO[str]) -> int | None:

@@ -54,7 +54,7 @@ def build(request: BuildRequest, parts: dict[int, Model], maker: Maker) -> Built
         joined = _join(blueprint, scripts, layers, request.call)
     except Exception as error:
         raise _could_not_build(used, error) from error
-    joined.training = all(model.module.training for model in used)
+    joined.training = all(getattr(model.module, "training", False) for model in used)
     joined.save(request.path, _extra_files={PROVENANCE: request.provenance})
     return Built(tuple(notes))
 

@@ -40,7 +40,7 @@ def class_name(module: nn.Module) -> str:
 
 
 def _training(module: nn.Module) -> str:
-    flags = {submodule.training for submodule in module.modules()}
+    flags = {getattr(submodule, "training", False) for submodule in module.modules()}
     return "mixed" if len(flags) > 1 else "train" if True in flags else "eval"
 
 

@@ -50,7 +50,7 @@ def last_line(error: BaseException) -> str:
 
 
 def set_training(module: nn.Module, training: Training) -> None:
-    if training is not Training.SAVED:
+    if training is not Training.SAVED and hasattr(module, "training"):
         module.train(training is Training.TRAIN)
 
 

@@ -92,7 +92,9 @@ def _runs(model: Model, values: Values, seed: int) -> bool:
 
 def _runs_in_eval(model: Model, values: Values, seed: int) -> bool:
     """Whether the same input passes in eval mode; the flags are put back with the rest of the state."""
-    flags: list[tuple[Any, bool]] = [(module, module.training) for module in model.module.modules()]
+    flags: list[tuple[Any, bool]] = [
+        (module, module.training) for module in model.module.modules() if hasattr(module, "training")
+    ]
     if not model.switchable or not any(training for _, training in flags):
         return False
     try:

@@ -55,8 +55,9 @@ def _answer(worker: Any, request: Request) -> Reply:
         problem = failure.problem
         cause = failure.__cause__
     except Exception as error:
-        title = f"the worker failed: {type(error).__name__}"
-        problem, cause = Problem("CC970", title, None, (str(error)[:300],)), error
+        title = f"a bug in composecli's worker: {type(error).__name__}"
+        help = ("run it again with --debug and report what it prints",)
+        problem, cause = Problem("CC970", title, None, (str(error)[:300],), help), error
     if cause is None:
         return Failed(problem)
     trace = "".join(traceback.format_exception(cause))

@@ -167,11 +167,20 @@ def _compare_training(blueprint: Blueprint, used: dict[int, Model], joined: nn.M
 
 
 def _moved_flags(blueprint: Blueprint, used: dict[int, Model], joined: nn.Module) -> Iterator[str]:
-    flags = {name: module.training for name, module in joined.named_modules(remove_duplicate=False)}
+    flags = _flags(joined)
     for number, model in used.items():
         if model.switchable:
             prefix = part_name(blueprint, number)
-            for name, module in model.module.named_modules(remove_duplicate=False):
+            for name, training in _flags(model.module).items():
                 full = f"{prefix}.{name}".rstrip(".")
-                if full in flags and flags[full] != module.training:
+                if flags.get(full, training) != training:
                     yield full
+
+
+def _flags(module: nn.Module) -> dict[str, bool]:
+    """Whether each submodule is in train mode; a frozen one has no mode."""
+    return {
+        name: inner.training
+        for name, inner in module.named_modules(remove_duplicate=False)
+        if hasattr(inner, "training")
+    }

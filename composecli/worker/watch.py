@@ -16,6 +16,8 @@ from composecli.trees import TensorSpec
 from composecli.worker.values import spec_of, tensors_in
 
 MOST_MEETINGS = 32
+# In a frozen module the weights of these are constants of the graph.
+_LAYERS = ("addmm", "mm", "bmm", "convolution", "_convolution", "embedding")
 _MARK = "_composecli_from_input"
 
 
@@ -76,17 +78,19 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
     def _note(self, func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
         if len(self.seen.meetings) >= MOST_MEETINGS:
             return
+        op = func._schema.name.removeprefix("aten::").removeprefix("native_")
         value = next((t for t in tensors if hasattr(t, _MARK)), None)
         weight = self._weight(tensors)
+        if weight is None and op in _LAYERS:
+            weight = next((t for t in tensors if not hasattr(t, _MARK) and t.dim() > 1), None)
         if value is None or weight is None:
             return
-        op = func._schema.name.removeprefix("aten::").removeprefix("native_")
         convolution = op in ("convolution", "_convolution") and len(args) > 8
         self.seen.meetings.append(
             Meeting(
                 op,
                 spec_of(value),
-                self.names[_storage(weight)],
+                self.names.get(_storage(weight), "a constant"),
                 spec_of(weight),
                 int(args[8]) if convolution else 1,
                 bool(args[6]) if convolution else False,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,11 @@ class Ran:
     def codes(self) -> list[str]:
         """The codes of all findings of all seams, in order."""
         return [finding["code"] for seam in self.json["seams"] for finding in seam["findings"]]
+
+
+def environment() -> dict[str, str]:
+    """For a command in a process of its own, from any working directory."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
 
 
 class _Near(InProcessWorker):

@@ -85,6 +85,15 @@ def test_a_bug_of_ours_is_exit_70(composecli: Composecli, shelf: Shelf, monkeypa
     assert (as_json.code, as_json.json["exit_code"]) == (70, 70)
 
 
+def test_a_bug_outside_the_commands_is_exit_70_too() -> None:
+    ran = python(
+        "import composecli.cli as cli\ndef fail(**words): raise ZeroDivisionError('ours')\ncli.main = fail\ncli.run()\n"
+    )
+    assert ran.returncode == 70
+    assert "CC970" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_the_shell_does_what_a_person_expects(shelf: Shelf) -> None:
     a, b, c = (
         shelf.save("linear", nn.Linear(10, 5)),
@@ -99,11 +108,12 @@ def test_the_shell_does_what_a_person_expects(shelf: Shelf) -> None:
         assert "Traceback" not in ran.stderr
 
 
-def test_a_closed_pipe_is_no_traceback(shelf: Shelf) -> None:
+def test_a_reader_that_goes_away_changes_nothing(shelf: Shelf) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
-    script = f"{sys.executable} -m composecli check {a} {b} | true"
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert "Traceback" not in ran.stderr
+    for words in ("", "--format json"):
+        script = f"{sys.executable} -m composecli check {a} {b} {words} | true; echo ${{PIPESTATUS[0]}}"
+        ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 
 def test_debug_shows_a_traceback_and_nothing_else_does(composecli: Composecli, tmp_path: Path) -> None:

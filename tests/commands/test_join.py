@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import stat
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +19,7 @@ from torch import nn
 from composecli.errors import CouldNotAttempt
 from composecli.protocol import Check, Verified, VerifyRequest
 from composecli.worker.engine import InProcessWorker
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, environment
 from tests.models import Argmax, Counter, DictOutput, Shelf, Tied
 
 
@@ -99,13 +104,15 @@ def test_an_existing_output_is_kept_unless_forced(composecli: Composecli, shelf:
     assert load("both.pt")(torch.rand(2, 10)).shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["no/such/both.pt", "."])
+@pytest.mark.parametrize("name", ["no/such/both.pt", ".", "pipe"])
 def test_an_output_that_cannot_be_is_refused_first(composecli: Composecli, shelf: Shelf, here: Path, name: str) -> None:
+    os.mkfifo("pipe")
     refused = composecli(
-        "join", shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2)), "-o", name
+        "join", shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2)), "-o", name, "--force"
     )
     assert refused.code == 3
     assert "CC921" in refused.err
+    assert stat.S_ISFIFO(os.stat("pipe").st_mode)
 
 
 @pytest.mark.parametrize("stage", ["build", "verify"])
@@ -288,3 +295,51 @@ def test_a_problem_is_raised_by_the_api(shelf: Shelf, here: Path) -> None:
         composecli.join(a, b, output="both.pt")
     with pytest.raises(ValueError, match="two models"):
         composecli.check(a)
+
+
+def test_a_full_disk_is_an_error_and_the_old_file_stays(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+    """torch aborts the process that finds no space, so this one is run as a user would."""
+    small = here / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False).returncode:
+        pytest.skip("a small disk takes a mount, which is not allowed here")
+    try:
+        (small / "both.pt").write_text("old")
+        wide = [shelf.save("wide", nn.Linear(10, 20000)), shelf.save("wide_too", nn.Linear(20000, 2))]
+        words = [sys.executable, "-m", "composecli", "join", *wide, "-o", str(small / "both.pt"), "--force"]
+        ran = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
+        assert ran.returncode == 3
+        assert "no space is left" in ran.stderr
+        assert [path.name for path in small.iterdir()] == ["both.pt"]
+        assert (small / "both.pt").read_text() == "old"
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_file_size_limit_is_an_error_too(shelf: Shelf, here: Path) -> None:
+    wide = [shelf.save("wide", nn.Linear(10, 20000)), shelf.save("wide_too", nn.Linear(20000, 2))]
+    words = " ".join([sys.executable, "-m", "composecli", "join", *wide, "-o", "both.pt"])
+    script = f"ulimit -f 100; {words}"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env=environment())
+    assert ran.returncode == 3
+    assert "Traceback" not in ran.stderr
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_join_that_is_stopped_leaves_the_old_file(shelf: Shelf, here: Path, number: signal.Signals) -> None:
+    Path("both.pt").write_text("old")
+    wide = [shelf.save("wide", nn.Linear(10, 20000)), shelf.save("wide_too", nn.Linear(20000, 2))]
+    words = [sys.executable, "-m", "composecli", "join", *wide, "-o", "both.pt", "--force"]
+    for delay in (0.3, 1.5, 1.9, 2.2):
+        command = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+        time.sleep(delay)
+        command.send_signal(number)
+        _, err = command.communicate(timeout=30)
+        assert b"Traceback" not in err
+        assert [path.name for path in here.iterdir()] == ["both.pt"]
+        stopped = command.returncode in (130, 143)
+        assert stopped or command.returncode in (0, -number)
+        if stopped:
+            assert Path("both.pt").read_text() == "old"
+        Path("both.pt").write_text("old")

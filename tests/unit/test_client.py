@@ -20,9 +20,8 @@ from composecli.findings import Verdict
 from composecli.frames import Frames, Late, NoFrame, Nonsense
 from composecli.protocol import Closed, ModelKind, OpenRequest, Reply, Training
 from composecli.reference import FileReference
+from tests.commands.running import environment
 from tests.models import Shelf
-
-PACKAGE = str(Path(__file__).parent.parent)
 
 
 def request(path: str, kind: ModelKind = ModelKind.PICKLED) -> OpenRequest:
@@ -136,15 +135,11 @@ def test_a_model_that_prints_garbles_nothing(shelf: Shelf) -> None:
 def test_a_crash_or_a_hang_in_a_forward_is_exit_3(shelf: Shelf, name: str, module: nn.Module, code: int) -> None:
     path = shelf.save(name, module, "pickled")
     words = [sys.executable, "-m", "composecli", "check", path, path, "--trust", "--timeout", "6"]
-    ran = subprocess.run(words, capture_output=True, text=True, timeout=60, env=_environment(), check=False)
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment(), check=False)
     assert ran.returncode == code
     assert ("SIGSEGV" if name == "crashing" else "took longer than 6 s") in ran.stderr
     assert "Traceback" not in ran.stderr
     assert path in ran.stderr
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(PACKAGE).parent)}
 
 
 def _children(pid: int) -> list[int]:
@@ -156,7 +151,7 @@ def _children(pid: int) -> list[int]:
 def test_the_child_ends_with_the_command(shelf: Shelf, number: int, code: int) -> None:
     path = shelf.save("hanging", Hanging(), "pickled")
     words = [sys.executable, "-m", "composecli", "check", path, path, "--trust"]
-    command = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), text=True)
+    command = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)
     deadline = time.monotonic() + 30
     while not (children := _children(command.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)

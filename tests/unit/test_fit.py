@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.dims import Const, Expr, Symbol, add, evaluate, floor_divide, multiply
-from composecli.fit import candidates, product_of, splitting_size
+from composecli.dims import Const, Expr, Symbol, add, as_dim, evaluate, floor_divide, multiply, substitute
+from composecli.fit import Moved, candidates, jointly, splitting_size
 
 BASE = 96
 NAME = Symbol("H")
@@ -44,7 +45,23 @@ def test_no_rule_is_better_than_a_wrong_one() -> None:
     assert candidates("H", {2: 4, 3: 9, 4: 16}) == ()
 
 
-def test_a_product_of_two_sizes_is_found() -> None:
-    sizes = [{"N": 2, "T": 8}, {"N": 3, "T": 8}, {"N": 2, "T": 9}]
-    assert product_of(sizes, [48, 72, 54]) == multiply(Const(3), Symbol("N"), Symbol("T"))
-    assert product_of(sizes, [48, 72, 55]) is None
+NAMES = (Symbol("N"), Symbol("T"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        (multiply(Const(3), *NAMES), "3*N*T"),
+        (add(*NAMES), "N + T"),
+        (add(multiply(Const(2), NAMES[0]), floor_divide(NAMES[1], 2), Const(5)), "2*N + T//2 + 5"),
+        (multiply(Const(8), floor_divide(NAMES[0], 2), NAMES[1]), "8*(N//2)*T"),
+        (add(multiply(*NAMES), NAMES[0]), None),
+    ],
+)
+def test_a_size_that_follows_from_two(rule: Expr, found: str | None) -> None:
+    """One at a time a sum and a product look the same; only both changed at once tells."""
+    base = {"N": 4, "T": 8}
+    parts = {name: substitute(rule, {other: Const(base[other]) for other in base if other != name}) for name in base}
+    moved = {"N": 7, "T": 19}
+    expr = jointly(parts, Moved(base, evaluate(rule, base)), Moved(moved, evaluate(rule, moved)))
+    assert (None if expr is None else str(as_dim(expr))) == found
