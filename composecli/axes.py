@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from composecli.contract import Contract, Port, output_name
+from composecli.contract import Contract, Port, fresh_name, output_name
 from composecli.dims import Dim, Expr, Fixed, Free, Shape, Symbol, Unknown, admits, as_dim
 from composecli.fit import Moved, candidates, jointly, splitting_size
 from composecli.observations import Accepted, Observation, Refused
@@ -18,7 +18,6 @@ Leaves = tuple[tuple[Path, TensorSpec], ...]
 MOST_SPLITS = 6
 SPLIT_RANGE = 70
 LARGE = 4096
-NAMES = ("", "N", "ND", "NTD", "NCHW", "NCDHW")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def _groups(start: Start, run: Run) -> Iterator[_Group]:
     for axes in _tied(start, specs, run):
         path, axis = axes[0]
         sizes = specs[path].sizes
-        yield _Group(_fresh_name(len(sizes), axis, used), axes, sizes[axis])
+        yield _Group(fresh_name(len(sizes), axis, used), axes, sizes[axis])
 
 
 def _tied(start: Start, specs: Mapping[Path, TensorSpec], run: Run) -> Iterator[tuple[Axis, ...]]:
@@ -131,15 +130,6 @@ def _changes_alone(call: Call, axis: Axis, run: Run) -> bool:
     size = dict(call_leaves(call))[axis[0]].sizes[axis[1]]
     others = [other for other in (size + 1, size + 3, size - 1) if other]
     return all(isinstance(run(resized(call, (axis,), other)), Accepted) for other in others)
-
-
-def _fresh_name(rank: int, axis: int, used: set[str]) -> str:
-    name = NAMES[rank][axis] if rank < len(NAMES) else f"D{axis}"
-    number = 1
-    while (numbered := name if number == 1 else f"{name}{number}") in used:
-        number += 1
-    used.add(numbered)
-    return numbered
 
 
 def _sizes_to_try(group: _Group) -> list[int]:

@@ -11,24 +11,14 @@ from composecli.contract import Contract, Port
 from composecli.dims import Shape
 from composecli.findings import Finding, Fix, Side, Verdict, verdict_of
 from composecli.infer import Found, NotFound
-from composecli.judgement import not_found_finding, refusal_finding
-from composecli.observations import Accepted, Refused
+from composecli.judgement import Judged, no_such_output, not_found_finding, refusal_finding
+from composecli.observations import Accepted, Observation, Refused
 from composecli.requests import CheckRequest
 from composecli.results import PortRow, SeamReport
 from composecli.session import Part, Session
 from composecli.trees import Call, Path, TensorSpec, Tree, call_leaves, kind_of, leaves, path_text
 from composecli.verdict import Ask, Offer, carried, dims_text
 from composecli.wiring import at, select
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedBeside:
-    contracts: tuple[Found | NotFound, ...]
-    seams: tuple[SeamReport, ...]
-    blueprint: Parallel | None
-    call: Call | None
-    result: Tree | None
-    bridged: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +39,39 @@ class _Output:
         return Side(self.part.name, self.port.name if self.port else "output 0", self.tree.dtype, text)
 
 
-def judge_beside(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> JudgedBeside:
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What is known once every model was given the same call: what each gives to the merge, or how it refused."""
+
+    request: CheckRequest
+    session: Session
+    parts: tuple[Part, ...]
+    contracts: tuple[Found | NotFound, ...]
+    call: Call
+    outputs: dict[int, _Output]
+    refusals: dict[int, Refused]
+
+
+def judge_beside(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
     """The first model beside each of the others: the same input, and outputs that merge."""
     contracts = _infer_all(session, parts)
-    call, refusals = _shared_call(session, parts, contracts)
-    if call is None:
-        missing = next((n for n, found in enumerate(contracts) if isinstance(found, NotFound)), 0)
-        found = contracts[missing]
-        assert isinstance(found, NotFound)
-        finding = not_found_finding(
-            parts[missing].name, parts[missing].facts, found, stated=bool(session.options.inputs)
-        )
-        return JudgedBeside(
-            contracts, tuple(_seam(parts[0], part, (), (finding,)) for part in parts[1:]), None, None, None
-        )
-    outputs = _outputs(session, parts, contracts, call, refusals)
-    bridges, fix = _bridges(request, outputs)
-    seams = list[SeamReport]()
-    for number in range(1, len(parts)):
-        findings = _pair_findings(request, parts, outputs, refusals, contracts, number)
-        if fix is not None:
-            findings = tuple(replace(f, fix=fix) if f.code in ("CC402",) else f for f in findings)
-        rows = _rows(contracts, outputs, number)
-        seams.append(_seam(parts[0], parts[number], rows, findings))
-    return _with_merge_probe(request, session, contracts, tuple(seams), outputs, bridges, call)
+    calls = [found.contract.example for found in contracts if isinstance(found, Found)]
+    if not calls:
+        return _without_input(session, parts, contracts)
+    call, results, refusals = _share_call(session, parts, calls)
+    wrong = _unselected(session, results, parts)
+    if wrong is not None:
+        return Judged(contracts, tuple(_seam(parts[0], part, (), (wrong,)) for part in parts[1:]), None, call, None)
+    outputs = {number: _output(session, parts, contracts, call, number, result) for number, result in results.items()}
+    return _judge(_Beside(request, session, parts, contracts, call, outputs, refusals))
+
+
+def _without_input(session: Session, parts: tuple[Part, ...], contracts: tuple[Found | NotFound, ...]) -> Judged:
+    found = contracts[0]
+    assert isinstance(found, NotFound)
+    stated = bool(session.options.inputs)
+    finding = not_found_finding(parts[0].name, parts[0].facts, found, stated=stated)
+    return Judged(contracts, tuple(_seam(parts[0], part, (), (finding,)) for part in parts[1:]), None, None, None)
 
 
 def _infer_all(session: Session, parts: tuple[Part, ...]) -> tuple[Found | NotFound, ...]:
@@ -87,44 +86,40 @@ def _infer_all(session: Session, parts: tuple[Part, ...]) -> tuple[Found | NotFo
     )
 
 
-def _shared_call(
-    session: Session, parts: tuple[Part, ...], contracts: tuple[Found | NotFound, ...]
-) -> tuple[Call | None, dict[int, Refused]]:
-    """The first example that every model takes; else the first one, with the refusals that it met."""
-    best: tuple[Call | None, dict[int, Refused]] = (None, {})
-    for found in contracts:
-        if not isinstance(found, Found):
-            continue
-        call = found.contract.example
-        observations = {n: session.run(single(part.real), call) for n, part in enumerate(parts)}
-        refusals = {n: seen for n, seen in observations.items() if isinstance(seen, Refused)}
+def _share_call(
+    session: Session, parts: tuple[Part, ...], calls: list[Call]
+) -> tuple[Call, dict[int, Tree], dict[int, Refused]]:
+    """The first of these calls that every model takes, else the first, with what each returned or how it refused."""
+    best: tuple[Call, dict[int, Tree], dict[int, Refused]] | None = None
+    for call in dict.fromkeys(calls):
+        results, refusals = dict[int, Tree](), dict[int, Refused]()
+        for number, part in enumerate(parts):
+            match session.run(single(part.real), call):
+                case Accepted() as seen:
+                    results[number] = seen.result
+                case Refused() as refused:
+                    refusals[number] = refused
         if not refusals:
-            return call, {}
-        if best[0] is None:
-            best = (call, refusals)
+            return call, results, refusals
+        best = best or (call, results, refusals)
+    assert best is not None
     return best
 
 
-def _outputs(
+def _output(
     session: Session,
     parts: tuple[Part, ...],
     contracts: tuple[Found | NotFound, ...],
     call: Call,
-    refusals: dict[int, Refused],
-) -> dict[int, _Output]:
-    first = contracts[0].contract if isinstance(contracts[0], Found) else None
-    outputs = dict[int, _Output]()
-    for number, part in enumerate(parts):
-        seen = session.run(single(part.real), call)
-        if number in refusals or not isinstance(seen, Accepted):
-            continue
-        path = _path(session, number, seen.result)
-        found = contracts[number]
-        ports = _in_first_symbols(found.contract, first, call) if isinstance(found, Found) else ()
-        tree = at(seen.result, path)
-        port = next((port for port in ports if port.path == path), None)
-        outputs[number] = _Output(part, path, tree, port)
-    return outputs
+    number: int,
+    result: Tree,
+) -> _Output:
+    first, found = contracts[0], contracts[number]
+    base = first.contract if isinstance(first, Found) else None
+    path = _path(session, number, result)
+    ports = _in_first_symbols(found.contract, base, call) if isinstance(found, Found) else ()
+    port = next((port for port in ports if port.path == path), None)
+    return _Output(parts[number], path, at(result, path), port)
 
 
 def _path(session: Session, number: int, result: Tree) -> Path:
@@ -135,6 +130,24 @@ def _path(session: Session, number: int, result: Tree) -> Path:
             except KeyError:
                 continue
     return ()
+
+
+def _unselected(session: Session, results: dict[int, Tree], parts: tuple[Part, ...]) -> Finding | None:
+    """The finding that a selection names an output which no model has, or not the one that it is for."""
+    for selection in session.options.selections:
+        meant = [n for n in results if selection.model in (None, n + 1)]
+        if not any(_has(results[number], selection.port) for number in meant):
+            number = meant[0] if meant else 0
+            return no_such_output(parts[number].name, selection.port, results[number])
+    return None
+
+
+def _has(result: Tree, port: str) -> bool:
+    try:
+        select(result, port)
+    except KeyError:
+        return False
+    return True
 
 
 def _in_first_symbols(contract: Contract, first: Contract | None, call: Call) -> tuple[Port, ...]:
@@ -148,22 +161,51 @@ def _in_first_symbols(contract: Contract, first: Contract | None, call: Call) ->
     return carried(contract.outputs, pairs)
 
 
-def _pair_findings(
-    request: CheckRequest,
-    parts: tuple[Part, ...],
-    outputs: dict[int, _Output],
-    refusals: dict[int, Refused],
-    contracts: tuple[Found | NotFound, ...],
-    number: int,
-) -> tuple[Finding, ...]:
-    if 0 in refusals or number in refusals:
-        wrong = number if number in refusals else 0
-        finding = refusal_finding(refusals[wrong], parts[wrong].name)
-        if finding.code == "CC301":
-            title = f"{parts[wrong].name} refuses the input that {parts[0 if wrong else number].name} takes"
-            finding = replace(finding, code="CC401", title=title, sides=_input_sides(parts, contracts, number))
-        return (finding,)
-    return tuple(_merge_findings(request, outputs[0], outputs[number]))
+def _judge(beside: _Beside) -> Judged:
+    """The findings of each pair, the merge really run, and a bridge where one is needed and works."""
+    numbers = range(1, len(beside.parts))
+    findings = {number: _pair_findings(beside, number) for number in numbers}
+    bridges = _bridges(beside.request, beside.outputs)
+    works = bool(bridges) and isinstance(_run_merge(beside, bridges), Accepted)
+    if works:
+        fix = _fix(beside.request, bridges)
+        findings = {n: tuple(replace(f, fix=fix) if f.code == "CC402" else f for f in fs) for n, fs in findings.items()}
+    verdicts = {number: verdict_of(found) for number, found in findings.items()}
+    use = bridges if works and beside.request.bridge is BridgeMode.LINEAR else {}
+    bridged = tuple(n - 1 for n, verdict in verdicts.items() if verdict is Verdict.BRIDGEABLE) if use else ()
+    ready = all(verdict is Verdict.COMPATIBLE or n - 1 in bridged for n, verdict in verdicts.items())
+    ran = _run_merge(beside, use) if ready else None
+    if isinstance(ran, Refused):
+        refused = refusal_finding(ran, f"the merge ({beside.request.merge})")
+        findings = {number: (*found, refused) for number, found in findings.items()}
+    seams = tuple(_seam(beside.parts[0], beside.parts[n], _rows(beside, n), findings[n]) for n in numbers)
+    if not isinstance(ran, Accepted):
+        return Judged(beside.contracts, seams, None, beside.call, None)
+    return Judged(beside.contracts, seams, _blueprint(beside, use), beside.call, ran.result, bridged)
+
+
+def _blueprint(beside: _Beside, bridges: dict[int, Bridge]) -> Parallel:
+    branches = tuple(
+        Branch(output.part.real, output.path, bridges.get(number, ())) for number, output in beside.outputs.items()
+    )
+    return Parallel(branches, beside.request.merge, beside.request.dim)
+
+
+def _run_merge(beside: _Beside, bridges: dict[int, Bridge]) -> Observation:
+    return beside.session.run(_blueprint(beside, bridges), beside.call)
+
+
+def _pair_findings(beside: _Beside, number: int) -> tuple[Finding, ...]:
+    refusals, parts = beside.refusals, beside.parts
+    if 0 not in refusals and number not in refusals:
+        return tuple(_merge_findings(beside.request, beside.outputs[0], beside.outputs[number]))
+    wrong = number if number in refusals else 0
+    finding = refusal_finding(refusals[wrong], parts[wrong].name)
+    if finding.code == "CC301":
+        title = f"{parts[wrong].name} refuses the input that {parts[0 if wrong else number].name} takes"
+        sides = _input_sides(parts, beside.contracts, number)
+        finding = replace(finding, code="CC401", title=title, sides=sides)
+    return (finding,)
 
 
 def _input_sides(parts: tuple[Part, ...], contracts: tuple[Found | NotFound, ...], number: int) -> tuple[Side, ...]:
@@ -231,40 +273,44 @@ def _condition(one: Shape | None, other: Shape | None, axis: int) -> list[str]:
     return [f"{one[axis]} == {other[axis]}"] if "?" not in (str(one[axis]), str(other[axis])) else []
 
 
-def _bridges(request: CheckRequest, outputs: dict[int, _Output]) -> tuple[dict[int, Bridge], Fix | None]:
-    """A layer for each branch that is narrower than the widest, where one axis alone is in the way."""
-    specs = {n: output.tree for n, output in outputs.items() if isinstance(output.tree, TensorSpec)}
-    if len(specs) < 2 or len(specs) != len(outputs) or len({len(spec.sizes) for spec in specs.values()}) != 1:
-        return {}, None
+def _bridges(request: CheckRequest, outputs: dict[int, _Output]) -> dict[int, Bridge]:
+    """A layer for each branch that is narrower than the widest, where one axis alone is in the way; else nothing."""
+    specs = {number: output.tree for number, output in outputs.items() if isinstance(output.tree, TensorSpec)}
+    if len(specs) != len(outputs) or len({len(spec.sizes) for spec in specs.values()}) != 1:
+        return {}
     rank = len(next(iter(specs.values())).sizes)
     free = {request.dim % rank} if request.merge is Merge.CAT and -rank <= request.dim < rank else set[int]()
     wrong = [axis for axis in range(rank) if axis not in free and len({s.sizes[axis] for s in specs.values()}) > 1]
     if len(wrong) != 1 or wrong[0] == 0 or request.merge is Merge.TUPLE:
-        return {}, None
-    axis, widest = wrong[0], max(specs.values(), key=lambda spec: spec.sizes[wrong[0]])
-    bridges = dict[int, Bridge]()
-    for number, spec in specs.items():
-        if spec.sizes[axis] == widest.sizes[axis]:
-            continue
-        if not castable(spec.dtype, widest.dtype) and spec.dtype != widest.dtype:
-            return {}, None
-        cast: Bridge = (Cast(widest.dtype),) if spec.dtype != widest.dtype else ()
-        bridges[number] = (*cast, Linear(axis, spec.sizes[axis], widest.sizes[axis], widest.dtype))
-    if not widest.dtype.startswith(("float", "bfloat")):
-        return {}, None
+        return {}
+    axis = wrong[0]
+    widest = max(specs.values(), key=lambda spec: spec.sizes[axis])
+    narrower = {number: spec for number, spec in specs.items() if spec.sizes[axis] < widest.sizes[axis]}
+    floats = widest.dtype.startswith(("float", "bfloat"))
+    if not floats or not all(castable(spec.dtype, widest.dtype) for spec in narrower.values()):
+        return {}
+    return {number: _widening(spec, widest, axis) for number, spec in narrower.items()}
+
+
+def _widening(spec: TensorSpec, widest: TensorSpec, axis: int) -> Bridge:
+    layer = Linear(axis, spec.sizes[axis], widest.sizes[axis], widest.dtype)
+    return (layer,) if spec.dtype == widest.dtype else (Cast(widest.dtype), layer)
+
+
+def _fix(request: CheckRequest, bridges: dict[int, Bridge]) -> Fix:
     steps = tuple(step for bridge in bridges.values() for step in bridge)
     command = request.command("--bridge", "linear", "-o", "both.pt")
-    return bridges, Fix(command, tuple(f"adds {describe(step)}" for step in steps), steps)
+    return Fix(command, tuple(f"adds {describe(step)}" for step in steps), steps)
 
 
-def _rows(contracts: tuple[Found | NotFound, ...], outputs: dict[int, _Output], number: int) -> tuple[PortRow, ...]:
+def _rows(beside: _Beside, number: int) -> tuple[PortRow, ...]:
     rows = list[PortRow]()
-    one, other = contracts[0], contracts[number]
+    one, other = beside.contracts[0], beside.contracts[number]
     if isinstance(one, Found) and isinstance(other, Found):
         for given, taken in zip(one.contract.inputs, other.contract.inputs, strict=False):
             rows.append(PortRow(given.name, str(given), taken.name, str(taken), Verdict.COMPATIBLE))
-    if 0 in outputs and number in outputs:
-        mine, theirs = outputs[0].side, outputs[number].side
+    if 0 in beside.outputs and number in beside.outputs:
+        mine, theirs = beside.outputs[0].side, beside.outputs[number].side
         rows.append(PortRow(mine.port, mine.text, theirs.port, theirs.text, Verdict.COMPATIBLE))
     return tuple(rows)
 
@@ -277,35 +323,3 @@ def _seam(one: Part, other: Part, rows: tuple[PortRow, ...], findings: tuple[Fin
         for number, row in enumerate(rows)
     )
     return SeamReport(one.name, other.name, marked, findings, verdict)
-
-
-def _with_merge_probe(
-    request: CheckRequest,
-    session: Session,
-    contracts: tuple[Found | NotFound, ...],
-    seams: tuple[SeamReport, ...],
-    outputs: dict[int, _Output],
-    bridges: dict[int, Bridge],
-    call: Call,
-) -> JudgedBeside:
-    """The merge really run, with the bridge where the request allows one; a refusal becomes a finding of every seam."""
-    needed = bridges if request.bridge is BridgeMode.LINEAR else {}
-    branches = tuple(
-        Branch(output.part.real, output.path, needed.get(number, ())) for number, output in sorted(outputs.items())
-    )
-    bridged = tuple(n for n, seam in enumerate(seams) if seam.verdict is Verdict.BRIDGEABLE) if needed else ()
-    ready = len(outputs) == len(contracts) and all(
-        seam.verdict is Verdict.COMPATIBLE or number in bridged for number, seam in enumerate(seams)
-    )
-    if not ready:
-        return JudgedBeside(contracts, seams, None, call, None)
-    blueprint = Parallel(branches, request.merge, request.dim)
-    seen = session.run(blueprint, call)
-    if isinstance(seen, Accepted):
-        return JudgedBeside(contracts, seams, blueprint, call, seen.result, bridged)
-    finding = refusal_finding(seen, f"the merge ({request.merge})")
-    failed = tuple(
-        replace(seam, findings=(*seam.findings, finding), verdict=verdict_of((*seam.findings, finding)))
-        for seam in seams
-    )
-    return JudgedBeside(contracts, failed, None, call, None)

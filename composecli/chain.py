@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 
 from composecli.blueprint import Sequential, Stage
 from composecli.contract import Contract, Port
-from composecli.findings import Finding, Side, Verdict, verdict_of
+from composecli.findings import Finding, Verdict, verdict_of
 from composecli.fixes import allowed, find_bridge, with_bridge_fix, with_select_fix
 from composecli.infer import Found, NotFound
-from composecli.judgement import Pairs, confirm, not_found_finding
+from composecli.judgement import Judged, Pairs, confirm, no_such_output, not_found_finding
 from composecli.observations import Accepted, Observation
-from composecli.requests import CheckRequest
+from composecli.requests import CheckRequest, Selection
 from composecli.results import SeamReport
 from composecli.rows import Rows, marked, port_rows
 from composecli.rules import Severity
 from composecli.session import Part, Session
-from composecli.trees import Call, Path, TensorSpec, Tree, leaves, path_text
+from composecli.trees import Call, Path, Tree, leaves
 from composecli.verdict import Ask, Offer, carried, compare
 from composecli.wiring import Ends, Wired, at, select, wire
 
@@ -33,18 +33,6 @@ class Upstream:
     outputs: tuple[Port, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What is known of the whole: `blueprint` and `call` only where every seam lets it be built."""
-
-    contracts: tuple[Found | NotFound, ...]
-    seams: tuple[SeamReport, ...]
-    blueprint: Sequential | None
-    call: Call | None
-    result: Tree | None
-    bridged: tuple[int, ...] = ()
-
-
 @dataclass
 class _Chain:
     request: CheckRequest
@@ -53,6 +41,7 @@ class _Chain:
     contracts: Contracts = field(default_factory=list)
     seams: list[SeamReport] = field(default_factory=list)
     bridged: list[int] = field(default_factory=list)
+    selected: set[Selection] = field(default_factory=set)
 
 
 def judge_chain(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
@@ -120,24 +109,23 @@ def _below(ports: tuple[Port, ...], path: Path) -> tuple[Port, ...]:
 
 
 def _selected(chain: _Chain, number: int, result: Tree) -> Path | Finding:
-    """The path that `--select` names in this result; a selection without a number goes to any that has it."""
+    """The path that `--select` names in this producer's result. One without a number goes to each that has the port."""
+    name = chain.parts[number - 1].name
     for selection in chain.session.options.selections:
         if selection.model not in (None, number):
             continue
         try:
-            return select(result, selection.port)
+            path = select(result, selection.port)
         except KeyError:
-            if selection.model == number or _nobody_has(chain, number, result):
-                name = chain.parts[number - 1].name
-                listed = ", ".join(path_text(path) or "the tensor itself" for path, _ in leaves(result))
-                title = f"{name} has no output {selection.port}"
-                return Finding("CC103", title, (Side(name, selection.port),), notes=(f"outputs there: {listed}",))
+            if selection.model == number:
+                return no_such_output(name, selection.port, result)
+            continue
+        chain.selected.add(selection)
+        return path
+    unused = set(chain.session.options.selections) - chain.selected
+    if unused and number == len(chain.parts) - 1:
+        return no_such_output(name, unused.pop().port, result)
     return ()
-
-
-def _nobody_has(chain: _Chain, number: int, result: Tree) -> bool:
-    """Whether a selection is for this producer: it is the only one, or the only one with several outputs."""
-    return len(chain.parts) == 2 or (number == 1 and not isinstance(result, TensorSpec))
 
 
 def _judge_wired(chain: _Chain, number: int, upstream: Upstream, wired: Wired, ends: Ends) -> Upstream | None:

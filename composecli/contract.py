@@ -15,6 +15,7 @@ DTYPES = (
     "complex64", "complex128", "float8_e4m3fn", "float8_e5m2",
 )  # fmt: skip
 EXAMPLE_SIZE = 2
+_NAMES = ("", "N", "ND", "NTD", "NCHW", "NCDHW")
 
 
 class EvidenceKind(StrEnum):
@@ -94,6 +95,17 @@ def _tree_text(tree: Tree, ports: Iterator[Port]) -> str:
         case Literal(value):
             return repr(value)
     return "?"
+
+
+def fresh_name(rank: int, axis: int, used: set[str]) -> str:
+    """A name for a free dim by the custom of the field, `H` for axis 2 of 4, numbered where it is used already."""
+    wanted = _NAMES[rank][axis] if rank < len(_NAMES) else f"D{axis}"
+    name, number = wanted, 1
+    while name in used:
+        number += 1
+        name = f"{wanted}{number}"
+    used.add(name)
+    return name
 
 
 def input_name(path: Path, argument: str | None) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from composecli.blueprint import Blueprint
 from composecli.findings import Finding, Fix, Side
-from composecli.infer import NotFound
+from composecli.infer import Found, NotFound
 from composecli.observations import Accepted, Observation, Refused
 from composecli.protocol import ModelFacts
+from composecli.results import SeamReport
 from composecli.rules import Severity
-from composecli.trees import TensorSpec, call_leaves
+from composecli.trees import Call, TensorSpec, Tree, call_leaves, leaves, path_text
 from composecli.verdict import Ask, Offer
 
 # Said of other sizes than the example's, so that a probe at the example says nothing against it.
@@ -18,6 +20,21 @@ EVERY_SIZE = "CC206"
 IN_EVAL = "in eval mode it runs: --training eval"
 
 Pairs = tuple[tuple[Offer, Ask], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known of the whole: `blueprint` and `result` only where every seam lets it be built.
+
+    `contracts` has one entry for each model, `bridged` the numbers of the seams that a bridge mends.
+    """
+
+    contracts: tuple[Found | NotFound, ...]
+    seams: tuple[SeamReport, ...]
+    blueprint: Blueprint | None
+    call: Call | None
+    result: Tree | None
+    bridged: tuple[int, ...] = ()
 
 
 def confirm(findings: tuple[Finding, ...], observation: Observation, pairs: Pairs) -> tuple[Finding, ...]:
@@ -121,3 +138,8 @@ def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: 
 
 def _said(refused: Refused) -> str:
     return refused.message if refused.error == "Error" else f"{refused.error}: {refused.message}"
+
+
+def no_such_output(name: str, port: str, result: Tree) -> Finding:
+    listed = ", ".join(path_text(path) or "the tensor itself" for path, _ in leaves(result))
+    return Finding("CC103", f"{name} has no output {port}", (Side(name, port),), notes=(f"outputs there: {listed}",))

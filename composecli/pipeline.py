@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from composecli.axes import larger_batch
-from composecli.beside import JudgedBeside, judge_beside
+from composecli.beside import judge_beside
 from composecli.blueprint import Blueprint, Mode, Parallel, bridges
 from composecli.bridge import Linear, describe
-from composecli.chain import Judged, judge_chain
+from composecli.chain import judge_chain
 from composecli.codec import encode
 from composecli.contract import Contract
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.output import Output, allow, full, whole
 from composecli.findings import Finding, Side
 from composecli.infer import Found
-from composecli.judgement import not_found_finding
+from composecli.judgement import Judged, not_found_finding
 from composecli.observations import Accepted
 from composecli.protocol import BuildRequest, Built, DescribeRequest, Verified, VerifyRequest, Worker
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
@@ -106,15 +106,13 @@ def _open_all(request: CheckRequest, session: Session) -> tuple[Part, ...]:
     return tuple(session.open(target) for target in _identify_all(request.models, request.options))
 
 
-def _judge(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged | JudgedBeside:
+def _judge(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
     if request.mode is Mode.SEQUENTIAL:
         return judge_chain(request, session, parts)
     return judge_beside(request, session, parts)
 
 
-def _check_report(
-    request: CheckRequest, session: Session, parts: tuple[Part, ...], judged: Judged | JudgedBeside
-) -> CheckReport:
+def _check_report(request: CheckRequest, session: Session, parts: tuple[Part, ...], judged: Judged) -> CheckReport:
     result = None
     if judged.result is not None:
         result = ", ".join(str(spec) for _, spec in leaves(judged.result))
@@ -179,9 +177,7 @@ def _selected(contract: Contract, options: Options, part: Part) -> Contract:
     return contract
 
 
-def _write(
-    request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged | JudgedBeside, output: Output
-) -> Written:
+def _write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, output: Output) -> Written:
     """Build into a temporary sibling, verify what a fresh load of it does, and only then give it its name."""
     blueprint, call = judged.blueprint, judged.call
     assert blueprint is not None
@@ -217,9 +213,7 @@ def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:
         raise CouldNotAttempt(problem) from failure
 
 
-def _verification_calls(
-    session: Session, judged: Judged | JudgedBeside, blueprint: Blueprint, call: Call
-) -> tuple[Call, Call]:
+def _verification_calls(session: Session, judged: Judged, blueprint: Blueprint, call: Call) -> tuple[Call, Call]:
     """Two batch sizes where axis 0 is free for all parts, else the same sizes twice, with other values."""
     first = next((found.contract for found in judged.contracts if isinstance(found, Found)), None)
     larger = larger_batch(first, call) if first is not None else None
@@ -255,7 +249,7 @@ def _join_notes(
 
 
 def _provenance(
-    request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged | JudgedBeside, blueprint: Blueprint
+    request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, blueprint: Blueprint
 ) -> str:
     contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
     merge = {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None

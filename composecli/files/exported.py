@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from composecli.axes import NAMES
-from composecli.contract import Contract, Evidence, EvidenceKind, Port, input_name, output_name
+from composecli.contract import Contract, Evidence, EvidenceKind, Port, fresh_name, input_name, output_name
 from composecli.dims import (
     Const,
     Derived,
@@ -151,12 +150,7 @@ class _Program:
 
     def _named(self, symbol: str, axis: int, rank: int) -> Free:
         if symbol not in self.names:
-            taken = {free.name for free in self.names.values()}
-            wanted = NAMES[rank][axis] if rank < len(NAMES) else f"D{axis}"
-            name, number = wanted, 1
-            while name in taken:
-                number += 1
-                name = f"{wanted}{number}"
+            name = fresh_name(rank, axis, {free.name for free in self.names.values()})
             self.names[symbol] = self._free(symbol, name)
         return self.names[symbol]
 

@@ -132,13 +132,31 @@ def test_what_is_stated_and_refused_is_said_so(composecli: Composecli, shelf: Sh
     assert checked.codes[0] == "CC308"
 
 
-@pytest.mark.parametrize("port", ["nothing", "2:logits", "[4]"])
-def test_a_selection_that_is_not_there(composecli: Composecli, shelf: Shelf, port: str) -> None:
-    checked = composecli.json(
-        "check", shelf.save("dict", DictOutput()), shelf.save("five", nn.Linear(5, 2)), "--select", port
-    )
+@pytest.mark.parametrize("port", ["nothing", "2:logits", "7:logits", "[4]"])
+@pytest.mark.parametrize("mode", ["sequential", "parallel"])
+def test_a_selection_that_is_not_there(composecli: Composecli, shelf: Shelf, port: str, mode: str) -> None:
+    a, b = shelf.save("dict", DictOutput()), shelf.save("five", nn.Linear(5, 2))
+    if mode == "parallel":
+        b = shelf.save("linear", nn.Linear(10, 5))
+    checked = composecli.json("check", a, b, "--select", port, "--mode", mode)
     assert checked.code == 1
-    assert checked.codes[0] in ("CC103", "CC102")
+    assert checked.codes == ["CC103"]
+
+
+def test_a_selection_finds_its_model_in_a_chain(composecli: Composecli, shelf: Shelf) -> None:
+    a, b, c = (
+        shelf.save("ten", nn.Linear(4, 10)),
+        shelf.save("dict", DictOutput()),
+        shelf.save("five", nn.Linear(5, 2)),
+    )
+    for port in ("logits", "2:logits"):
+        assert composecli("check", a, b, c, "--select", port).code == 0
+    wrong = composecli.json("check", a, b, c, "--select", "1:logits")
+    assert wrong.code == 1
+    assert wrong.codes[0] == "CC103"
+    missing = composecli.json("check", a, b, c)
+    fix = missing.json["seams"][1]["findings"][0]["fix"]["command"]
+    assert fix.endswith("--select 2:logits")
 
 
 def test_stated_names_are_free_and_shown(composecli: Composecli, shelf: Shelf) -> None:

@@ -85,13 +85,19 @@ def test_a_bug_of_ours_is_exit_70(composecli: Composecli, shelf: Shelf, monkeypa
     assert (as_json.code, as_json.json["exit_code"]) == (70, 70)
 
 
-def test_a_bug_outside_the_commands_is_exit_70_too() -> None:
+@pytest.mark.parametrize(("error", "code"), [("ZeroDivisionError", 70), ("KeyboardInterrupt", 130)])
+def test_what_fails_outside_the_commands_is_never_exit_1(error: str, code: int) -> None:
     ran = python(
-        "import composecli.cli as cli\ndef fail(**words): raise ZeroDivisionError('ours')\ncli.main = fail\ncli.run()\n"
+        f"import composecli.cli as cli\ndef fail(**words): raise {error}('ours')\ncli.main = fail\ncli.run()\n"
     )
-    assert ran.returncode == 70
-    assert "CC970" in ran.stderr
+    assert ran.returncode == code
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [("nonsense", 2), ("--help", 0), ("--version", 0), ("check", 2), ("", 2)])
+def test_the_entry_point_has_the_codes_of_click(words: str, code: int) -> None:
+    ran = python(f"import sys; sys.argv = ['composecli', *{words.split()!r}]\nfrom composecli.cli import run\nrun()")
+    assert ran.returncode == code
 
 
 def test_the_shell_does_what_a_person_expects(shelf: Shelf) -> None:

@@ -45,6 +45,8 @@ def test_what_is_wired(result: Tree, arguments: tuple[ArgumentFact, ...], paths:
         (TUPLE, facts("x"), "CC102"),
         (DICT, facts("x"), "CC102"),
         (DICT, facts("x", "y"), "CC102"),
+        (A, facts("xs", type_name="List[Tensor]"), "CC102"),
+        (A, facts("xs", type_name="Dict[str, Tensor]"), "CC102"),
     ],
 )
 def test_what_cannot_be_wired(result: Tree, arguments: tuple[ArgumentFact, ...], code: str) -> None:
