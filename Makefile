@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: env models demo demo-real test lint format clean
+.PHONY: env models demo demo-real test test-long lint format clean
 
 env: $(VENV)/.ready
 
@@ -29,6 +29,9 @@ demo-real: env
 
 test: env
 	$(BIN)/python -m pytest -n 2
+
+test-long: env
+	$(BIN)/python -m pytest -n 2 -m long
 
 lint: env
 	$(BIN)/ruff check .
