@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from composecli.axes import larger_batch
 from composecli.beside import judge_beside
-from composecli.blueprint import Blueprint, Mode, Parallel, bridges
-from composecli.bridge import Linear, describe
+from composecli.blueprint import Mode
 from composecli.chain import judge_chain
-from composecli.codec import encode
 from composecli.contract import Contract
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.output import Output, allow, full, whole
-from composecli.findings import Finding, Side
+from composecli.files.output import allow
 from composecli.infer import Found
+from composecli.joining import write
 from composecli.judgement import Judged, not_found_finding
-from composecli.observations import Accepted
-from composecli.protocol import BuildRequest, Built, DescribeRequest, Verified, VerifyRequest, Worker
+from composecli.portability import device_notes, ties
+from composecli.protocol import DescribeRequest, Worker
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
-from composecli.results import CheckReport, InspectReport, JoinReport, Written
+from composecli.results import CheckReport, InspectReport, JoinReport
 from composecli.session import Part, Session, Tell, model_report
 from composecli.targets import Target, identify
-from composecli.trees import Call, leaves
-from composecli.wiring import select
-
-PROVENANCE_VERSION = 1
+from composecli.trees import leaves
+from composecli.wiring import at, select
 
 
 def _silent(_: str) -> None:
@@ -62,7 +54,7 @@ def join(request: JoinRequest, worker: Worker, tell: Tell = _silent) -> JoinRepo
     report = _check_report(asked, session, parts, judged)
     if judged.blueprint is None or judged.call is None:
         return JoinReport(report, None)
-    written = _write(request, session, parts, judged, output)
+    written = write(request, session, parts, judged, output)
     return JoinReport(report, written, judged.bridged)
 
 
@@ -92,7 +84,7 @@ def inspect(request: InspectRequest, worker: Worker, tell: Tell = _silent) -> In
         part.facts,
         layers,
         finding,
-        _portability(part),
+        ties(part),
         file.provenance if file is not None else None,
         Path(part.target.path).stat().st_size,
     )
@@ -116,7 +108,7 @@ def _check_report(request: CheckRequest, session: Session, parts: tuple[Part, ..
     result = None
     if judged.result is not None:
         result = ", ".join(str(spec) for _, spec in leaves(judged.result))
-    notes = tuple(_device_notes(parts, session))
+    notes = tuple(device_notes(parts, session))
     seams = tuple(
         replace(seam, findings=(*seam.findings, *notes)) if not number else seam
         for number, seam in enumerate(judged.seams)
@@ -132,38 +124,8 @@ def _check_report(request: CheckRequest, session: Session, parts: tuple[Part, ..
     )
 
 
-def _device_notes(parts: tuple[Part, ...], session: Session) -> list[Finding]:
-    """Devices that a trace holds as constants and that are not the one it runs on here."""
-    notes = list[Finding]()
-    running = session.real_device.partition(":")[0]
-    for part in dict.fromkeys(parts):
-        devices = part.target.file.devices if part.target.file is not None else ()
-        other = [device for device in devices if device.partition(":")[0] != running]
-        if other:
-            title = f"{part.name} holds {', '.join(other)} as a constant and runs on {running} here"
-            notes.append(Finding("CC305", title, (Side(part.name, "its code"),)))
-    if session.options.device == "meta":
-        notes.append(Finding("CC309", "shapes were explored on meta, and the verdict rests on a forward on the cpu"))
-    return notes
-
-
-def _portability(part: Part) -> tuple[str, ...]:
-    """What would stop a move to another device."""
-    notes = list[str]()
-    devices = part.target.file.devices if part.target.file is not None else ()
-    if devices:
-        notes.append(f"its code holds {', '.join(devices)} as a constant: it cannot run on another device")
-    if len(part.facts.devices) > 1:
-        notes.append(f"its tensors lie on several devices: {', '.join(part.facts.devices)}")
-    if any(dtype.startswith(("quint", "qint")) for dtype in part.facts.dtypes):
-        notes.append("quantised tensors run on the CPU alone")
-    if "float64" in part.facts.dtypes:
-        notes.append("float64 tensors cannot move to Apple's mps")
-    return tuple(notes)
-
-
 def _selected(contract: Contract, options: Options, part: Part) -> Contract:
-    """The contract with the outputs that `--select` names, all of them where it names none."""
+    """The contract with the output that `--select` names, all of them where it names none."""
     for selection in options.selections:
         try:
             path = select(contract.result, selection.port)
@@ -172,119 +134,5 @@ def _selected(contract: Contract, options: Options, part: Part) -> Contract:
             problem = Problem("CC103", f"no output {selection.port}", part.name, (f"outputs there: {ports}",))
             raise CouldNotAttempt(problem) from None
         outputs = tuple(port for port in contract.outputs if port.path[: len(path)] == path)
-        result = next(spec for where, spec in leaves(contract.result) if where == outputs[0].path)
-        contract = replace(contract, outputs=outputs[:1], result=result)
+        return replace(contract, outputs=outputs, result=at(contract.result, path))
     return contract
-
-
-def _write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, output: Output) -> Written:
-    """Build into a temporary sibling, verify what a fresh load of it does, and only then give it its name."""
-    blueprint, call = judged.blueprint, judged.call
-    assert blueprint is not None
-    assert call is not None
-    calls = _verification_calls(session, judged, blueprint, call)
-    provenance = _provenance(request, session, parts, judged, blueprint)
-    with whole(output) as path:
-        session.tell("building the join")
-        build = BuildRequest(blueprint, call, str(path), request.seed, provenance)
-        built = _build(session.worker, build, output)
-        session.tell("verifying the join")
-        verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
-        _refuse_failed(verified, output)
-        size, sha256 = path.stat().st_size, _sha256(str(path))
-    return Written(
-        output.path,
-        size,
-        sha256,
-        bridges(blueprint),
-        blueprint.merge if isinstance(blueprint, Parallel) else None,
-        verified.checks,
-        _join_notes(blueprint, built.notes, verified, calls),
-    )
-
-
-def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:
-    try:
-        return worker.build(request)
-    except CouldNotAttempt as failure:
-        if not full(output):
-            raise
-        problem = Problem("CC921", "no space is left where the output goes", output.path, failure.problem.notes)
-        raise CouldNotAttempt(problem) from failure
-
-
-def _verification_calls(session: Session, judged: Judged, blueprint: Blueprint, call: Call) -> tuple[Call, Call]:
-    """Two batch sizes where axis 0 is free for all parts, else the same sizes twice, with other values."""
-    first = next((found.contract for found in judged.contracts if isinstance(found, Found)), None)
-    larger = larger_batch(first, call) if first is not None else None
-    if larger is not None and isinstance(session.run(blueprint, larger), Accepted):
-        return call, larger
-    return call, call
-
-
-def _refuse_failed(verified: Verified, output: Output) -> None:
-    failed = [check for check in verified.checks if not check.passed]
-    if failed:
-        notes = tuple(f"{check.name}: {check.detail}" for check in failed)
-        raise CouldNotAttempt(
-            Problem("CC923", "the joined file does not do what its parts do, so it was not kept", output.path, notes)
-        )
-
-
-def _join_notes(
-    blueprint: Blueprint, built: tuple[str, ...], verified: Verified, calls: tuple[Call, Call]
-) -> tuple[Finding, ...]:
-    notes = [Finding("CC502", note) for note in built]
-    layers = [step for bridge in bridges(blueprint) for step in bridge if isinstance(step, Linear)]
-    notes += [
-        Finding("CC503", f"{describe(layer)}: it has to be fitted before its outputs mean anything") for layer in layers
-    ]
-    if verified.cut:
-        shown = ", ".join(verified.cut[:3]) + (", …" if len(verified.cut) > 3 else "")
-        title = f"{len(verified.cut)} parameters get no gradient, in the parts run by hand too: {shown}"
-        notes.append(Finding("CC501", title))
-    if calls[0] == calls[1]:
-        notes.append(Finding("CC504", "verified at one size with two seeds: axis 0 of the input is not free"))
-    return tuple(notes)
-
-
-def _provenance(
-    request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, blueprint: Blueprint
-) -> str:
-    contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
-    merge = {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None
-    facts = {
-        "version": PROVENANCE_VERSION,
-        "mode": str(request.check.mode),
-        "inputs": [
-            {
-                "name": Path(part.target.path).name,
-                "kind": str(part.target.kind),
-                "sha256": _sha256(part.target.path),
-                "contract": str(contract) if contract is not None else None,
-                "training": part.facts.training,
-            }
-            for part, contract in zip(parts, contracts, strict=True)
-        ],
-        "example": str(judged.call),
-        "bridges": [[encode(step) for step in bridge] for bridge in bridges(blueprint)],
-        "merge": merge,
-        "seed": request.seed,
-        "device": session.real_device,
-        "training": str(session.options.training),
-        "composecli": _version("composecli"),
-        "torch": _version("torch"),
-    }
-    return json.dumps(facts, indent=1)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

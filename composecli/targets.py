@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.sniff import ModelFile, WeightsFile, sniff, weights_alone
 from composecli.protocol import ModelKind
-from composecli.reference import FactoryReference, Reference, parse_reference
+from composecli.reference import FactoryReference, FileReference, Reference, parse_reference
 
 MOST_IMPORTS_SHOWN = 6
 
@@ -35,7 +36,7 @@ def identify(text: str, *, trusted: bool) -> Target:
     Raises:
         CouldNotAttempt: there is no model, or it would run what is not trusted.
     """
-    reference = parse_reference(text)
+    reference = FileReference(text) if os.path.exists(text) else parse_reference(text)
     found = sniff(reference.path)
     if isinstance(found, Problem):
         raise CouldNotAttempt(found)

@@ -52,6 +52,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         named = [*module.named_buffers(), *module.named_parameters()]
         self.names = {_storage(tensor): name for name, tensor in named}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and the guard against it imports torch._dynamo: as long as torch itself takes."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = tensors_in([*args, *(kwargs or {}).values()])
         tainted = any(hasattr(tensor, _MARK) for tensor in tensors)

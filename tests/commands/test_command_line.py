@@ -200,3 +200,13 @@ def test_top_level_holds_what_it_should() -> None:
     names = {line.split("/")[0] for line in listed.splitlines()}
     plain = {name for name in names if not name.startswith(".")}
     assert plain <= {"setup.cfg", "setup.py", "composecli", "tests", "sample_models", "Makefile", "README.md"}
+
+
+def test_a_check_drags_in_no_compiler(shelf: Shelf) -> None:
+    """torch._dynamo takes as long to import as torch itself, and a dispatch mode imports it unless it says not to."""
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("narrow", nn.Linear(3, 2))
+    ran = python(
+        f"import composecli, sys; composecli.check({a!r}, {b!r})\n"
+        "sys.stderr.write(f\"{sorted({'torch._dynamo', 'sympy', 'torchinfo'} & set(sys.modules))}\")"
+    )
+    assert ran.stderr.endswith("[]")

@@ -1,0 +1,140 @@
+"""Joining: a judged blueprint written to a file, verified before it takes its name, with where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+
+from composecli.axes import larger_batch
+from composecli.blueprint import Blueprint, Parallel, bridges
+from composecli.bridge import Linear, describe
+from composecli.codec import encode
+from composecli.errors import CouldNotAttempt, Problem
+from composecli.files.output import Output, full, whole
+from composecli.findings import Finding
+from composecli.infer import Found
+from composecli.judgement import Judged
+from composecli.observations import Accepted
+from composecli.protocol import BuildRequest, Built, Verified, VerifyRequest, Worker
+from composecli.requests import JoinRequest
+from composecli.results import Written
+from composecli.session import Part, Session
+from composecli.trees import Call
+
+PROVENANCE_VERSION = 1
+
+
+def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, output: Output) -> Written:
+    """Build into a temporary sibling, verify what a fresh load of it does, and only then give it its name."""
+    blueprint, call = judged.blueprint, judged.call
+    assert blueprint is not None
+    assert call is not None
+    calls = _verification_calls(session, judged, blueprint, call)
+    provenance = _provenance(request, session, parts, judged, blueprint)
+    with whole(output) as path:
+        session.tell("building the join")
+        build = BuildRequest(blueprint, call, str(path), request.seed, provenance)
+        built = _build(session.worker, build, output)
+        session.tell("verifying the join")
+        verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
+        _refuse_failed(verified, output)
+        size, sha256 = path.stat().st_size, _sha256(str(path))
+    return Written(
+        output.path,
+        size,
+        sha256,
+        bridges(blueprint),
+        blueprint.merge if isinstance(blueprint, Parallel) else None,
+        verified.checks,
+        _join_notes(blueprint, built.notes, verified, calls),
+    )
+
+
+def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:
+    try:
+        return worker.build(request)
+    except CouldNotAttempt as failure:
+        if not full(output):
+            raise
+        problem = Problem("CC921", "no space is left where the output goes", output.path, failure.problem.notes)
+        raise CouldNotAttempt(problem) from failure
+
+
+def _verification_calls(session: Session, judged: Judged, blueprint: Blueprint, call: Call) -> tuple[Call, Call]:
+    """Two batch sizes where axis 0 is free for all parts, else the same sizes twice, with other values."""
+    contracts = [found.contract for found in judged.contracts if isinstance(found, Found)]
+    owner = next((contract for contract in contracts if contract.example == call), None)
+    larger = larger_batch(owner, call) if owner is not None else None
+    if larger is not None and isinstance(session.run(blueprint, larger), Accepted):
+        return call, larger
+    return call, call
+
+
+def _refuse_failed(verified: Verified, output: Output) -> None:
+    failed = [check for check in verified.checks if not check.passed]
+    if failed:
+        notes = tuple(f"{check.name}: {check.detail}" for check in failed)
+        raise CouldNotAttempt(
+            Problem("CC923", "the joined file does not do what its parts do, so it was not kept", output.path, notes)
+        )
+
+
+def _join_notes(
+    blueprint: Blueprint, built: tuple[str, ...], verified: Verified, calls: tuple[Call, Call]
+) -> tuple[Finding, ...]:
+    notes = [Finding("CC502", note) for note in built]
+    layers = [step for bridge in bridges(blueprint) for step in bridge if isinstance(step, Linear)]
+    notes += [
+        Finding("CC503", f"{describe(layer)}: it has to be fitted before its outputs mean anything") for layer in layers
+    ]
+    if verified.cut:
+        shown = ", ".join(verified.cut[:3]) + (", …" if len(verified.cut) > 3 else "")
+        title = f"{len(verified.cut)} parameters get no gradient, in the parts run by hand too: {shown}"
+        notes.append(Finding("CC501", title))
+    if calls[0] == calls[1]:
+        notes.append(Finding("CC504", "verified at one size with two seeds: axis 0 of the input is not free"))
+    return tuple(notes)
+
+
+def _provenance(
+    request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, blueprint: Blueprint
+) -> str:
+    contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
+    merge = {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None
+    facts = {
+        "version": PROVENANCE_VERSION,
+        "mode": str(request.check.mode),
+        "inputs": [
+            {
+                "name": Path(part.target.path).name,
+                "kind": str(part.target.kind),
+                "sha256": _sha256(part.target.path),
+                "contract": str(contract) if contract is not None else None,
+                "training": part.facts.training,
+            }
+            for part, contract in zip(parts, contracts, strict=True)
+        ],
+        "example": str(judged.call),
+        "bridges": [[encode(step) for step in bridge] for bridge in bridges(blueprint)],
+        "merge": merge,
+        "seed": request.seed,
+        "device": session.real_device,
+        "training": str(session.options.training),
+        "composecli": _version("composecli"),
+        "torch": _version("torch"),
+    }
+    return json.dumps(facts, indent=1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

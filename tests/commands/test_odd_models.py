@@ -1,0 +1,218 @@
+"""Models that are not one tensor in and one tensor out: what is said of them, and that they join where they can."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import pytest
+import torch
+from torch import nn
+
+from tests.commands.running import Composecli
+from tests.models import Shelf
+
+
+class Scalar(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum()
+
+
+class Nothing(nn.Module):
+    def forward(self, x: torch.Tensor) -> None:
+        return None
+
+
+class Number(nn.Module):
+    def forward(self, x: torch.Tensor) -> int:
+        return 3
+
+
+class NoInput(nn.Module):
+    def forward(self) -> torch.Tensor:
+        return torch.ones(2, 5)
+
+
+class Pair(NamedTuple):
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> Pair:
+        y = self.fc(x)
+        return Pair(y, y * 2)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> torch.Tensor:  # noqa: UP045 (scripted)
+        y = self.fc(x)
+        return y if mask is None else y * mask
+
+
+class Listed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.fc(x), x]
+
+
+class Gathered(nn.Module):
+    def forward(self, xs: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(xs, 1)
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.add_(1))
+
+
+class Rated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        return self.fc(x) * rate
+
+
+class Weighted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(5, 4)
+        self.b = nn.Linear(7, 4)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.a(x) + self.b(y)
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(x)
+
+
+CONTRACTS = {
+    "scalar": (Scalar(), [], "float32[N, D] -> float32[]"),
+    "nothing": (Nothing(), [], "float32[N, D] -> None"),
+    "number": (Number(), [], "float32[N, D] -> 3"),
+    "no_input": (NoInput(), [], "nothing -> float32[2, 5]"),
+    "named": (Named(), [], "float32[N, 10] -> (float32[N, 5], float32[N, 5])"),
+    "masked": (Masked(), [], "float32[N, 5] -> float32[N, 2]"),
+    "listed": (Listed(), [], "float32[N, 10] -> [float32[N, 5], float32[N, 10]]"),
+    "in_place": (InPlace(), [], "float32[N, 5] -> float32[N, 5]"),
+    "weighted": (Weighted(), [], "float32[N, 5], float32[N, 7] -> float32[N, 4]"),
+    "spectrum": (Spectrum(), [], "float32[N, D] -> complex64[N, D//2 + 1]"),
+    "rated": (Rated(), ["--input", "float32[N,5]", "--input", "rate:=2"], "float32[N, 5], rate=2 -> float32[N, 2]"),
+    "brain": (nn.Linear(10, 5).bfloat16(), [], "bfloat16[N, 10] -> bfloat16[N, 5]"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_the_contract_of_an_odd_model(composecli: Composecli, shelf: Shelf, name: str) -> None:
+    module, words, contract = CONTRACTS[name]
+    inspected = composecli.json("inspect", shelf.save(f"odd_{name}", module), *words)
+    assert inspected.json["model"]["contract"]["text"] == contract
+
+
+@pytest.mark.parametrize(
+    ("producer", "consumer", "words", "inputs"),
+    [
+        (NoInput(), nn.Linear(5, 2), [], 0),
+        (Named(), nn.Linear(5, 2), ["--select", "scale"], 1),
+        (nn.Linear(10, 5), Masked(), [], 1),
+        (Listed(), Gathered(), [], 1),
+        (nn.Linear(10, 5), InPlace(), [], 1),
+        (InPlace(), nn.Linear(5, 2), [], 1),
+        (Weighted(), nn.Linear(4, 2), ["--input", "y=2,7", "--input", "x=2,5"], 2),
+        (Rated(), nn.Linear(2, 3), ["--input", "float32[N,5]", "--input", "rate:=2"], 2),
+        (nn.Linear(10, 5).bfloat16(), nn.Linear(5, 2), ["--bridge", "auto"], 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_odd_models_join(
+    composecli: Composecli,
+    shelf: Shelf,
+    here: Path,
+    producer: nn.Module,
+    consumer: nn.Module,
+    words: list[str],
+    inputs: int,
+) -> None:
+    a, b = here / "a.pt", here / "b.pt"
+    torch.jit.script(producer).save(str(a))
+    torch.jit.script(consumer).save(str(b))
+    joined = composecli("join", a, b, *words, "-o", "both.pt")
+    assert joined.code == 0, joined.out + joined.err
+    assert len(torch.jit.load("both.pt").forward.schema.arguments) == inputs + 1
+
+
+@pytest.mark.parametrize(
+    ("producer", "consumer", "code"),
+    [
+        (Nothing(), nn.Linear(5, 2), "CC102"),
+        (Number(), nn.Linear(5, 2), "CC102"),
+        (Scalar(), nn.Linear(5, 2), "CC202"),
+        (nn.Linear(10, 5), Gathered(), "CC102"),
+        (Spectrum(), nn.Linear(5, 2), "CC201"),
+        (Listed(), nn.Linear(5, 2), "CC102"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_odd_models_that_do_not_fit(
+    composecli: Composecli, here: Path, producer: nn.Module, consumer: nn.Module, code: str
+) -> None:
+    torch.jit.script(producer).save("a.pt")
+    torch.jit.script(consumer).save("b.pt")
+    checked = composecli.json("check", "a.pt", "b.pt")
+    assert checked.code == 1
+    assert checked.codes[0] == code
+
+
+def test_a_frozen_module_is_a_model(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+    """Freezing makes constants of the weights and takes the mode away."""
+    module = nn.Sequential(nn.Linear(10, 5), nn.BatchNorm1d(5)).eval()
+    torch.jit.freeze(torch.jit.script(module)).save("frozen.pt")
+    five = shelf.save("five", nn.Linear(5, 2))
+    inspected = composecli.json("inspect", "frozen.pt")
+    assert inspected.json["model"]["contract"]["text"] == "float32[N, 10] -> float32[N, 5]"
+    assert composecli("join", "frozen.pt", five, "-o", "both.pt").code == 0
+    assert composecli("check", "frozen.pt", five, "--training", "train").code == 0
+
+
+def test_a_quantised_module_joins_where_its_input_is_stated(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(10, 5)), {nn.Linear}, torch.qint8)
+    torch.jit.script(module).save("quantised.pt")
+    joined = composecli(
+        "join", "quantised.pt", shelf.save("five", nn.Linear(5, 2)), "--input", "float32[N,10]", "-o", "both.pt"
+    )
+    assert joined.code == 0, joined.out + joined.err
+    assert torch.jit.load("both.pt")(torch.rand(3, 10)).shape == (3, 2)
+
+
+def test_one_of_several_outputs_is_inspected(composecli: Composecli, shelf: Shelf) -> None:
+    path = shelf.save("odd_named", Named())
+    assert "-> float32[N, 5]\n" in composecli("inspect", path, "--select", "mean").out
+    refused = composecli("inspect", path, "--select", "nothing")
+    assert refused.code == 3
+    assert "CC103" in refused.err
+
+
+def test_a_path_that_looks_like_a_factory_is_a_path(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+    Path("net:make@w.pt").write_bytes(Path(shelf.save("linear", nn.Linear(10, 5))).read_bytes())
+    assert composecli("inspect", "net:make@w.pt").code == 0
