@@ -39,6 +39,27 @@ DTYPE_CODES = {
 UNBOUNDED = 2**31
 
 
+def foreign_types(archive: Archive) -> tuple[str, ...]:
+    """The classes of other libraries that the archive takes or returns: it loads only where these are imported."""
+    found = dict[str, None]()
+    for name in archive.names:
+        if not (name.startswith("models/") and name.endswith(".json")):
+            continue
+        try:
+            calls = json.loads(archive.read(name))["graph_module"]["module_call_graph"]
+            signature = calls[0]["signature"]
+            todo = [json.loads(signature["in_spec"])[1], json.loads(signature["out_spec"])[1]]
+        except (NotAnArchive, ValueError, KeyError, TypeError, IndexError, RecursionError):
+            continue
+        while todo:
+            spec = todo.pop()
+            kind = spec.get("type") if isinstance(spec, dict) else None
+            if isinstance(kind, str) and kind.partition(".")[0] not in ("builtins", "torch", "collections"):
+                found[kind] = None
+            todo += spec.get("children_spec") or [] if isinstance(spec, dict) else []
+    return tuple(found)
+
+
 class _Unreadable(Exception):
     pass
 
@@ -97,7 +118,7 @@ class _Program:
             tree, more = self._tree(child, todo)
             found.append(Argument(tree))
             dims += more
-        for key, child in zip(json.loads(named["context"]), named["children_spec"], strict=True):
+        for key, child in zip(_context(named), named["children_spec"], strict=True):
             tree, more = self._tree(child, todo)
             found.append(Argument(tree, key))
             dims += more
@@ -113,7 +134,7 @@ class _Program:
         name = kind.rsplit(".", 1)[-1]
         if name in ("tuple", "list", "immutable_list"):
             return Items("tuple" if name == "tuple" else "list", trees), dims
-        keys = json.loads(spec["context"])
+        keys = _context(spec)
         if isinstance(keys, list) and len(keys) == len(trees):
             return Entries(tuple(zip(map(str, keys), trees, strict=True)), "dict" if "dict" in name else name), dims
         raise _Unreadable(kind)
@@ -158,6 +179,12 @@ class _Program:
         bounds = self.data["range_constraints"].get(symbol, {})
         low, high = bounds.get("min_val"), bounds.get("max_val")
         return Free(name, max(1, low or 1), high if high is not None and high < UNBOUNDED else None)
+
+
+def _context(spec: Any) -> Any:
+    """The keys of a dict or of a library's object: as JSON inside the JSON, or plain, as its library dumps them."""
+    context = spec["context"]
+    return json.loads(context) if isinstance(context, str) else context
 
 
 def _hint(size: Any) -> int:

@@ -79,6 +79,10 @@ def _script(model: Model, values: Values, notes: list[str]) -> torch.jit.ScriptM
             reason = "its forward is overloaded and cannot be scripted: one path through its code is kept"
         except Exception as error:
             reason = f"it could not be scripted ({last_line(error)}): one path through its code is kept"
+    if values[1] and not model.switchable:
+        title = "a torch.export archive that takes named arguments cannot be traced into TorchScript"
+        help = ("export it with positional arguments",)
+        raise CouldNotAttempt(Problem("CC922", title, model.name, (f"named: {', '.join(values[1])}",), help))
     try:
         with warnings.catch_warnings(action="ignore"), kept([model], 0):
             traced = torch.jit.trace(

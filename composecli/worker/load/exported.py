@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from composecli.errors import CouldNotAttempt, Problem
+from composecli.files.exported import foreign_types
+from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest, Training
 from composecli.worker.model import Model, could_not_load, last_line
 
 
 def load_exported(request: OpenRequest) -> Model:
+    with Archive(Path(request.reference.path)) as archive:
+        foreign = foreign_types(archive)
+    if foreign and request.trusted:
+        _import_libraries(request, foreign)
     try:
         program = torch.export.load(request.reference.path)
         if request.device != "cpu":
             program = torch.export.passes.move_to_device_pass(program, request.device)
         module = _tied(program.module())
     except Exception as error:
-        missing = _missing_library(error)
-        if missing is None:
-            raise could_not_load(request, error) from error
-        raise CouldNotAttempt(
-            Problem(
-                "CC924",
-                f"the archive returns an object of {missing}, which is not imported",
-                request.reference.name,
-                (last_line(error),),
-                (f"install {missing} beside composecli and export with plain tuples or dicts",),
-            )
-        ) from error
+        if foreign and not request.trusted:
+            raise _needs_libraries(request, foreign) from error
+        raise could_not_load(request, error) from error
     notes = () if request.training is Training.SAVED else ("an exported program stays in the mode it was exported in",)
     return Model(module, request, _arguments(program), {}, notes)
+
+
+def _libraries(foreign: tuple[str, ...]) -> str:
+    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in foreign))
+
+
+def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNotAttempt:
+    libraries = _libraries(foreign)
+    return CouldNotAttempt(
+        Problem(
+            "CC924", f"the archive takes or returns objects of {libraries}, which is not imported",
+            request.reference.name, tuple(f"it names {name}" for name in foreign[:4]),
+            (f"--trust imports {libraries}, if you know where the file comes from",
+             "or export a module that returns plain tensors, tuples or dicts"),
+        )
+    )  # fmt: skip
+
+
+def _import_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> None:
+    """Import the modules that define these classes, which makes them known to torch's pytree."""
+    try:
+        for name in foreign:
+            importlib.import_module(name.rpartition(".")[0])
+    except Exception as error:
+        title = f"the archive needs {_libraries(foreign)}, which cannot be imported here"
+        problem = Problem(
+            "CC924", title, request.reference.name, (last_line(error),), ("install it beside composecli",)
+        )
+        raise CouldNotAttempt(problem) from error
 
 
 def _tied(module: Any) -> Any:
@@ -43,13 +71,6 @@ def _tied(module: Any) -> Any:
         if parameter.numel() and first.setdefault(key, parameter) is not parameter:
             setattr(module.get_submodule(owner), own, first[key])
     return module
-
-
-def _missing_library(error: Exception) -> str | None:
-    text = str(error)
-    if "pytree" not in text.lower() and "serialized type" not in text.lower():
-        return None
-    return next((name for name in ("transformers", "diffusers", "timm") if name in text), "another library")
 
 
 def _arguments(program: Any) -> tuple[ArgumentFact, ...]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.files.exported import exported_contract
+from composecli import CouldNotAttempt, inspect, options
+from composecli.files.exported import exported_contract, foreign_types
 from composecli.files.zip import Archive
 
 
@@ -87,3 +91,50 @@ def _with_json(source: Path, folder: Path, change: object) -> Path:
             data = old.read(name)
             new.writestr(name, change(data.decode()).encode() if name.endswith("models/model.json") else data)
     return target
+
+
+LIBRARY = """
+import torch
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+torch.utils._pytree.register_pytree_node(
+    Output,
+    lambda value: ([value.logits], ["logits"]),
+    lambda values, context: Output(*values),
+    serialized_type_name="somelib.outputs.Output",
+    to_dumpable_context=lambda context: context,
+    from_dumpable_context=lambda context: context,
+)
+"""
+EXPORT = """
+import torch
+from somelib.outputs import Output
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return Output(x * 2)
+
+torch.export.save(torch.export.export(Model(), (torch.rand(2, 5),)), "library.pt2")
+"""
+
+
+def test_an_archive_that_needs_a_library_says_which_and_what_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somelib").mkdir()
+    (tmp_path / "somelib" / "__init__.py").touch()
+    (tmp_path / "somelib" / "outputs.py").write_text(LIBRARY)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", EXPORT], cwd=tmp_path, env=environment, check=True)
+    with Archive(tmp_path / "library.pt2") as archive:
+        assert foreign_types(archive) == ("somelib.outputs.Output",)
+    with pytest.raises(CouldNotAttempt, match="objects of somelib, which is not imported") as caught:
+        inspect(tmp_path / "library.pt2")
+    assert "--trust" in caught.value.problem.help[0]
+    with pytest.raises(CouldNotAttempt, match="cannot be imported here"):
+        inspect(tmp_path / "library.pt2", options=options(trust=True))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert inspect(tmp_path / "library.pt2", options=options(trust=True)).exit_code == 0
