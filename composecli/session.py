@@ -17,6 +17,7 @@ from composecli.contract import (
     example_sizes,
 )
 from composecli.dims import Fixed, Free, Shape
+from composecli.errors import CouldNotAttempt
 from composecli.infer import Clues, Found, NotFound, infer
 from composecli.observations import Accepted, Observation, Refused
 from composecli.propose import Proposal
@@ -52,6 +53,7 @@ class Session:
         self.tell = tell
         self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
         self._stated: Proposal | None = None
+        self._not_on_meta = set[int]()
 
     @property
     def real_device(self) -> str:
@@ -60,10 +62,16 @@ class Session:
 
     def open(self, target: Target) -> Part:
         real, facts = self._open(target, self.real_device)
-        explored = real
-        if self.options.device == "meta":
-            explored, _ = self._open(target, "meta")
-        return Part(target, facts, explored, real)
+        return Part(target, facts, self._explored(target, real), real)
+
+    def _explored(self, target: Target, real: int) -> int:
+        """The handle to explore with: on meta where that was asked for and the model can be had there."""
+        if self.options.device != "meta":
+            return real
+        try:
+            return self._open(target, "meta")[0]
+        except CouldNotAttempt:
+            return real
 
     def _open(self, target: Target, device: str) -> tuple[int, ModelFacts]:
         name = target.name if target.file is None else os.path.realpath(target.path)
@@ -121,12 +129,17 @@ class Session:
         return infer(clues, lambda call, watch: self._explore(part, call, watch=watch))
 
     def _explore(self, part: Part, call: Call, *, watch: bool) -> Observation:
-        """A probe where exploring is done. On meta, what starts a contract is accepted only where it really runs."""
+        """A probe where exploring is done. On meta, what starts a contract is accepted only where it really runs, and
+        a model that refuses there what really runs (its device is baked in) is explored where it runs instead."""
+        if part.explored == part.real or part.real in self._not_on_meta:
+            return self.worker.probe(ProbeRequest(single(part.real), call, watch=watch))
         seen = self.worker.probe(ProbeRequest(single(part.explored), call, watch=watch))
-        if watch and part.real != part.explored and isinstance(seen, Accepted):
-            real = self.worker.probe(ProbeRequest(single(part.real), call, watch=watch))
-            return real if isinstance(real, Refused) else seen
-        return seen
+        if not watch:
+            return seen
+        real = self.worker.probe(ProbeRequest(single(part.real), call, watch=watch))
+        if isinstance(seen, Refused) and isinstance(real, Accepted):
+            self._not_on_meta.add(part.real)
+        return seen if isinstance(real, Accepted) and isinstance(seen, Accepted) else real
 
 
 def model_report(part: Part, found: Found | NotFound) -> ModelReport:

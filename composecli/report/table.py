@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Iterable
 from typing import IO, Any
 
@@ -149,8 +150,6 @@ def _contract(console: Console, model: ModelReport) -> None:
 
 
 def _wrapped(text: str, width: int) -> Iterable[Line]:
-    import textwrap
-
     indent = " " * (len(text) - len(text.lstrip()) + 10)
     for line in textwrap.wrap(plain(text), width, subsequent_indent=indent, break_long_words=False):
         yield "", line

@@ -84,12 +84,9 @@ def _script(model: Model, values: Values, notes: list[str]) -> torch.jit.ScriptM
         help = ("export it with positional arguments",)
         raise CouldNotAttempt(Problem("CC922", title, model.name, (f"named: {', '.join(values[1])}",), help))
     try:
+        example = {"example_kwarg_inputs": _named(model, values)} if values[1] else {"example_inputs": values[0]}
         with warnings.catch_warnings(action="ignore"), kept([model], 0):
-            traced = torch.jit.trace(
-                model.module, values[0], example_kwarg_inputs=None, strict=False, check_trace=False
-            ) if not values[1] else torch.jit.trace(
-                model.module, example_kwarg_inputs=_named(model, values), strict=False, check_trace=False
-            )  # fmt: skip
+            traced = torch.jit.trace(model.module, strict=False, check_trace=False, **example)
     except Exception as error:
         raise _could_not_build([model], error) from error
     notes.append(f"{model.name} was traced: {reason}")

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any, assert_never
+from typing import assert_never
+
+import torch
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.frames import Frames, NoFrame
@@ -24,6 +26,7 @@ from composecli.protocol import (
     SampleRequest,
     VerifyRequest,
 )
+from composecli.worker.engine import InProcessWorker
 
 PR_SET_PDEATHSIG = 1
 
@@ -32,11 +35,7 @@ def serve(reading: int, writing: int) -> None:
     """Answer requests until there are no more."""
     _end_with_parent()
     frames = Frames(reading, writing)
-    import torch
-
     torch.set_num_threads(1)
-    from composecli.worker.engine import InProcessWorker
-
     worker = InProcessWorker()
     while True:
         try:
@@ -48,7 +47,7 @@ def serve(reading: int, writing: int) -> None:
             return
 
 
-def _answer(worker: Any, request: Request) -> Reply:
+def _answer(worker: InProcessWorker, request: Request) -> Reply:
     try:
         return _dispatch(worker, request)
     except CouldNotAttempt as failure:
@@ -64,7 +63,7 @@ def _answer(worker: Any, request: Request) -> Reply:
     return Failed(Problem(problem.code, problem.title, problem.where, problem.notes, problem.help, trace))
 
 
-def _dispatch(worker: Any, request: Request) -> Reply:
+def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
     reply: Reply
     match request:
         case OpenRequest():

@@ -13,7 +13,7 @@ from composecli.blueprint import Blueprint, models
 from composecli.errors import CouldNotAttempt
 from composecli.protocol import Check, ModelKind, OpenRequest, Training, Verified, VerifyRequest
 from composecli.reference import FileReference
-from composecli.trees import Call
+from composecli.trees import Call, leaves
 from composecli.worker.build import layer_name, part_name
 from composecli.worker.describe import shared_names
 from composecli.worker.load.torchscript import load_torchscript
@@ -92,14 +92,8 @@ def _from_file(joined: Model, call: Call, maker: Maker, seed: int) -> _Forward:
 
 def _forward(result: Any, parameters: dict[str, torch.Tensor]) -> _Forward:
     outputs = tensors_in(result)
-    return _Forward([t.detach() for t in outputs], str(tree_text(result)), _gradients(outputs, parameters))
-
-
-def tree_text(result: Any) -> str:
-    """The outputs of a forward as text, `float32[2, 5]`, in order."""
-    from composecli.trees import leaves
-
-    return ", ".join(str(spec) for _, spec in leaves(tree_of(result)))
+    text = ", ".join(str(spec) for _, spec in leaves(tree_of(result)))
+    return _Forward([output.detach() for output in outputs], text, _gradients(outputs, parameters))
 
 
 def _gradients(outputs: list[torch.Tensor], parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:

@@ -86,6 +86,24 @@ def test_meta_explores_and_the_cpu_decides(composecli: Composecli, shelf: Shelf)
     assert green.codes == ["CC309"]
 
 
+@pytest.mark.parametrize("form", ["scripted", "traced", "exported", "pickled"])
+def test_every_form_is_explored_on_meta(composecli: Composecli, shelf: Shelf, form: str) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),)), shelf.save("five", nn.Linear(5, 2))
+    checked = composecli.json("check", a, b, "--device", "meta")
+    assert checked.code == 0
+    contract = checked.json["models"][0]["contract"]
+    assert contract["text"] == "float32[N, 10] -> float32[N, 5]"
+    assert "meta at" in contract["evidence"][-1]["detail"]
+
+
+def test_what_cannot_run_on_meta_is_explored_where_it_runs(composecli: Composecli, shelf: Shelf) -> None:
+    gru = shelf.save("gru", nn.GRU(8, 12, batch_first=True), "traced", (torch.rand(2, 6, 8),))
+    for device in ("cpu", "meta"):
+        inspected = composecli.json("inspect", gru, "--device", device)
+        text = inspected.json["model"]["contract"]["text"]
+        assert text == "float32[N, T, 8] -> (float32[N, T, 12], float32[1, N, 12])"
+
+
 def test_a_baked_device_is_noted(composecli: Composecli, shelf: Shelf) -> None:
     a = shelf.save("baked", Baked(), "traced", (torch.rand(2, 10),))
     inspected = composecli.json("inspect", a)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.export
+from torch.export.passes import move_to_device_pass
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.exported import foreign_types
@@ -23,7 +25,7 @@ def load_exported(request: OpenRequest) -> Model:
     try:
         program = torch.export.load(request.reference.path)
         if request.device != "cpu":
-            program = torch.export.passes.move_to_device_pass(program, request.device)
+            program = move_to_device_pass(program, request.device)
         module = _tied(program.module())
     except Exception as error:
         if foreign and not request.trusted:

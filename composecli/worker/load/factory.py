@@ -77,7 +77,7 @@ def _weights(request: OpenRequest, reference: FactoryReference) -> Weights:
     if not pickled:
         return _safetensors(reference)
     try:
-        held: Any = torch.load(path, map_location=request.device, weights_only=True)
+        held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise could_not_load(request, error) from error
     return _unwrapped(held, request.key, reference)
