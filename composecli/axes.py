@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from composecli.contract import Contract, Port, fresh_name, output_name
 from composecli.dims import Dim, Expr, Fixed, Free, Shape, Symbol, Unknown, admits, as_dim
-from composecli.fit import Moved, candidates, jointly, splitting_size
+from composecli.fit import Moved, SizeRule, candidates, jointly, splitting_size
 from composecli.observations import Accepted, Observation, Refused
 from composecli.trees import Call, Path, TensorSpec, Tree, call_leaves, call_with, leaves
 
@@ -205,26 +205,26 @@ def _same_structure(one: Leaves, other: Leaves) -> bool:
 def _split(call: Call, group: _Group, run: Run) -> None:
     """Probe the sizes that tell the expressions apart which still fit an output axis."""
     for _ in range(MOST_SPLITS):
-        open_fits = [exprs for exprs in _fits(group) if len(exprs) > 1]
+        open_fits = [rules for rules in _fits(group) if len(rules) > 1]
         tried = group.accepted.keys() | group.refused
         sizes = [
             size
             for size in range(group.base + 1, group.base + SPLIT_RANGE)
             if size not in tried and _allowed(group, size)
         ]
-        size = next(filter(None, (splitting_size(group.name, exprs, sizes) for exprs in open_fits)), None)
+        size = next(filter(None, (splitting_size(rules, sizes) for rules in open_fits)), None)
         if size is None:
             return
         _try(call, group, size, run)
 
 
-def _fits(group: _Group) -> Iterator[tuple[Expr, ...]]:
+def _fits(group: _Group) -> Iterator[tuple[SizeRule, ...]]:
     base = group.accepted[group.base]
     if not all(_same_structure(base, found) for found in group.accepted.values()):
         return
     for number, (_, spec) in enumerate(base):
         for axis in range(len(spec.sizes)):
-            yield candidates(group.name, _column(group, number, axis))
+            yield candidates(_column(group, number, axis))
 
 
 def _column(group: _Group, number: int, axis: int) -> dict[int, int]:
@@ -295,19 +295,20 @@ def _output_dim(number: int, axis: int, size: int, groups: list[_Group], seen: _
         return Unknown(f"changes with {', '.join(unsettled)}")
     if len(moving) > 1:
         return _joint_dim(number, axis, moving, seen)
-    exprs = candidates(moving[0].name, _column(moving[0], number, axis))
-    if len(exprs) != 1:
+    rules = candidates(_column(moving[0], number, axis))
+    if len(rules) != 1:
         return Unknown(f"changes with {moving[0].name}, by no single rule found")
-    return moving[0].conclusion() if exprs[0] == Symbol(moving[0].name) else as_dim(exprs[0])
+    expr = rules[0].expr(moving[0].name)
+    return moving[0].conclusion() if expr == Symbol(moving[0].name) else as_dim(expr)
 
 
 def _joint_dim(number: int, axis: int, moving: list[_Group], seen: _Seen) -> Dim:
     names = " and ".join(group.name for group in moving)
     parts = dict[str, Expr]()
     for group in moving:
-        exprs = candidates(group.name, _column(group, number, axis))
-        if len(exprs) == 1:
-            parts[group.name] = exprs[0]
+        rules = candidates(_column(group, number, axis))
+        if len(rules) == 1:
+            parts[group.name] = rules[0].expr(group.name)
     found = seen.moved.get(frozenset(group.name for group in moving))
     if found is None or len(parts) < len(moving):
         return Unknown(f"changes with {names}, by no rule found")

@@ -7,8 +7,7 @@ size whose probe tells the members apart.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from composecli.dims import Const, Expr, Product, Symbol, add, evaluate, floor_divide, multiply
@@ -17,48 +16,51 @@ LARGEST_DIVISOR = 64
 LARGEST_SCALE = 64
 
 
-@functools.cache
-def _ratios(symbol: str) -> tuple[Expr, ...]:
-    name = Symbol(symbol)
-    return tuple(
-        floor_divide(add(name, Const(shift)), divisor)
-        for divisor in range(1, LARGEST_DIVISOR + 1)
-        for shift in range(divisor)
-    )
+@dataclass(frozen=True, slots=True)
+class SizeRule:
+    """One member of the family, `scale*((size + shift)//divisor) + offset`, in plain numbers: thousands are tried."""
+
+    scale: int
+    shift: int
+    divisor: int
+    offset: int
+
+    def at(self, size: int) -> int:
+        return self.scale * ((size + self.shift) // self.divisor) + self.offset
+
+    def expr(self, symbol: str) -> Expr:
+        ratio = floor_divide(add(Symbol(symbol), Const(self.shift)), self.divisor)
+        return add(multiply(Const(self.scale), ratio), Const(self.offset))
 
 
-def candidates(symbol: str, seen: Mapping[int, int]) -> tuple[Expr, ...]:
+def candidates(seen: Mapping[int, int]) -> tuple[SizeRule, ...]:
     """Every member of the family that gives `seen`, a table of input size -> output size. Plainest first."""
+    points = list(seen.items())
     if len(set(seen.values())) == 1:
-        return (Const(next(iter(seen.values()))),)
-    found = dict[Expr, None]()
-    size, value = next(iter(seen.items()))
-    for ratio in _ratios(symbol):
-        base = evaluate(ratio, {symbol: size})
-        options = [add(ratio, Const(value - base))]
-        if base > 0 and value % base == 0:
-            options.append(multiply(Const(value // base), ratio))
-        for option in options:
-            if _gives(option, symbol, seen):
-                found[option] = None
+        return (SizeRule(0, 0, 1, points[0][1]),)
+    fitting = (rule for rule in _through(*points[0]) if all(rule.at(size) == value for size, value in points))
+    return tuple(dict.fromkeys(fitting))
+
+
+def _through(size: int, value: int) -> Iterator[SizeRule]:
+    """The members that give `value` at `size`."""
+    for divisor in range(1, LARGEST_DIVISOR + 1):
+        for shift in range(divisor):
+            ratio = (size + shift) // divisor
+            yield SizeRule(1, shift, divisor, value - ratio)
+            if ratio > 0 and value % ratio == 0:
+                yield SizeRule(value // ratio, shift, divisor, 0)
     for scale in range(2, LARGEST_SCALE + 1):
-        line = add(multiply(Const(scale), Symbol(symbol)), Const(value - scale * size))
-        if _gives(line, symbol, seen):
-            found[line] = None
-    return tuple(found)
+        yield SizeRule(scale, 0, 1, value - scale * size)
 
 
-def _gives(expr: Expr, symbol: str, seen: Mapping[int, int]) -> bool:
-    return all(evaluate(expr, {symbol: size}) == value for size, value in seen.items())
-
-
-def splitting_size(symbol: str, exprs: Sequence[Expr], sizes: Sequence[int]) -> int | None:
-    """The one of `sizes` at which these expressions differ most; None where they differ at none."""
-    if len(exprs) < 2:
+def splitting_size(rules: Sequence[SizeRule], sizes: Sequence[int]) -> int | None:
+    """The one of `sizes` at which these rules differ most; None where they differ at none."""
+    if len(rules) < 2:
         return None
 
     def values(size: int) -> int:
-        return len({evaluate(expr, {symbol: size}) for expr in exprs})
+        return len({rule.at(size) for rule in rules})
 
     best = max(sizes, key=values, default=None)
     return best if best is not None and values(best) > 1 else None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composecli.dims import Const, Expr, Symbol, add, as_dim, evaluate, floor_divide, multiply, substitute
-from composecli.fit import Moved, candidates, jointly, splitting_size
+from composecli.fit import Moved, SizeRule, candidates, jointly, splitting_size
 
 BASE = 96
 NAME = Symbol("H")
@@ -27,22 +27,22 @@ RULES: st.SearchStrategy[Expr] = st.one_of(
 def test_the_rule_is_found_or_nothing_is_said(rule: Expr) -> None:
     seen = {size: evaluate(rule, {"H": size}) for size in (BASE, BASE + 1, BASE * 2, BASE - 1)}
     for _ in range(8):
-        left = candidates("H", seen)
-        size = splitting_size("H", left, [size for size in range(BASE + 1, BASE + 70) if size not in seen])
+        left = candidates(seen)
+        size = splitting_size(left, [size for size in range(BASE + 1, BASE + 70) if size not in seen])
         if size is None:
             break
         seen[size] = evaluate(rule, {"H": size})
-    left = candidates("H", seen)
+    left = candidates(seen)
     if len(left) == 1:
-        assert all(evaluate(left[0], {"H": size}) == evaluate(rule, {"H": size}) for size in range(64, 400))
+        assert all(left[0].at(size) == evaluate(rule, {"H": size}) for size in range(64, 400))
 
 
 def test_an_output_that_does_not_change_is_constant() -> None:
-    assert candidates("H", {32: 7, 33: 7, 64: 7}) == (Const(7),)
+    assert [rule.expr("H") for rule in candidates({32: 7, 33: 7, 64: 7})] == [Const(7)]
 
 
 def test_no_rule_is_better_than_a_wrong_one() -> None:
-    assert candidates("H", {2: 4, 3: 9, 4: 16}) == ()
+    assert candidates({2: 4, 3: 9, 4: 16}) == ()
 
 
 NAMES = (Symbol("N"), Symbol("T"))
@@ -65,3 +65,9 @@ def test_a_size_that_follows_from_two(rule: Expr, found: str | None) -> None:
     moved = {"N": 7, "T": 19}
     expr = jointly(parts, Moved(base, evaluate(rule, base)), Moved(moved, evaluate(rule, moved)))
     assert (None if expr is None else str(as_dim(expr))) == found
+
+
+@given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 40), st.integers(-9, 9), st.integers(1, 300))
+def test_a_rule_and_its_expression_are_one(scale: int, shift: int, divisor: int, offset: int, size: int) -> None:
+    rule = SizeRule(scale, shift, divisor, offset)
+    assert evaluate(rule.expr("H"), {"H": size}) == rule.at(size)
