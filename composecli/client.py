@@ -16,7 +16,6 @@ from composecli.observations import Accepted, Observation, Refused
 from composecli.protocol import (
     BuildRequest,
     Built,
-    CloseRequest,
     Described,
     DescribeRequest,
     Failed,
@@ -40,7 +39,6 @@ _STAGES = {
     DescribeRequest: "listing layers",
     BuildRequest: "building the join",
     VerifyRequest: "verifying the join",
-    CloseRequest: "closing",
 }
 
 Answer = TypeVar("Answer", bound=Reply)

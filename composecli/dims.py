@@ -311,22 +311,6 @@ def as_dim(expr: Expr) -> Dim:
             return Derived(expr)
 
 
-def unify(dims: Shape, sizes: tuple[int, ...]) -> dict[str, int] | None:
-    """Sizes for the names in `dims` so that it has exactly these sizes; None where that cannot be."""
-    if len(dims) != len(sizes):
-        return None
-    found = dict[str, int]()
-    for dim, size in zip(dims, sizes, strict=True):
-        if admits(dim, size) is False:
-            return None
-        if isinstance(dim, Free) and found.setdefault(dim.name, size) != size:
-            return None
-    for dim, size in zip(dims, sizes, strict=True):
-        if isinstance(dim, Derived) and symbols(dim.expr) <= found.keys() and evaluate(dim.expr, found) != size:
-            return None
-    return found
-
-
 def parse_dim(text: str) -> Dim:
     """The dim that `text` states.
 

@@ -26,7 +26,3 @@ class CouldNotAttempt(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.title)
         self.problem = problem
-
-
-class UsageProblem(Exception):
-    """The words on the command line do not make a request. Exit code 2."""

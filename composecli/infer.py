@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from composecli.axes import Start, explore, resized
+from composecli.axes import explore
 from composecli.contract import Contract, Evidence, EvidenceKind, Port, input_name, output_name
 from composecli.dims import Free
 from composecli.observations import Accepted, Observation, Refused
@@ -27,6 +27,7 @@ from composecli.propose import (
 )
 from composecli.protocol import ModelFacts
 from composecli.trees import Call, Path, TensorSpec, call_leaves, call_with
+from composecli.variation import Start, resized
 
 Ask = Callable[[Call, bool], Observation]
 

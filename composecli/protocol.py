@@ -180,24 +180,14 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseRequest:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
 class Failed:
     """The worker could not attempt it."""
 
     problem: Problem
 
 
-Request = OpenRequest | SampleRequest | ProbeRequest | DescribeRequest | BuildRequest | VerifyRequest | CloseRequest
-Reply = Opened | Sampled | Accepted | Refused | Described | Built | Verified | Closed | Failed
+Request = OpenRequest | SampleRequest | ProbeRequest | DescribeRequest | BuildRequest | VerifyRequest
+Reply = Opened | Sampled | Accepted | Refused | Described | Built | Verified | Failed
 
 
 class Worker(Protocol):

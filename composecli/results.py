@@ -13,7 +13,8 @@ from composecli.findings import Finding, Verdict
 from composecli.protocol import Check, LayerRow, ModelFacts
 
 OUR_BUG = "CC970"
-OK, NOT_COMPATIBLE, USAGE, COULD_NOT_TELL, BUG = 0, 1, 2, 3, 70
+# 2 is for wrong words, and Click's own.
+OK, NOT_COMPATIBLE, COULD_NOT_TELL, BUG = 0, 1, 3, 70
 
 
 @dataclass(frozen=True, slots=True)

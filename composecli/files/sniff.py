@@ -39,12 +39,11 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A file that holds weights and no code. `safetensors` says in which of the two formats."""
+    """A file that holds weights and no code: a pickled state dict, or safetensors, whose keys are not read here."""
 
     path: str
     size: int
     keys: tuple[str, ...]
-    safetensors: bool = False
 
 
 Sniffed = ModelFile | WeightsFile | Problem
@@ -88,7 +87,7 @@ def _sniff_plain(path: str, head: bytes, size: int) -> Sniffed:
             ("the model was never fetched into this checkout",), (f"git lfs pull --include '{Path(path).name}'",),
         )  # fmt: skip
     if _is_safetensors(head, size):
-        return WeightsFile(path, size, (), safetensors=True)
+        return WeightsFile(path, size, ())
     if head.startswith(_LEGACY):
         return Problem(
             "CC911", "the file is in PyTorch's old format, from before 1.6", path,

@@ -15,8 +15,6 @@ from composecli.errors import CouldNotAttempt, Problem
 from composecli.frames import Frames, NoFrame
 from composecli.protocol import (
     BuildRequest,
-    Closed,
-    CloseRequest,
     DescribeRequest,
     Failed,
     OpenRequest,
@@ -43,8 +41,6 @@ def serve(reading: int, writing: int) -> None:
         except NoFrame:
             return
         frames.send(_answer(worker, request))
-        if isinstance(request, CloseRequest):
-            return
 
 
 def _answer(worker: InProcessWorker, request: Request) -> Reply:
@@ -78,9 +74,6 @@ def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
             reply = worker.build(request)
         case VerifyRequest():
             reply = worker.verify(request)
-        case CloseRequest():
-            worker.close()
-            reply = Closed()
         case _:
             assert_never(request)
     return reply

@@ -18,7 +18,7 @@ from composecli.client import ChildWorker
 from composecli.errors import CouldNotAttempt
 from composecli.findings import Verdict
 from composecli.frames import Frames, Late, NoFrame, Nonsense
-from composecli.protocol import Closed, ModelKind, OpenRequest, Reply, Training
+from composecli.protocol import Described, ModelKind, OpenRequest, Reply, Training
 from composecli.reference import FileReference
 from tests.commands.running import environment
 from tests.models import Shelf
@@ -36,6 +36,11 @@ def child(body: str, folder: Path, monkeypatch: pytest.MonkeyPatch, timeout: flo
     return ChildWorker(timeout, module="odd_child")
 
 
+OTHER_ANSWER = """
+message = b'{"type": "Described", "rows": []}'
+os.write(writing, struct.pack(">I", len(message)) + message)
+time.sleep(60)
+"""
 ENDS = {
     "killed": ("os.kill(os.getpid(), signal.SIGSEGV)", "CC916", "was killed by SIGSEGV"),
     "left": ("os._exit(7)", "CC916", "ended with exit code 7"),
@@ -44,11 +49,7 @@ ENDS = {
     "half an answer": ("os.write(writing, struct.pack('>I', 400) + b'{'); time.sleep(60)", "CC917", "took longer"),
     "too much": ("os.write(writing, struct.pack('>I', 2**31)); time.sleep(60)", "CC918", "nonsense"),
     "no JSON": ("os.write(writing, struct.pack('>I', 3) + b'abc'); time.sleep(60)", "CC918", "nonsense"),
-    "another answer": (
-        "m = b'{\"type\": \"Closed\"}'; os.write(writing, struct.pack('>I', len(m)) + m); time.sleep(60)",
-        "CC918",
-        "nonsense",
-    ),
+    "another answer": (OTHER_ANSWER, "CC918", "nonsense"),
     "no type": ("os.write(writing, struct.pack('>I', 2) + b'[]'); time.sleep(60)", "CC918", "nonsense"),
     "very deep": (
         "m = b'[' * 100000; os.write(writing, struct.pack('>I', len(m)))\nos.write(writing, m); time.sleep(60)",
@@ -176,8 +177,8 @@ def _alive(pid: int) -> bool:
 def test_frames_carry_messages_both_ways() -> None:
     to_other, from_me = os.pipe()
     frames = Frames(to_other, from_me)
-    frames.send(Closed())
-    assert frames.receive(Reply) == Closed()
+    frames.send(Described(()))
+    assert frames.receive(Reply) == Described(())
     with pytest.raises(Late):
         frames.receive(Reply, time.monotonic() + 0.05)
     os.write(from_me, b"\x00\x00\x00\x02{}")
@@ -188,4 +189,4 @@ def test_frames_carry_messages_both_ways() -> None:
         frames.receive(Reply)
     os.close(to_other)
     with pytest.raises(NoFrame):
-        frames.send(Closed())
+        frames.send(Described(()))

@@ -95,11 +95,11 @@ def test_nonsense_is_refused_and_never_becomes_something_else(data: object) -> N
     "data",
     [
         {"type": "Opened", "handle": "0", "facts": None},
-        {"type": "Closed", "more": 1},
+        {"type": "Described", "rows": [], "more": 1},
         {"type": "Path", "parts": []},
         {"type": "Refused"},
         [],
-        "Closed",
+        "Described",
     ],
 )
 def test_a_message_that_is_not_whole_is_refused(data: object) -> None:

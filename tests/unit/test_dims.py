@@ -28,9 +28,8 @@ from composecli.dims import (
     parse_expr,
     substitute,
     symbols,
-    unify,
 )
-from tests.reading import lines, port
+from tests.reading import lines
 
 NAMES = ("H", "N", "W")
 SIZES = st.fixed_dictionaries({name: st.integers(0, 60) for name in NAMES})
@@ -122,26 +121,6 @@ def test_an_example_size_is_admitted(dim: Free, near: int) -> None:
 def test_a_fixed_dim_admits_its_size_alone(size: int, other: int) -> None:
     assert admits(Fixed(size), other) == (size == other)
     assert admits(Unknown("not tried"), other) is None
-
-
-@given(st.lists(st.tuples(st.sampled_from(["A", "B"]), st.integers(1, 3)), max_size=4))
-def test_unify_finds_one_size_for_each_name(axes: list[tuple[str, int]]) -> None:
-    found = unify(tuple(Free(name) for name, _ in axes), tuple(size for _, size in axes))
-    by_name: dict[str, set[int]] = {}
-    for name, size in axes:
-        by_name.setdefault(name, set()).add(size)
-    if all(len(sizes) == 1 for sizes in by_name.values()):
-        assert found == {name: sizes.pop() for name, sizes in by_name.items()}
-    else:
-        assert found is None
-
-
-def test_unify_holds_derived_dims_to_their_value() -> None:
-    dims = port("float32[H, H//2]").dims
-    assert dims is not None
-    assert unify(dims, (8, 4)) == {"H": 8}
-    assert unify(dims, (8, 5)) is None
-    assert unify(dims, (8,)) is None
 
 
 def test_plain_expressions_become_plain_dims() -> None:

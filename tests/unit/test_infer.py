@@ -150,6 +150,16 @@ def test_sizes_that_are_no_interval_are_not_called_one(shelf: Shelf) -> None:
     assert str(contract) == "float32[N, ?] -> float32[N, ?]"
 
 
+def test_a_size_of_1_that_is_broadcast_is_not_the_smallest(shelf: Shelf) -> None:
+    class Least(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.size(1) == 1 or x.size(1) >= 15
+            return x
+
+    contract = inspect(shelf.save("least", Least()), options=options(inputs=["2,40"])).model.contract
+    assert str(contract) == "float32[N, D>=15] -> float32[N, D>=15]"
+
+
 def test_what_is_not_found_says_what_was_tried(shelf: Shelf) -> None:
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
