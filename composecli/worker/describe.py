@@ -10,7 +10,7 @@ from torch import nn
 
 from composecli.protocol import LayerFact, LayerRow, ModelFacts, NamedSizes
 from composecli.worker.model import Model
-from composecli.worker.values import Values, spec_of
+from composecli.worker.values import Values, spec_of, storage_of
 
 
 def facts(model: Model) -> ModelFacts:
@@ -53,7 +53,9 @@ def _common(values: Any) -> tuple[str, ...]:
 
 
 def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+    if tensor.layout is not torch.strided:
+        return (storage_of(tensor),)
+    return (storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
 
 def _distinct(tensors: list[Any]) -> list[torch.Tensor]:

@@ -65,10 +65,26 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
     return TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(map(int, tensor.shape)))
 
 
+def has_sizes(tensor: torch.Tensor) -> bool:
+    """Whether it has one size along each axis: a nested tensor has not."""
+    return not tensor.is_nested
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """What tells storages apart, views of one being the same; on meta too, where addresses are all 0.
+
+    A tensor without a storage of its own, a sparse one say, is told by itself.
+    """
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError):
+        return id(tensor)
+
+
 def tree_of(value: Any, depth: int = 0) -> Tree:
     """What a model returned, as a tree of specs."""
     if isinstance(value, torch.Tensor):
-        return spec_of(value)
+        return spec_of(value) if has_sizes(value) else Other("nested tensor")
     if value is None or isinstance(value, bool | int | float | str):
         return Literal(value)
     if depth < 32 and isinstance(value, tuple | list):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from composecli.observations import Meeting
 from composecli.trees import TensorSpec
-from composecli.worker.values import spec_of, tensors_in
+from composecli.worker.values import has_sizes, spec_of, storage_of, tensors_in
 
 MOST_MEETINGS = 32
 # In a frozen module the weights of these are constants of the graph.
@@ -50,7 +50,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         super().__init__()
         self.seen = seen
         named = [*module.named_buffers(), *module.named_parameters()]
-        self.names = {_storage(tensor): name for name, tensor in named}
+        self.names = {storage_of(tensor): name for name, tensor in named}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -67,8 +67,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         except Exception:
             if self.seen.refusal is None:
                 weight = self._weight(tensors)
-                parameter = self.names[_storage(weight)] if weight is not None else None
-                self.seen.refusal = Refusal(func._schema.name, parameter, tuple(map(spec_of, tensors)))
+                parameter = self.names[storage_of(weight)] if weight is not None else None
+                self.seen.refusal = Refusal(
+                    func._schema.name, parameter, tuple(map(spec_of, filter(has_sizes, tensors)))
+                )
             raise
         if tainted:
             for tensor in tensors_in(result):
@@ -77,7 +79,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def _weight(self, tensors: list[torch.Tensor]) -> torch.Tensor | None:
         """The parameter among the arguments of an op: the one of the highest rank, a bias only where it is alone."""
-        parameters = [tensor for tensor in tensors if _storage(tensor) in self.names]
+        parameters = [tensor for tensor in tensors if storage_of(tensor) in self.names]
         return max(parameters, key=lambda tensor: tensor.dim(), default=None)
 
     def _note(self, func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
@@ -95,17 +97,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
             Meeting(
                 op,
                 spec_of(value),
-                self.names.get(_storage(weight), "a constant"),
+                self.names.get(storage_of(weight), "a constant"),
                 spec_of(weight),
                 int(args[8]) if convolution else 1,
                 bool(args[6]) if convolution else False,
             )
         )
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    """What tells storages apart, views of one being the same; on meta too, where addresses are all 0."""
-    return int(tensor.untyped_storage()._cdata)
 
 
 @contextmanager

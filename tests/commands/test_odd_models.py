@@ -183,6 +183,35 @@ def test_odd_models_that_do_not_fit(
     assert checked.codes[0] == code
 
 
+class Sparse(nn.Module):
+    """Holds a sparse parameter and returns a sparse tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(5).to_sparse())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sparse.mm(self.weight, x).to_sparse()
+
+
+class Nested(nn.Module):
+    """Returns a nested tensor, which has no one size along its second axis."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nested.nested_tensor([x[0], x[0, :1]])
+
+
+@pytest.mark.parametrize(("module", "stated"), [(Sparse(), "5,3"), (Nested(), "2,4")])
+def test_tensors_without_plain_storage_or_sizes(
+    composecli: Composecli, shelf: Shelf, here: Path, module: nn.Module, stated: str
+) -> None:
+    torch.save(module, "module.pt")
+    inspected = composecli("inspect", "module.pt", "--trust", "--input", stated)
+    assert inspected.code in (0, 3)
+    checked = composecli("check", "module.pt", shelf.save("five", nn.Linear(5, 2)), "--trust", "--input", stated)
+    assert checked.code in (1, 3)
+
+
 def test_a_frozen_module_is_a_model(composecli: Composecli, shelf: Shelf, here: Path) -> None:
     """Freezing makes constants of the weights and takes the mode away."""
     module = nn.Sequential(nn.Linear(10, 5), nn.BatchNorm1d(5)).eval()
