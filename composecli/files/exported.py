@@ -49,7 +49,7 @@ def foreign_types(archive: Archive) -> tuple[str, ...]:
             calls = json.loads(archive.read(name))["graph_module"]["module_call_graph"]
             signature = calls[0]["signature"]
             todo = [json.loads(signature["in_spec"])[1], json.loads(signature["out_spec"])[1]]
-        except (NotAnArchive, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        except (NotAnArchive, *_MALFORMED):
             continue
         while todo:
             spec = todo.pop()
@@ -64,6 +64,12 @@ class _Unreadable(Exception):
     pass
 
 
+# What JSON of another shape than the schema's ends in.
+_MALFORMED = (
+    _Unreadable, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, StopIteration,
+)  # fmt: skip
+
+
 def exported_contract(archive: Archive) -> Contract | None:
     """The contract with its ranges, the example being the sizes that the export was made with."""
     try:
@@ -71,7 +77,7 @@ def exported_contract(archive: Archive) -> Contract | None:
         if len(names) != 1:
             return None
         return _Program(json.loads(archive.read(names[0]))).contract()
-    except (NotAnArchive, _Unreadable, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (NotAnArchive, *_MALFORMED):
         return None
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from types import TracebackType
 
 LARGEST_TEXT = 64 * 2**20
+
+
+# What the standard library raises on damaged members, beside its own BadZipFile.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, IndexError,
+)  # fmt: skip
 
 
 class NotAnArchive(Exception):
@@ -19,7 +29,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise NotAnArchive(str(error)) from None
         self._full = _without_folder(self._zip.namelist())
 
@@ -51,7 +61,7 @@ class Archive:
             return self._zip.read(self._full[name])
         except KeyError:
             raise NotAnArchive(f"{name} is missing") from None
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        except _DAMAGE as error:
             raise NotAnArchive(f"{name}: {error}") from None
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from composecli.errors import Problem
@@ -124,3 +126,44 @@ def test_stored_example_inputs_are_read(shelf: Shelf) -> None:
     assert isinstance(resaved, ModelFile)
     assert str(traced.traced) == "float32[2, 10]"
     assert resaved.traced is None
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.sampled_from(["scripted", "traced", "exported", "pickled"]),
+    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    kept=st.floats(0.2, 1.0),
+)
+def test_a_damaged_file_is_a_problem_or_a_model_and_never_a_traceback(
+    shelf: Shelf, tmp_path: Path, form: str, flips: list[tuple[float, int]], kept: float
+) -> None:
+    data = bytearray(Path(shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))).read_bytes())
+    for place, value in flips:
+        data[int(place * (len(data) - 1))] = value
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(data[: int(len(data) * kept)] if kept < 0.9 else data)
+    assert isinstance(sniff(str(path)), ModelFile | WeightsFile | Problem)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.sampled_from(["scripted", "traced", "exported", "pickled"]),
+    member=st.integers(0, 40),
+    edit=st.tuples(st.floats(0, 1), st.binary(max_size=6), st.integers(0, 6)),
+)
+def test_a_damaged_member_is_a_problem_or_a_model_and_never_a_traceback(
+    shelf: Shelf, tmp_path: Path, form: str, member: int, edit: tuple[float, bytes, int]
+) -> None:
+    """Written anew, so that the damage is inside a member whose checksum is right."""
+    source = shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))
+    place, put, gone = edit
+    path = tmp_path / "damaged.pt"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+        names = [name for name in old.namelist() if name.endswith((".pkl", ".json", ".py", "archive_format"))]
+        for name in old.namelist():
+            data = old.read(name)
+            if name == names[member % len(names)]:
+                start = int(place * len(data))
+                data = data[:start] + put + data[start + gone :]
+            new.writestr(name, data)
+    assert isinstance(sniff(str(path)), ModelFile | WeightsFile | Problem)
