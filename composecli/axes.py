@@ -112,7 +112,11 @@ def _input_dims(start: Start, groups: list[Group]) -> dict[Path, Shape]:
     found = dict[Path, Shape]()
     for path, spec in call_leaves(start.call):
         plain = tuple(by_axis.get((path, axis), Fixed(size)) for axis, size in enumerate(spec.sizes))
-        found[path] = start.stated.get(path, plain)
+        stated = start.stated.get(path)
+        if stated is None:
+            found[path] = plain
+        else:
+            found[path] = tuple(by_axis.get((path, axis), dim) for axis, dim in enumerate(stated))
     return found
 
 
@@ -124,6 +128,20 @@ def _output_port(number: int, seen: _Seen, groups: list[Group]) -> Port:
     else:
         dims = tuple(_output_dim(number, axis, size, groups, seen) for axis, size in enumerate(spec.sizes))
     return Port(output_name(path), path, spec.dtype, dims)
+
+
+def _told_apart(group: Group, number: int, axis: int) -> tuple[SizeRule, ...]:
+    """The rules that are left for an output axis. Those that agree on every size that is admitted are one, the
+    plainest: where N%8==0, N and 8*(N//8) are the same."""
+    rules = candidates(column(group, number, axis))
+    dim = group.conclusion()
+    if len(rules) < 2 or not isinstance(dim, Free):
+        return rules
+    sizes = range(
+        dim.low, min(dim.high or group.base + SPLIT_RANGE * dim.step, group.base + SPLIT_RANGE * dim.step) + 1
+    )
+    admitted = [size for size in sizes if admits(dim, size)]
+    return rules[:1] if splitting_size(rules, admitted) is None else rules
 
 
 def _moving(number: int, axis: int, groups: list[Group]) -> list[Group]:
@@ -139,7 +157,7 @@ def _output_dim(number: int, axis: int, size: int, groups: list[Group], seen: _S
         return Unknown(f"changes with {', '.join(unsettled)}")
     if len(moving) > 1:
         return _joint_dim(number, axis, moving, seen)
-    rules = candidates(column(moving[0], number, axis))
+    rules = _told_apart(moving[0], number, axis)
     if len(rules) != 1:
         return Unknown(f"changes with {moving[0].name}, by no single rule found")
     expr = rules[0].expr(moving[0].name)
@@ -150,7 +168,7 @@ def _joint_dim(number: int, axis: int, moving: list[Group], seen: _Seen) -> Dim:
     names = " and ".join(group.name for group in moving)
     parts = dict[str, Expr]()
     for group in moving:
-        rules = candidates(column(group, number, axis))
+        rules = _told_apart(group, number, axis)
         if len(rules) == 1:
             parts[group.name] = rules[0].expr(group.name)
     found = seen.moved.get(frozenset(group.name for group in moving))

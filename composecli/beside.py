@@ -76,7 +76,7 @@ def _without_input(session: Session, parts: tuple[Part, ...], contracts: tuple[F
 
 def _infer_all(session: Session, parts: tuple[Part, ...]) -> tuple[Found | NotFound, ...]:
     """The contract of each; a model that says nothing of itself is given what the first found one takes."""
-    contracts = [session.infer(part, stated=session.stated(part.facts)) for part in parts]
+    contracts = [session.infer(part, stated=session.stated(part)) for part in parts]
     known = next((found.contract.example for found in contracts if isinstance(found, Found)), None)
     return tuple(
         session.infer(part, given=known)

@@ -47,7 +47,7 @@ class _Chain:
 def judge_chain(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
     """Every seam of the chain. A seam that does not hold does not keep the later ones from being judged."""
     chain = _Chain(request, session, parts)
-    first = session.infer(parts[0], stated=session.stated(parts[0].facts))
+    first = session.infer(parts[0], stated=session.stated(parts[0]))
     chain.contracts.append(first)
     upstream = _start(parts[0], first)
     whole = upstream is not None

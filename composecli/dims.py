@@ -325,12 +325,15 @@ def parse_dim(text: str) -> Dim:
         names = {bound.name for bound in bounds}
         if len(names) != 1:
             raise ValueError(f"one dim has one name, here are {', '.join(sorted(names))}: {text}")
-        return Free(
+        dim = Free(
             names.pop(),
             low=max(bound.low for bound in bounds),
             high=min((bound.high for bound in bounds if bound.high is not None), default=None),
             step=math.lcm(*(bound.step for bound in bounds)),
         )
+        if admits(dim, example_size(dim, dim.low)) is not True:
+            raise ValueError(f"no size of a dim is all of this: {text}")
+        return dim
     return as_dim(parse_expr(text))
 
 

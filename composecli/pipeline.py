@@ -66,7 +66,7 @@ def inspect(request: InspectRequest, worker: Worker, tell: Tell = _silent) -> In
     """
     session = Session(worker, request.options, tell)
     part = session.open(identify(request.model, trusted=request.options.trusted))
-    found = session.infer(part, stated=session.stated(part.facts))
+    found = session.infer(part, stated=session.stated(part))
     report = model_report(part, found)
     contract = found.contract if isinstance(found, Found) else None
     if contract is not None:

@@ -17,11 +17,11 @@ from composecli.contract import (
     example_sizes,
 )
 from composecli.dims import Fixed, Free, Shape
-from composecli.errors import CouldNotAttempt
+from composecli.errors import CouldNotAttempt, Problem
 from composecli.infer import Clues, Found, NotFound, infer
 from composecli.observations import Accepted, Observation, Refused
 from composecli.propose import Proposal
-from composecli.protocol import ModelFacts, OpenRequest, ProbeRequest, SampleRequest, Worker
+from composecli.protocol import ModelFacts, ModelKind, OpenRequest, ProbeRequest, SampleRequest, Worker
 from composecli.requests import Options
 from composecli.results import ModelReport
 from composecli.targets import Target
@@ -87,19 +87,21 @@ class Session:
     def run(self, blueprint: Blueprint, call: Call) -> Observation:
         return self.worker.probe(ProbeRequest(blueprint, call))
 
-    def stated(self, facts: ModelFacts) -> Proposal | None:
-        """What `--input` states, as a call of a model with these arguments."""
+    def stated(self, part: Part) -> Proposal | None:
+        """What `--input` states, as a call of this model, or of another that gets the same input."""
         if not self.options.inputs:
             return None
         if self._stated is None:
-            self._stated = self._state(self.options.inputs, facts)
+            self._stated = self._state(self.options.inputs, part)
         return self._stated
 
-    def _state(self, inputs: tuple[Declared, ...], facts: ModelFacts) -> Proposal:
+    def _state(self, inputs: tuple[Declared, ...], part: Part) -> Proposal:
+        facts = part.facts
         arguments, dims = list[Argument](), list[tuple[Path, Shape]]()
         sizes = dict[str, int]()
         floats = [dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))]
         for declared in inputs:
+            self._refuse_strange_name(declared, part)
             match declared:
                 case DeclaredSample(path):
                     arguments += self.worker.sample(SampleRequest(path)).call.arguments
@@ -114,6 +116,15 @@ class Session:
                     if dtype is not None or not all(isinstance(dim, Fixed) for dim in shape):
                         dims.append(((len(arguments) - 1,), shape))
         return Proposal(Call(tuple(arguments)), Evidence(EvidenceKind.DECLARED), tuple(dims))
+
+    def _refuse_strange_name(self, declared: Declared, part: Part) -> None:
+        """A Python forward may take any name; the arguments of the other kinds are all known."""
+        name = None if isinstance(declared, DeclaredSample) else declared.name
+        names = [argument.name for argument in part.facts.arguments]
+        if name is None or name in names or part.target.kind not in (ModelKind.TORCHSCRIPT, ModelKind.EXPORTED):
+            return
+        note = f"its inputs: {', '.join(names) or 'none'}"
+        raise CouldNotAttempt(Problem("CC925", f"the model has no input {name}", part.name, (note,)))
 
     def infer(self, part: Part, *, stated: Proposal | None = None, given: Call | None = None) -> Found | NotFound:
         """The contract of one model, from what is stated, what its file says, and probes."""

@@ -40,9 +40,11 @@ class Group:
 
     def conclusion(self) -> Dim:
         """What the sizes that were tried allow to say, and no more."""
-        if self.stated is not None:
-            return self.stated
         took = sorted(self.accepted)
+        if self.stated is not None and not self.refused:
+            return self.stated
+        if self.stated is not None:
+            return Unknown(f"stated as {self.stated}; took {listed(took)}; refused {listed(self.refused)}")
         if took == [self.base]:
             return Fixed(self.base)
         low, high = took[0], took[-1]
@@ -114,12 +116,14 @@ def vary(call: Call, group: Group, run: Run) -> None:
 
 def _sizes_to_try(group: Group) -> list[int]:
     base, axis = group.base, group.axes[0][1]
+    step = group.stated.step if group.stated is not None else 1
     if axis == 0 or base == 1:
-        wanted = [base + 1, base - 1, base + 3, base + 2]
+        wanted = [base + step, base - step, base + 3 * step, base + 2 * step]
     else:
-        wanted = [base + 1, base * 2 if base <= LARGE else base + base // 4, base - 1, base + 2]
+        double = base * 2 if base <= LARGE else base + base // 4
+        wanted = [base + step, double - double % step, base - step, base + 2 * step]
     smallest = 1 if axis == 0 else 2
-    fits = [size for size in wanted if size >= smallest and allowed(group, size)]
+    fits = [size for size in dict.fromkeys(wanted) if size >= smallest and allowed(group, size)]
     return fits[:3]
 
 

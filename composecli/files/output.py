@@ -29,7 +29,14 @@ def allow(path: str, inputs: tuple[str, ...], *, force: bool) -> Output:
     Raises:
         CouldNotAttempt: it is an input, is there already and may not be replaced, or has no folder.
     """
-    target = Path(os.path.realpath(path))
+    try:
+        return _allow(path, Path(os.path.realpath(path)), inputs, force=force)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", path)) from error
+
+
+def _allow(path: str, target: Path, inputs: tuple[str, ...], *, force: bool) -> Output:
     for name in inputs:
         if _same_file(target, name):
             raise CouldNotAttempt(

@@ -28,7 +28,7 @@ from composecli.worker.build import build
 from composecli.worker.describe import facts, rows
 from composecli.worker.load import load
 from composecli.worker.model import Model, last_line
-from composecli.worker.probe import probe
+from composecli.worker.probe import cannot_be_made, probe
 from composecli.worker.state import ParameterChanged
 from composecli.worker.values import Maker, tree_of
 from composecli.worker.verify import verify
@@ -85,7 +85,11 @@ class InProcessWorker:
         return tree
 
     def probe(self, request: ProbeRequest) -> Observation:
-        values = self._maker(request.blueprint, request.seed).call(request.call)
+        try:
+            values = self._maker(request.blueprint, request.seed).call(request.call)
+        except (RuntimeError, MemoryError, TypeError) as error:
+            device = self._models[models(request.blueprint)[0]].request.device
+            return cannot_be_made(error, device)
         try:
             return probe(request.blueprint, self._models, values, seed=request.seed, watch=request.watch)
         except ParameterChanged:

@@ -33,6 +33,13 @@ def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed
     return Accepted(results, device, tuple(seen.meetings))
 
 
+def cannot_be_made(error: BaseException, device: str) -> Refused:
+    """The refusal that it is where not even the input can be made: too large for the memory, of no known dtype."""
+    return Refused(
+        0, type(error).__name__, last_line(error), device, op="making the input", out_of_memory=_is_out_of_memory(error)
+    )
+
+
 def _trees(done: Run) -> tuple[Tree, ...]:
     return tuple(map(tree_of, done.results))
 

@@ -177,6 +177,48 @@ def test_a_selection_finds_its_model_in_a_chain(composecli: Composecli, shelf: S
     assert fix.endswith("--select 2:logits")
 
 
+@pytest.mark.parametrize(
+    ("stated", "contract"),
+    [
+        ("float32[N>=7,10]", "float32[N>=7, 10] -> float32[N>=7, 5]"),
+        ("float32[N%8==0,10]", "float32[N%8==0, 10] -> float32[N%8==0, 5]"),
+        ("float32[3<=N<=4,10]", "float32[3<=N<=4, 10] -> float32[3<=N<=4, 5]"),
+        ("2,3,10", "float32[N, T, 10] -> float32[N, T, 5]"),
+        ("0,10", "float32[0, 10] -> float32[0, 5]"),
+        ("input=2,10", "float32[N, 10] -> float32[N, 5]"),
+    ],
+)
+def test_what_is_stated_is_the_contract(composecli: Composecli, shelf: Shelf, stated: str, contract: str) -> None:
+    inspected = composecli.json("inspect", shelf.save("linear", nn.Linear(10, 5)), "--input", stated)
+    assert inspected.json["model"]["contract"]["text"] == contract
+
+
+def test_what_is_stated_and_not_so_is_not_believed(composecli: Composecli, shelf: Shelf) -> None:
+    flat = shelf.save("flat", nn.Sequential(nn.Flatten(), nn.Linear(1024, 3)))
+    inspected = composecli.json("inspect", flat, "--input", "float32[N,64,H,4]", "--input", "float32[N,64,H,4]")
+    assert inspected.code == 3
+    inspected = composecli.json("inspect", flat, "--input", "float32[N,64,H%4==0,4]")
+    assert inspected.code == 3
+    inspected = composecli.json("inspect", flat, "--input", "float32[N,C,4,4]", "--input", "float32[N,C,4,4]")
+    assert inspected.code == 3
+    wide = shelf.save("wide_enough", nn.Sequential(nn.Flatten(), nn.Linear(8 * 4, 3)))
+    inspected = composecli.json("inspect", wide, "--input", "float32[N,C,4]")
+    assert inspected.json["model"]["contract"]["text"] == "float32[N, ?, 4] -> float32[N, 3]"
+
+
+def test_an_input_that_the_model_does_not_have(composecli: Composecli, shelf: Shelf) -> None:
+    refused = composecli("inspect", shelf.save("linear", nn.Linear(10, 5)), "--input", "x=2,10")
+    assert refused.code == 3
+    assert "CC925" in refused.err
+    assert "its inputs: input" in refused.err
+
+
+def test_an_input_too_large_to_be_made(composecli: Composecli, shelf: Shelf) -> None:
+    inspected = composecli.json("inspect", shelf.save("linear", nn.Linear(10, 5)), "--input", "100000000000000,10")
+    assert inspected.code == 3
+    assert inspected.json["finding"]["code"] == "CC307"
+
+
 def test_stated_names_are_free_and_shown(composecli: Composecli, shelf: Shelf) -> None:
     checked = composecli.json(
         "check", shelf.save("encoder", encoder()), shelf.save("relu", nn.ReLU()), "--input", "float32[B,3,H>=64,W>=64]"

@@ -104,7 +104,7 @@ def test_an_existing_output_is_kept_unless_forced(composecli: Composecli, shelf:
     assert load("both.pt")(torch.rand(2, 10)).shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["no/such/both.pt", ".", "pipe"])
+@pytest.mark.parametrize("name", ["no/such/both.pt", ".", "pipe", "x" * 300 + ".pt", "nul\0l.pt"])
 def test_an_output_that_cannot_be_is_refused_first(composecli: Composecli, shelf: Shelf, here: Path, name: str) -> None:
     os.mkfifo("pipe")
     refused = composecli(
