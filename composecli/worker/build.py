@@ -101,7 +101,8 @@ def _named(model: Model, values: Values) -> dict[str, Any]:
 def _join(
     blueprint: Blueprint, scripts: dict[int, torch.jit.ScriptModule], layers: Layers, call: Call
 ) -> torch.jit.ScriptModule:
-    holder = nn.Module()
+    # A class of its own each time: TorchScript compiles one type for all modules of a class that hold the same.
+    holder = type("Joined", (nn.Module,), {"__module__": "composecli"})()
     for number, script in scripts.items():
         holder.add_module(part_name(blueprint, number), script)
     for number, layer in layers.items():

@@ -216,6 +216,15 @@ def test_three_in_parallel(
     assert list(load("both.pt")(torch.rand(2, 10)).shape) == shape
 
 
+def test_the_same_parts_join_again_in_one_process(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+    """TorchScript shares the types of modules that look alike, and with them their forward."""
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("linear_too", nn.Linear(10, 5))
+    for merge, shape in (("cat", (2, 10)), ("add", (2, 5)), ("cat", (2, 10))):
+        joined = composecli("join", "--mode", "parallel", "--merge", merge, a, b, "-o", "both.pt", "--force")
+        assert joined.code == 0, joined.err
+        assert load("both.pt")(torch.rand(2, 10)).shape == shape
+
+
 def test_a_tuple_of_two(composecli: Composecli, shelf: Shelf, here: Path) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("dict", DictOutput())
     joined = composecli("join", "--mode", "parallel", "--merge", "tuple", a, b, "-o", "both.pt")
