@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import os
-import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from composecli import __version__
+from composecli.answer import INTERRUPTED, Screen, answer
 from composecli.blueprint import Merge, Mode
 from composecli.bridge import BridgeMode
 from composecli.contract import parse_input
-from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import Training, Worker
 from composecli.report.explain import find, listing, page
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options, parse_device, parse_selection
-from composecli.results import BUG, OUR_BUG, ProblemReport, Report
+from composecli.results import BUG, OUR_BUG, Report
 
-INTERRUPTED = 130
-TERMINATED = 143
 EXIT_CODES = """\b
 Exit codes, the same in every format:
   0  compatible (join: written and verified)
@@ -51,16 +43,6 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             return self.parse(value), value
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-@dataclass(frozen=True, slots=True)
-class _Screen:
-    """How a command answers."""
-
-    format: str
-    quiet: bool
-    debug: bool
-    timeout: float
 
 
 def _common(command: Command) -> Command:
@@ -131,7 +113,7 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
 
         return check(request, worker, tell)
 
-    _answer(work, _screen(words))
+    answer(work, _screen(words))
 
 
 @main.command("join", epilog=EXIT_CODES, short_help="Write one verified TorchScript file that does both.")
@@ -153,7 +135,7 @@ def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, f
 
         return join(request, worker, tell)
 
-    _answer(work, _screen(words))
+    answer(work, _screen(words))
 
 
 @main.command("inspect", epilog=EXIT_CODES, short_help="What does a model take and give?")
@@ -168,7 +150,7 @@ def inspect_command(model: str, **words: Any) -> NoReturn:
 
         return inspect(request, worker, tell)
 
-    _answer(work, _screen(words))
+    answer(work, _screen(words))
 
 
 @main.command("explain", short_help="The page of help for a rule, as in explain CC203.")
@@ -217,114 +199,8 @@ def _repeated(words: dict[str, Any]) -> tuple[str, ...]:
     return (*again, "--trust") if words["trust"] else tuple(again)
 
 
-def _screen(words: dict[str, Any]) -> _Screen:
-    return _Screen(words["form"], words["quiet"], words["debug"], words["timeout"])
-
-
-Work = Callable[[Worker, Callable[[str], None]], Report]
-
-
-def _answer(work: Work, screen: _Screen) -> NoReturn:
-    """Run a command against a child worker, print its report, and exit with its code."""
-    from composecli.client import ChildWorker
-
-    signal.signal(signal.SIGTERM, _terminate)
-    progress = _Progress(shown=sys.stderr.isatty() and not screen.quiet and screen.format == "table")
-    worker = None
-    try:
-        worker = ChildWorker(screen.timeout, show_output=screen.debug)
-        report = work(worker, progress.tell)
-    except CouldNotAttempt as failure:
-        report = ProblemReport(failure.problem)
-        if screen.debug:
-            traceback.print_exception(failure)
-            if failure.problem.trace:
-                click.echo(failure.problem.trace, err=True)
-    except KeyboardInterrupt:
-        progress.clear()
-        click.echo("interrupted", err=True)
-        _leave(worker, INTERRUPTED)
-    except Exception as error:
-        report = _bug(error, debug=screen.debug)
-    finally:
-        progress.clear()
-        if worker is not None:
-            worker.close()
-    _print(report, screen)
-    sys.exit(report.exit_code)
-
-
-def _leave(worker: Any, code: int) -> NoReturn:
-    if worker is not None:
-        worker.close()
-    sys.exit(code)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds as an exception does, so that temporary files are removed and the child is ended."""
-    sys.exit(TERMINATED)
-
-
-def _bug(error: Exception, *, debug: bool) -> ProblemReport:
-    if debug:
-        traceback.print_exception(error)
-    name = f"{type(error).__name__}: {error}"
-    help = ("run it again with --debug and report what it prints",)
-    return ProblemReport(Problem(OUR_BUG, "a bug in composecli", None, (name,), help))
-
-
-def _print(report: Report, screen: _Screen) -> None:
-    """Print where somebody reads; a reader that went away changes nothing of the exit code."""
-    try:
-        _render(report, screen)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _render(report: Report, screen: _Screen) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    if screen.format == "json":
-        from composecli.report import as_json
-
-        as_json.render(report, sys.stdout)
-        return
-    from composecli.report import table
-
-    table.render(report, sys.stderr if isinstance(report, ProblemReport) else sys.stdout, quiet=screen.quiet)
-
-
-class _Progress:
-    """One line on a terminal's stderr that says what is being done, from the first second on."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self.shown = shown
-        self.started = time.monotonic()
-        self.length = 0
-
-    def tell(self, text: str) -> None:
-        if self.shown and time.monotonic() - self.started > 1:
-            self.clear()
-            line = text if text.isprintable() else ascii(text)
-            line = line[: max(20, _columns() - 4)] + " ..."
-            sys.stderr.write(line)
-            sys.stderr.flush()
-            self.length = len(line)
-
-    def clear(self) -> None:
-        if self.length:
-            sys.stderr.write(f"\r{' ' * self.length}\r")
-            sys.stderr.flush()
-            self.length = 0
-
-
-def _columns() -> int:
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):
-        return 80
+def _screen(words: dict[str, Any]) -> Screen:
+    return Screen(words["form"], words["quiet"], words["debug"], words["timeout"])
 
 
 def run() -> NoReturn:
