@@ -274,3 +274,20 @@ def test_parallel_needs_a_tensor_of_each(composecli: Composecli, shelf: Shelf) -
 def test_an_argmax_at_the_seam_is_compatible_with_ids(composecli: Composecli, shelf: Shelf) -> None:
     a, b = shelf.save("argmax", Argmax()), shelf.save("vocabulary_9", nn.Embedding(9, 3))
     assert composecli("check", a, b, "--input", "2,5").code == 0
+
+
+def test_the_ranges_of_an_exported_consumer_are_a_condition(composecli: Composecli, shelf: Shelf) -> None:
+    path = shelf.folder / "at_most_64.pt2"
+    batch = torch.export.Dim("batch", max=64)
+    program = torch.export.export(nn.Linear(10, 5), (torch.rand(2, 10),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    a = shelf.save("ten", nn.Linear(4, 10))
+    checked = composecli.json("check", a, path)
+    assert (checked.code, checked.codes) == (0, ["CC205"])
+    assert checked.json["seams"][0]["findings"][0]["title"] == "compatible when N <= 64"
+    strict = composecli.json("check", a, path, "--strict")
+    assert (strict.code, strict.codes) == (1, ["CC206"])
+    outside = composecli.json("check", a, path, "--input", "100,4")
+    assert (outside.code, outside.codes) == (1, ["CC204"])
+    stated = composecli.json("check", path, shelf.save("five", nn.Linear(5, 2)), "--input", "100,10")
+    assert (stated.code, stated.codes[0]) == (3, "CC308")
