@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import Worker
@@ -52,7 +52,7 @@ def answer(work: Work, screen: Screen) -> NoReturn:
     except KeyboardInterrupt:
         progress.clear()
         sys.stderr.write("interrupted\n")
-        _leave(worker, INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         report = _bug(error, debug=screen.debug)
     finally:
@@ -61,12 +61,6 @@ def answer(work: Work, screen: Screen) -> NoReturn:
             worker.close()
     _print(report, screen)
     sys.exit(report.exit_code)
-
-
-def _leave(worker: Any, code: int) -> NoReturn:
-    if worker is not None:
-        worker.close()
-    sys.exit(code)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

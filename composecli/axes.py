@@ -46,7 +46,8 @@ def explore(start: Start, run: Run) -> Explored:
     for group in groups:
         _split(start.call, group, run)
     dims = _input_dims(start, groups)
-    seen = _Seen(base, _move_together(start.call, groups, base, run))
+    stable = all(same_structure(base, found) for group in groups for found in group.accepted.values())
+    seen = _Seen(base, stable, _move_together(start.call, groups, base, run) if stable else {})
     outputs = tuple(_output_port(number, seen, groups) for number in range(len(base)))
     return Explored(dims, outputs, tuple(_notes(groups)))
 
@@ -78,9 +79,13 @@ def _fits(group: Group) -> Iterator[tuple[SizeRule, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the base call returned, and what calls with several symbols moved at once did, with their sizes."""
+    """What the base call returned, and what calls with several symbols moved at once did, with their sizes.
+
+    `stable`: every call that was accepted returned the same structure.
+    """
 
     base: Leaves
+    stable: bool
     moved: Mapping[frozenset[str], tuple[Mapping[str, int], Leaves]]
 
 
@@ -88,8 +93,6 @@ def _move_together(
     call: Call, groups: list[Group], base: Leaves, run: Run
 ) -> dict[frozenset[str], tuple[Mapping[str, int], Leaves]]:
     """One forward for each set of symbols that some output axis changes with, all of them at another size."""
-    if not all(same_structure(base, found) for group in groups for found in group.accepted.values()):
-        return {}
     found = dict[frozenset[str], tuple[Mapping[str, int], Leaves]]()
     for number, (_, spec) in enumerate(base):
         for axis in range(len(spec.sizes)):
@@ -111,19 +114,14 @@ def _input_dims(start: Start, groups: list[Group]) -> dict[Path, Shape]:
     by_axis = {axis: group.conclusion() for group in groups for axis in group.axes}
     found = dict[Path, Shape]()
     for path, spec in call_leaves(start.call):
-        plain = tuple(by_axis.get((path, axis), Fixed(size)) for axis, size in enumerate(spec.sizes))
-        stated = start.stated.get(path)
-        if stated is None:
-            found[path] = plain
-        else:
-            found[path] = tuple(by_axis.get((path, axis), dim) for axis, dim in enumerate(stated))
+        known = start.stated.get(path, tuple(map(Fixed, spec.sizes)))
+        found[path] = tuple(by_axis.get((path, axis), dim) for axis, dim in enumerate(known))
     return found
 
 
 def _output_port(number: int, seen: _Seen, groups: list[Group]) -> Port:
-    base = seen.base
-    path, spec = base[number]
-    if not all(same_structure(base, found) for group in groups for found in group.accepted.values()):
+    path, spec = seen.base[number]
+    if not seen.stable:
         dims: Shape = tuple(Unknown("the structure of the result changes with the input") for _ in spec.sizes)
     else:
         dims = tuple(_output_dim(number, axis, size, groups, seen) for axis, size in enumerate(spec.sizes))
@@ -137,10 +135,8 @@ def _told_apart(group: Group, number: int, axis: int) -> tuple[SizeRule, ...]:
     dim = group.conclusion()
     if len(rules) < 2 or not isinstance(dim, Free):
         return rules
-    sizes = range(
-        dim.low, min(dim.high or group.base + SPLIT_RANGE * dim.step, group.base + SPLIT_RANGE * dim.step) + 1
-    )
-    admitted = [size for size in sizes if admits(dim, size)]
+    last = group.base + SPLIT_RANGE * dim.step
+    admitted = [size for size in range(dim.low, last + 1) if admits(dim, size)]
     return rules[:1] if splitting_size(rules, admitted) is None else rules
 
 

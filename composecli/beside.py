@@ -18,7 +18,7 @@ from composecli.results import PortRow, SeamReport
 from composecli.session import Part, Session
 from composecli.trees import Call, Path, TensorSpec, Tree, call_leaves, kind_of, leaves, path_text
 from composecli.verdict import Ask, Offer, carried, dims_text
-from composecli.wiring import at, select
+from composecli.wiring import at, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def judge_beside(request: CheckRequest, session: Session, parts: tuple[Part, ...
     call, results, refusals = _share_call(session, parts, calls)
     wrong = _unselected(session, results, parts)
     if wrong is not None:
-        return Judged(contracts, tuple(_seam(parts[0], part, (), (wrong,)) for part in parts[1:]), None, call, None)
+        return Judged(contracts, _seams_with(wrong, parts), None, call, None)
     outputs = {number: _output(session, parts, contracts, call, number, result) for number, result in results.items()}
     return _judge(_Beside(request, session, parts, contracts, call, outputs, refusals))
 
@@ -71,7 +71,12 @@ def _without_input(session: Session, parts: tuple[Part, ...], contracts: tuple[F
     assert isinstance(found, NotFound)
     stated = bool(session.options.inputs)
     finding = not_found_finding(parts[0].name, parts[0].facts, found, stated=stated)
-    return Judged(contracts, tuple(_seam(parts[0], part, (), (finding,)) for part in parts[1:]), None, None, None)
+    return Judged(contracts, _seams_with(finding, parts), None, None, None)
+
+
+def _seams_with(finding: Finding, parts: tuple[Part, ...]) -> tuple[SeamReport, ...]:
+    """The same finding for every pair: it keeps any of them from being compared."""
+    return tuple(_seam(parts[0], part, (), (finding,)) for part in parts[1:])
 
 
 def _infer_all(session: Session, parts: tuple[Part, ...]) -> tuple[Found | NotFound, ...]:
@@ -124,11 +129,9 @@ def _output(
 
 def _path(session: Session, number: int, result: Tree) -> Path:
     for selection in session.options.selections:
-        if selection.model in (None, number + 1):
-            try:
-                return select(result, selection.port)
-            except KeyError:
-                continue
+        path = find(result, selection.port) if selection.model in (None, number + 1) else None
+        if path is not None:
+            return path
     return ()
 
 
@@ -136,18 +139,10 @@ def _unselected(session: Session, results: dict[int, Tree], parts: tuple[Part, .
     """The finding that a selection names an output which no model has, or not the one that it is for."""
     for selection in session.options.selections:
         meant = [n for n in results if selection.model in (None, n + 1)]
-        if not any(_has(results[number], selection.port) for number in meant):
+        if all(find(results[number], selection.port) is None for number in meant):
             number = meant[0] if meant else 0
             return no_such_output(parts[number].name, selection.port, results[number])
     return None
-
-
-def _has(result: Tree, port: str) -> bool:
-    try:
-        select(result, port)
-    except KeyError:
-        return False
-    return True
 
 
 def _in_first_symbols(contract: Contract, first: Contract | None, call: Call) -> tuple[Port, ...]:
@@ -166,7 +161,8 @@ def _judge(beside: _Beside) -> Judged:
     numbers = range(1, len(beside.parts))
     findings = {number: _pair_findings(beside, number) for number in numbers}
     bridges = _bridges(beside.request, beside.outputs)
-    works = bool(bridges) and isinstance(_run_merge(beside, bridges), Accepted)
+    tried = _run_merge(beside, bridges) if bridges else None
+    works = isinstance(tried, Accepted)
     if works:
         fix = _fix(beside.request, bridges)
         findings = {n: tuple(replace(f, fix=fix) if f.code == "CC402" else f for f in fs) for n, fs in findings.items()}
@@ -174,7 +170,7 @@ def _judge(beside: _Beside) -> Judged:
     use = bridges if works and beside.request.bridge is BridgeMode.LINEAR else {}
     bridged = tuple(n - 1 for n, verdict in verdicts.items() if verdict is Verdict.BRIDGEABLE) if use else ()
     ready = all(verdict is Verdict.COMPATIBLE or n - 1 in bridged for n, verdict in verdicts.items())
-    ran = _run_merge(beside, use) if ready else None
+    ran = (tried if use else _run_merge(beside, {})) if ready else None
     if isinstance(ran, Refused):
         refused = refusal_finding(ran, f"the merge ({beside.request.merge})")
         findings = {number: (*found, refused) for number, found in findings.items()}
@@ -233,14 +229,18 @@ def _merge_findings(request: CheckRequest, one: _Output, other: _Output) -> Iter
     if len(one.tree.sizes) != len(other.tree.sizes):
         yield Finding("CC402", f"rank differs: {request.merge} needs outputs of equal rank", sides)
         return
-    rank = len(one.tree.sizes) + (request.merge is Merge.STACK)
-    merged_axis = request.dim % rank if rank and -rank <= request.dim < rank else None
+    merged_axis = _merged_axis(request, len(one.tree.sizes) + (request.merge is Merge.STACK))
     if request.merge in (Merge.CAT, Merge.STACK) and merged_axis is None:
         title = f"--dim {request.dim} is no axis of {len(one.tree.sizes)}-axis outputs"
         yield Finding("CC403", title, sides)
         return
     skip = merged_axis if request.merge is Merge.CAT else None
     yield from _axis_findings(request, one, other, skip)
+
+
+def _merged_axis(request: CheckRequest, rank: int) -> int | None:
+    """The axis that `--dim` names, counted from 0; None where there is none of that number."""
+    return request.dim % rank if -rank <= request.dim < rank else None
 
 
 def _axis_findings(request: CheckRequest, one: _Output, other: _Output, skip: int | None) -> Iterator[Finding]:
@@ -279,8 +279,8 @@ def _bridges(request: CheckRequest, outputs: dict[int, _Output]) -> dict[int, Br
     if len(specs) != len(outputs) or len({len(spec.sizes) for spec in specs.values()}) != 1:
         return {}
     rank = len(next(iter(specs.values())).sizes)
-    free = {request.dim % rank} if request.merge is Merge.CAT and -rank <= request.dim < rank else set[int]()
-    wrong = [axis for axis in range(rank) if axis not in free and len({s.sizes[axis] for s in specs.values()}) > 1]
+    free = _merged_axis(request, rank) if request.merge is Merge.CAT else None
+    wrong = [axis for axis in range(rank) if axis != free and len({s.sizes[axis] for s in specs.values()}) > 1]
     if len(wrong) != 1 or wrong[0] == 0 or request.merge is Merge.TUPLE:
         return {}
     axis = wrong[0]

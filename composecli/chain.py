@@ -18,7 +18,7 @@ from composecli.rules import Severity
 from composecli.session import Part, Session
 from composecli.trees import Call, Path, Tree, leaves
 from composecli.verdict import Ask, Offer, carried, compare
-from composecli.wiring import Ends, Wired, at, select, wire
+from composecli.wiring import Ends, Wired, at, find, wire
 
 Contracts = list[Found | NotFound]
 
@@ -114,14 +114,12 @@ def _selected(chain: _Chain, number: int, result: Tree) -> Path | Finding:
     for selection in chain.session.options.selections:
         if selection.model not in (None, number):
             continue
-        try:
-            path = select(result, selection.port)
-        except KeyError:
-            if selection.model == number:
-                return no_such_output(name, selection.port, result)
-            continue
-        chain.selected.add(selection)
-        return path
+        path = find(result, selection.port)
+        if path is not None:
+            chain.selected.add(selection)
+            return path
+        if selection.model == number:
+            return no_such_output(name, selection.port, result)
     unused = set(chain.session.options.selections) - chain.selected
     if unused and number == len(chain.parts) - 1:
         return no_such_output(name, unused.pop().port, result)
@@ -171,7 +169,7 @@ def _unknown_ends(upstream: Upstream, wired: Wired, ends: Ends) -> Pairs:
     )
 
 
-def _as_fed(pairs: tuple[tuple[Offer, Ask], ...], stage: Stage) -> tuple[tuple[Offer, Ask], ...]:
+def _as_fed(pairs: Pairs, stage: Stage) -> Pairs:
     """The pairs as the bridge leaves them: a bridged offer has plain sizes and no symbols but the batch."""
     if len(pairs) != len(stage.feeds):
         return pairs
@@ -185,7 +183,7 @@ def _as_fed(pairs: tuple[tuple[Offer, Ask], ...], stage: Stage) -> tuple[tuple[O
     return tuple(fed)
 
 
-def _pairs(upstream: Upstream, wired: Wired, contract: Contract | None, ends: Ends) -> tuple[tuple[Offer, Ask], ...]:
+def _pairs(upstream: Upstream, wired: Wired, contract: Contract | None, ends: Ends) -> Pairs:
     """Each tensor that is fed with the port that takes it."""
     if contract is None:
         return ()

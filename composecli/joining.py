@@ -103,6 +103,7 @@ def _provenance(
 ) -> str:
     contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
     merge = {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None
+    digests = {path: _sha256(path) for path in {part.target.path for part in parts}}
     facts = {
         "version": PROVENANCE_VERSION,
         "mode": str(request.check.mode),
@@ -110,7 +111,7 @@ def _provenance(
             {
                 "name": Path(part.target.path).name,
                 "kind": str(part.target.kind),
-                "sha256": _sha256(part.target.path),
+                "sha256": digests[part.target.path],
                 "contract": str(contract) if contract is not None else None,
                 "training": part.facts.training,
             }

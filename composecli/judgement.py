@@ -43,21 +43,19 @@ def confirm(findings: tuple[Finding, ...], observation: Observation, pairs: Pair
     errors = [finding for finding in findings if finding.severity is Severity.ERROR and finding.code != EVERY_SIZE]
     match observation:
         case Accepted() if errors:
-            return _ran_all_the_same(findings, pairs, observation)
+            return _ran_all_the_same(findings, errors, pairs, observation)
         case Accepted():
             return findings
         case Refused() if errors:
             return _with_refusal(findings, observation, consumer)
         case Refused():
-            return (*findings, refusal_finding(observation, consumer, _sides(pairs)))
+            offer, ask = pairs[0]
+            return (*findings, refusal_finding(observation, consumer, (offer.side, ask.side)))
 
 
-def _sides(pairs: Pairs) -> tuple[Side, ...]:
-    return (pairs[0][0].side, pairs[0][1].side) if pairs else ()
-
-
-def _ran_all_the_same(findings: tuple[Finding, ...], pairs: Pairs, seen: Accepted) -> tuple[Finding, ...]:
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR and finding.code != EVERY_SIZE]
+def _ran_all_the_same(
+    findings: tuple[Finding, ...], errors: list[Finding], pairs: Pairs, seen: Accepted
+) -> tuple[Finding, ...]:
     others = tuple(finding for finding in findings if finding not in errors)
     said = tuple(f"the comparison says: {finding.title}" for finding in errors)
     ran = f"the probe ran on {seen.device} and gave {_text(seen)}"

@@ -40,11 +40,15 @@ def at(tree: Tree, path: Path) -> Tree:
 
 
 def select(tree: Tree, port: str) -> Path:
-    """The path that `port` names: `logits`, `[0]`, `out["logits"]`, `0`, or the name of a named tuple's field.
+    """The path that `port` names; KeyError where the result has no such port."""
+    path = find(tree, port)
+    if path is None:
+        raise KeyError(port)
+    return path
 
-    Raises:
-        KeyError: the result has no such port.
-    """
+
+def find(tree: Tree, port: str) -> Path | None:
+    """The path that `port` names: `logits`, `[0]`, `out["logits"]`, `0`, or the name of a named tuple's field."""
     wanted = port.removeprefix("out")
     for path in _paths(tree, ()):
         plain = ".".join(map(str, path))
@@ -52,7 +56,7 @@ def select(tree: Tree, port: str) -> Path:
             return path
     if isinstance(tree, Items) and port in tree.names:
         return (tree.names.index(port),)
-    raise KeyError(port)
+    return None
 
 
 def _paths(tree: Tree, path: Path) -> list[Path]:

@@ -39,12 +39,14 @@ DTYPE_CODES = {
 UNBOUNDED = 2**31
 
 
+def _programs(archive: Archive) -> list[str]:
+    return [name for name in archive.names if name.startswith("models/") and name.endswith(".json")]
+
+
 def foreign_types(archive: Archive) -> tuple[str, ...]:
     """The classes of other libraries that the archive takes or returns: it loads only where these are imported."""
     found = dict[str, None]()
-    for name in archive.names:
-        if not (name.startswith("models/") and name.endswith(".json")):
-            continue
+    for name in _programs(archive):
         try:
             calls = json.loads(archive.read(name))["graph_module"]["module_call_graph"]
             signature = calls[0]["signature"]
@@ -73,7 +75,7 @@ _MALFORMED = (
 def exported_contract(archive: Archive) -> Contract | None:
     """The contract with its ranges, the example being the sizes that the export was made with."""
     try:
-        names = [name for name in archive.names if name.startswith("models/") and name.endswith(".json")]
+        names = _programs(archive)
         if len(names) != 1:
             return None
         return _Program(json.loads(archive.read(names[0]))).contract()

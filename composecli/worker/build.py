@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import keyword
 import re
 import warnings
@@ -148,7 +149,7 @@ def forward_source(blueprint: Blueprint, signature: tuple[Parameter, ...]) -> st
 
 
 def _body(blueprint: Blueprint, given: str) -> Iterator[str]:
-    layers = iter(range(len(models(blueprint)) * 8))
+    layers = itertools.count()
     match blueprint:
         case Sequential(stages):
             for number, stage in enumerate(stages):

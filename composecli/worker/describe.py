@@ -10,7 +10,7 @@ from torch import nn
 
 from composecli.protocol import LayerFact, LayerRow, ModelFacts, NamedSizes
 from composecli.worker.model import Model
-from composecli.worker.values import Values, spec_of, storage_of
+from composecli.worker.values import Values, identity_of, spec_of
 
 
 def facts(model: Model) -> ModelFacts:
@@ -52,14 +52,8 @@ def _common(values: Any) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda value: (-counts[value], value)))
 
 
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    if tensor.layout is not torch.strided:
-        return (storage_of(tensor),)
-    return (storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-
-
 def _distinct(tensors: list[Any]) -> list[torch.Tensor]:
-    return list({_identity(tensor): tensor for tensor in tensors}.values())
+    return list({identity_of(tensor): tensor for tensor in tensors}.values())
 
 
 def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
@@ -71,7 +65,7 @@ def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
     ]
     for name, tensor in named:
         if tensor.numel():
-            groups.setdefault(_identity(tensor), []).append(name)
+            groups.setdefault(identity_of(tensor), []).append(name)
     return [tuple(names) for names in groups.values() if len(names) > 1]
 
 

@@ -81,6 +81,13 @@ def storage_of(tensor: torch.Tensor) -> int:
         return id(tensor)
 
 
+def identity_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Equal for two names of one and the same tensor, however they are held."""
+    if tensor.layout is not torch.strided:
+        return (storage_of(tensor),)
+    return (storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+
+
 def tree_of(value: Any, depth: int = 0) -> Tree:
     """What a model returned, as a tree of specs."""
     if isinstance(value, torch.Tensor):

@@ -15,24 +15,29 @@ from composecli.files.exported import foreign_types
 from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest, Training
 from composecli.worker.model import Model, could_not_load, last_line
+from composecli.worker.values import identity_of
 
 
 def load_exported(request: OpenRequest) -> Model:
-    with Archive(Path(request.reference.path)) as archive:
-        foreign = foreign_types(archive)
-    if foreign and request.trusted:
-        _import_libraries(request, foreign)
+    if request.trusted:
+        _import_libraries(request)
     try:
         program = torch.export.load(request.reference.path)
         if request.device != "cpu":
             program = move_to_device_pass(program, request.device)
         module = _tied(program.module())
     except Exception as error:
-        if foreign and not request.trusted:
+        foreign = () if request.trusted else _foreign(request)
+        if foreign:
             raise _needs_libraries(request, foreign) from error
         raise could_not_load(request, error) from error
     notes = () if request.training is Training.SAVED else ("an exported program stays in the mode it was exported in",)
     return Model(module, request, _arguments(program), {}, notes)
+
+
+def _foreign(request: OpenRequest) -> tuple[str, ...]:
+    with Archive(Path(request.reference.path)) as archive:
+        return foreign_types(archive)
 
 
 def _libraries(foreign: tuple[str, ...]) -> str:
@@ -51,8 +56,9 @@ def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNot
     )  # fmt: skip
 
 
-def _import_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> None:
-    """Import the modules that define these classes, which makes them known to torch's pytree."""
+def _import_libraries(request: OpenRequest) -> None:
+    """Import the modules whose classes the archive names, which makes them known to torch's pytree."""
+    foreign = _foreign(request)
     try:
         for name in foreign:
             importlib.import_module(name.rpartition(".")[0])
@@ -68,7 +74,7 @@ def _tied(module: Any) -> Any:
     """The module with parameters that share their memory made one again: loading makes an object of each name."""
     first = dict[tuple[Any, ...], Any]()
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        key = (parameter.untyped_storage()._cdata, parameter.storage_offset(), parameter.shape, parameter.stride())
+        key = identity_of(parameter)
         owner, _, own = name.rpartition(".")
         if parameter.numel() and first.setdefault(key, parameter) is not parameter:
             setattr(module.get_submodule(owner), own, first[key])
