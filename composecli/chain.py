@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from composecli.blueprint import Sequential, Stage
-from composecli.contract import Contract, Port
+from composecli.contract import Contract, Port, output_name
+from composecli.dims import Unknown
 from composecli.findings import Finding, Verdict, verdict_of
 from composecli.fixes import allowed, find_bridge, with_bridge_fix, with_select_fix
 from composecli.infer import Found, NotFound
@@ -153,10 +154,19 @@ def _judge_wired(chain: _Chain, number: int, upstream: Upstream, wired: Wired, e
     _report(chain, ends, rows, findings)
     if not isinstance(through, Accepted):
         return None
-    outputs = contract.outputs if contract is not None else ()
+    outputs = contract.outputs if contract is not None else _seen_ports(through.result)
     if contract is not None and len(pairs) == len(contract.inputs):
         outputs = carried(outputs, _as_fed(pairs, stages[-1]))
     return Upstream(stages, upstream.call, through.result, outputs)
+
+
+def _seen_ports(result: Tree) -> tuple[Port, ...]:
+    """The ports of a model whose contract was not found and which ran all the same: nothing is known of their dims."""
+    reason = "the contract of this model was not found"
+    return tuple(
+        Port(output_name(path), path, spec.dtype, tuple(Unknown(reason) for _ in spec.sizes))
+        for path, spec in leaves(result)
+    )
 
 
 def _unknown_ends(upstream: Upstream, wired: Wired, ends: Ends) -> Pairs:

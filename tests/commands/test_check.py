@@ -291,3 +291,20 @@ def test_the_ranges_of_an_exported_consumer_are_a_condition(composecli: Composec
     assert (outside.code, outside.codes) == (1, ["CC204"])
     stated = composecli.json("check", path, shelf.save("five", nn.Linear(5, 2)), "--input", "100,10")
     assert (stated.code, stated.codes[0]) == (3, "CC308")
+
+
+def test_a_model_that_runs_on_what_it_is_given_and_on_nothing_made_up(composecli: Composecli, shelf: Shelf) -> None:
+    """Its contract is not found, the seam before it holds all the same, and the chain goes on behind it."""
+    parts = [
+        shelf.save("linear", nn.Linear(10, 5)),
+        shelf.save("relu", nn.ReLU()),
+        shelf.save("nan_check", NanCheck(), "pickled"),
+        shelf.save("two", nn.Linear(2, 1)),
+    ]
+    checked = composecli.json("check", *parts, "--trust")
+    assert [seam["verdict"] for seam in checked.json["seams"]] == ["compatible", "compatible", "compatible"]
+    assert checked.code == 0
+    strict = composecli.json("check", *parts, "--trust", "--strict")
+    assert (strict.code, strict.codes) == (3, ["CC207"])
+    wrong = composecli.json("check", *parts[:3], shelf.save("narrow", nn.Linear(3, 2)), "--trust")
+    assert (wrong.code, wrong.codes) == (1, ["CC203"])
