@@ -14,9 +14,8 @@ from typing import NoReturn
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import Worker
-from composecli.results import OUR_BUG, ProblemReport, Report
+from composecli.results import INTERRUPTED, OUR_BUG, ProblemReport, Report
 
-INTERRUPTED = 130
 TERMINATED = 143
 
 

@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from composecli import pipeline
 from composecli.blueprint import Merge, Mode
 from composecli.bridge import BridgeMode
+from composecli.budget import Budget
 from composecli.client import in_process
 from composecli.contract import parse_input
 from composecli.protocol import Training, Worker
@@ -17,7 +18,7 @@ from composecli.results import CheckReport, InspectReport, JoinReport
 PathText = str | PathLike[str]
 
 
-def options(
+def options(  # noqa: PLR0913 (the words of the command, all by name)
     *,
     device: str = "cpu",
     inputs: Sequence[str] = (),
@@ -25,6 +26,8 @@ def options(
     training: str = "saved",
     key: str | None = None,
     trust: bool = False,
+    max_probes: int = Budget().probes,
+    max_seconds: float = Budget().seconds,
 ) -> Options:
     """What every command takes, in the words of the command line (`inputs=["float32[N,3,224,224]"]`).
 
@@ -38,6 +41,7 @@ def options(
         Training(training),
         key,
         trust,
+        Budget(max_probes, max_seconds),
     )
 
 

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from composecli.contract import Contract, Port, output_name
-from composecli.dims import Dim, Expr, Fixed, Free, Shape, Symbol, Unknown, admits, as_dim
+from composecli.contract import Contract, Port, fresh_name, output_name
+from composecli.dims import (
+    Dim,
+    Expr,
+    Fixed,
+    Free,
+    Shape,
+    Symbol,
+    Unknown,
+    admits,
+    as_dim,
+    as_expr,
+    evaluate,
+    example_size,
+    symbols,
+)
 from composecli.fit import Moved, SizeRule, candidates, jointly, splitting_size
-from composecli.observations import Accepted
-from composecli.trees import Call, Path, call_leaves, leaves
+from composecli.observations import Accepted, Refused
+from composecli.trees import Axis, Call, Path, TensorSpec, call_leaves, leaves, resized
 from composecli.variation import (
     Group,
     Leaves,
@@ -19,32 +33,53 @@ from composecli.variation import (
     column,
     groups_of,
     listed,
-    resized,
     same_structure,
     try_size,
     vary,
 )
 
-MOST_SPLITS = 6
+MOST_SPLITS = 12
 SPLIT_RANGE = 70
+REACH = 4
+MOST_COMPARISONS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Explored:
+    """`together` are axes whose largest sizes are taken one at a time and not at once."""
+
     inputs: Mapping[Path, Shape]
     outputs: tuple[Port, ...]
     notes: tuple[str, ...]
+    together: tuple[Axis, ...] = ()
 
 
 def explore(start: Start, run: Run) -> Explored:
-    """Vary every axis that is not fixed, and fit the output sizes to what was seen."""
+    """Vary every axis that is not fixed, fit the output sizes to what was seen, and hold both against sizes that were
+    not tried before."""
     base = tuple(leaves(start.result))
     groups = list(groups_of(start, run))
-    for group in groups:
+    _name(start, groups)
+    for number, group in enumerate(groups):
         group.accepted[group.base] = base
-        vary(start.call, group, run)
+        vary(start, group, run, next((other for other in groups[:number] if _alike(other, group)), None))
     for group in groups:
         _split(start.call, group, run)
+    together = _coupled(start, groups, run)
+    _raise_lows(start, groups, run)
+    explored = _conclude(start, groups, run)
+    for sizes, seen in _held_out(start, groups, run):
+        if isinstance(seen, Refused):
+            for group in groups:
+                group.why_open = group.why_open or ("it is refused at " + _at(sizes) if group.name in sizes else "")
+            explored = _conclude(start, groups, run)
+            break
+        explored = replace(explored, outputs=_corrected(explored.outputs, tuple(leaves(seen.result)), sizes))
+    return replace(explored, together=together)
+
+
+def _conclude(start: Start, groups: list[Group], run: Run) -> Explored:
+    base = tuple(leaves(start.result))
     dims = _input_dims(start, groups)
     stable = all(same_structure(base, found) for group in groups for found in group.accepted.values())
     seen = _Seen(base, stable, _move_together(start.call, groups, base, run) if stable else {})
@@ -52,20 +87,137 @@ def explore(start: Start, run: Run) -> Explored:
     return Explored(dims, outputs, tuple(_notes(groups)))
 
 
+def _name(start: Start, groups: list[Group]) -> None:
+    used = {group.name for group in groups}
+    specs = dict(call_leaves(start.call))
+    for group in groups:
+        if not group.name:
+            path, axis = group.axes[0]
+            group.name = fresh_name(specs[path], axis, used)
+
+
+def _alike(one: Group, other: Group) -> bool:
+    """Whether two groups are likely to end at the same sizes: height and width, two batches, two lengths."""
+    return one.base == other.base and min(one.axes[0][1], 1) == min(other.axes[0][1], 1)
+
+
+def _coupled(start: Start, groups: list[Group], run: Run) -> tuple[Axis, ...]:
+    """The axes with an end each that are not taken at their ends all at once; none where they are."""
+    ends = {group.name: (group, dim) for group in groups if isinstance(dim := group.conclusion(), Free)}
+    bounded = {name: (group, dim.high) for name, (group, dim) in ends.items() if dim.high is not None}
+    if len(bounded) < 2 or any(group.stated is not None for group, _ in bounded.values()):
+        return ()
+    call = start.call
+    for group, high in bounded.values():
+        call = resized(call, group.axes, high - high % group.step)
+    if isinstance(run(call), Refused):
+        return tuple(axis for group, _ in bounded.values() for axis in group.axes)
+    return ()
+
+
+def _raise_lows(start: Start, groups: list[Group], run: Run) -> None:
+    """Smallest sizes that are taken one at a time and not all at once are no smallest sizes: the least that are."""
+    bounds = [(group, dim) for group in groups if isinstance(dim := group.conclusion(), Free) and group.stated is None]
+    for floor in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64):
+        call = start.call
+        for group, dim in bounds:
+            call = resized(call, group.axes, _lowest_from(group, dim, floor))
+        seen = run(call)
+        if isinstance(seen, Accepted):
+            for group, dim in bounds:
+                group.floor = _lowest_from(group, dim, floor)
+            return
+        if not isinstance(seen, Refused) or seen.out_of_memory:
+            return
+
+
+def _lowest_from(group: Group, dim: Free, floor: int) -> int:
+    """The smallest size from `floor` on, no larger than the base."""
+    return dim.low if group.axes[0][1] == 0 else min(group.base, example_size(dim, max(dim.low, floor)))
+
+
+def _held_out(start: Start, groups: list[Group], run: Run) -> Iterator[tuple[Mapping[str, int], Accepted | Refused]]:
+    """Calls at sizes that were not tried before, with what came of them: what was concluded is held against them."""
+    free = [(group, dim) for group in groups if isinstance(dim := group.conclusion(), Free) and group.stated is None]
+    for choose in (_between, _farther):
+        sizes = {group.name: choose(group, dim) for group, dim in free}
+        call = start.call
+        for group, _ in free:
+            call = resized(call, group.axes, sizes[group.name])
+        seen = run(call) if free else None
+        if isinstance(seen, Accepted) or (isinstance(seen, Refused) and not seen.out_of_memory):
+            yield sizes, seen
+
+
+def _at(sizes: Mapping[str, int]) -> str:
+    return " with ".join(f"{name} = {size}" for name, size in sizes.items())
+
+
+def _between(group: Group, dim: Free) -> int:
+    """A size that was not tried: somewhat above the base, or below it where that is the end."""
+    near = group.base + (3 if group.axes[0][1] else 2) * dim.step
+    sizes: list[int] = [*range(near, near + 4 * dim.step, dim.step), *range(group.base, dim.low, -dim.step)]
+    untried = (size for size in sizes if admits(dim, size) and size not in group.accepted)
+    return next(untried, group.base)
+
+
+def _farther(group: Group, dim: Free) -> int:
+    """A size that was not tried, about in the middle of the largest that was taken; the base for a batch."""
+    if group.axes[0][1] == 0:
+        return group.base
+    middle = (group.base + max(group.accepted)) // 2
+    middle -= middle % dim.step
+    sizes: list[int] = [*range(middle, group.base, -dim.step)][:8]
+    return next((size for size in sizes if admits(dim, size) and size not in group.accepted), group.base)
+
+
+def _corrected(ports: tuple[Port, ...], seen: Leaves, sizes: Mapping[str, int]) -> tuple[Port, ...]:
+    """The output ports, with each dim that is another at these sizes made unknown."""
+    if not same_structure(tuple((port.path, _like(port)) for port in ports), seen):
+        reason = f"the result has another structure at {_at(sizes)}"
+        return tuple(replace(port, dims=tuple(Unknown(reason) for _ in port.dims or ())) for port in ports)
+    found = list[Port]()
+    for port, (_, spec) in zip(ports, seen, strict=True):
+        dims = tuple(_held(dim, size, sizes) for dim, size in zip(port.dims or (), spec.sizes, strict=True))
+        found.append(replace(port, dims=dims))
+    return tuple(found)
+
+
+def _like(port: Port) -> TensorSpec:
+    return TensorSpec(port.dtype, (0,) * len(port.dims or ()))
+
+
+def _held(dim: Dim, size: int, sizes: Mapping[str, int]) -> Dim:
+    expr = as_expr(dim)
+    if expr is None or not symbols(expr) <= sizes.keys() or evaluate(expr, sizes) == size:
+        return dim
+    return Unknown(f"by what was seen first {dim}, and {size} at {_at(sizes)}")
+
+
 def _split(call: Call, group: Group, run: Run) -> None:
     """Probe the sizes that tell the expressions apart which still fit an output axis."""
     for _ in range(MOST_SPLITS):
         open_fits = [rules for rules in _fits(group) if len(rules) > 1]
         tried = group.accepted.keys() | group.refused
-        sizes = [
-            size
-            for size in range(group.base + 1, group.base + SPLIT_RANGE)
-            if size not in tried and allowed(group, size)
-        ]
+        sizes = [size for size in _telling(group, max(map(len, open_fits), default=0)) if size not in tried]
         size = next(filter(None, (splitting_size(rules, sizes) for rules in open_fits)), None)
         if size is None:
             return
         try_size(call, group, size, run)
+
+
+def _telling(group: Group, rules: int) -> list[int]:
+    """Sizes at which rules may be told apart: those that are admitted, up to a few times the base; not all of them
+    where there are very many rules to hold against each."""
+    reach = max(SPLIT_RANGE * group.step, REACH * group.base)
+    dim = group.conclusion()
+    low, high = (dim.low, dim.high) if isinstance(dim, Free) else (group.base, None)
+    last = min(high or group.base + reach, group.base + reach)
+    first = max(low, group.base - reach)
+    sizes = [size for size in range(first + -first % group.step, last + 1, group.step) if allowed(group, size)]
+    near = [size for size in sizes if abs(size - group.base) <= SPLIT_RANGE]
+    stride = 1 + rules * len(sizes) // MOST_COMPARISONS
+    return sorted({*near, *sizes[::stride]} if stride > 1 else sizes)
 
 
 def _fits(group: Group) -> Iterator[tuple[SizeRule, ...]]:
@@ -135,9 +287,7 @@ def _told_apart(group: Group, number: int, axis: int) -> tuple[SizeRule, ...]:
     dim = group.conclusion()
     if len(rules) < 2 or not isinstance(dim, Free):
         return rules
-    last = group.base + SPLIT_RANGE * dim.step
-    admitted = [size for size in range(dim.low, last + 1) if admits(dim, size)]
-    return rules[:1] if splitting_size(rules, admitted) is None else rules
+    return rules[:1] if splitting_size(rules, _telling(group, len(rules))) is None else rules
 
 
 def _moving(number: int, axis: int, groups: list[Group]) -> list[Group]:

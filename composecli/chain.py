@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from composecli.blueprint import Sequential, Stage
 from composecli.contract import Contract, Port, output_name
-from composecli.dims import Unknown
+from composecli.dims import Free, Unknown
 from composecli.findings import Finding, Verdict, verdict_of
 from composecli.fixes import allowed, find_bridge, with_bridge_fix, with_select_fix
 from composecli.infer import Found, NotFound
@@ -32,6 +32,7 @@ class Upstream:
     call: Call
     result: Tree
     outputs: tuple[Port, ...]
+    ranges: tuple[Free, ...] = ()
 
 
 @dataclass
@@ -72,7 +73,8 @@ def _start(part: Part, found: Found | NotFound) -> Upstream | None:
     if isinstance(found, NotFound):
         return None
     contract = found.contract
-    return Upstream((Stage(part.real),), contract.example, contract.result, contract.outputs)
+    ranges = tuple(dim for port in contract.inputs for dim in port.dims or () if isinstance(dim, Free))
+    return Upstream((Stage(part.real),), contract.example, contract.result, contract.outputs, ranges)
 
 
 def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstream | None:
@@ -157,7 +159,7 @@ def _judge_wired(chain: _Chain, number: int, upstream: Upstream, wired: Wired, e
     outputs = contract.outputs if contract is not None else _seen_ports(through.result)
     if contract is not None and len(pairs) == len(contract.inputs):
         outputs = carried(outputs, _as_fed(pairs, stages[-1]))
-    return Upstream(stages, upstream.call, through.result, outputs)
+    return Upstream(stages, upstream.call, through.result, outputs, upstream.ranges)
 
 
 def _seen_ports(result: Tree) -> tuple[Port, ...]:
@@ -206,7 +208,7 @@ def _pairs(upstream: Upstream, wired: Wired, contract: Contract | None, ends: En
         for inner, spec in leaves(at(upstream.result, feed.path)):
             taken, given = ports.get((argument, *inner)), gives.get((*feed.path, *inner))
             if taken is not None and given is not None:
-                pairs.append((Offer(ends.producer, given, spec), Ask(ends.consumer, taken)))
+                pairs.append((Offer(ends.producer, given, spec, upstream.ranges), Ask(ends.consumer, taken)))
     return tuple(pairs)
 
 

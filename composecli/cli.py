@@ -10,14 +10,15 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from composecli import __version__
-from composecli.answer import INTERRUPTED, Screen, answer
+from composecli.answer import Screen, answer
 from composecli.blueprint import Merge, Mode
 from composecli.bridge import BridgeMode
+from composecli.budget import Budget
 from composecli.contract import parse_input
 from composecli.protocol import Training, Worker
 from composecli.report.explain import find, listing, page
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options, parse_device, parse_selection
-from composecli.results import BUG, OUR_BUG, Report
+from composecli.results import BUG, INTERRUPTED, OUR_BUG, Report
 
 EXIT_CODES = """\b
 Exit codes, the same in every format:
@@ -61,6 +62,10 @@ def _common(command: Command) -> Command:
         click.option("--trust", is_flag=True, help="Run what pickled files import. For files that you made or know."),
         click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
                      metavar="S", help="Seconds that loading, or one forward, may take."),
+        click.option("--max-probes", type=click.IntRange(min=1), default=Budget().probes, show_default=True,
+                     metavar="N", help="Forwards that finding what one model takes may need."),
+        click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), default=Budget().seconds,
+                     show_default=True, metavar="S", help="Seconds for all of them together."),
         click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
                      help="A table for people, or JSON as the whole of stdout."),
         click.option("--quiet", is_flag=True, help="Print the verdict and the findings alone."),
@@ -185,6 +190,7 @@ def _options(words: dict[str, Any]) -> Options:
         training=Training(words["training"]),
         key=words["key"],
         trusted=words["trust"],
+        budget=Budget(words["max_probes"], words["max_seconds"]),
         words=_repeated(words),
     )
 

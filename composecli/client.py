@@ -18,6 +18,7 @@ from composecli.protocol import (
     Built,
     Described,
     DescribeRequest,
+    Detail,
     Failed,
     Opened,
     OpenRequest,
@@ -41,21 +42,37 @@ _STAGES = {
     VerifyRequest: "verifying the join",
 }
 
+MOST_DEATHS = 6
+
 Answer = TypeVar("Answer", bound=Reply)
 
 
+class ChildEnded(CouldNotAttempt):
+    """The child died, hung or answered nonsense."""
+
+
 class ChildWorker:
-    """The Worker protocol over pipes. The child starts at once, and imports torch while the command reads files."""
+    """The Worker protocol over pipes. The child starts at once, and imports torch while the command reads files.
+
+    A child that dies of a probe which explores is replaced by another: that input is refused, and the rest goes on.
+    """
 
     def __init__(self, timeout: float, *, show_output: bool = False, module: str = "composecli.worker.serve") -> None:
         self._timeout = timeout
         self._last = ""
+        self._show_output = show_output
+        self._module = module
+        self._state = list[OpenRequest | SampleRequest]()
+        self._deaths = 0
+        self._start()
+
+    def _start(self) -> None:
         to_child, self._from_us = os.pipe()
         self._to_us, from_child = os.pipe()
-        self._log: IO[bytes] | None = None if show_output else tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
+        self._log: IO[bytes] | None = None if self._show_output else tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         target = sys.stderr if self._log is None else self._log
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(to_child), str(from_child)],
+            [sys.executable, "-P", "-m", self._module, str(to_child), str(from_child)],
             stdin=subprocess.DEVNULL,
             stdout=target,
             stderr=target,
@@ -69,13 +86,25 @@ class ChildWorker:
 
     def open(self, request: OpenRequest) -> Opened:
         self._last = request.reference.name
-        return self._ask(request, Opened)
+        opened = self._ask(request, Opened)
+        self._state.append(request)
+        return opened
 
     def sample(self, request: SampleRequest) -> Sampled:
-        return self._ask(request, Sampled)
+        sampled = self._ask(request, Sampled)
+        self._state.append(request)
+        return sampled
 
     def probe(self, request: ProbeRequest) -> Observation:
-        reply = self._ask_any(request)
+        try:
+            reply = self._ask_any(request)
+        except ChildEnded as ended:
+            if request.detail is Detail.REASON:
+                raise
+            self._replace()
+            if self._deaths > MOST_DEATHS:
+                raise
+            return Refused(0, "ChildEnded", ended.problem.title, "its process")
         if isinstance(reply, Accepted | Refused):
             return reply
         raise self._ended(request, "CC918", "the worker answered nonsense", f"a {type(reply).__name__}")
@@ -101,6 +130,14 @@ class ChildWorker:
         if self._log is not None:
             self._log.close()
 
+    def _replace(self) -> None:
+        """Another child, with the same models and samples under the same numbers."""
+        self._deaths += 1
+        self.close()
+        self._start()
+        for request in self._state:
+            self._ask_any(request)
+
     def _ask(self, request: Request, wanted: type[Answer]) -> Answer:
         reply = self._ask_any(request)
         if isinstance(reply, wanted):
@@ -122,7 +159,7 @@ class ChildWorker:
             raise CouldNotAttempt(reply.problem)
         return reply
 
-    def _crashed(self, request: Request) -> CouldNotAttempt:
+    def _crashed(self, request: Request) -> ChildEnded:
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -132,13 +169,13 @@ class ChildWorker:
             how = f"was killed by {signal.Signals(-code).name}" if -code in list(signal.Signals) else f"died ({code})"
         return self._ended(request, "CC916", f"the worker {how}", "")
 
-    def _ended(self, request: Request, code: str, title: str, note: str) -> CouldNotAttempt:
+    def _ended(self, request: Request, code: str, title: str, note: str) -> ChildEnded:
         self._kill()
         notes = [f"it was {_STAGES[type(request)]}"]
         if note:
             notes.append(note)
         help = ("--timeout S allows more time",) if code == "CC917" else ("--debug shows what it printed",)
-        return CouldNotAttempt(Problem(code, title, self._last or None, tuple(notes), help, self._tail()))
+        return ChildEnded(Problem(code, title, self._last or None, tuple(notes), help, self._tail()))
 
     def _tail(self) -> str | None:
         if self._log is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from composecli.dims import Dim, Fixed, Free, Shape, admits, example_size, parse_dim
+from composecli.dims import Dim, Fixed, Free, Shape, Unknown, admits, example_size, parse_dim
 from composecli.trees import Call, Entries, Items, Literal, Path, TensorSpec, Tree, path_text
 
 DTYPES = (
@@ -15,7 +15,7 @@ DTYPES = (
     "complex64", "complex128", "float8_e4m3fn", "float8_e5m2",
 )  # fmt: skip
 EXAMPLE_SIZE = 2
-_NAMES = ("", "N", "ND", "NTD", "NCHW", "NCDHW")
+_NAMES = ("", "N", "ND", "NTL", "NCHW", "NCDHW")
 
 
 class EvidenceKind(StrEnum):
@@ -67,6 +67,16 @@ class Contract:
         return f"{self.inputs_text} -> {self.outputs_text}"
 
     @property
+    def open_dims(self) -> tuple[str, ...]:
+        """Each dim that is not known, with the reason."""
+        return tuple(
+            f"{port.name} axis {axis}: {dim.reason}"
+            for port in (*self.inputs, *self.outputs)
+            for axis, dim in enumerate(port.dims or ())
+            if isinstance(dim, Unknown)
+        )
+
+    @property
     def inputs_text(self) -> str:
         ports = iter(self.inputs)
         texts = list[str]()
@@ -97,9 +107,12 @@ def _tree_text(tree: Tree, ports: Iterator[Port]) -> str:
     return "?"
 
 
-def fresh_name(rank: int, axis: int, used: set[str]) -> str:
+def fresh_name(spec: TensorSpec, axis: int, used: set[str]) -> str:
     """A name for a free dim by the custom of the field, `H` for axis 2 of 4, numbered where it is used already."""
+    rank = len(spec.sizes)
     wanted = _NAMES[rank][axis] if rank < len(_NAMES) else f"D{axis}"
+    if rank == 2 and axis == 1 and not spec.dtype.startswith(("float", "bfloat", "complex")):
+        wanted = "T"
     name, number = wanted, 1
     while name in used:
         number += 1

@@ -6,32 +6,25 @@ the model's first parameters ask for; every contract is confirmed by a probe, an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from composecli.axes import explore
+from composecli.axes import Explored, explore
+from composecli.budget import Budget
 from composecli.contract import Contract, Evidence, EvidenceKind, Port, input_name, output_name
+from composecli.corrections import asked_axes, ids_below, recurrent, recurrent_axes, widened
 from composecli.dims import Free
-from composecli.observations import Accepted, Observation, Refused
-from composecli.propose import (
-    Proposal,
-    asked_axes,
-    corrected,
-    from_layers,
-    from_nothing,
-    ids_below,
-    other_sizes,
-    recurrent,
-    recurrent_axes,
-    widened,
-)
-from composecli.protocol import ModelFacts
-from composecli.trees import Call, Path, TensorSpec, call_leaves, call_with
-from composecli.variation import Start, resized
+from composecli.errors import CouldNotAttempt
+from composecli.observations import Accepted, Observation, Refused, Untried
+from composecli.propose import Proposal, seeds
+from composecli.protocol import Detail, ModelFacts
+from composecli.search import Start as Begun
+from composecli.search import search
+from composecli.trees import Axis, Call, Path, TensorSpec, call_leaves, call_with, leaves, resized
+from composecli.variation import Group, Start, vary
 
-Ask = Callable[[Call, bool], Observation]
-
-MOST_PROPOSALS = 24
+Ask = Callable[[Call, Detail], Observation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,57 +40,81 @@ class Clues:
 
 @dataclass(frozen=True, slots=True)
 class Found:
+    """`stopped` says why no more was tried, where there was more to try: then some dims are open."""
+
     contract: Contract
     probes: int
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """What was tried, each with where it was refused, the best try first; and how many forwards that took."""
+    """What was tried, each with where it was refused, the best try first; and how many forwards that took.
+
+    `stopped` says why no more was tried, where there was more to try.
+    """
 
     tried: tuple[tuple[Call, Refused], ...]
     probes: int
+    stopped: str = ""
 
 
 @dataclass
 class _Probing:
-    """Counts and remembers: the same call is never run twice."""
+    """Counts and remembers: the same call is never run twice. Stops at the end of the budget, and at Ctrl-C."""
 
     ask: Ask
+    budget: Budget
     count: int = 0
-    seen: dict[tuple[Call, bool], Observation] = field(default_factory=dict)
+    stopped: str = ""
+    seen: dict[Call, Observation] = field(default_factory=dict)
+    watched: dict[Call, Observation] = field(default_factory=dict)
+    start: float = field(default_factory=time.monotonic)
 
-    def run(self, call: Call, *, watch: bool = False) -> Observation:
-        key = (call, watch)
-        if key not in self.seen:
-            self.count += 1
-            self.seen[key] = self.ask(call, watch)
-        return self.seen[key]
+    def run(self, call: Call) -> Observation | Untried:
+        """Whether the call is taken."""
+        found = self.watched.get(call) or self.seen.get(call)
+        return found or self._run(call, Detail.OUTCOME, self.seen)
+
+    def watch(self, call: Call) -> Observation | Untried:
+        """The same with what the input meets, or why it is refused."""
+        return self.watched.get(call) or self._run(call, Detail.MEETINGS, self.watched)
+
+    def _run(self, call: Call, detail: Detail, memory: dict[Call, Observation]) -> Observation | Untried:
+        if self.count >= self.budget.probes:
+            self.stopped = f"the budget of {self.budget.probes} probes is spent"
+        elif time.monotonic() - self.start > self.budget.seconds:
+            self.stopped = f"the budget of {self.budget.seconds:g} s is spent"
+        if self.stopped:
+            return Untried(self.stopped)
+        self.count += 1
+        try:
+            memory[call] = self.ask(call, detail)
+        except KeyboardInterrupt:
+            self.stopped = INTERRUPTED
+            return Untried(self.stopped)
+        except CouldNotAttempt as failure:
+            if not any(isinstance(seen, Accepted) for seen in self.watched.values()):
+                raise
+            self.stopped = failure.problem.title
+            return Untried(self.stopped)
+        return memory[call]
 
 
-def infer(clues: Clues, ask: Ask) -> Found | NotFound:
+INTERRUPTED = "it was interrupted"
+
+
+def infer(clues: Clues, ask: Ask, budget: Budget | None = None) -> Found | NotFound:
     """The contract of a model, or what was tried to find it."""
-    probing = _Probing(ask)
-    refusals = list[tuple[Call, Refused]]()
-    todo = list(_proposals(clues))[:MOST_PROPOSALS]
-    tried = set[Call]()
-    while todo and len(tried) < MOST_PROPOSALS:
-        proposal = todo.pop(0)
-        if proposal.call in tried:
-            continue
-        tried.add(proposal.call)
-        match probing.run(proposal.call, watch=True):
-            case Accepted() as seen:
-                proposal, seen = _as_the_weights_say(proposal, seen, clues, probing)
-                proposal, seen = _near_the_given(proposal, seen, clues, probing)
-                return Found(_settle(proposal, seen, clues, probing), probing.count)
-            case Refused() as refused:
-                refusals.append((proposal.call, refused))
-                better = corrected(proposal, refused.meetings)
-                if better is not None and clues.stated is None and proposal.evidence is None:
-                    todo.insert(len(todo) if proposal.call == clues.given else 0, better)
-    refusals.sort(key=lambda item: -len(item[1].meetings))
-    return NotFound(tuple(refusals), probing.count)
+    probing = _Probing(ask, budget or Budget())
+    guesses = seeds(clues.facts) if clues.stated is None else iter(())
+    begun = search(_stated(clues), guesses, clues.facts, probing.watch)
+    if not isinstance(begun, Begun):
+        return NotFound(tuple(begun), probing.count, probing.stopped)
+    proposal, seen = _as_the_weights_say(begun.proposal, begun.seen, clues, probing)
+    proposal, seen = _near_the_given(proposal, seen, clues, probing)
+    proposal, seen = _as_numbers(proposal, seen, clues, probing)
+    return Found(_settle(proposal, seen, clues, probing), probing.count, probing.stopped)
 
 
 def _as_the_weights_say(
@@ -110,8 +127,24 @@ def _as_the_weights_say(
     asked = widened(proposal, seen.meetings) or recurrent(proposal, clues.facts)
     if asked is None:
         return proposal, seen
-    again = probing.run(asked.call, watch=True)
+    again = probing.watch(asked.call)
     return (asked, again) if isinstance(again, Accepted) else (proposal, seen)
+
+
+def _as_numbers(proposal: Proposal, seen: Accepted, clues: Clues, probing: _Probing) -> tuple[Proposal, Accepted]:
+    """Guessed whole numbers that index nothing as floats, where these are taken too."""
+    if proposal.evidence is not None or proposal.call == clues.given:
+        return proposal, seen
+    floats = next((dtype for dtype in clues.facts.dtypes if dtype.startswith(("float", "bfloat"))), "float32")
+    for number, (path, spec) in enumerate(list(call_leaves(proposal.call))):
+        name = _argument_name(clues.facts, proposal.call, path) or ""
+        index = ids_below(number, spec, seen.meetings) is not None or name.endswith(("ids", "mask"))
+        if spec.dtype == "int64" and not index:
+            changed = replace(proposal, call=call_with(proposal.call, {path: replace(spec, dtype=floats, below=2)}))
+            again = probing.watch(changed.call)
+            if isinstance(again, Accepted):
+                proposal, seen = changed, again
+    return proposal, seen
 
 
 def _near_the_given(proposal: Proposal, seen: Accepted, clues: Clues, probing: _Probing) -> tuple[Proposal, Accepted]:
@@ -124,11 +157,12 @@ def _near_the_given(proposal: Proposal, seen: Accepted, clues: Clues, probing: _
     near = replace(spec, dtype=found[0][1].dtype, below=found[0][1].below)
     assert clues.given is not None
     retyped = replace(proposal, call=call_with(clues.given, {path: near}), asked=())
-    again = probing.run(retyped.call, watch=True)
+    again = probing.watch(retyped.call)
     return (retyped, again) if isinstance(again, Accepted) else (proposal, seen)
 
 
-def _proposals(clues: Clues) -> Iterator[Proposal]:
+def _stated(clues: Clues) -> Iterator[Proposal]:
+    """What the user states alone; else what the file states, and a producer's real output."""
     if clues.stated is not None:
         yield clues.stated
         return
@@ -140,11 +174,6 @@ def _proposals(clues: Clues) -> Iterator[Proposal]:
         yield Proposal(clues.given)
     if clues.traced is not None:
         yield Proposal(clues.traced, Evidence(EvidenceKind.TRACED, f"example {clues.traced}"))
-    first = list(from_layers(clues.facts))
-    yield from first
-    yield from from_nothing(clues.facts)
-    for proposal in first[:1]:
-        yield from other_sizes(proposal)
 
 
 def _settle(proposal: Proposal, seen: Accepted, clues: Clues, probing: _Probing) -> Contract:
@@ -154,15 +183,77 @@ def _settle(proposal: Proposal, seen: Accepted, clues: Clues, probing: _Probing)
     rankless = _rankless(call, seen, clues, probing)
     if rankless is not None:
         return rankless
-    asked = frozenset((*proposal.asked, *asked_axes(call, seen.meetings), *recurrent_axes(call, clues.facts)))
-    explored = explore(Start(call, seen.result, asked, dict(proposal.dims)), probing.run)
+    start = _start(proposal, call, seen, clues, probing)
+    explored = explore(start, probing.run)
+    if explored.together:
+        start = _at_the_common_end(start, explored.together, probing)
+        explored = explore(start, probing.run)
+    return _contract(proposal, start, explored, clues, seen.device)
+
+
+def _start(proposal: Proposal, call: Call, seen: Accepted, clues: Clues, probing: _Probing) -> Start:
+    recurrent = recurrent_axes(call, clues.facts)
+    asked = dict.fromkeys((*proposal.asked, *asked_axes(call, seen.meetings)))
+    fixed = frozenset((*recurrent, *(axis for axis in asked if not _is_taken_beside(call, axis, probing))))
+    specs = [spec for _, spec in call_leaves(call)]
+    words = {spec.below for spec in specs if spec.dtype in ("int64", "int32")}
+    limits = _limits(clues.facts) - words
+    return Start(call, seen.result, fixed, dict(proposal.dims), tuple(sorted(limits)), _cost(clues.facts, specs))
+
+
+def _is_taken_beside(call: Call, axis: Axis, probing: _Probing) -> bool:
+    """Whether an axis that a parameter seems to fix takes another size all the same."""
+    size = dict(call_leaves(call))[axis[0]].sizes[axis[1]]
+    return isinstance(probing.run(resized(call, (axis,), size + 1)), Accepted)
+
+
+def _limits(facts: ModelFacts) -> set[int]:
+    """Lengths at which something that the model holds ends: tables of positions, masks, and what libraries state."""
+    found = set[int]()
+    for layer in facts.layers:
+        for tensor in layer.parameters:
+            table = layer.class_name.endswith("Embedding") and len(tensor.sizes) == 2
+            found |= set(tensor.sizes[:1]) if table else set(tensor.sizes[:2]) if len(tensor.sizes) == 3 else set()
+        for tensor in layer.buffers:
+            found |= set(tensor.sizes)
+    for setting in facts.settings:
+        if setting.name in ("max_length", "max_position_embeddings", "max_source_positions", "context_length"):
+            found |= set(setting.values)
+    return {size for size in found if 8 < size <= LONGEST}
+
+
+LONGEST = 8192
+
+
+def _cost(facts: ModelFacts, specs: list[TensorSpec]) -> float:
+    """About how many multiplications an element of the input stands for: tokens meet every weight, pixels few."""
+    rank = max((len(spec.sizes) for spec in specs), default=0)
+    whole = any(spec.dtype in ("int64", "int32") for spec in specs)
+    return facts.parameters / (1 if whole else {2: 300, 3: 64}.get(rank, 500))
+
+
+def _at_the_common_end(start: Start, axes: tuple[Axis, ...], probing: _Probing) -> Start:
+    """The same start at the largest size that all these axes take at once."""
+    group = Group("", axes, dict(call_leaves(start.call))[axes[0][0]].sizes[axes[0][1]])
+    sizes = {dict(call_leaves(start.call))[path].sizes[axis] for path, axis in axes}
+    if len(sizes) > 1:
+        return start
+    group.accepted[group.base] = tuple(leaves(start.result))
+    vary(start, group, probing.run)
+    call = resized(start.call, axes, max(group.accepted))
+    seen = probing.run(call)
+    return replace(start, call=call, result=seen.result) if isinstance(seen, Accepted) else start
+
+
+def _contract(proposal: Proposal, start: Start, explored: Explored, clues: Clues, device: str) -> Contract:
+    call = start.call
     inputs = tuple(
         Port(input_name(path, _argument_name(clues.facts, call, path)), path, spec.dtype, explored.inputs[path])
         for path, spec in call_leaves(call)
     )
     evidence = [proposal.evidence] if proposal.evidence is not None else []
-    evidence.append(Evidence(EvidenceKind.PROBED, "; ".join([f"{seen.device} at {call}", *explored.notes])))
-    return Contract(inputs, explored.outputs, call, seen.result, tuple(evidence))
+    evidence.append(Evidence(EvidenceKind.PROBED, "; ".join([f"{device} at {call}", *explored.notes])))
+    return Contract(inputs, explored.outputs, call, start.result, tuple(evidence))
 
 
 def _settle_exported(stated: Contract, seen: Accepted, probing: _Probing) -> Contract:
@@ -191,8 +282,8 @@ def _from_one(port: Port, names: set[str]) -> Port:
 
 def _with_ids(call: Call, seen: Accepted) -> Call:
     changes = dict[Path, TensorSpec]()
-    for path, spec in call_leaves(call):
-        below = ids_below(spec, seen.meetings) if spec.dtype in ("int64", "int32") else None
+    for number, (path, spec) in enumerate(call_leaves(call)):
+        below = ids_below(number, spec, seen.meetings) if spec.dtype in ("int64", "int32") else None
         if below is not None:
             changes[path] = replace(spec, below=below)
     return call_with(call, changes)

@@ -12,7 +12,8 @@ class Meeting:
     """An op in which something made from the input meets a parameter.
 
     `value` is what came from the input; `parameter` is the name of the parameter and `weight` it as the op saw
-    it (`(in, out)` for addmm). `groups` and `transposed` speak of convolutions alone.
+    it (`(in, out)` for addmm). `groups` and `transposed` speak of convolutions alone; `inputs` are the numbers of the
+    input tensors that `value` was made from.
     """
 
     op: str
@@ -21,6 +22,16 @@ class Meeting:
     weight: TensorSpec
     groups: int = 1
     transposed: bool = False
+    inputs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One tensor that an op was given: `inputs` are the numbers of the input tensors that it was made from."""
+
+    spec: TensorSpec
+    inputs: tuple[int, ...] = ()
+    parameter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +51,9 @@ class Accepted:
 class Refused:
     """The forward raised, in the stage with this number.
 
-    `module` is the submodule where it can be known, `code` the line of TorchScript where it cannot; `tensors`
-    are the arguments of the op that refused. `runs_on_zeros`: the same sizes pass with other values;
-    `runs_in_eval`: the same input passes in eval mode.
+    `module` is the submodule where it can be known, `code` the line of TorchScript where it cannot; `operands` and
+    `numbers` are the arguments of the op that refused, `ops` is how many ops on the input ran before it.
+    `runs_on_zeros`: the same sizes pass with other values; `runs_in_eval`: the same input passes in eval mode.
     """
 
     stage: int
@@ -52,12 +63,18 @@ class Refused:
     op: str | None = None
     module: str | None = None
     code: str | None = None
-    tensors: tuple[TensorSpec, ...] = ()
+    operands: tuple[Operand, ...] = ()
+    numbers: tuple[int, ...] = ()
+    ops: int = 0
     runs_on_zeros: bool = False
     runs_in_eval: bool = False
     out_of_memory: bool = False
     results: tuple[Tree, ...] = ()
     meetings: tuple[Meeting, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        return tuple(operand.spec for operand in self.operands)
 
     @property
     def where(self) -> str:
@@ -66,6 +83,13 @@ class Refused:
         if place and self.op:
             return f"{place} ({self.op})"
         return place or self.op or "its own code"
+
+
+@dataclass(frozen=True, slots=True)
+class Untried:
+    """No forward was run, and why: the budget is spent, or the user asked to stop."""
+
+    reason: str
 
 
 Observation = Accepted | Refused

@@ -35,8 +35,14 @@ def check(request: CheckRequest, worker: Worker, tell: Tell = _silent) -> CheckR
         CouldNotAttempt: a model cannot be read or run, or is not trusted.
     """
     session = Session(worker, request.options, tell)
-    parts = _open_all(request, session)
-    return _check_report(request, session, parts, _judge(request, session, parts))
+    try:
+        parts = _open_all(request, session)
+        return _check_report(request, session, parts, _judge(request, session, parts))
+    except KeyboardInterrupt:
+        if not session.known:
+            raise
+        device, strict, models = request.options.device, request.strict, tuple(session.known)
+        return CheckReport(request.mode, device, strict, models, (), None, None, interrupted=True)
 
 
 def join(request: JoinRequest, worker: Worker, tell: Tell = _silent) -> JoinReport:
@@ -66,7 +72,13 @@ def inspect(request: InspectRequest, worker: Worker, tell: Tell = _silent) -> In
     """
     session = Session(worker, request.options, tell)
     part = session.open(identify(request.model, trusted=request.options.trusted))
-    found = session.infer(part, stated=session.stated(part))
+    try:
+        found = session.infer(part, stated=session.stated(part))
+    except KeyboardInterrupt:
+        if not session.known:
+            raise
+        size = Path(part.target.path).stat().st_size
+        return InspectReport(session.known[0], part.facts, (), None, (), None, size, interrupted=True)
     report = model_report(part, found)
     contract = found.contract if isinstance(found, Found) else None
     if contract is not None:

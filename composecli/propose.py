@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from composecli.contract import Evidence
 from composecli.dims import Shape
-from composecli.observations import Meeting
-from composecli.protocol import LayerFact, ModelFacts
-from composecli.trees import Argument, Call, Path, TensorSpec, call_leaves, call_with
+from composecli.layers import BATCH, LENGTH, layer_inputs
+from composecli.protocol import ArgumentFact, ModelFacts
+from composecli.trees import Argument, Call, Items, Literal, Path, TensorSpec, Tree, call_leaves, call_with
 
-BATCH = 2
-LENGTH = 8
-SPATIAL = {3: 64, 4: 32, 5: 16}
-OTHER_SPATIAL = (64, 28, 224, 299)
-_POINTWISE = ("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "rsub")
-_PROJECTIONS = ("addmm", "mm", "linear", "matmul", "bmm", "baddbmm", "mv")
+MOST_LAYERS = 12
+LONGEST = 16_000
+# Attention over more of them costs gigabytes.
+LONGEST_OF_IDS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """A size that is being looked for: with `points`, sizes of these axes and what became of each at an op, until one
+    of them becomes `want`."""
+
+    axes: tuple[tuple[Path, int], ...]
+    op: str
+    want: int
+    points: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,174 +37,173 @@ class Proposal:
     evidence: Evidence | None = None
     dims: tuple[tuple[Path, Shape], ...] = ()
     asked: tuple[tuple[Path, int], ...] = ()
+    aim: Aim | None = None
 
 
-def from_layers(facts: ModelFacts) -> Iterator[Proposal]:
-    """What the first layers with parameters take, in the order in which the model holds them."""
-    required = [argument for argument in facts.arguments if argument.required]
-    count = max(1, len(required))
-    for layer in [layer for layer in facts.layers if layer.parameters][:4]:
-        for spec, axes in _layer_inputs(layer):
-            call = Call(tuple(Argument(spec) for _ in range(count)))
-            asked = tuple((path, axis % len(spec.sizes)) for path, _ in call_leaves(call) for axis in axes)
-            yield Proposal(call, asked=asked)
-
-
-def _layer_inputs(layer: LayerFact) -> Iterator[tuple[TensorSpec, tuple[int, ...]]]:
-    """Each input that a layer may take, with the axes that its parameters fix."""
-    parameters = {parameter.name: parameter for parameter in layer.parameters}
-    constants = dict(layer.constants)
-    name = layer.class_name
-    recurrent = parameters.get("weight_ih_l0") or parameters.get("weight_ih")
-    attention = parameters.get("in_proj_weight")
-    weight = parameters.get("weight")
-    if recurrent is not None and len(recurrent.sizes) == 2:
-        lead = (LENGTH, BATCH) if recurrent.name.endswith("_l0") else (BATCH,)
-        yield TensorSpec(recurrent.dtype, (*lead, recurrent.sizes[1])), (-1,)
-    elif attention is not None and len(attention.sizes) == 2:
-        yield TensorSpec(attention.dtype, (LENGTH, BATCH, attention.sizes[1])), (-1,)
-    elif weight is None:
-        return
-    elif name.startswith("Embedding") and len(weight.sizes) == 2:
-        yield TensorSpec("int64", (BATCH, LENGTH), below=weight.sizes[0]), ()
-    elif name.startswith(("BatchNorm", "InstanceNorm")) and name[-2:-1] in "123":
-        rank = int(name[-2]) + 2
-        spatial = (LENGTH,) * (rank - 2)
-        if rank == 3 and name.startswith("BatchNorm"):
-            yield TensorSpec(weight.dtype, (BATCH, weight.sizes[0])), (1,)
-        yield TensorSpec(weight.dtype, (BATCH, weight.sizes[0], *spatial)), (1,)
-    elif name == "GroupNorm":
-        yield TensorSpec(weight.dtype, (BATCH, weight.sizes[0], LENGTH)), (1,)
-    elif name.endswith("Norm"):
-        yield TensorSpec(weight.dtype, (BATCH, *weight.sizes)), tuple(range(-len(weight.sizes), 0))
-    elif len(weight.sizes) == 2:
-        yield TensorSpec(weight.dtype, (BATCH, weight.sizes[1])), (-1,)
-    elif len(weight.sizes) in SPATIAL:
-        transposed = "Transpose" in name
-        channels = weight.sizes[0] if transposed else weight.sizes[1] * constants.get("groups", 1)
-        yield _image(channels, len(weight.sizes), weight.dtype), (1,)
-
-
-def _image(channels: int, rank: int, dtype: str) -> TensorSpec:
-    return TensorSpec(dtype, (BATCH, channels, *(SPATIAL[rank],) * (rank - 2)))
-
-
-def from_nothing(facts: ModelFacts) -> Iterator[Proposal]:
-    """Inputs of each rank, for models that say nothing of themselves."""
-    required = [argument for argument in facts.arguments if argument.required]
+def seeds(facts: ModelFacts) -> Iterator[Proposal]:
+    """What to begin with where the file states nothing: each argument by its name and type, else as the first layers
+    with parameters take it, else a tensor of each rank."""
+    asked = facts.asked
     if not facts.arguments:
         yield Proposal(Call(()))
-    floats = [dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))] or ["float32"]
-    for sizes in ((2, 3), (2, 3, 32, 32), (2, 3, 8), (2, 3, 8, 16, 16)):
-        spec = TensorSpec(floats[0], sizes)
-        yield Proposal(Call(tuple(Argument(spec) for _ in range(max(1, len(required))))))
+    yield from _with_states(facts)
+    seen = set[Call]()
+    for number in range(MOST_LAYERS):
+        choices = [_choices(argument, facts) for argument in asked] or [_choices(None, facts)]
+        values = tuple(found[min(number, len(found) - 1)] for found in choices)
+        call = Call(
+            tuple(
+                Argument(value, argument.name if argument is not None and not argument.required else None)
+                for value, argument in zip(values, asked or (None,), strict=True)
+            )
+        )
+        if call not in seen:
+            seen.add(call)
+            yield Proposal(call)
 
 
-def corrected(proposal: Proposal, meetings: tuple[Meeting, ...]) -> Proposal | None:
-    """The proposal as the first parameter on the input's way asks for it; None where it asks for nothing new."""
-    for path, spec in call_leaves(proposal.call):
-        for meeting in meetings:
-            wanted = _wanted(spec, meeting)
-            if wanted is None:
-                continue
-            new, axes = wanted
-            asked = tuple((path, axis % len(new.sizes)) for axis in axes)
-            call = call_with(proposal.call, {path: new})
-            kept = tuple((where, axis) for where, axis in proposal.asked if where != path)
-            if call != proposal.call:
-                return replace(proposal, call=call, asked=kept + asked)
-            break
-    return None
+def _with_states(facts: ModelFacts) -> Iterator[Proposal]:
+    """The input of a recurrent layer and its states, batch second and batch first."""
+    for layer in facts.layers:
+        found = list(layer_inputs(layer)) if len(facts.asked) > 1 else []
+        if len(found) == 2 and len(found[0].sizes) == len(found[1].sizes):
+            given, state = found
+            rest = (Argument(state),) * (len(facts.asked) - 1)
+            yield Proposal(Call((Argument(given), *rest)))
+            if len(given.sizes) == 3:
+                turned = replace(given, sizes=(given.sizes[1], given.sizes[0], given.sizes[2]))
+                yield Proposal(Call((Argument(turned), *rest)))
+            return
 
 
-def asked_axes(call: Call, meetings: tuple[Meeting, ...]) -> tuple[tuple[Path, int], ...]:
-    """The axes of an accepted call that the first parameters it meets fix."""
-    found = list[tuple[Path, int]]()
-    for path, spec in call_leaves(call):
-        for meeting in meetings:
-            wanted = _wanted(spec, meeting)
-            if wanted is not None and wanted[0] == replace(spec, below=wanted[0].below):
-                found += [(path, axis % len(spec.sizes)) for axis in wanted[1]]
-    return tuple(dict.fromkeys(found))
+def _choices(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
+    """Values for one argument, the likeliest first."""
+    kind = argument.type_name if argument is not None else ""
+    literals = _literals(kind)
+    if literals:
+        return literals
+    named = [] if argument is None else list(by_name(argument.name, facts))
+    tensors = list(dict.fromkeys((*named, *usual(facts))))
+    if "LongTensor" in kind:
+        tensors = [t for t in tensors if t.dtype == "int64"] or [ids(facts)]
+    elif "FloatTensor" in kind:
+        tensors = [t for t in tensors if t.dtype not in ("int64", "bool")]
+    word = kind.replace("typing.", "").split("[", maxsplit=1)[0].lower()
+    if word in ("list", "sequence"):
+        return [Items("list", (tensor, tensor)) for tensor in tensors]
+    if word == "tuple":
+        count = max(1, kind.count("Tensor"))
+        return [Items("tuple", (tensor,) * count) for tensor in tensors]
+    return list(tensors)
 
 
-def recurrent_axes(call: Call, facts: ModelFacts) -> tuple[tuple[Path, int], ...]:
-    """The axis that a recurrent first layer fixes: traced ones take any width and give plausible outputs."""
-    width = _recurrent_width(facts)
-    path, spec = next(call_leaves(call), ((), None))
-    if spec is None or not spec.sizes or spec.sizes[-1] != width:
-        return ()
-    return ((path, len(spec.sizes) - 1),)
+def _literals(kind: str) -> list[Tree]:
+    known: dict[str, tuple[bool | int | float | str, ...]] = {
+        "int": (1, 2, 16000, 8, 0), "float": (1.0, 0.5, 0.0), "bool": (False, True), "str": ("",), "number": (1, 1.0),
+    }  # fmt: skip
+    return [Literal(value) for value in known.get(kind.lower(), ())]
 
 
-def recurrent(proposal: Proposal, facts: ModelFacts) -> Proposal | None:
-    """The proposal with the width that a recurrent first layer's weights have; None where it has that already."""
-    width = _recurrent_width(facts)
-    path, spec = next(call_leaves(proposal.call), ((), None))
-    if width is None or spec is None or len(spec.sizes) < 2 or spec.sizes[-1] == width:
-        return None
-    new = replace(spec, sizes=(*spec.sizes[:-1], width), sample=None)
-    return replace(proposal, call=call_with(proposal.call, {path: new}))
+def usual(facts: ModelFacts) -> Iterator[TensorSpec]:
+    """Tensors that the first layers with parameters take, then one of each rank."""
+    layers = [layer for layer in facts.layers if layer.parameters][:MOST_LAYERS]
+    found = list(dict.fromkeys(spec for layer in layers for spec in layer_inputs(layer)))
+    yield from found
+    rows = [spec for spec in found if len(spec.sizes) == 2 and spec.dtype not in ("int64", "int32")]
+    yield from (replace(spec, sizes=(BATCH, LENGTH, spec.sizes[1])) for spec in rows[:2])
+    for sizes in ((2, 3), (2, 3, 64, 64), (2, 3, 8), (2, 3, 16, 64, 64), (2,)):
+        yield TensorSpec(_float(facts), sizes)
 
 
-def _recurrent_width(facts: ModelFacts) -> int | None:
-    first = next((layer for layer in facts.layers if layer.parameters), None)
-    weights = [p for p in first.parameters if p.name.startswith("weight_ih")] if first is not None else []
-    return weights[0].sizes[-1] if weights else None
+def _float(facts: ModelFacts) -> str:
+    return next((dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))), "float32")
 
 
-def widened(proposal: Proposal, meetings: tuple[Meeting, ...]) -> Proposal | None:
-    """The proposal with each size of 1 that is broadcast against a parameter made the parameter's; None without any."""
-    for path, spec in call_leaves(proposal.call):
-        for meeting in meetings:
-            weight = meeting.weight.sizes
-            if meeting.op not in _POINTWISE or meeting.value.sizes != spec.sizes or len(weight) > len(spec.sizes):
-                continue
-            aligned = (1,) * (len(spec.sizes) - len(weight)) + weight
-            pairs = list(zip(spec.sizes, aligned, strict=True))
-            sizes = tuple(beside if axis and size == 1 else size for axis, (size, beside) in enumerate(pairs))
-            if sizes != spec.sizes:
-                changed = replace(spec, sizes=sizes, sample=None)
-                asked = tuple((path, axis) for axis, size in enumerate(sizes) if size != spec.sizes[axis])
-                call = call_with(proposal.call, {path: changed})
-                return replace(proposal, call=call, asked=proposal.asked + asked)
-    return None
+def vocabulary(facts: ModelFacts) -> int:
+    """The rows of the first embedding, which the first ids index; 2 where there is none."""
+    for layer in facts.layers:
+        weight = next((p for p in layer.parameters if p.name == "weight" and len(p.sizes) == 2), None)
+        if weight is not None and layer.class_name.endswith(("Embedding", "EmbeddingBag")):
+            return weight.sizes[0]
+    return 2
 
 
-def ids_below(spec: TensorSpec, meetings: tuple[Meeting, ...]) -> int | None:
-    """The vocabulary size that integer inputs of these sizes index, where an embedding was seen."""
-    rows = [m.weight.sizes[0] for m in meetings if m.op.endswith("embedding") and m.value.sizes == spec.sizes]
-    return min(rows, default=None)
+def ids(facts: ModelFacts) -> TensorSpec:
+    return TensorSpec("int64", (BATCH, LENGTH), below=vocabulary(facts))
 
 
-def _wanted(spec: TensorSpec, meeting: Meeting) -> tuple[TensorSpec, tuple[int, ...]] | None:
-    """What an op asks of an input that reaches it unchanged in the axis asked for, with the axes that it fixes."""
-    weight, value, op = meeting.weight.sizes, meeting.value.sizes, meeting.op
-    direct = value == spec.sizes
-    dtype = meeting.weight.dtype
-    if op in _PROJECTIONS and len(weight) == 2 and value and spec.sizes and value[-1] == spec.sizes[-1]:
-        return replace(spec, dtype=dtype, sizes=(*spec.sizes[:-1], weight[0])), (-1,)
-    if op in ("convolution", "_convolution") and direct and len(weight) in SPATIAL:
-        channels = weight[0] if meeting.transposed else weight[1] * meeting.groups
-        if len(spec.sizes) != len(weight):
-            return _image(channels, len(weight), dtype), (1,)
-        return replace(spec, dtype=dtype, sizes=(spec.sizes[0], channels, *spec.sizes[2:])), (1,)
-    if op == "embedding" and direct:
-        whole = spec.dtype in ("int64", "int32")
-        sizes = spec.sizes if whole else (BATCH, LENGTH)
-        return TensorSpec(spec.dtype if whole else "int64", sizes, below=weight[0]), ()
-    if op.endswith("layer_norm") and direct and len(weight) <= len(spec.sizes):
-        sizes = (*spec.sizes[: -len(weight)], *weight)
-        return replace(spec, dtype=dtype, sizes=sizes), tuple(range(-len(weight), 0))
-    if ("batch_norm" in op or "group_norm" in op) and direct and len(spec.sizes) > 1:
-        return replace(spec, dtype=dtype, sizes=(spec.sizes[0], weight[0], *spec.sizes[2:])), (1,)
-    return None
+def by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
+    """What an argument of this name is by the custom of the field. A hint for the order of trying, no more."""
+    words = name.lower().strip("_")
+    dtype, below = _float(facts), vocabulary(facts)
+    last = words.rsplit("_", 1)[-1]
+    if "pixel_mask" in words:
+        yield TensorSpec("int64", (BATCH, 64, 64))
+    elif "mask" in words:
+        yield TensorSpec("int64", (BATCH, LENGTH))
+        yield TensorSpec("bool", (BATCH, LENGTH))
+    elif "type_ids" in words or "segment" in words:
+        yield TensorSpec("int64", (BATCH, LENGTH))
+    elif "position_ids" in words:
+        yield TensorSpec("int64", (BATCH, LENGTH), below=LENGTH)
+    elif "bbox" in words or "boxes" in words:
+        yield TensorSpec("int64", (BATCH, LENGTH, 4), below=2)
+    elif last in ("ids", "tokens", "token", "src", "tgt", "text", "words") and below > 2:
+        yield TensorSpec("int64", (BATCH, LENGTH), below=below)
+    elif last in ("timestep", "timesteps", "step", "steps", "lengths"):
+        yield TensorSpec("int64", (BATCH,), below=LENGTH)
+        yield TensorSpec(dtype, (BATCH,))
+    elif last in ("audio", "wave", "wav", "waveform", "speech") or words == "input_values":
+        yield TensorSpec(dtype, (BATCH, 4000))
 
 
-def other_sizes(proposal: Proposal) -> Iterator[Proposal]:
-    """The same image proposal at other usual heights and widths."""
-    for path, spec in call_leaves(proposal.call):
-        if len(spec.sizes) == 4:
-            for size in OTHER_SPATIAL:
-                changed = replace(spec, sizes=(*spec.sizes[:2], size, size))
-                yield replace(proposal, call=call_with(proposal.call, {path: changed}))
+def setting(facts: ModelFacts, *names: str) -> Iterator[tuple[int, ...]]:
+    """The values of what the model states under these names."""
+    return (found.values for found in facts.settings if found.name in names)
+
+
+def spatial_sizes(facts: ModelFacts) -> Iterator[tuple[int, int]]:
+    """Heights and widths worth trying: those that the model states, then the usual ones."""
+    for values in setting(facts, "image_size", "img_size", "input_size", "sample_size"):
+        yield (values[-2], values[-1]) if len(values) > 1 else (values[0], values[0])
+    for size in (224, 32, 28, 128, 256, 299, 384, 512, 16):
+        yield size, size
+
+
+def lengths(facts: ModelFacts) -> Iterator[int]:
+    """Lengths worth trying: those that the model states, then the usual ones."""
+    for values in setting(facts, "max_source_positions"):
+        yield 2 * values[0]
+    for values in setting(
+        facts, "max_length", "max_position_embeddings", "context_length", "num_mel_bins", "feature_size"
+    ):
+        yield values[-1]
+    yield from (16, 64, 128, 80, 40, 512, 4000, 16000, 1024, 3000)
+
+
+def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[Proposal]:
+    """The same proposal with this input at other usual sizes of its free axes."""
+    spec = dict(call_leaves(proposal.call))[path]
+    free = [axis for axis in range(1, len(spec.sizes)) if (path, axis) not in proposal.asked]
+    rank = len(spec.sizes)
+    wanted = list[dict[int, int]]()
+    if rank >= 4:
+        channels = [values[0] for values in setting(facts, "num_channels", "in_chans") if len(values) == 1]
+        sizes = list(islice(dict.fromkeys(spatial_sizes(facts)), 10))
+        wanted += [{rank - 2: height, rank - 1: width} for height, width in sizes]
+        wanted += [{1: count} for count in channels if 1 in free]
+        if rank == 5:
+            frames = [*(values[0] for values in setting(facts, "num_frames")), 16, 32, 8]
+            video = [{2: n, 3: h, 4: w} for n in frames for h, w in (*sizes[:1], (112, 112))]
+            turned = [{1: n, 2: 3, 3: h, 4: w} for n in frames[:1] for h, w in sizes[:1]]
+            wanted = [*video, *turned, *wanted]
+    elif rank > 1:
+        longest = LONGEST_OF_IDS if spec.dtype in ("int64", "int32", "bool") else LONGEST
+        usual_lengths = [length for length in dict.fromkeys(lengths(facts)) if length <= longest]
+        wanted += [{axis: length} for length in usual_lengths for axis in reversed(free)]
+    for sizes_by_axis in wanted:
+        changed = tuple(sizes_by_axis.get(axis, size) for axis, size in enumerate(spec.sizes))
+        if changed != spec.sizes:
+            yield replace(
+                proposal, call=call_with(proposal.call, {path: replace(spec, sizes=changed, sample=None)}), aim=None
+            )

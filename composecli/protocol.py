@@ -58,12 +58,21 @@ class NamedSizes:
 
 @dataclass(frozen=True, slots=True)
 class LayerFact:
-    """One submodule, its class and the parameters that it holds itself; `constants` are its whole-number settings."""
+    """One submodule, its class and what it holds itself; `constants` are its whole-number settings."""
 
     name: str
     class_name: str
     parameters: tuple[NamedSizes, ...]
     constants: tuple[tuple[str, int], ...] = ()
+    buffers: tuple[NamedSizes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a library documents of a model's input, by the name it has there: `image_size`, `num_frames`."""
+
+    name: str
+    values: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,18 @@ class ModelFacts:
     devices: tuple[str, ...]
     shared: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    main_input: str | None = None
+
+    @property
+    def asked(self) -> tuple[ArgumentFact, ...]:
+        """The arguments that a call cannot do without: the required ones, else the one that the library calls the main
+        input, else the first."""
+        required = tuple(argument for argument in self.arguments if argument.required)
+        if required or not self.arguments:
+            return required
+        main = tuple(argument for argument in self.arguments if argument.name == self.main_input)
+        return main or self.arguments[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +120,22 @@ class Sampled:
     call: Call
 
 
+class Detail(StrEnum):
+    """How much a probe tells: whether it ran, also why not, or also the ops in which inputs meet parameters."""
+
+    OUTCOME = "outcome"
+    REASON = "reason"
+    MEETINGS = "meetings"
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """One forward of a blueprint, run by hand. `watch` asks for the ops in which inputs meet parameters."""
+    """One forward of a blueprint, run by hand."""
 
     blueprint: Blueprint
     call: Call
     seed: int = 0
-    watch: bool = False
+    detail: Detail = Detail.REASON
 
 
 @dataclass(frozen=True, slots=True)

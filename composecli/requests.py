@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from composecli.blueprint import Merge, Mode
 from composecli.bridge import BridgeMode
+from composecli.budget import Budget
 from composecli.contract import Declared
 from composecli.protocol import Training
 
@@ -47,6 +48,7 @@ class Options:
     training: Training = Training.SAVED
     key: str | None = None
     trusted: bool = False
+    budget: Budget = field(default_factory=Budget)
     words: tuple[str, ...] = ()
 
 

@@ -14,7 +14,7 @@ from composecli.protocol import Check, LayerRow, ModelFacts
 
 OUR_BUG = "CC970"
 # 2 is for wrong words, and Click's own.
-OK, NOT_COMPATIBLE, COULD_NOT_TELL, BUG = 0, 1, 3, 70
+OK, NOT_COMPATIBLE, COULD_NOT_TELL, BUG, INTERRUPTED = 0, 1, 3, 70, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,10 @@ class SeamReport:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The answer of `check`. `example` is the input that the verdict speaks for, `result` what the last model gave."""
+    """The answer of `check`. `example` is the input that the verdict speaks for, `result` what the last model gave.
+
+    `interrupted`: it was ended by the user, and this is what was known by then.
+    """
 
     mode: Mode
     device: str
@@ -61,6 +64,7 @@ class CheckReport:
     seams: tuple[SeamReport, ...]
     example: str | None
     result: str | None
+    interrupted: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -68,7 +72,7 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        return exit_code(self.verdict)
+        return INTERRUPTED if self.interrupted else exit_code(self.verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,12 @@ class InspectReport:
     portability: tuple[str, ...]
     provenance: str | None
     file_size: int
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
+        if self.interrupted:
+            return INTERRUPTED
         return OK if self.model.contract is not None else COULD_NOT_TELL
 
 

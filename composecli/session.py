@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,10 +19,10 @@ from composecli.contract import (
 )
 from composecli.dims import Fixed, Free, Shape
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.infer import Clues, Found, NotFound, infer
+from composecli.infer import INTERRUPTED, Clues, Found, NotFound, infer
 from composecli.observations import Accepted, Observation, Refused
 from composecli.propose import Proposal
-from composecli.protocol import ModelFacts, ModelKind, OpenRequest, ProbeRequest, SampleRequest, Worker
+from composecli.protocol import Detail, ModelFacts, ModelKind, OpenRequest, ProbeRequest, SampleRequest, Worker
 from composecli.requests import Options
 from composecli.results import ModelReport
 from composecli.targets import Target
@@ -45,7 +46,7 @@ class Part:
 
 
 class Session:
-    """Asks one worker. The same file is opened once, however often it is named."""
+    """Asks one worker. The same file is opened once, however often it is named. `known` is what was found so far."""
 
     def __init__(self, worker: Worker, options: Options, tell: Tell) -> None:
         self.worker = worker
@@ -54,6 +55,7 @@ class Session:
         self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
         self._stated: Proposal | None = None
         self._not_on_meta = set[int]()
+        self.known = list[ModelReport]()
 
     @property
     def real_device(self) -> str:
@@ -137,20 +139,46 @@ class Session:
             file.traced if file is not None else None,
             given,
         )
-        return infer(clues, lambda call, watch: self._explore(part, call, watch=watch))
+        progress = _Counting(self.tell, part.name)
 
-    def _explore(self, part: Part, call: Call, *, watch: bool) -> Observation:
+        def ask(call: Call, detail: Detail) -> Observation:
+            progress.step()
+            return self._explore(part, call, detail)
+
+        found = infer(clues, ask, self.options.budget)
+        self.known.append(model_report(part, found))
+        if found.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        return found
+
+    def _explore(self, part: Part, call: Call, detail: Detail) -> Observation:
         """A probe where exploring is done. On meta, what starts a contract is accepted only where it really runs, and
         a model that refuses there what really runs (its device is baked in) is explored where it runs instead."""
         if part.explored == part.real or part.real in self._not_on_meta:
-            return self.worker.probe(ProbeRequest(single(part.real), call, watch=watch))
-        seen = self.worker.probe(ProbeRequest(single(part.explored), call, watch=watch))
-        if not watch:
+            return self.worker.probe(ProbeRequest(single(part.real), call, detail=detail))
+        seen = self.worker.probe(ProbeRequest(single(part.explored), call, detail=detail))
+        if detail is Detail.OUTCOME:
             return seen
-        real = self.worker.probe(ProbeRequest(single(part.real), call, watch=watch))
+        real = self.worker.probe(ProbeRequest(single(part.real), call, detail=detail))
         if isinstance(seen, Refused) and isinstance(real, Accepted):
             self._not_on_meta.add(part.real)
         return seen if isinstance(real, Accepted) and isinstance(seen, Accepted) else real
+
+
+class _Counting:
+    """Says how many probes were made, from the second second on."""
+
+    def __init__(self, tell: Tell, name: str) -> None:
+        self.tell = tell
+        self.name = name
+        self.count = 0
+        self.next = time.monotonic() + 1
+
+    def step(self) -> None:
+        self.count += 1
+        if time.monotonic() > self.next:
+            self.next += 0.5
+            self.tell(f"finding what {self.name} takes: {self.count} probes")
 
 
 def model_report(part: Part, found: Found | NotFound) -> ModelReport:

@@ -75,6 +75,7 @@ class Call:
 
 
 Path = tuple[int | str, ...]
+Axis = tuple[Path, int]
 
 
 def leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, TensorSpec]]:
@@ -130,6 +131,17 @@ def call_with(call: Call, changes: dict[Path, TensorSpec]) -> Call:
         old = arguments[number]
         arguments[number] = replace(old, value=with_leaf(old.value, path[1:], spec))
     return Call(tuple(arguments))
+
+
+def resized(call: Call, axes: tuple[Axis, ...], size: int) -> Call:
+    """The call with this size on each of these axes; values of a sample no longer apply."""
+    changes = dict[Path, TensorSpec]()
+    specs = dict(call_leaves(call))
+    for path, axis in axes:
+        spec = changes.get(path, specs[path])
+        sizes = (*spec.sizes[:axis], size, *spec.sizes[axis + 1 :])
+        changes[path] = replace(spec, sizes=sizes, sample=None)
+    return call_with(call, changes)
 
 
 def path_text(path: Path) -> str:

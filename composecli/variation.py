@@ -2,69 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from composecli.contract import fresh_name
 from composecli.dims import Dim, Fixed, Free, Shape, Unknown, admits
-from composecli.observations import Accepted, Observation, Refused
-from composecli.trees import Call, Path, TensorSpec, Tree, call_leaves, call_with, leaves
+from composecli.observations import Accepted, Observation, Refused, Untried
+from composecli.trees import Axis, Call, Path, TensorSpec, Tree, call_leaves, leaves, resized
 
-Run = Callable[[Call], Observation]
-Axis = tuple[Path, int]
+Run = Callable[[Call], Observation | Untried]
 Leaves = tuple[tuple[Path, TensorSpec], ...]
 
-LARGE = 4096
+STRIDE = 32
+LARGE = 128
+MOST_LIMITS = 6
+# Multiplications, by the estimate of `Start.cost`.
+MOST_FOR_A_LOOK = 5e9
+MOST_FOR_A_LIMIT = 3e11
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An accepted call and what it returned; the axes that are known to be fixed, and the dims that are stated."""
+    """An accepted call and what it returned; the axes that are known to be fixed, and the dims that are stated.
+
+    `limits` are sizes that something which the model holds has, and at which a free axis may end; `cost` is about
+    how many multiplications one element of the input stands for.
+    """
 
     call: Call
     result: Tree
     fixed: frozenset[Axis]
     stated: Mapping[Path, Shape]
+    limits: tuple[int, ...] = ()
+    cost: float = 1.0
 
 
 @dataclass(slots=True)
 class Group:
-    """Axes that change size together under one symbol, and what came of each size that was tried."""
+    """Axes that change size together under one symbol, and what came of each size that was tried.
+
+    From `floor` on the sizes are taken together with the smallest of the other groups.
+    """
 
     name: str
     axes: tuple[Axis, ...]
     base: int
     stated: Free | None = None
+    step: int = 1
     accepted: dict[int, Leaves] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    why_open: str = ""
+    floor: int = 1
 
     def conclusion(self) -> Dim:
         """What the sizes that were tried allow to say, and no more."""
         took = sorted(self.accepted)
+        if self.why_open:
+            return Unknown(f"{self.why_open}; took {listed(took)}{self._refusals()}")
         if self.stated is not None and not self.refused:
             return self.stated
         if self.stated is not None:
-            return Unknown(f"stated as {self.stated}; took {listed(took)}; refused {listed(self.refused)}")
+            return Unknown(f"stated as {self.stated}; took {listed(took)}{self._refusals()}")
         if took == [self.base]:
             return Fixed(self.base)
-        low, high = took[0], took[-1]
-        below = {size for size in self.refused if size < low}
-        above = {size for size in self.refused if size > high}
-        whole = self.refused == below | above and len(took) >= 3
-        if whole and low - 1 in (*below, 0) and (not above or high + 1 in above):
-            return Free(self.name, low, high if above else None)
-        refused = f"; refused {listed(self.refused)}" if self.refused else ""
-        return Unknown(f"took {listed(took)}{refused}")
+        return self._range(took) or Unknown(f"took {listed(took)}{self._refusals()}")
+
+    def _range(self, took: list[int]) -> Free | None:
+        """The range that took these sizes, all of one step, and refused the next on both sides."""
+        low, high, step = took[0], took[-1], self.step
+        tried = {size for size in self.refused if size % step == 0}
+        below = {size for size in tried if size < low}
+        above = {size for size in tried if size > high}
+        if tried != below | above or len(took) < 3 or any(size % step for size in took):
+            return None
+        if low - step not in (*below, 0) or (above and high + step not in above):
+            return None
+        return Free(self.name, max(self.floor, low if low > step else 1), high if above else None, step)
+
+    def _refusals(self) -> str:
+        return f"; refused {listed(self.refused)}" if self.refused else ""
 
 
-def listed(sizes: object) -> str:
-    assert isinstance(sizes, set | list)
+def listed(sizes: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(sizes)))
 
 
 def groups_of(start: Start, run: Run) -> Iterator[Group]:
-    """Stated axes by name; the others by axis and size, where they do not change alone."""
-    used = set[str]()
+    """Stated axes by name; the others alone where they move alone, with others of their size where only that is taken.
+
+    A group that moves in no way that was tried has its base as the only size.
+    """
     specs = dict(call_leaves(start.call))
     stated = dict[str, list[tuple[Axis, Free]]]()
     for path, dims in start.stated.items():
@@ -72,83 +99,204 @@ def groups_of(start: Start, run: Run) -> Iterator[Group]:
             if isinstance(dim, Free):
                 stated.setdefault(dim.name, []).append(((path, axis), dim))
     for name, members in stated.items():
-        used.add(name)
         (path, axis), dim = members[0]
-        yield Group(name, tuple(member for member, _ in members), specs[path].sizes[axis], dim)
-    for axes in _tied(start, specs, run):
-        path, axis = axes[0]
-        sizes = specs[path].sizes
-        yield Group(fresh_name(len(sizes), axis, used), axes, sizes[axis])
+        yield Group(name, tuple(member for member, _ in members), specs[path].sizes[axis], dim, dim.step)
+    axes = [
+        (path, axis)
+        for path, spec in specs.items()
+        if path not in start.stated
+        for axis, size in enumerate(spec.sizes)
+        if (path, axis) not in start.fixed and size > 0
+    ]
+    singles = [_group(start, (axis,)) for axis in axes]
+    tied = list(_tied_across(start, singles, run))
+    bound = {axis for group in tied for axis in group.axes}
+    stuck = [group for group in singles if group.axes[0] not in bound and not _moves(start.call, group, run)]
+    tied += _tied(start, stuck, run)
+    bound = {axis for group in tied for axis in group.axes}
+    free = [group for group in singles if not bound & set(group.axes)]
+    yield from sorted((*free, *tied), key=lambda group: axes.index(group.axes[0]))
 
 
-def _tied(start: Start, specs: Mapping[Path, TensorSpec], run: Run) -> Iterator[tuple[Axis, ...]]:
-    together = dict[tuple[int, int], list[Axis]]()
-    for path, spec in specs.items():
-        if path in start.stated:
-            continue
-        for axis, size in enumerate(spec.sizes):
-            if (path, axis) not in start.fixed and size > 0:
-                together.setdefault((axis, size), []).append((path, axis))
-    for members in together.values():
-        alone = [m for m in members if len(members) > 1 and _changes_alone(start.call, m, run)]
-        rest = tuple(member for member in members if member not in alone)
-        if len(rest) == 1:
-            yield tuple(members)
-            continue
-        yield from ((member,) for member in alone)
-        if rest:
-            yield rest
+def _group(start: Start, axes: tuple[Axis, ...]) -> Group:
+    path, axis = axes[0]
+    base = dict(call_leaves(start.call))[path].sizes[axis]
+    group = Group("", axes, base)
+    group.accepted[base] = tuple(leaves(start.result))
+    return group
 
 
-def _changes_alone(call: Call, axis: Axis, run: Run) -> bool:
-    """Whether an axis takes other sizes while those like it keep theirs; one size is not enough, 1 broadcasts."""
-    size = dict(call_leaves(call))[axis[0]].sizes[axis[1]]
-    others = [other for other in (size + 1, size + 3, size - 1) if other]
-    return all(isinstance(run(resized(call, (axis,), other)), Accepted) for other in others)
+def _moves(call: Call, group: Group, run: Run) -> bool:
+    """Whether any other size is taken; 1 does not count, it broadcasts."""
+    base = group.base
+    far = [base + STRIDE, base - STRIDE] if base > STRIDE else []
+    double = [2 * base] if base <= 2 * STRIDE else []
+    sizes = (base + 1, *double, *far, base - 1, base // 2)
+    return any(try_size(call, group, size, run) for size in sizes if size > 1)
 
 
-def vary(call: Call, group: Group, run: Run) -> None:
-    """Try the sizes around the base, then narrow down the smallest and the largest that are taken."""
-    for size in _sizes_to_try(group):
-        try_size(call, group, size, run)
-    _find_edges(call, group, run)
+def _tied_across(start: Start, singles: list[Group], run: Run) -> Iterator[Group]:
+    """The same axis of several inputs, where one of them does not take the next size alone and all together do."""
+    alike = dict[tuple[int, int], list[Group]]()
+    for group in singles:
+        alike.setdefault((group.axes[0][1], group.base), []).append(group)
+    for members in alike.values():
+        if len(members) > 1 and not all(try_size(start.call, group, group.base + 1, run) for group in members):
+            together = _group(start, tuple(group.axes[0] for group in members))
+            if try_size(start.call, together, together.base + 1, run):
+                yield together
 
 
-def _sizes_to_try(group: Group) -> list[int]:
-    base, axis = group.base, group.axes[0][1]
-    step = group.stated.step if group.stated is not None else 1
-    if axis == 0 or base == 1:
-        wanted = [base + step, base - step, base + 3 * step, base + 2 * step]
-    else:
-        double = base * 2 if base <= LARGE else base + base // 4
-        wanted = [base + step, double - double % step, base - step, base + 2 * step]
-    smallest = 1 if axis == 0 else 2
-    fits = [size for size in dict.fromkeys(wanted) if size >= smallest and allowed(group, size)]
-    return fits[:3]
+def _tied(start: Start, stuck: list[Group], run: Run) -> Iterator[Group]:
+    """Groups of axes of one size that move together and not alone: the same axis of several inputs first, then any."""
+    by_size = dict[int, list[Axis]]()
+    for group in stuck:
+        by_size.setdefault(group.base, []).append(group.axes[0])
+    for members in by_size.values():
+        left = list(members)
+        for number in sorted({axis for _, axis in members}):
+            same = tuple(member for member in left if member[1] == number)
+            if 1 < len(same) < len(members):
+                group = _group(start, same)
+                if _moves(start.call, group, run):
+                    yield group
+                    left = [member for member in left if member not in same]
+        if len(left) > 1:
+            group = _group(start, tuple(left))
+            if _moves(start.call, group, run):
+                yield group
 
 
-def _find_edges(call: Call, group: Group, run: Run) -> None:
-    """Narrow down the smallest size that is taken, and the largest where a larger one was refused.
-
-    Halving takes it that between an accepted and a refused size there is one edge; `conclusion` believes the
-    result only where nothing that was tried speaks against it.
-    """
-    if group.stated is not None or len(group.accepted) < 2:
+def vary(start: Start, group: Group, run: Run, like: Group | None = None) -> None:
+    """Find the step and both ends of the sizes that are taken. `like` is a group that went before, whose ends are
+    likely to be the same."""
+    call = start.call
+    if group.stated is not None:
+        for size in _stated_sizes(group):
+            try_size(call, group, size, run)
         return
-    for small in (1, 2):
+    if len(group.accepted) == 1:
+        return
+    _find_step(call, group, run)
+    if group.base % group.step:
+        return
+    if like is not None and like.step == group.step:
+        for size in _ends(like):
+            try_size(call, group, size, run)
+    _find_low(call, group, run)
+    _find_high(start, group, run)
+    for factor in (1, 2, 3):
+        if len(group.accepted) < 3:
+            try_size(call, group, group.base + factor * group.step, run)
+
+
+def _ends(group: Group) -> list[int]:
+    """The ends of a group and the sizes beyond them."""
+    found = group.conclusion()
+    if not isinstance(found, Free):
+        return []
+    high = [found.high, found.high + found.step] if found.high is not None else []
+    return [size for size in (found.low, found.low - found.step, *high) if size > 0]
+
+
+def _stated_sizes(group: Group) -> list[int]:
+    base, step = group.base, group.step
+    wanted = [base + step, 2 * base - 2 * base % step, base - step, base + 2 * step, base + 3 * step]
+    return [size for size in dict.fromkeys(wanted) if size >= 1 and allowed(group, size)][:3]
+
+
+def _find_step(call: Call, group: Group, run: Run) -> None:
+    """The distance between sizes that are taken: 1 where a neighbour is, else what the nearest divides to."""
+    base = group.base
+    if {base + 1, base - 1} & group.accepted.keys() - {1}:
+        return
+    if try_size(call, group, base + 1, run) or (base > 2 and try_size(call, group, base - 1, run)):
+        return
+    others = [abs(size - base) for size in group.accepted if size not in (base, 1)]
+    if not others:
+        return
+    step = min(others)
+    down = base + step not in group.accepted
+    for prime in (2, 3, 5, 7):
+        while step % prime == 0:
+            smaller = step // prime
+            if smaller == 1 or not try_size(call, group, base - smaller if down else base + smaller, run):
+                break
+            step = smaller
+    group.step = step
+
+
+def _find_low(call: Call, group: Group, run: Run) -> None:
+    """Narrow down the smallest size that is taken, by halving between it and one that is refused."""
+    step = group.step
+    for small in (step, 2 * step):
         try_size(call, group, small, run)
-    if 1 in group.accepted and 2 in group.refused and group.base != 1:
+    if group.base != 1 and 1 in group.accepted and 2 in group.refused:
         # A size of 1 is broadcast where others are not taken: it says nothing of the smallest one.
         del group.accepted[1]
-    _halve(call, group, max((size for size in group.refused if size < group.base), default=0), min(group.accepted), run)
-    refused_above = [size for size in group.refused if size > group.base]
-    if refused_above:
-        _halve(call, group, min(refused_above), max(group.accepted), run)
+        group.refused.add(1)
+    below = max((size for size in group.refused if size < group.base and size % step == 0), default=0)
+    above = [size for size in group.accepted if size > below]
+    _halve(call, group, below, min(above), run)
+
+
+def _find_high(start: Start, group: Group, run: Run) -> None:
+    """The largest size that is taken, where one is refused: beyond what the model holds tables for, and far away."""
+    step, call = group.step, start.call
+    refused = [size for size in group.refused if size > group.base and size % step == 0]
+    if not refused and group.axes[0][1] == 0:
+        try_size(call, group, group.base + 3 * step, run)
+    elif not refused:
+        for limit in sorted(start.limits, reverse=True)[:MOST_LIMITS]:
+            size = limit + 1 + -(limit + 1) % step
+            if (
+                size > max(group.accepted)
+                and _affordable(start, group, size, MOST_FOR_A_LIMIT)
+                and try_size(call, group, size, run)
+            ):
+                break
+        far = _far(start, group)
+        if far > max(group.accepted):
+            try_size(call, group, far, run)
+    while True:
+        refused = [size for size in group.refused if size > group.base and size % step == 0]
+        if not refused:
+            return
+        top = min(refused)
+        hinted = [limit - limit % step for limit in start.limits if max(group.accepted) < limit - limit % step < top]
+        if not hinted:
+            break
+        for size in (max(hinted), max(hinted) - step, max(hinted) - 2 * step):
+            if size > max(group.accepted):
+                try_size(call, group, size, run)
+        if top == min(size for size in group.refused if size > group.base and size % step == 0):
+            break
+    taken = [size for size in group.accepted if size < top]
+    _halve(call, group, top, max(taken), run)
+
+
+def _far(start: Start, group: Group) -> int:
+    """A size far above the base, as far as a forward of it costs little."""
+    far = 4 * group.base if group.base > STRIDE else max(LARGE, 4 * group.base)
+    while far > 2 * group.base and not _affordable(start, group, far, MOST_FOR_A_LOOK):
+        far //= 2
+    return far - far % group.step
+
+
+def _affordable(start: Start, group: Group, size: int, most: float) -> bool:
+    elements = sum(math.prod(spec.sizes) for _, spec in call_leaves(resized(start.call, group.axes, size)))
+    return elements * start.cost <= most
 
 
 def _halve(call: Call, group: Group, refused: int, accepted: int, run: Run) -> None:
-    while abs(accepted - refused) > 1 and (refused or 1 not in group.accepted):
+    step = group.step
+    while abs(accepted - refused) > step:
         middle = (accepted + refused) // 2
+        middle -= middle % step
+        if middle in (accepted, refused):
+            middle += step
+        if middle in (accepted, refused):
+            return
         try_size(call, group, middle, run)
         if middle in group.accepted:
             accepted = middle
@@ -162,25 +310,19 @@ def allowed(group: Group, size: int) -> bool:
     return group.stated is None or admits(group.stated, size) is True
 
 
-def try_size(call: Call, group: Group, size: int, run: Run) -> None:
+def try_size(call: Call, group: Group, size: int, run: Run) -> bool:
+    """Whether the size is taken."""
     if size in group.accepted or size in group.refused:
-        return
+        return size in group.accepted
     match run(resized(call, group.axes, size)):
         case Accepted() as seen:
             group.accepted[size] = tuple(leaves(seen.result))
+            return True
         case Refused() as refused if not refused.out_of_memory:
             group.refused.add(size)
-
-
-def resized(call: Call, axes: tuple[Axis, ...], size: int) -> Call:
-    """The call with this size on each of these axes; values of a sample no longer apply."""
-    changes = dict[Path, TensorSpec]()
-    specs = dict(call_leaves(call))
-    for path, axis in axes:
-        spec = changes.get(path, specs[path])
-        sizes = (*spec.sizes[:axis], size, *spec.sizes[axis + 1 :])
-        changes[path] = replace(spec, sizes=sizes, sample=None)
-    return call_with(call, changes)
+        case Untried(reason):
+            group.why_open = reason
+    return False
 
 
 def column(group: Group, number: int, axis: int) -> dict[int, int]:

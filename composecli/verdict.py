@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import assert_never
 
+from composecli.conditions import Condition, condition, equalities
 from composecli.contract import Port
 from composecli.dims import (
     Const,
@@ -29,11 +29,15 @@ from composecli.trees import TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One output of a producer: its port, and the tensor that it was at the example input."""
+    """One output of a producer: its port, and the tensor that it was at the example input.
+
+    `ranges` are the free dims of the input that it follows from.
+    """
 
     model: str
     port: Port
     found: TensorSpec
+    ranges: tuple[Free, ...] = ()
 
     @property
     def side(self) -> Side:
@@ -93,10 +97,15 @@ def _example_notes(offer: Offer) -> tuple[str, ...]:
 
 
 def _size_findings(offer: Offer, ask: Ask, wanted: Shape) -> Iterator[Finding]:
+    sides = (offer.side, ask.side)
+    sizes = dict[str, int]()
     for axis, (dim, size) in enumerate(zip(wanted, offer.found.sizes, strict=True)):
+        if isinstance(dim, Free) and sizes.setdefault(dim.name, size) != size:
+            title = f"axis {axis} is {size} where {dim.name} is {sizes[dim.name]} already"
+            yield Finding("CC204", title, sides, axis, _example_notes(offer))
+            continue
         if admits(dim, size) is not False:
             continue
-        sides = (offer.side, ask.side)
         if isinstance(dim, Fixed):
             yield Finding("CC203", _size_title(axis, len(wanted)), sides, axis, _example_notes(offer))
         else:
@@ -111,52 +120,26 @@ def _size_title(axis: int, rank: int) -> str:
 
 
 def _condition_findings(offer: Offer, ask: Ask, wanted: Shape, *, strict: bool) -> Iterator[Finding]:
-    conditions, open_axes = list[str](), list[str]()
+    ranges = {dim.name: dim for dim in offer.ranges}
+    conditions, open_axes = list[Condition](), list[str]()
     for axis, (given, dim) in enumerate(zip(offer.shown, wanted, strict=True)):
         if isinstance(given, Unknown) or (isinstance(dim, Unknown) and not isinstance(given, Fixed)):
             reason = given.reason if isinstance(given, Unknown) else getattr(dim, "reason", "")
             open_axes.append(f"axis {axis}: {reason}")
         else:
-            conditions += _conditions(given, dim)
+            found = condition(given, dim, ranges)
+            conditions += [found] if found is not None else []
+    conditions += equalities(offer.shown, wanted)
     sides = (offer.side, ask.side)
     if conditions:
-        condition = " and ".join(dict.fromkeys(conditions))
+        text = " and ".join(dict.fromkeys(found.text for found in conditions))
         if strict:
-            yield Finding("CC206", f"fits only when {condition}", sides)
+            fails = tuple(f"it fails at {found.fails_at}" for found in conditions if found.fails_at is not None)
+            yield Finding("CC206", f"fits only when {text}", sides, notes=tuple(dict.fromkeys(fails)))
         else:
-            yield Finding("CC205", f"compatible when {condition}", sides, notes=_example_notes(offer))
+            yield Finding("CC205", f"compatible when {text}", sides, notes=_example_notes(offer))
     if strict and open_axes:
         yield Finding("CC207", "cannot speak of every size", sides, notes=tuple(open_axes))
-
-
-def _conditions(given: Dim, wanted: Dim) -> list[str]:
-    """What must hold of a producer's dim at other sizes for the consumer to take it."""
-    match given, wanted:
-        case (Fixed(), _) | (_, Unknown() | Derived()):
-            return []
-        case _, Fixed(size):
-            return [f"{_name(given)} == {size}"]
-        case Free() as dim, Free() as other:
-            return _range_conditions(dim.name, other, low=dim.low, high=dim.high, step=dim.step)
-        case _, Free() as other:
-            return _range_conditions(str(given), other, low=0, high=None, step=1)
-        case _:
-            assert_never(wanted)
-
-
-def _name(dim: Dim) -> str:
-    return dim.name if isinstance(dim, Free) else str(dim)
-
-
-def _range_conditions(name: str, wanted: Free, *, low: int, high: int | None, step: int) -> list[str]:
-    conditions = list[str]()
-    if wanted.low > max(low, 1):
-        conditions.append(f"{name} >= {wanted.low}")
-    if wanted.high is not None and (high is None or high > wanted.high):
-        conditions.append(f"{name} <= {wanted.high}")
-    if step % wanted.step:
-        conditions.append(f"{name} % {wanted.step} == 0")
-    return conditions
 
 
 def carried(outputs: tuple[Port, ...], pairs: tuple[tuple[Offer, Ask], ...]) -> tuple[Port, ...]:

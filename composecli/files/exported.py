@@ -100,7 +100,7 @@ class _Program:
         module = self.data["graph_module"]
         signature = module["module_call_graph"][0]["signature"]
         specs = module["signature"]
-        inputs = [entry["user_input"]["arg"] for entry in specs["input_specs"] if "user_input" in entry]
+        inputs = [found for entry in specs["input_specs"] for found in _given(entry)]
         outputs = [entry["user_output"]["arg"] for entry in specs["output_specs"] if "user_output" in entry]
         example, input_dims = self._call(signature, inputs)
         result, output_dims = self._tree(json.loads(signature["out_spec"])[1], iter(outputs))
@@ -161,11 +161,11 @@ class _Program:
     def _tensor(self, name: str) -> _Sized:
         meta = self.data["graph_module"]["graph"]["tensor_values"][name]
         sizes = meta["sizes"]
-        dims = tuple(self._dim(size, axis, len(sizes)) for axis, size in enumerate(sizes))
         spec = TensorSpec(DTYPE_CODES[meta["dtype"]], tuple(_hint(size) for size in sizes))
+        dims = tuple(self._dim(size, axis, spec) for axis, size in enumerate(sizes))
         return _Sized(spec, dims)
 
-    def _dim(self, size: Any, axis: int, rank: int) -> Dim:
+    def _dim(self, size: Any, axis: int, spec: TensorSpec) -> Dim:
         if "as_int" in size:
             return Fixed(size["as_int"])
         try:
@@ -173,13 +173,13 @@ class _Program:
         except (_Unreadable, SyntaxError) as error:
             return Unknown(f"the export states it as {error}")
         if isinstance(expr, Symbol):
-            return self._named(expr.name, axis, rank)
+            return self._named(expr.name, axis, spec)
         renamed = substitute(expr, {old: Symbol(free.name) for old, free in self.names.items()})
         return as_dim(renamed) if isinstance(renamed, Const) else Derived(renamed)
 
-    def _named(self, symbol: str, axis: int, rank: int) -> Free:
+    def _named(self, symbol: str, axis: int, spec: TensorSpec) -> Free:
         if symbol not in self.names:
-            name = fresh_name(rank, axis, {free.name for free in self.names.values()})
+            name = fresh_name(spec, axis, {free.name for free in self.names.values()})
             self.names[symbol] = self._free(symbol, name)
         return self.names[symbol]
 
@@ -187,6 +187,14 @@ class _Program:
         bounds = self.data["range_constraints"].get(symbol, {})
         low, high = bounds.get("min_val"), bounds.get("max_val")
         return Free(name, max(1, low or 1), high if high is not None and high < UNBOUNDED else None)
+
+
+def _given(entry: Any) -> Iterator[Any]:
+    """What a caller gives for an input of the graph: a tensor, a number; nothing for parameters and buffers."""
+    if "user_input" in entry:
+        yield entry["user_input"]["arg"]
+    elif "constant_input" in entry:
+        yield entry["constant_input"]["value"]
 
 
 def _context(spec: Any) -> Any:

@@ -45,6 +45,7 @@ def _check(report: CheckReport) -> dict[str, Any]:
         "result": report.result,
         "models": [_model(model) for model in report.models],
         "seams": [_seam(seam) for seam in report.seams],
+        "interrupted": report.interrupted,
     }
 
 
@@ -61,7 +62,12 @@ def _model(model: ModelReport) -> dict[str, Any]:
 def _contract(contract: Contract) -> dict[str, Any]:
     def ports(found: Any) -> list[dict[str, Any]]:
         return [
-            {"name": port.name, "dtype": port.dtype, "dims": None if port.dims is None else [str(d) for d in port.dims]}
+            {
+                "name": port.name,
+                "dtype": port.dtype,
+                "dims": None if port.dims is None else [str(dim) for dim in port.dims],
+                "optional": port.optional,
+            }
             for port in found
         ]
 
@@ -69,6 +75,7 @@ def _contract(contract: Contract) -> dict[str, Any]:
         "text": str(contract),
         "inputs": ports(contract.inputs),
         "outputs": ports(contract.outputs),
+        "unknown": list(contract.open_dims),
         "example": str(contract.example),
         "evidence": [{"kind": str(evidence.kind), "detail": evidence.detail} for evidence in contract.evidence],
     }
@@ -110,6 +117,7 @@ def _inspect(report: InspectReport) -> dict[str, Any]:
         "portability": list(report.portability),
         "provenance": _parsed(report.provenance),
         "file_size": report.file_size,
+        "interrupted": report.interrupted,
     }
 
 

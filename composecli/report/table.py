@@ -64,7 +64,7 @@ def _plain_box() -> Any:
 
 
 def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...] = ()) -> None:
-    if not quiet:
+    if not quiet and report.seams:
         console.print(_seam_table(report))
     for number, seam in enumerate(report.seams):
         _seam_findings(console, seam, bridged=number in bridged)
@@ -75,6 +75,8 @@ def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple
             shown = f" -> {report.result}" if report.result is not None else ""
             where = "explored on meta, run on cpu" if report.device == "meta" else f"on {report.device}"
             console.print(f"example: {plain(report.example)}{plain(shown)}, {where}")
+    if report.interrupted:
+        console.print("interrupted: this is what was known by then")
     word = report.verdict
     suffix = " (every size asked for)" if report.strict else ""
     if bridged and word is Verdict.BRIDGEABLE:
@@ -143,6 +145,8 @@ def _contract(console: Console, model: ModelReport) -> None:
         console.print(f"  contract: not found ({model.probes} probe{'s' if model.probes != 1 else ''})")
         return
     _lines(console, _wrapped(f"  contract: {model.contract}", console.width))
+    for why in model.contract.open_dims:
+        _lines(console, _wrapped(f"  unknown:  {why}", console.width))
     for evidence in model.contract.evidence:
         _lines(console, _wrapped(f"  evidence: {evidence}", console.width))
     for note in model.notes:
@@ -179,7 +183,9 @@ def _inspect(console: Console, report: InspectReport, *, quiet: bool) -> None:
     _contract(console, report.model)
     if report.finding is not None:
         _lines(console, finding_lines(report.finding, console.width))
-    if quiet:
+    if report.interrupted:
+        console.print("interrupted: this is what was known by then")
+    if quiet or report.interrupted:
         return
     shown = _shown_layers(report.layers)
     console.print(_layer_table(shown))

@@ -10,7 +10,8 @@ from torch import nn
 
 from composecli.protocol import LayerFact, LayerRow, ModelFacts, NamedSizes
 from composecli.worker.model import Model
-from composecli.worker.values import Values, identity_of, spec_of
+from composecli.worker.settings import settings
+from composecli.worker.values import Values, has_sizes, identity_of, spec_of
 
 
 def facts(model: Model) -> ModelFacts:
@@ -30,7 +31,13 @@ def facts(model: Model) -> ModelFacts:
         devices=_common(str(tensor.device) for tensor in tensors),
         shared=tuple(shared_names(module)),
         notes=model.notes,
+        settings=tuple(settings(module)),
+        main_input=_text(getattr(module, "main_input_name", None)),
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def class_name(module: nn.Module) -> str:
@@ -79,6 +86,11 @@ def _layers(module: nn.Module) -> tuple[LayerFact, ...]:
                 for own, tensor in submodule.named_parameters(recurse=False)
             ),
             _constants(submodule),
+            tuple(
+                NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes)
+                for own, tensor in submodule.named_buffers(recurse=False)
+                if has_sizes(tensor)
+            ),
         )
         for name, submodule in module.named_modules()
     )

@@ -15,6 +15,7 @@ from composecli.protocol import (
     Built,
     Described,
     DescribeRequest,
+    Detail,
     Opened,
     OpenRequest,
     ProbeRequest,
@@ -91,7 +92,7 @@ class InProcessWorker:
             device = self._models[models(request.blueprint)[0]].request.device
             return cannot_be_made(error, device)
         try:
-            return probe(request.blueprint, self._models, values, seed=request.seed, watch=request.watch)
+            return probe(request.blueprint, self._models, values, seed=request.seed, detail=request.detail)
         except ParameterChanged:
             return self._probe_on_fresh_copies(request)
 
@@ -100,7 +101,7 @@ class InProcessWorker:
         self._reload(request.blueprint)
         values = self._maker(request.blueprint, request.seed).call(request.call)
         try:
-            return probe(request.blueprint, self._models, values, seed=request.seed, watch=False)
+            return probe(request.blueprint, self._models, values, seed=request.seed, detail=Detail.OUTCOME)
         except ParameterChanged:
             self._reload(request.blueprint)
             names = ", ".join(self._models[number].name for number in models(request.blueprint))

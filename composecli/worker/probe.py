@@ -9,6 +9,7 @@ import torch
 
 from composecli.blueprint import Blueprint, models, single
 from composecli.observations import Accepted, Observation, Refused
+from composecli.protocol import Detail
 from composecli.trees import Tree
 from composecli.worker.model import Model, last_line
 from composecli.worker.run import PartFailed, Run, bridge_layers, run
@@ -17,20 +18,22 @@ from composecli.worker.values import Values, tree_of, zeros_like
 from composecli.worker.watch import Seen, watching
 
 
-def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, watch: bool) -> Observation:
+def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, detail: Detail) -> Observation:
     """Run the blueprint once without gradients and leave everything as it was."""
     used = [parts[number] for number in dict.fromkeys(models(blueprint))]
     device = used[0].request.device
+    if detail is Detail.MEETINGS:
+        seen, result, error = _watched(used[0], values, seed)
+        if error is None:
+            return Accepted((tree_of(result),), device, tuple(seen.meetings))
     try:
         with torch.no_grad(), kept(used, seed):
             done = run(blueprint, parts, values, bridge_layers(blueprint, 0, device))
             results = _trees(done)
     except PartFailed as failed:
-        return _refused(failed, blueprint, parts, device, seed)
-    if not watch:
-        return Accepted(results, device)
-    seen = _watched(used[0], values, seed)[0]
-    return Accepted(results, device, tuple(seen.meetings))
+        refused = _refused(failed, device)
+        return refused if detail is Detail.OUTCOME else _explained(refused, failed, blueprint, parts, seed)
+    return Accepted(results, device)
 
 
 def cannot_be_made(error: BaseException, device: str) -> Refused:
@@ -44,19 +47,20 @@ def _trees(done: Run) -> tuple[Tree, ...]:
     return tuple(map(tree_of, done.results))
 
 
-def _watched(model: Model, values: Values, seed: int) -> tuple[Seen, BaseException | None]:
-    """The forward once more under watch, which costs too much to be done every time."""
+def _watched(model: Model, values: Values, seed: int) -> tuple[Seen, Any, BaseException | None]:
+    """A forward under watch: what was seen, and its result or its error."""
+    result: Any = None
     error: BaseException | None = None
     with torch.no_grad(), kept([model], seed), watching(model.module, [*values[0], *values[1].values()]) as seen:
         try:
-            model.module(*values[0], **values[1])
+            result = model.module(*values[0], **values[1])
         except (Exception, SystemExit) as raised:
             error = raised
-    return seen, error
+    return seen, result, error
 
 
-def _refused(failed: PartFailed, blueprint: Blueprint, parts: dict[int, Model], device: str, seed: int) -> Refused:
-    base = Refused(
+def _refused(failed: PartFailed, device: str) -> Refused:
+    return Refused(
         stage=failed.number,
         error=type(failed.error).__name__,
         message=last_line(failed.error),
@@ -64,19 +68,25 @@ def _refused(failed: PartFailed, blueprint: Blueprint, parts: dict[int, Model], 
         out_of_memory=_is_out_of_memory(failed.error),
         results=_trees(failed.run),
     )
+
+
+def _explained(base: Refused, failed: PartFailed, blueprint: Blueprint, parts: dict[int, Model], seed: int) -> Refused:
+    """The refusal with the op and the submodule, and what else would have passed."""
     order = models(blueprint)
     reached = failed.number < len(order) and len(failed.run.inputs) == failed.number + 1
     if base.out_of_memory or not reached:
         return base
     model, values = parts[order[failed.number]], failed.run.inputs[-1]
-    seen, _ = _watched(model, values, seed)
+    seen = _watched(model, values, seed)[0]
     zeros: Values = (tuple(map(zeros_like, values[0])), {name: zeros_like(value) for name, value in values[1].items()})
     return replace(
         base,
         op=seen.refusal.op if seen.refusal else None,
         module=seen.module,
         code=_code_line(failed.error),
-        tensors=seen.refusal.tensors if seen.refusal else (),
+        operands=seen.refusal.operands if seen.refusal else (),
+        numbers=seen.refusal.numbers if seen.refusal else (),
+        ops=seen.ops,
         runs_on_zeros=_runs(model, zeros, seed),
         runs_in_eval=_runs_in_eval(model, values, seed),
         meetings=tuple(seen.meetings),

@@ -9,6 +9,8 @@ import torch
 
 from composecli.trees import Call, Entries, Items, Literal, Other, TensorSpec, Tree
 
+SMALLEST_VOCABULARY = 8
+
 Values = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -51,7 +53,17 @@ class Maker:
         if dtype.is_floating_point or dtype.is_complex:
             plain = torch.complex64 if dtype.is_complex else torch.float32
             return torch.randn(spec.sizes, generator=self.generator, dtype=plain).to(dtype).to(self.device)
-        return torch.randint(0, max(1, spec.below), spec.sizes, generator=self.generator).to(dtype).to(self.device)
+        return (
+            torch.randint(_first_id(spec.below), max(1, spec.below), spec.sizes, generator=self.generator)
+            .to(dtype)
+            .to(self.device)
+        )
+
+
+def _first_id(below: int) -> int:
+    """Ids of a vocabulary are taken from its upper half: the first ones mean padding and the like, which some models
+    leave out when they count positions, and so take more of them than of words."""
+    return below // 2 if below > SMALLEST_VOCABULARY else 0
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from composecli.observations import Meeting
-from composecli.trees import TensorSpec
+from composecli.observations import Meeting, Operand
 from composecli.worker.values import has_sizes, spec_of, storage_of, tensors_in
 
 MOST_MEETINGS = 32
@@ -25,15 +24,18 @@ _MARK = "_composecli_from_input"
 class Refusal:
     op: str
     parameter: str | None
-    tensors: tuple[TensorSpec, ...]
+    operands: tuple[Operand, ...]
+    numbers: tuple[int, ...]
 
 
 @dataclass
 class Seen:
-    """What a watched forward showed. `module` is the submodule, of an eager model, that was running at the end."""
+    """What a watched forward showed. `ops` counts those on the input; `module` is the submodule, of an eager model,
+    that was running at the end."""
 
     meetings: list[Meeting] = field(default_factory=list)
     refusal: Refusal | None = None
+    ops: int = 0
     running: list[str] = field(default_factory=list)
 
     @property
@@ -59,8 +61,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = tensors_in([*args, *(kwargs or {}).values()])
-        tainted = any(hasattr(tensor, _MARK) for tensor in tensors)
-        if tainted:
+        sources = sorted({number for tensor in tensors for number in getattr(tensor, _MARK, ())})
+        if sources:
             self._note(func, args, tensors)
         try:
             result = func(*args, **(kwargs or {}))
@@ -68,14 +70,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
             if self.seen.refusal is None:
                 weight = self._weight(tensors)
                 parameter = self.names[storage_of(weight)] if weight is not None else None
-                self.seen.refusal = Refusal(
-                    func._schema.name, parameter, tuple(map(spec_of, filter(has_sizes, tensors)))
-                )
+                operands = tuple(map(self._operand, filter(has_sizes, tensors)))
+                self.seen.refusal = Refusal(func._schema.name, parameter, operands, tuple(_numbers(args)))
             raise
-        if tainted:
+        if sources:
+            self.seen.ops += 1
             for tensor in tensors_in(result):
-                setattr(tensor, _MARK, True)
+                setattr(tensor, _MARK, tuple(sources))
         return result
+
+    def _operand(self, tensor: torch.Tensor) -> Operand:
+        return Operand(spec_of(tensor), getattr(tensor, _MARK, ()), self.names.get(storage_of(tensor)))
 
     def _weight(self, tensors: list[torch.Tensor]) -> torch.Tensor | None:
         """The parameter among the arguments of an op: the one of the highest rank, a bias only where it is alone."""
@@ -101,16 +106,26 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
                 spec_of(weight),
                 int(args[8]) if convolution else 1,
                 bool(args[6]) if convolution else False,
+                getattr(value, _MARK),
             )
         )
+
+
+def _numbers(args: Any) -> Iterator[int]:
+    """The whole numbers among the arguments of an op: the sizes of a view, the shape of a layer norm."""
+    for value in args:
+        if isinstance(value, list | tuple):
+            yield from _numbers(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield value
 
 
 @contextmanager
 def watching(module: nn.Module, inputs: Any) -> Iterator[Seen]:
     """Watches what is run inside; `inputs` are the values whose way is followed."""
     seen = Seen()
-    for tensor in tensors_in(inputs):
-        setattr(tensor, _MARK, True)
+    for number, tensor in enumerate(tensors_in(inputs)):
+        setattr(tensor, _MARK, (number,))
     handles = [] if isinstance(module, torch.jit.ScriptModule) else list(_follow(module, seen))
     try:
         with _Watch(module, seen):

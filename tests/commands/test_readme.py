@@ -52,8 +52,7 @@ def test_the_sample_models_have_the_contracts_that_their_page_says(composecli: C
     assert len(rows) > 10
     for name, contract in rows:
         path = f"{samples / 'factory.py'}:make@{samples / 'factory_weights.pt'}" if ":" in name else samples / name
-        words = ["--input", "int64[N,6]"] if name == "tokens.pt" else []
-        inspected = composecli.json("inspect", path, *words)
+        inspected = composecli.json("inspect", path)
         assert inspected.json["model"]["contract"]["text"] == contract, name
 
 

@@ -12,7 +12,7 @@ from composecli.blueprint import Branch, Feed, Merge, Parallel, Sequential, Stag
 from composecli.bridge import Cast, Flatten, Linear, Squeeze, Step
 from composecli.codec import NotAMessage, decode, encode
 from composecli.observations import Accepted, Refused
-from composecli.protocol import ProbeRequest, Reply, Request
+from composecli.protocol import Detail, ProbeRequest, Reply, Request
 from composecli.trees import Argument, Call, Entries, Items, Literal, Other, TensorSpec, Tree
 
 SPECS = st.builds(
@@ -55,7 +55,7 @@ BLUEPRINTS = st.one_of(
         st.integers(-3, 3),
     ),
 )
-REQUESTS = st.builds(ProbeRequest, BLUEPRINTS, CALLS, st.integers(0, 9), st.booleans())
+REQUESTS = st.builds(ProbeRequest, BLUEPRINTS, CALLS, st.integers(0, 9), st.sampled_from(Detail))
 REPLIES = st.one_of(
     st.builds(Accepted, st.lists(TREES, max_size=2).map(tuple), st.text()),
     st.builds(Refused, st.integers(0, 3), st.text(), st.text(), st.text(), op=st.one_of(st.none(), st.text())),

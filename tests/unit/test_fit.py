@@ -18,7 +18,12 @@ RULES: st.SearchStrategy[Expr] = st.one_of(
         st.integers(0, 31),
         st.integers(-1, 3),
     ),
-    st.builds(lambda k, m: multiply(Const(m), floor_divide(NAME, k)), st.integers(1, 32), st.integers(1, 64)),
+    st.builds(
+        lambda k, m, c: add(multiply(Const(m), floor_divide(NAME, k)), Const(c)),
+        st.integers(1, 32),
+        st.integers(1, 64),
+        st.integers(-2, 5),
+    ),
     st.builds(lambda a, c: add(multiply(Const(a), NAME), Const(c)), st.integers(1, 32), st.integers(-9, 9)),
 )
 
@@ -55,7 +60,10 @@ NAMES = (Symbol("N"), Symbol("T"))
         (add(*NAMES), "N + T"),
         (add(multiply(Const(2), NAMES[0]), floor_divide(NAMES[1], 2), Const(5)), "2*N + T//2 + 5"),
         (multiply(Const(8), floor_divide(NAMES[0], 2), NAMES[1]), "8*(N//2)*T"),
-        (add(multiply(*NAMES), NAMES[0]), None),
+        (add(multiply(*NAMES), NAMES[0]), "N*(T + 1)"),
+        (add(multiply(floor_divide(NAMES[0], 2), floor_divide(NAMES[1], 4)), Const(1)), "(N//2)*(T//4) + 1"),
+        (add(multiply(*NAMES), NAMES[0], multiply(Const(2), NAMES[1])), "(N + 2)*(T + 1) - 2"),
+        (add(multiply(NAMES[0], *NAMES), NAMES[0]), None),
     ],
 )
 def test_a_size_that_follows_from_two(rule: Expr, found: str | None) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from composecli.blueprint import single
 from composecli.observations import Accepted, Refused
-from composecli.protocol import ModelKind, OpenRequest, ProbeRequest, Training
+from composecli.protocol import Detail, ModelKind, OpenRequest, ProbeRequest, Training
 from composecli.reference import FileReference
 from composecli.trees import Argument, Call, TensorSpec
 from composecli.worker.engine import InProcessWorker
@@ -27,7 +27,7 @@ def opened(path: str, *, form: str = "scripted", training: Training = Training.S
 
 def probe(worker: InProcessWorker, *texts: str, watch: bool = False, seed: int = 0) -> Accepted | Refused:
     call = Call(tuple(Argument(spec(text)) for text in texts))
-    return worker.probe(ProbeRequest(single(0), call, seed, watch))
+    return worker.probe(ProbeRequest(single(0), call, seed, Detail.MEETINGS if watch else Detail.REASON))
 
 
 def state(worker: InProcessWorker) -> tuple[object, ...]:
