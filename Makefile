@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: env models demo demo-real test test-long lint format clean
+.PHONY: env models demo demo-real test test-long zoo lint format clean
 
 env: $(VENV)/.ready
 
@@ -32,6 +32,18 @@ test: env
 
 test-long: env
 	$(BIN)/python -m pytest -n 2 -m long
+
+# Packages with public architectures, in a folder of their own: the environment and its torch stay as they are.
+ZOO := $(VENV)/zoo
+
+$(ZOO)/.ready: $(VENV)/.ready
+	$(BIN)/pip install --quiet --target $(ZOO) --no-deps torchvision==0.28.0
+	$(BIN)/pip install --quiet --target $(ZOO) transformers==5.23.0 pillow
+	touch $@
+
+# Every model of the zoo in every form, against what running it shows: about an hour. WORDS="--source torch.nn" for some.
+zoo: $(ZOO)/.ready
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/zoo/start:$(abspath $(ZOO)) $(BIN)/python -m tests.zoo.run $(WORDS)
 
 lint: env
 	$(BIN)/ruff check .
