@@ -254,12 +254,19 @@ def _move_together(
                 continue
             changed, sizes = call, dict[str, int]()
             for group in moving:
-                sizes[group.name] = max(size for size in group.accepted if size != group.base)
+                sizes[group.name] = _nearest_that_moves(group, number, axis)
                 changed = resized(changed, group.axes, sizes[group.name])
             seen = run(changed)
             if isinstance(seen, Accepted) and same_structure(base, tuple(leaves(seen.result))):
                 found[names] = (sizes, tuple(leaves(seen.result)))
     return found
+
+
+def _nearest_that_moves(group: Group, number: int, axis: int) -> int:
+    """The size closest to the base that gives this output axis another size."""
+    seen = column(group, number, axis)
+    moved = [size for size, value in seen.items() if value != seen[group.base]]
+    return min(moved, key=lambda size: abs(size - group.base))
 
 
 def _input_dims(start: Start, groups: list[Group]) -> dict[Path, Shape]:

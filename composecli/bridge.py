@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import combinations
 from typing import assert_never
 
-from composecli.contract import Port, takes
+from composecli.contract import ANY_FLOAT, FLOATS, Port, takes, takes_dtype
 from composecli.dims import Free, admits
 from composecli.trees import TensorSpec
 
@@ -56,7 +56,6 @@ class Linear:
 Step = Cast | Flatten | Squeeze | Linear
 Bridge = tuple[Step, ...]
 
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _WHOLE = ("bool", "uint8", "int8", "int16", "int32", "int64")
 
 
@@ -118,8 +117,8 @@ def apply_all(bridge: Bridge, spec: TensorSpec) -> TensorSpec:
 
 def castable(found: str, wanted: str) -> bool:
     """Whether values keep their meaning: numbers to floats, small whole numbers to larger ones."""
-    if wanted in _FLOATS:
-        return found in _FLOATS or found in _WHOLE
+    if wanted in FLOATS:
+        return found in FLOATS or found in _WHOLE
     return found in _WHOLE and wanted in _WHOLE[1:] and _WHOLE.index(found) < _WHOLE.index(wanted)
 
 
@@ -144,9 +143,10 @@ def plan(found: TensorSpec, wanted: Port, mode: BridgeMode) -> Bridge | None:
 
 
 def _casts(found: TensorSpec, wanted: Port) -> list[Bridge]:
-    if found.dtype == wanted.dtype:
+    if takes_dtype(wanted, found.dtype):
         return [()]
-    return [(Cast(wanted.dtype),)] if castable(found.dtype, wanted.dtype) else []
+    dtype = "float32" if wanted.dtype == ANY_FLOAT else wanted.dtype
+    return [(Cast(dtype),)] if castable(found.dtype, dtype) else []
 
 
 def _reshapes(found: TensorSpec, wanted: Port) -> Iterator[Bridge]:
@@ -161,9 +161,9 @@ def _reshapes(found: TensorSpec, wanted: Port) -> Iterator[Bridge]:
 
 
 def _linear(found: TensorSpec, wanted: Port) -> Linear | None:
-    if wanted.dims is None or len(found.sizes) != len(wanted.dims) or found.dtype not in _FLOATS:
+    if wanted.dims is None or len(found.sizes) != len(wanted.dims) or found.dtype not in FLOATS:
         return None
-    if found.dtype != wanted.dtype:
+    if not takes_dtype(wanted, found.dtype):
         return None
     wrong = [
         (axis, dim)

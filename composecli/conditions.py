@@ -89,7 +89,7 @@ def _raw(given: str, wanted: Dim) -> str:
         case Free(_, low, high, step):
             parts = [f"{given} >= {low}"] if low > 1 else []
             parts += [f"{given} <= {high}"] if high is not None else []
-            parts += [f"{given} % {step} == 0"] if step > 1 else []
+            parts += [f"({given}) % {step} == 0" if " " in given else f"{given} % {step} == 0"] if step > 1 else []
             return " and ".join(parts)
         case Derived() | Unknown():
             return str(given)

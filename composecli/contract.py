@@ -14,6 +14,9 @@ DTYPES = (
     "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
     "complex64", "complex128", "float8_e4m3fn", "float8_e5m2",
 )  # fmt: skip
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+# The dtype of a port that takes all of these and gives what it was given.
+ANY_FLOAT = "float"
 EXAMPLE_SIZE = 2
 _NAMES = ("", "N", "ND", "NTL", "NCHW", "NCDHW")
 
@@ -36,7 +39,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One tensor that a model takes or gives. `dims` is None where any rank is taken."""
+    """One tensor that a model takes or gives. `dims` is None where any rank is taken, `dtype` `float` where every
+    float dtype is; an output of such a model has the dtype of its input."""
 
     name: str
     path: Path
@@ -84,6 +88,7 @@ class Contract:
             text = _tree_text(argument.value, ports)
             named = isinstance(argument.value, Literal) and argument.name
             texts.append(f"{argument.name}={text}" if named else text)
+        texts += map(str, ports)
         return ", ".join(texts) or "nothing"
 
     @property
@@ -227,9 +232,13 @@ def example_sizes(dims: Shape, known: dict[str, int] | None = None) -> tuple[int
     return tuple(sizes)
 
 
+def takes_dtype(port: Port, dtype: str) -> bool:
+    return dtype in FLOATS if port.dtype == ANY_FLOAT else dtype == port.dtype
+
+
 def takes(port: Port, spec: TensorSpec) -> bool | None:
     """Whether a tensor like this is one that the port admits; None where the port does not say."""
-    if spec.dtype != port.dtype:
+    if not takes_dtype(port, spec.dtype):
         return False
     if port.dims is None:
         return True

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 
 from composecli.axes import Explored, explore
 from composecli.budget import Budget
-from composecli.contract import Contract, Evidence, EvidenceKind, Port, input_name, output_name
+from composecli.contract import (
+    ANY_FLOAT,
+    FLOATS,
+    Contract,
+    Evidence,
+    EvidenceKind,
+    Port,
+    input_name,
+    output_name,
+)
 from composecli.corrections import asked_axes, ids_below, recurrent, recurrent_axes, widened
 from composecli.dims import Free
 from composecli.errors import CouldNotAttempt
@@ -223,6 +232,7 @@ def _limits(facts: ModelFacts) -> set[int]:
 
 
 LONGEST = 8192
+WORDS = 8
 
 
 def _cost(facts: ModelFacts, specs: list[TensorSpec]) -> float:
@@ -252,7 +262,9 @@ def _contract(proposal: Proposal, start: Start, explored: Explored, clues: Clues
         for path, spec in call_leaves(call)
     )
     evidence = [proposal.evidence] if proposal.evidence is not None else []
-    evidence.append(Evidence(EvidenceKind.PROBED, "; ".join([f"{device} at {call}", *explored.notes])))
+    names = {port.path: port.name for port in inputs}
+    ids = [f"{names[path]} holds ids below {spec.below}" for path, spec in call_leaves(call) if spec.below > WORDS]
+    evidence.append(Evidence(EvidenceKind.PROBED, "; ".join([f"{device} at {call}", *explored.notes, *ids])))
     return Contract(inputs, explored.outputs, call, start.result, tuple(evidence))
 
 
@@ -314,12 +326,26 @@ def _rankless(call: Call, seen: Accepted, clues: Clues, probing: _Probing) -> Co
     if any(not isinstance(o.result, TensorSpec) or o.result.sizes != s.sizes for s, o in results):
         return None
     assert isinstance(seen.result, TensorSpec)
-    detail = f"{seen.device} at {call} and ranks 1, 2, 3, 4"
+    given, dtypes = _float_kinds(call, spec, seen.result.dtype, probing)
+    detail = f"{seen.device} at {call} and ranks 1, 2, 3, 4" + (f", as {', '.join(dtypes)}" if dtypes else "")
     name = _argument_name(clues.facts, call, path)
     return Contract(
-        (Port(input_name(path, name), path, spec.dtype, None),),
-        (Port(output_name(()), (), seen.result.dtype, None),),
+        (Port(input_name(path, name), path, given, None),),
+        (Port(output_name(()), (), given if dtypes else seen.result.dtype, None),),
         call,
         seen.result,
         (Evidence(EvidenceKind.PROBED, detail),),
     )
+
+
+def _float_kinds(call: Call, spec: TensorSpec, result: str, probing: _Probing) -> tuple[str, tuple[str, ...]]:
+    """The dtype of a port that takes every float and gives it back, with those that were tried; else its own alone."""
+    if spec.dtype not in FLOATS or result != spec.dtype:
+        return spec.dtype, ()
+    (path, _), *_ = call_leaves(call)
+    for dtype in FLOATS:
+        seen = probing.run(call_with(call, {path: replace(spec, dtype=dtype, sample=None)}))
+        same = isinstance(seen, Accepted) and isinstance(seen.result, TensorSpec) and seen.result.dtype == dtype
+        if not same:
+            return spec.dtype, ()
+    return ANY_FLOAT, FLOATS

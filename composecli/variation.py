@@ -16,6 +16,7 @@ Leaves = tuple[tuple[Path, TensorSpec], ...]
 STRIDE = 32
 LARGE = 128
 MOST_LIMITS = 6
+TABLED_RANK = 3
 # Multiplications, by the estimate of `Start.cost`.
 MOST_FOR_A_LOOK = 5e9
 MOST_FOR_A_LIMIT = 3e11
@@ -77,7 +78,8 @@ class Group:
             return None
         if low - step not in (*below, 0) or (above and high + step not in above):
             return None
-        return Free(self.name, max(self.floor, low if low > step else 1), high if above else None, step)
+        low = max(self.floor, low)
+        return Free(self.name, low if low > step else 1, high if above else None, step)
 
     def _refusals(self) -> str:
         return f"; refused {listed(self.refused)}" if self.refused else ""
@@ -217,13 +219,18 @@ def _find_step(call: Call, group: Group, run: Run) -> None:
         return
     step = min(others)
     down = base + step not in group.accepted
-    for prime in (2, 3, 5, 7):
+    for prime in _primes(step):
         while step % prime == 0:
             smaller = step // prime
             if smaller == 1 or not try_size(call, group, base - smaller if down else base + smaller, run):
                 break
             step = smaller
     group.step = step
+
+
+def _primes(number: int) -> list[int]:
+    """The primes that divide a number."""
+    return [n for n in range(2, number + 1) if number % n == 0 and all(n % other for other in range(2, n))]
 
 
 def _find_low(call: Call, group: Group, run: Run) -> None:
@@ -247,7 +254,7 @@ def _find_high(start: Start, group: Group, run: Run) -> None:
     if not refused and group.axes[0][1] == 0:
         try_size(call, group, group.base + 3 * step, run)
     elif not refused:
-        for limit in sorted(start.limits, reverse=True)[:MOST_LIMITS]:
+        for limit in _limits(start, group):
             size = limit + 1 + -(limit + 1) % step
             if (
                 size > max(group.accepted)
@@ -263,7 +270,8 @@ def _find_high(start: Start, group: Group, run: Run) -> None:
         if not refused:
             return
         top = min(refused)
-        hinted = [limit - limit % step for limit in start.limits if max(group.accepted) < limit - limit % step < top]
+        hinted = [limit - limit % step for limit in _limits(start, group)]
+        hinted = [limit for limit in hinted if max(group.accepted) < limit < top]
         if not hinted:
             break
         for size in (max(hinted), max(hinted) - step, max(hinted) - 2 * step):
@@ -273,6 +281,13 @@ def _find_high(start: Start, group: Group, run: Run) -> None:
             break
     taken = [size for size in group.accepted if size < top]
     _halve(call, group, top, max(taken), run)
+
+
+def _limits(start: Start, group: Group) -> list[int]:
+    """The limits that may be this group's, the largest first: no table has a place for each pixel."""
+    path, _ = group.axes[0]
+    spec = dict(call_leaves(start.call))[path]
+    return sorted(start.limits, reverse=True)[:MOST_LIMITS] if len(spec.sizes) <= TABLED_RANK else []
 
 
 def _far(start: Start, group: Group) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from composecli.conditions import Condition, condition, equalities
-from composecli.contract import Port
+from composecli.contract import ANY_FLOAT, Port, takes_dtype
 from composecli.dims import (
     Const,
     Derived,
@@ -70,7 +70,7 @@ def compare(offer: Offer, ask: Ask, *, strict: bool = False) -> tuple[Finding, .
     """Every way in which the offer is not what is asked, at the example and (as a note) at other sizes."""
     findings = list[Finding]()
     sides = (offer.side, ask.side)
-    if offer.found.dtype != ask.port.dtype:
+    if not takes_dtype(ask.port, offer.found.dtype):
         findings.append(Finding("CC201", "dtype differs", sides, notes=_dtype_notes(offer, ask)))
     wanted = ask.port.dims
     if wanted is None:
@@ -160,12 +160,15 @@ def carried(outputs: tuple[Port, ...], pairs: tuple[tuple[Offer, Ask], ...]) -> 
                     known.setdefault(dim.name, expr)
     shown = pairs[0][0].shown if len(pairs) == 1 else None
     ranges = {dim.name: dim for offer, _ in pairs for dim in offer.shown if isinstance(dim, Free)}
-    return tuple(_carried_port(port, known, lost, shown, ranges) for port in outputs)
+    dtype = pairs[0][0].found.dtype if len(pairs) == 1 else None
+    return tuple(_carried_port(port, known, lost, shown, ranges, dtype) for port in outputs)
 
 
 def _carried_port(
-    port: Port, known: dict[str, Expr], lost: set[str], same: Shape | None, ranges: dict[str, Free]
+    port: Port, known: dict[str, Expr], lost: set[str], same: Shape | None, ranges: dict[str, Free], dtype: str | None
 ) -> Port:
+    if port.dtype == ANY_FLOAT and dtype is not None:
+        port = replace(port, dtype=dtype)
     if port.dims is None:
         return replace(port, dims=same)
     return replace(port, dims=tuple(_carried_dim(dim, known, lost, ranges) for dim in port.dims))

@@ -85,7 +85,7 @@ LAYERS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], str]] = {
         (torch.rand(7, 2, 16), torch.rand(5, 2, 16)),
         "float32[N, T, 16], float32[N2, T, 16] -> float32[N2, T, 16]",
     ),
-    "relu": (nn.ReLU(), (torch.rand(2, 3),), "float32[*] -> float32[*]"),
+    "relu": (nn.ReLU(), (torch.rand(2, 3),), "float[*] -> float[*]"),
     "pool": (
         nn.MaxPool2d(2),
         (torch.rand(2, 3, 8, 8),),

@@ -138,7 +138,7 @@ def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row
 def _serve(connection: Connection) -> None:
     """The child: examines one model after the other, until it is told to end."""
     worker, done = _warm_worker(), 0
-    while job := connection.recv():
+    while (job := connection.recv()) is not None:
         source, name, forms = job
         entry = next(entry for entry in SOURCES[source]() if entry.name == name)
         if done % MODELS_TO_A_CHILD == MODELS_TO_A_CHILD - 1:
@@ -185,6 +185,7 @@ def _examined(jobs: list[Job], count: int) -> Iterator[Row]:
             try:
                 job = todo.get_nowait()
             except queue.Empty:
+                child.connection.send(None)
                 return
             done.put(child.examine(job))
 

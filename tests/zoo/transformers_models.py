@@ -34,7 +34,7 @@ VISION = [
 AUDIO = [
     "wav2vec2", "hubert", "wavlm", "sew", "sew-d", "unispeech", "data2vec-audio", "wav2vec2-conformer",
 ]  # fmt: skip
-LARGER = {"swin": 64, "convnext": 64, "convnextv2": 64, "levit": 224}
+LARGER = {"swin": 224, "convnext": 64, "convnextv2": 64, "levit": 224}
 SMALL = {
     "vocab_size": 99, "hidden_size": 32, "d_model": 32, "n_embd": 32, "dim": 32, "num_hidden_layers": 2, "n_layer": 2,
     "n_layers": 2, "encoder_layers": 2, "decoder_layers": 2, "num_layers": 2, "num_attention_heads": 4, "n_head": 4,
@@ -82,16 +82,17 @@ def _tensors(result: Any) -> Any:
     return tuple(item for item in result if isinstance(item, torch.Tensor))
 
 
-def small(name: str, **more: Any) -> nn.Module:
-    """The base model of an architecture, with every size of its configuration that has a usual name made small."""
+def small(name: str, *, plain: bool = False) -> nn.Module:
+    """The base model of an architecture, with every size of its configuration that has a usual name made small; as it
+    is by default where it is `plain`."""
     declare()
     import transformers
 
     transformers.logging.set_verbosity_error()
     kind = type(transformers.AutoConfig.for_model(name))
-    plain = kind()
-    settings = {key: value for key, value in SMALL.items() if type(getattr(plain, key, None)) is int}
-    config = kind(**{**settings, **more})
+    default = kind()
+    settings = {key: value for key, value in SMALL.items() if type(getattr(default, key, None)) is int}
+    config = default if plain else kind(**settings)
     config.use_cache = False
     torch.manual_seed(0)
     return transformers.AutoModel.from_config(config).eval()
@@ -119,10 +120,7 @@ def _text_to_text(name: str) -> Specimen:
 
 def _vision(name: str) -> Specimen:
     size = LARGER.get(name, 32)
-    more = {"patch_size": 4} if name in ("swin", "convnext", "convnextv2") else {}
-    more |= {"image_size": 224, "patch_size": 16} if name == "levit" else {}
-    more |= {"image_size": size} if name == "swin" else {}
-    model, pixels = small(name, **more), torch.rand(2, 3, size, size)
+    model, pixels = small(name, plain=name in LARGER), torch.rand(2, 3, size, size)
     return Specimen(model, (pixels,), Pixels(model), {"pixel_values": pixels})
 
 

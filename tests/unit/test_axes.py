@@ -1,0 +1,153 @@
+"""Exploring: for a model of which everything is known, what is found is exactly that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from composecli.axes import explore
+from composecli.dims import Dim, Fixed, Free, admits, as_expr, evaluate, example_size, parse_dim
+from composecli.observations import Accepted, Observation, Refused, Untried
+from composecli.trees import Argument, Call, TensorSpec, call_leaves
+from composecli.variation import Start
+
+Runs = Callable[[Call], Observation]
+NO = Refused(0, "RuntimeError", "no", "cpu")
+
+
+def model(inputs: list[list[Dim]], outputs: list[Dim]) -> Runs:
+    """A model that takes exactly what these dims admit, equal names being equal sizes, and gives these outputs."""
+
+    def run(call: Call) -> Observation:
+        sizes = dict[str, int]()
+        for (_, spec), dims in zip(call_leaves(call), inputs, strict=True):
+            for dim, size in zip(dims, spec.sizes, strict=True):
+                if not admits(dim, size) or (isinstance(dim, Free) and sizes.setdefault(dim.name, size) != size):
+                    return NO
+        found = tuple(evaluate(expr, sizes) for dim in outputs if (expr := as_expr(dim)) is not None)
+        return Accepted((TensorSpec("float32", found),), "cpu")
+
+    return run
+
+
+def explored(inputs: list[list[Dim]], outputs: list[Dim], near: int, limits: tuple[int, ...] = ()) -> list[str]:
+    """The dims found, each input's and then the output's."""
+    bases = {dim.name: example_size(dim, near) for dims in inputs for dim in dims if isinstance(dim, Free)}
+    specs = [
+        TensorSpec("float32", tuple(bases[dim.name] if isinstance(dim, Free) else int(str(dim)) for dim in dims))
+        for dims in inputs
+    ]
+    call, run = Call(tuple(map(Argument, specs))), model(inputs, outputs)
+    seen = run(call)
+    assert isinstance(seen, Accepted)
+    found = explore(Start(call, seen.result, frozenset(), {}, limits), run)
+    ports = [dims for _, dims in sorted(found.inputs.items())] + [found.outputs[0].dims or ()]
+    return [", ".join(map(str, dims)) for dims in ports]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "near", "found"),
+    [
+        (["N, 3, H>=32, W>=32"], "N, 512, ceil(H/32), ceil(W/32)", 64, None),
+        (["N, 3, H%16==0, W%16==0"], "N, (H//16)*(W//16) + 1, 8", 64, ["N, 3, H%16==0, W%16==0", None]),
+        (["N, 3, 209<=H<=224, 193<=W<=224"], "N, 10", 224, None),
+        (["N, 3, 224, 224"], "N, 10", 224, None),
+        (["1, 3, 224, 224"], "1, 10", 224, None),
+        (["N, 3, H<=56 & H%14==0, W"], "N, W", 28, None),
+        (["N%2==0, 7"], "N//2, 7", 4, ["N%2==0, 7", None]),
+        (["N, T<=64", "N, T<=64"], "N, T, 8", 8, ["N, D<=64", "N, D<=64", "N, D<=64, 8"]),
+        (["N, 7", "N, N"], "N, 3", 9, ["N, 7", "N, N", "N, 3"]),
+        (["N, 3, H, W", "N, 3, H, W"], "N, 2, H, W", 16, None),
+        (["N, 3, H%8==0, W%8==0", "N, 3, H%8==0, W%8==0"], "N, 2, H, W", 64, [*["N, 3, H%8==0, W%8==0"] * 2, None]),
+        (["N, 5", "M, 6"], "N, M", 2, ["N, 5", "N2, 6", "N, N2"]),
+        (["D>=400"], "(D - 400)//320 + 1", 4000, ["N>=400", "(N + 240)//320 - 1"]),
+    ],
+)
+def test_what_a_model_takes_is_found_exactly(
+    inputs: list[str], outputs: str, near: int, found: list[str | None] | None
+) -> None:
+    def dims(text: str) -> list[Dim]:
+        return [parse_dim(part) for part in text.split(",")]
+
+    wanted = found or [*inputs, outputs]
+    said = explored([dims(text) for text in inputs], dims(outputs), near)
+    assert [text if wanted[number] else None for number, text in enumerate(said)] == wanted
+
+
+def test_a_limit_beyond_the_first_look_is_found_where_the_model_holds_a_table() -> None:
+    ids: list[Dim] = [Free("N"), Free("T", 1, 512)]
+    assert explored([ids], [Free("N"), Fixed(4)], 8, limits=(512,)) == ["N, D<=512", "N, 4"]
+    shifted: list[Dim] = [Free("N"), Free("T", 1, 510)]
+    assert explored([shifted], [Free("N"), Fixed(4)], 8, limits=(512,)) == ["N, D<=510", "N, 4"]
+
+
+RANGES = st.builds(
+    lambda low, more, step, closed: (low * step, (low + more) * step if closed else None, step),
+    st.integers(1, 9),
+    st.integers(3, 12),
+    st.sampled_from([1, 1, 1, 2, 4, 8, 7, 16]),
+    st.booleans(),
+)
+
+
+@given(RANGES, RANGES, st.integers(0, 3))
+def test_ranges_steps_and_ends_are_found_or_nothing_is_said(
+    one: tuple[int, int | None, int], other: tuple[int, int | None, int], ahead: int
+) -> None:
+    dims: list[Free] = []
+    for name, (low, high, step) in (("H", one), ("W", other)):
+        dims.append(Free(name, low if low > step else 1, high, step))
+    inputs: list[Dim] = [Fixed(5), Fixed(3), *dims]
+    near = max(one[0], other[0]) + ahead
+    if any(dim.high is not None and dim.high < near for dim in dims):
+        near = min(one[0], other[0])
+    found = explored([inputs], [dims[0], Fixed(2)], near)
+    for said, true in zip(found[0].split(", ")[2:], dims, strict=True):
+        base = example_size(true, near)
+        allowed = {str(true), "?", str(base)}
+        if true.high is not None and true.high >= 4 * base:
+            # An end that is far away is found only where the model holds something of that size.
+            allowed.add(str(replace(true, high=None)))
+        assert said in allowed, (said, str(true))
+
+
+def test_what_only_broadcasts_is_no_smallest_size() -> None:
+    def run(call: Call) -> Observation:
+        (spec,) = (spec for _, spec in call_leaves(call))
+        return Accepted((TensorSpec("float32", spec.sizes),), "cpu") if spec.sizes[1] in (1, *range(4, 99)) else NO
+
+    call = Call((Argument(TensorSpec("float32", (2, 8))),))
+    found = explore(Start(call, TensorSpec("float32", (2, 8)), frozenset(), {}), run)
+    assert str(found.inputs[(0,)][1]) == "4<=D<=98"
+
+
+def test_sizes_that_are_taken_alone_and_not_together_are_not_promised() -> None:
+    """A table of 16 places for as many patches as height and width give together."""
+
+    def run(call: Call) -> Observation:
+        (spec,) = (spec for _, spec in call_leaves(call))
+        patches = (spec.sizes[2] // 8) * (spec.sizes[3] // 8)
+        whole = spec.sizes[2] % 8 == spec.sizes[3] % 8 == 0
+        return Accepted((TensorSpec("float32", (2,)),), "cpu") if whole and patches <= 16 else NO
+
+    call = Call((Argument(TensorSpec("float32", (2, 3, 16, 16))),))
+    found = explore(Start(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
+    assert len(found.together) == 2
+
+
+def test_the_end_of_the_budget_leaves_dims_open_with_that_reason() -> None:
+    runs = model([[Free("N"), Fixed(3), Free("H", 4), Free("W", 4)]], [Free("N")])
+    left = [9]
+
+    def run(call: Call) -> Observation | Untried:
+        left[0] -= 1
+        return runs(call) if left[0] > 0 else Untried("the budget is spent")
+
+    call = Call((Argument(TensorSpec("float32", (2, 3, 16, 16))),))
+    found = explore(Start(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
+    reasons = [getattr(dim, "reason", "") for dim in found.inputs[(0,)]]
+    assert any("the budget is spent" in reason for reason in reasons)
