@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 from composecli.contract import Contract, Port, fresh_name, output_name
 from composecli.dims import (
     Dim,
-    Expr,
     Fixed,
     Free,
     Shape,
@@ -287,14 +287,16 @@ def _output_port(number: int, seen: _Seen, groups: list[Group]) -> Port:
     return Port(output_name(path), path, spec.dtype, dims)
 
 
-def _told_apart(group: Group, number: int, axis: int) -> tuple[SizeRule, ...]:
-    """The rules that are left for an output axis. Those that agree on every size that is admitted are one, the
-    plainest: where N%8==0, N and 8*(N//8) are the same."""
+def _rules(group: Group, number: int, axis: int) -> tuple[SizeRule, ...]:
+    """The rule of an output axis, none where several are left. Those that agree on every size that is admitted are
+    one: the plainest, and the one that divides by the step (where N%8==0, N and 8*(N//8) are the same)."""
     rules = candidates(column(group, number, axis))
-    dim = group.conclusion()
-    if len(rules) < 2 or not isinstance(dim, Free):
-        return rules
-    return rules[:1] if splitting_size(rules, _telling(group, len(rules))) is None else rules
+    if len(rules) > 1:
+        if not isinstance(group.conclusion(), Free) or splitting_size(rules, _telling(group, len(rules))) is not None:
+            return ()
+        stepped = (rule for rule in rules if rule.divisor == group.step and rule.shift == 0)
+        return tuple(dict.fromkeys((rules[0], next(stepped, rules[0]))))
+    return rules
 
 
 def _moving(number: int, axis: int, groups: list[Group]) -> list[Group]:
@@ -310,27 +312,26 @@ def _output_dim(number: int, axis: int, size: int, groups: list[Group], seen: _S
         return Unknown(f"changes with {', '.join(unsettled)}")
     if len(moving) > 1:
         return _joint_dim(number, axis, moving, seen)
-    rules = _told_apart(moving[0], number, axis)
-    if len(rules) != 1:
+    rules = _rules(moving[0], number, axis)
+    if not rules:
         return Unknown(f"changes with {moving[0].name}, by no single rule found")
     expr = rules[0].expr(moving[0].name)
     return moving[0].conclusion() if expr == Symbol(moving[0].name) else as_dim(expr)
 
 
 def _joint_dim(number: int, axis: int, moving: list[Group], seen: _Seen) -> Dim:
-    names = " and ".join(group.name for group in moving)
-    parts = dict[str, Expr]()
-    for group in moving:
-        rules = _told_apart(group, number, axis)
-        if len(rules) == 1:
-            parts[group.name] = rules[0].expr(group.name)
-    found = seen.moved.get(frozenset(group.name for group in moving))
-    if found is None or len(parts) < len(moving):
-        return Unknown(f"changes with {names}, by no rule found")
-    sizes, moved = found
-    at_base = {group.name: group.base for group in moving}
-    expr = jointly(parts, Moved(at_base, seen.base[number][1].sizes[axis]), Moved(sizes, moved[number][1].sizes[axis]))
-    return Unknown(f"changes with {names}, by no rule found") if expr is None else as_dim(expr)
+    names = tuple(group.name for group in moving)
+    unknown = Unknown(f"changes with {' and '.join(names)}, by no rule found")
+    if frozenset(names) not in seen.moved:
+        return unknown
+    sizes, moved = seen.moved[frozenset(names)]
+    base = Moved({group.name: group.base for group in moving}, seen.base[number][1].sizes[axis])
+    for rules in product(*(_rules(group, number, axis) for group in moving)):
+        parts = {name: rule.expr(name) for name, rule in zip(names, rules, strict=True)}
+        expr = jointly(parts, base, Moved(sizes, moved[number][1].sizes[axis]))
+        if expr is not None:
+            return as_dim(expr)
+    return unknown
 
 
 def _notes(groups: list[Group]) -> Iterator[str]:
@@ -342,7 +343,7 @@ def _notes(groups: list[Group]) -> Iterator[str]:
 
 def larger_batch(contract: Contract, call: Call) -> Call | None:
     """The call with one more along axis 0 of every input; None where axis 0 is not free under one name."""
-    ports = [port for port in contract.inputs if port.dims != ()]
+    ports = [port for port in contract.required if port.dims != ()]
     firsts = [Free("N") if port.dims is None else port.dims[0] for port in ports]
     specs = dict(call_leaves(call))
     sizes = {specs[port.path].sizes[0] for port in ports}

@@ -146,12 +146,12 @@ def _unselected(session: Session, results: dict[int, Tree], parts: tuple[Part, .
 
 
 def _in_first_symbols(contract: Contract, first: Contract | None, call: Call) -> tuple[Port, ...]:
-    if first is None or contract is first or len(first.inputs) != len(contract.inputs):
+    if first is None or contract is first or len(first.required) != len(contract.required):
         return contract.outputs
     specs = [spec for _, spec in call_leaves(call)]
     pairs = tuple(
         (Offer("", given, spec), Ask("", taken))
-        for given, spec, taken in zip(first.inputs, specs, contract.inputs, strict=True)
+        for given, spec, taken in zip(first.required, specs, contract.required, strict=True)
     )
     return carried(contract.outputs, pairs)
 
@@ -207,7 +207,7 @@ def _pair_findings(beside: _Beside, number: int) -> tuple[Finding, ...]:
 def _input_sides(parts: tuple[Part, ...], contracts: tuple[Found | NotFound, ...], number: int) -> tuple[Side, ...]:
     sides = list[Side]()
     for part, found in ((parts[0], contracts[0]), (parts[number], contracts[number])):
-        ports = found.contract.inputs if isinstance(found, Found) else ()
+        ports = found.contract.required if isinstance(found, Found) else ()
         sides += [Side(part.name, port.name, port.dtype, dims_text(port.dims)) for port in ports]
     return tuple(sides)
 
@@ -307,7 +307,7 @@ def _rows(beside: _Beside, number: int) -> tuple[PortRow, ...]:
     rows = list[PortRow]()
     one, other = beside.contracts[0], beside.contracts[number]
     if isinstance(one, Found) and isinstance(other, Found):
-        for given, taken in zip(one.contract.inputs, other.contract.inputs, strict=False):
+        for given, taken in zip(one.contract.required, other.contract.required, strict=False):
             rows.append(PortRow(given.name, str(given), taken.name, str(taken), Verdict.COMPATIBLE))
     if 0 in beside.outputs and number in beside.outputs:
         mine, theirs = beside.outputs[0].side, beside.outputs[number].side

@@ -18,7 +18,7 @@ from composecli.rows import Rows, marked, port_rows
 from composecli.rules import Severity
 from composecli.session import Part, Session
 from composecli.trees import Call, Path, Tree, leaves
-from composecli.verdict import Ask, Offer, carried, compare
+from composecli.verdict import Ask, Offer, across, carried, compare
 from composecli.wiring import Ends, Wired, at, find, wire
 
 Contracts = list[Found | NotFound]
@@ -134,6 +134,7 @@ def _judge_wired(chain: _Chain, number: int, upstream: Upstream, wired: Wired, e
     pairs = _pairs(upstream, wired, contract, ends)
     compared = [compare(offer, ask, strict=chain.request.strict) for offer, ask in pairs]
     findings = tuple(finding for row in compared for finding in row)
+    findings = (*findings, *across(pairs, strict=chain.request.strict))
     stages = (*upstream.stages, Stage(part.real, wired.feeds))
     observation = chain.session.run(Sequential(stages), upstream.call)
     findings = confirm(findings, observation, pairs or _unknown_ends(upstream, wired, ends))
@@ -157,7 +158,7 @@ def _judge_wired(chain: _Chain, number: int, upstream: Upstream, wired: Wired, e
     if not isinstance(through, Accepted):
         return None
     outputs = contract.outputs if contract is not None else _seen_ports(through.result)
-    if contract is not None and len(pairs) == len(contract.inputs):
+    if contract is not None and len(pairs) == len(contract.required):
         outputs = carried(outputs, _as_fed(pairs, stages[-1]))
     return Upstream(stages, upstream.call, through.result, outputs, upstream.ranges)
 

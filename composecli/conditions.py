@@ -104,7 +104,8 @@ def equalities(given: Iterable[Dim], wanted: Iterable[Dim]) -> list[Condition]:
         if not isinstance(asked, Free):
             continue
         other = first.setdefault(asked.name, dim)
-        if other != dim and not isinstance(dim, Unknown) and not isinstance(other, Unknown):
+        sizes = isinstance(dim, Fixed) and isinstance(other, Fixed)
+        if other != dim and not sizes and not isinstance(dim, Unknown) and not isinstance(other, Unknown):
             found.append(Condition(f"{_name(other)} == {_name(dim)}"))
     return found
 

@@ -71,6 +71,11 @@ class Contract:
         return f"{self.inputs_text} -> {self.outputs_text}"
 
     @property
+    def required(self) -> tuple[Port, ...]:
+        """The inputs that a call cannot do without: those of the example."""
+        return tuple(port for port in self.inputs if not port.optional)
+
+    @property
     def open_dims(self) -> tuple[str, ...]:
         """Each dim that is not known, with the reason."""
         return tuple(

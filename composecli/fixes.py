@@ -50,7 +50,7 @@ def with_select_fix(
     finding: Finding, request: CheckRequest, number: int, result: Tree, contract: Contract | None
 ) -> Finding:
     """The finding with the `--select` that mends it: an output of model `number` that the one input takes."""
-    if contract is None or len(contract.inputs) != 1 or finding.code != "CC102":
+    if contract is None or len(contract.required) != 1 or finding.code != "CC102":
         return finding
     fits = [path for path, spec in leaves(result) if takes(contract.inputs[0], spec) is not False]
     if not fits:

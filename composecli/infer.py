@@ -26,11 +26,11 @@ from composecli.corrections import asked_axes, ids_below, recurrent, recurrent_a
 from composecli.dims import Free
 from composecli.errors import CouldNotAttempt
 from composecli.observations import Accepted, Observation, Refused, Untried
-from composecli.propose import Proposal, seeds
+from composecli.propose import Proposal, by_name, seeds
 from composecli.protocol import Detail, ModelFacts
 from composecli.search import Start as Begun
 from composecli.search import search
-from composecli.trees import Axis, Call, Path, TensorSpec, call_leaves, call_with, leaves, resized
+from composecli.trees import Argument, Axis, Call, Path, TensorSpec, call_leaves, call_with, leaves, resized
 from composecli.variation import Group, Start, vary
 
 Ask = Callable[[Call, Detail], Observation]
@@ -197,7 +197,8 @@ def _settle(proposal: Proposal, seen: Accepted, clues: Clues, probing: _Probing)
     if explored.together:
         start = _at_the_common_end(start, explored.together, probing)
         explored = explore(start, probing.run)
-    return _contract(proposal, start, explored, clues, seen.device)
+    contract = _contract(proposal, start, explored, clues, seen.device)
+    return replace(contract, inputs=(*contract.inputs, *_optional(contract, clues, probing)))
 
 
 def _start(proposal: Proposal, call: Call, seen: Accepted, clues: Clues, probing: _Probing) -> Start:
@@ -233,6 +234,8 @@ def _limits(facts: ModelFacts) -> set[int]:
 
 LONGEST = 8192
 WORDS = 8
+IDS_RANK = 2
+MOST_OPTIONAL = 4
 
 
 def _cost(facts: ModelFacts, specs: list[TensorSpec]) -> float:
@@ -253,6 +256,38 @@ def _at_the_common_end(start: Start, axes: tuple[Axis, ...], probing: _Probing) 
     call = resized(start.call, axes, max(group.accepted))
     seen = probing.run(call)
     return replace(start, call=call, result=seen.result) if isinstance(seen, Accepted) else start
+
+
+def _optional(contract: Contract, clues: Clues, probing: _Probing) -> Iterator[Port]:
+    """Arguments that may be left out and go beside the ids, as their names say: those that are taken with the sizes of
+    the ids, moved with them, and refused with others."""
+    first = contract.inputs[0] if contract.inputs else None
+    specs = dict(call_leaves(contract.example))
+    if first is None or clues.stated is not None or first.dims is None or len(specs[first.path].sizes) != IDS_RANK:
+        return
+    ids = specs[first.path]
+    given = {argument.name for argument in contract.example.arguments} | {port.name for port in contract.inputs}
+    free = [argument for argument in clues.facts.arguments if not argument.required and argument.name not in given]
+    found = [(argument.name, next(by_name(argument.name, clues.facts), None)) for argument in free]
+    likely = [(name, spec) for name, spec in found if spec is not None and len(spec.sizes) == IDS_RANK]
+    number = len(contract.example.arguments)
+    for name, spec in likely[:MOST_OPTIONAL] if ids.dtype in ("int64", "int32") else ():
+        beside = replace(spec, sizes=ids.sizes, below=min(spec.below, ids.sizes[1]))
+        if _goes_beside(contract.example, first.path, Argument(beside, name), probing):
+            yield Port(name, (number,), spec.dtype, first.dims, optional=True)
+            number += 1
+
+
+def _goes_beside(call: Call, path: Path, argument: Argument, probing: _Probing) -> bool:
+    with_it = Call((*call.arguments, argument))
+    axes = ((path, 1), ((len(call.arguments),), 1))
+    size = dict(call_leaves(call))[path].sizes[1]
+    taken = isinstance(probing.run(with_it), Accepted)
+    return (
+        taken
+        and isinstance(probing.run(resized(with_it, axes[1:], size + 1)), Refused)
+        and isinstance(probing.run(resized(with_it, axes, size + 1)), Accepted)
+    )
 
 
 def _contract(proposal: Proposal, start: Start, explored: Explored, clues: Clues, device: str) -> Contract:

@@ -12,7 +12,7 @@ from composecli.observations import Accepted, Observation, Refused
 from composecli.protocol import ModelFacts
 from composecli.results import SeamReport
 from composecli.rules import Severity
-from composecli.trees import Call, TensorSpec, Tree, call_leaves, leaves, path_text
+from composecli.trees import Call, Literal, TensorSpec, Tree, leaves, path_text
 from composecli.verdict import Ask, Offer
 
 # Said of other sizes than the example's, so that a probe at the example says nothing against it.
@@ -122,16 +122,30 @@ def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: 
     arguments = ", ".join(f"{a.name}: {a.type_name or 'any type'}" for a in facts.arguments if a.required)
     if arguments:
         notes.append(f"forward takes {arguments}")
-    ids = best is not None and any(spec.dtype == "int64" for _, spec in call_leaves(best[0]))
-    example = "int64[1,16]" if ids else "float32[N,3,224,224]"
-    command = f"composecli inspect {shlex.quote(name)} --input '{example}'"
+    if found.stopped:
+        notes.append(f"no more was tried: {found.stopped}")
+    words = _input_words(best[0]) if best is not None else ["--input", "float32[N,3,224,224]"]
+    command = shlex.join(["composecli", "inspect", name, *words])
     return Finding(
         "CC304",
         f"what {name} takes could not be found",
         (Side(name, "its input"),),
         notes=tuple(notes),
-        fix=Fix(command, ("states the input: its dtype and sizes, once for each input",)),
+        fix=Fix(command, ("with the dtype and the sizes that it takes, once for each input",)),
     )
+
+
+def _input_words(call: Call) -> list[str]:
+    """The call as `--input` says it, one for each argument that is a tensor or a value."""
+    words = list[str]()
+    for argument in call.arguments:
+        name = argument.name or ""
+        match argument.value:
+            case TensorSpec() as spec:
+                words += ["--input", f"{name}={spec}".lstrip("=").replace(" ", "")]
+            case Literal(value):
+                words += ["--input", f"{name}:={value}"]
+    return words
 
 
 def _said(refused: Refused) -> str:

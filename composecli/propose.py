@@ -182,28 +182,29 @@ def lengths(facts: ModelFacts) -> Iterator[int]:
 
 
 def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[Proposal]:
-    """The same proposal with this input at other usual sizes of its free axes."""
+    """The same proposal with this input, and those like it, at other usual sizes of its free axes."""
     spec = dict(call_leaves(proposal.call))[path]
     free = [axis for axis in range(1, len(spec.sizes)) if (path, axis) not in proposal.asked]
     rank = len(spec.sizes)
     wanted = list[dict[int, int]]()
     if rank >= 4:
         channels = [values[0] for values in setting(facts, "num_channels", "in_chans") if len(values) == 1]
-        sizes = list(islice(dict.fromkeys(spatial_sizes(facts)), 10))
-        wanted += [{rank - 2: height, rank - 1: width} for height, width in sizes]
+        areas = list(islice(dict.fromkeys(spatial_sizes(facts)), 10))
+        wanted += [{rank - 2: height, rank - 1: width} for height, width in areas]
         wanted += [{1: count} for count in channels if 1 in free]
         if rank == 5:
             frames = [*(values[0] for values in setting(facts, "num_frames")), 16, 32, 8]
-            video = [{2: n, 3: h, 4: w} for n in frames for h, w in (*sizes[:1], (112, 112))]
-            turned = [{1: n, 2: 3, 3: h, 4: w} for n in frames[:1] for h, w in sizes[:1]]
+            video = [{2: n, 3: h, 4: w} for n in frames for h, w in (*areas[:1], (112, 112))]
+            turned = [{1: n, 2: 3, 3: h, 4: w} for n in frames[:1] for h, w in areas[:1]]
             wanted = [*video, *turned, *wanted]
     elif rank > 1:
         longest = LONGEST_OF_IDS if spec.dtype in ("int64", "int32", "bool") else LONGEST
         usual_lengths = [length for length in dict.fromkeys(lengths(facts)) if length <= longest]
         wanted += [{axis: length} for length in usual_lengths for axis in reversed(free)]
+    alike = [other for other, found in call_leaves(proposal.call) if found == spec]
     for sizes_by_axis in wanted:
-        changed = tuple(sizes_by_axis.get(axis, size) for axis, size in enumerate(spec.sizes))
-        if changed != spec.sizes:
-            yield replace(
-                proposal, call=call_with(proposal.call, {path: replace(spec, sizes=changed, sample=None)}), aim=None
-            )
+        sizes = tuple(sizes_by_axis.get(axis, size) for axis, size in enumerate(spec.sizes))
+        if sizes != spec.sizes:
+            changed = replace(spec, sizes=sizes, sample=None)
+            for paths in (alike, [path]) if len(alike) > 1 else ([path],):
+                yield replace(proposal, call=call_with(proposal.call, dict.fromkeys(paths, changed)), aim=None)

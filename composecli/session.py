@@ -152,12 +152,12 @@ class Session:
         return found
 
     def _explore(self, part: Part, call: Call, detail: Detail) -> Observation:
-        """A probe where exploring is done. On meta, what starts a contract is accepted only where it really runs, and
-        a model that refuses there what really runs (its device is baked in) is explored where it runs instead."""
+        """A probe where exploring is done. On meta what is refused is refused, and nothing is accepted that does not
+        really run; a model that refuses there what really runs (its device is baked in) is explored where it runs."""
         if part.explored == part.real or part.real in self._not_on_meta:
             return self.worker.probe(ProbeRequest(single(part.real), call, detail=detail))
         seen = self.worker.probe(ProbeRequest(single(part.explored), call, detail=detail))
-        if detail is Detail.OUTCOME:
+        if detail is Detail.OUTCOME and isinstance(seen, Refused):
             return seen
         real = self.worker.probe(ProbeRequest(single(part.real), call, detail=detail))
         if isinstance(seen, Refused) and isinstance(real, Accepted):

@@ -74,7 +74,9 @@ class Group:
         tried = {size for size in self.refused if size % step == 0}
         below = {size for size in tried if size < low}
         above = {size for size in tried if size > high}
-        if tried != below | above or len(took) < 3 or any(size % step for size in took):
+        if tried != below | above or any(size % step for size in took):
+            return None
+        if len(took) < 3 and not (above and len(took) == (high - low) // step + 1):
             return None
         if low - step not in (*below, 0) or (above and high + step not in above):
             return None
@@ -292,7 +294,7 @@ def _limits(start: Start, group: Group) -> list[int]:
 
 def _far(start: Start, group: Group) -> int:
     """A size far above the base, as far as a forward of it costs little."""
-    far = 4 * group.base if group.base > STRIDE else max(LARGE, 4 * group.base)
+    far = max(LARGE, 4 * group.base if group.base <= 2 * STRIDE else 2 * group.base)
     while far > 2 * group.base and not _affordable(start, group, far, MOST_FOR_A_LOOK):
         far //= 2
     return far - far % group.step

@@ -142,6 +142,22 @@ def _condition_findings(offer: Offer, ask: Ask, wanted: Shape, *, strict: bool) 
         yield Finding("CC207", "cannot speak of every size", sides, notes=tuple(open_axes))
 
 
+def across(pairs: tuple[tuple[Offer, Ask], ...], *, strict: bool = False) -> tuple[Finding, ...]:
+    """What a consumer asks of several of its inputs at once: that axes of the same name be of one size."""
+    whole = [(offer, ask) for offer, ask in pairs if len(ask.port.dims or ()) == len(offer.shown)]
+    given = [dim for offer, _ in whole for dim in offer.shown]
+    wanted = [dim for _, ask in whole for dim in ask.port.dims or ()]
+    inside = {found.text for offer, ask in whole for found in equalities(offer.shown, ask.port.dims or ())}
+    texts = [found.text for found in equalities(given, wanted) if found.text not in inside]
+    if not texts:
+        return ()
+    sides = tuple(side for offer, ask in whole for side in (offer.side, ask.side))
+    text = " and ".join(dict.fromkeys(texts))
+    if strict:
+        return (Finding("CC206", f"fits only when {text}", sides),)
+    return (Finding("CC205", f"compatible when {text}", sides),)
+
+
 def carried(outputs: tuple[Port, ...], pairs: tuple[tuple[Offer, Ask], ...]) -> tuple[Port, ...]:
     """A consumer's outputs in the symbols of the chain's input: its own input symbols give way to what it was fed.
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from composecli.contract import Contract, Port
 from composecli.dims import Derived, Fixed, Free, Unknown, admits, evaluate
-from composecli.trees import Call, Path, TensorSpec, call_leaves, call_with, leaves
+from composecli.trees import Argument, Call, Path, TensorSpec, call_leaves, call_with, leaves
 from composecli.worker.values import Maker, tree_of
 
 SEEDS = (1, 2)
@@ -32,10 +32,24 @@ class Judgement:
 
 def judge(contract: Contract, file_model: nn.Module, eager: nn.Module) -> Judgement:
     ports = (*contract.inputs, *contract.outputs)
+    optional = [port for port in contract.inputs if port.optional]
+    contract = replace(contract, inputs=contract.required)
     unknown = [f"{port.name}: {dim.reason}" for port in ports for dim in port.dims or () if isinstance(dim, Unknown)]
     wrong = [text for sizes in _admitted(contract) for text in _admission(contract, sizes, file_model)]
     wrong += [text for where, calls in _excluded(contract) for text in _exclusion(where, calls, file_model, eager)]
+    for port in optional:
+        beside = _with_optional(contract, port)
+        wrong += [text for sizes in _admitted(beside) for text in _admission(beside, sizes, file_model)]
     return Judgement(tuple(dict.fromkeys(wrong)), tuple(unknown))
+
+
+def _with_optional(contract: Contract, port: Port) -> Contract:
+    """The contract of a call that gives this input, too."""
+    base = _base(contract)
+    sizes = tuple(base[dim.name] if isinstance(dim, Free) else int(str(dim)) for dim in port.dims or ())
+    number = len(contract.example.arguments)
+    example = Call((*contract.example.arguments, Argument(TensorSpec(port.dtype, sizes), port.name)))
+    return replace(contract, inputs=(*contract.inputs, replace(port, path=(number,))), example=example)
 
 
 def _free(contract: Contract) -> dict[str, Free]:
