@@ -70,10 +70,10 @@ def explore(start: Start, run: Run) -> Explored:
     explored = _conclude(start, groups, run)
     for sizes, seen in _held_out(start, groups, run):
         if isinstance(seen, Refused):
-            for group in groups:
-                group.why_open = group.why_open or ("it is refused at " + _at(sizes) if group.name in sizes else "")
+            for group in _to_blame(start, [group for group in groups if group.name in sizes], sizes, run):
+                group.why_open = f"it is refused at {_at(sizes)}"
             explored = _conclude(start, groups, run)
-            break
+            continue
         explored = replace(explored, outputs=_corrected(explored.outputs, tuple(leaves(seen.result)), sizes))
     return replace(explored, together=together)
 
@@ -147,6 +147,18 @@ def _held_out(start: Start, groups: list[Group], run: Run) -> Iterator[tuple[Map
         seen = run(call) if free else None
         if isinstance(seen, Accepted) or (isinstance(seen, Refused) and not seen.out_of_memory):
             yield sizes, seen
+
+
+def _to_blame(start: Start, groups: list[Group], sizes: Mapping[str, int], run: Run) -> list[Group]:
+    """The groups without whose size a call that is refused would be taken; all of them where there is no such one."""
+    found = list[Group]()
+    for spared in groups:
+        call = start.call
+        for group in groups:
+            call = resized(call, group.axes, group.base if group is spared else sizes[group.name])
+        if isinstance(run(call), Accepted):
+            found.append(spared)
+    return found or groups
 
 
 def _at(sizes: Mapping[str, int]) -> str:
