@@ -228,6 +228,8 @@ def _find_step(call: Call, group: Group, run: Run) -> None:
                 break
             step = smaller
     group.step = step
+    # One more that is no multiple: a single size that is refused makes no step.
+    try_size(call, group, base + step + 1, run)
 
 
 def _primes(number: int) -> list[int]:

@@ -195,3 +195,39 @@ def test_frames_carry_messages_both_ways() -> None:
     os.close(to_other)
     with pytest.raises(NoFrame):
         frames.send(Described(()))
+
+
+class Deadly(nn.Module):
+    """Ends its process where the batch is three."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.size(0) == 3:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return x * torch.ones(4)
+
+
+def test_a_child_that_dies_of_a_probe_is_replaced_and_the_rest_goes_on(shelf: Shelf) -> None:
+    from composecli import inspect
+
+    path = shelf.save("deadly", Deadly(), "pickled")
+    worker = ChildWorker(60)
+    try:
+        report = inspect(path, options=options(trust=True, inputs=["2,4"]), worker=worker)
+    finally:
+        worker.close()
+    contract = report.model.contract
+    assert contract is not None
+    assert str(contract.inputs[0]) == "float32[?, 4]"
+    assert "refused 3" in contract.open_dims[0]
+
+
+def test_ctrl_c_prints_what_is_known_by_then(shelf: Shelf, tmp_path: Path) -> None:
+    linear, slow = shelf.save("linear", nn.Linear(10, 5)), shelf.save("hanging", Hanging(), "pickled")
+    words = [sys.executable, "-m", "composecli", "check", linear, slow, "--trust"]
+    command = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)
+    time.sleep(6)
+    command.send_signal(signal.SIGINT)
+    out, _ = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert "float32[N, 10] -> float32[N, 5]" in out
+    assert "interrupted: this is what was known by then" in out

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from composecli.contract import Contract, Port
+from composecli.contract import Contract, Port, takes_dtype
 from composecli.dims import Derived, Fixed, Free, Unknown, admits, evaluate
 from composecli.trees import Argument, Call, Path, TensorSpec, call_leaves, call_with, leaves
 from composecli.worker.values import Maker, tree_of
@@ -138,7 +138,7 @@ def _admission(contract: Contract, sizes: dict[str, int], model: nn.Module) -> I
 
 
 def _output(port: Port, spec: TensorSpec, sizes: dict[str, int], call: Call) -> Iterator[str]:
-    if port.dtype != spec.dtype:
+    if not takes_dtype(port, spec.dtype):
         yield f"{port.name} is {spec.dtype} at {call}"
     if port.dims is None:
         return

@@ -93,8 +93,8 @@ def _warm_worker() -> Worker:
     specimen = Specimen(
         torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)), (torch.ones(2, 3).long(),)
     )
-    with tempfile.TemporaryDirectory() as folder:
-        for form in ("scripted", "exported", "pickled"):
+    for form in ("scripted", "exported", "pickled"):
+        with contextlib.nullcontext(tempfile.mkdtemp(dir=FOLDER.name)) as folder:
             path = Path(folder, "model.pt2" if form == "exported" else "model.pt")
             save(specimen, form, path)
             session = Session(worker, Options(trusted=True), lambda _: None)
