@@ -321,7 +321,8 @@ def _wanted(spec: TensorSpec, meeting: Meeting) -> tuple[TensorSpec, tuple[int, 
     weight, value, op = meeting.weight.sizes, meeting.value.sizes, meeting.op
     direct = value == spec.sizes
     dtype = meeting.weight.dtype
-    if op in _PROJECTIONS and len(weight) == 2 and value and spec.sizes and value[-1] == spec.sizes[-1]:
+    same = bool(value and spec.sizes) and value[-1] == spec.sizes[-1] and math.prod(value) == math.prod(spec.sizes)
+    if op in _PROJECTIONS and len(weight) == 2 and same:
         return replace(spec, dtype=dtype, sizes=(*spec.sizes[:-1], weight[0])), (-1,)
     if op in _CONVOLUTIONS and direct and len(weight) in SPATIAL:
         channels = weight[0] if meeting.transposed else weight[1] * meeting.groups

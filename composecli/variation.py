@@ -15,6 +15,7 @@ Leaves = tuple[tuple[Path, TensorSpec], ...]
 
 STRIDE = 32
 LARGE = 128
+LEAST_STEP = 4
 MOST_LIMITS = 6
 TABLED_RANK = 3
 # Multiplications, by the estimate of `Start.cost`.
@@ -69,12 +70,18 @@ class Group:
         return self._range(took) or Unknown(f"took {listed(took)}{self._refusals()}")
 
     def _range(self, took: list[int]) -> Free | None:
-        """The range that took these sizes, all of one step, and refused the next on both sides."""
-        low, high, step = took[0], took[-1], self.step
+        """The range that took these sizes, all of one step, and refused the next on both sides. Strides that round up
+        take sizes below a multiple, too; these are in the evidence and not in the range."""
+        step = self.step
         tried = {size for size in self.refused if size % step == 0}
+        beside = [size for size in took if size % step]
+        took = [size for size in took if size % step == 0]
+        if not took or any(size % step <= step // 2 or step < LEAST_STEP for size in beside):
+            return None
+        low, high = took[0], took[-1]
         below = {size for size in tried if size < low}
         above = {size for size in tried if size > high}
-        if tried != below | above or any(size % step for size in took):
+        if tried != below | above:
             return None
         if len(took) < 3 and not (above and len(took) == (high - low) // step + 1):
             return None
@@ -212,21 +219,20 @@ def _stated_sizes(group: Group) -> list[int]:
 def _find_step(call: Call, group: Group, run: Run) -> None:
     """The distance between sizes that are taken: 1 where a neighbour is, else what the nearest divides to."""
     base = group.base
-    if {base + 1, base - 1} & group.accepted.keys() - {1}:
+    if try_size(call, group, base + 1, run):
         return
-    if try_size(call, group, base + 1, run) or (base > 2 and try_size(call, group, base - 1, run)):
+    beside = base > 2 and try_size(call, group, base - 1, run)
+    larger = [size - base for size in group.accepted if size > base]
+    smaller = [base - size for size in group.accepted if 1 < size < base]
+    if not larger and (beside or not smaller):
         return
-    others = [abs(size - base) for size in group.accepted if size not in (base, 1)]
-    if not others:
-        return
-    step = min(others)
-    down = base + step not in group.accepted
+    step, down = min(larger or smaller), not larger
     for prime in _primes(step):
         while step % prime == 0:
-            smaller = step // prime
-            if smaller == 1 or not try_size(call, group, base - smaller if down else base + smaller, run):
+            less = step // prime
+            if less == 1 or not try_size(call, group, base - less if down else base + less, run):
                 break
-            step = smaller
+            step = less
     group.step = step
     # One more that is no multiple: a single size that is refused makes no step.
     try_size(call, group, base + step + 1, run)

@@ -143,10 +143,10 @@ def test_a_window_has_both_its_ends(shelf: Shelf) -> None:
 def test_sizes_that_are_no_interval_are_not_called_one(shelf: Shelf) -> None:
     class Holed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            assert x.size(1) in (2, 3, 4, 7, 8)
+            assert x.size(1) in (2, 5, 8, 19)
             return x
 
-    contract = inspect(shelf.save("holed", Holed()), options=options(inputs=["2,4"])).model.contract
+    contract = inspect(shelf.save("holed", Holed()), options=options(inputs=["2,5"])).model.contract
     assert str(contract) == "float32[N, ?] -> float32[N, ?]"
 
 
