@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: env models demo demo-real test test-long zoo lint format clean
+.PHONY: env models demo demo-real test test-long zoo zoo-pairs lint format clean
 
 env: $(VENV)/.ready
 
@@ -44,6 +44,10 @@ $(ZOO)/.ready: $(VENV)/.ready
 # Every model of the zoo in every form, against what running it shows: about an hour. WORDS="--source torch.nn" for some.
 zoo: $(ZOO)/.ready
 	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/zoo/start:$(abspath $(ZOO)) $(BIN)/python -m tests.zoo.run $(WORDS)
+
+# Ordered pairs of them: what check says against running the second on what the first gives. WORDS="--count 2000" for more.
+zoo-pairs: $(ZOO)/.ready
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/zoo/start:$(abspath $(ZOO)) $(BIN)/python -m tests.zoo.pairs $(WORDS)
 
 lint: env
 	$(BIN)/ruff check .
