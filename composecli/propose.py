@@ -208,3 +208,11 @@ def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[P
             changed = replace(spec, sizes=sizes, sample=None)
             for paths in (alike, [path]) if len(alike) > 1 else ([path],):
                 yield replace(proposal, call=call_with(proposal.call, dict.fromkeys(paths, changed)), aim=None)
+
+
+def with_tensors(proposal: Proposal, changes: dict[Path, TensorSpec], aim: Aim | None = None) -> Proposal:
+    """The proposal with other tensors; what was known of their axes no longer holds where the rank is another."""
+    before = dict(call_leaves(proposal.call))
+    other = {path for path, spec in changes.items() if len(spec.sizes) != len(before[path].sizes)}
+    asked = tuple((path, axis) for path, axis in proposal.asked if path not in other)
+    return replace(proposal, call=call_with(proposal.call, changes), asked=asked, aim=aim)

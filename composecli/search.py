@@ -21,7 +21,7 @@ MOST_ELEMENTS = 6_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Begun:
     """A proposal that was accepted."""
 
     proposal: Proposal
@@ -75,7 +75,7 @@ def _elements(call: Call) -> int:
 
 def search(
     stated: Iterable[Proposal], guessed: Iterable[Proposal], facts: ModelFacts, run: Run
-) -> Start | list[tuple[Call, Refused]]:
+) -> Begun | list[tuple[Call, Refused]]:
     """The first proposal that is accepted, or all that was refused, what got furthest first.
 
     `stated` come from the user or the file and are tried as they are; `guessed` are corrected by what they are
@@ -85,7 +85,7 @@ def search(
     for proposal in stated:
         match run(proposal.call):
             case Accepted() as seen:
-                return Start(proposal, seen)
+                return Begun(proposal, seen)
             case Refused() as refused:
                 refusals.append((proposal.call, refused))
     frontier = _Frontier()
@@ -94,7 +94,7 @@ def search(
     while len(frontier.tried) < MOST_PROPOSALS and (entry := frontier.next()) is not None:
         match run(entry.proposal.call):
             case Accepted() as seen:
-                return Start(entry.proposal, seen)
+                return Begun(entry.proposal, seen)
             case Refused() as refused:
                 refusals.append((entry.proposal.call, refused))
                 spent = entry.cost if refused.ops <= -entry.progress else 0

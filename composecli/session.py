@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from composecli.blueprint import Blueprint, single
+from composecli.clues import Clues
 from composecli.contract import (
     Declared,
     DeclaredLiteral,
@@ -19,8 +20,9 @@ from composecli.contract import (
 )
 from composecli.dims import Fixed, Free, Shape
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.infer import INTERRUPTED, Clues, Found, NotFound, infer
+from composecli.infer import Found, NotFound, infer
 from composecli.observations import Accepted, Observation, Refused
+from composecli.probing import INTERRUPTED
 from composecli.propose import Proposal
 from composecli.protocol import Detail, ModelFacts, ModelKind, OpenRequest, ProbeRequest, SampleRequest, Worker
 from composecli.requests import Options

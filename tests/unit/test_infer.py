@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from composecli import CouldNotAttempt, inspect, options
-from composecli.infer import Clues, Found, NotFound, infer
+from composecli.clues import Clues
+from composecli.infer import Found, NotFound, infer
 from composecli.observations import Accepted, Observation, Refused
 from composecli.propose import Proposal
 from composecli.protocol import Detail, ModelFacts

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from composecli.corrections import corrections, mismatches
+from composecli.aims import mismatches
+from composecli.corrections import corrections
 from composecli.observations import Accepted, Meeting, Observation, Operand, Refused, Untried
 from composecli.propose import Proposal, seeds
 from composecli.protocol import ArgumentFact, LayerFact, ModelFacts, NamedSizes, Setting
-from composecli.search import MOST_PROPOSALS, Start, search
+from composecli.search import MOST_PROPOSALS, Begun, search
 from composecli.trees import Argument, Call, TensorSpec, call_leaves
 from tests.reading import spec
 
@@ -65,7 +66,7 @@ def test_an_aim_goes_on_until_it_is_met() -> None:
         return refused("aten::addmm", (f"float32[2, {have}]", (0,)), ("float32[400, 120]", ()))
 
     found = search([], [proposal("float32[2, 1, 64, 64]")], FACTS, run)
-    assert isinstance(found, Start)
+    assert isinstance(found, Begun)
     ((_, taken),) = call_leaves(found.proposal.call)
     assert features(taken.sizes[2]) == 400
 
