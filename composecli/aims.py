@@ -6,14 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from composecli.observations import Operand, Refused
+from composecli.observations import CONVOLUTIONS, PROJECTIONS, Operand, Refused
 from composecli.propose import Aim, Proposal, with_tensors
 from composecli.trees import Path, TensorSpec, call_leaves, resized
 
 LARGEST = 20_000
 MOST_POINTS = 8
-_PROJECTIONS = ("addmm", "mm", "linear", "matmul", "bmm", "baddbmm", "mv")
-_CONVOLUTIONS = ("convolution", "_convolution")
 _VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided")
 
 
@@ -84,12 +82,12 @@ def mismatches(refused: Refused) -> Iterator[tuple[int, int, Operand]]:
     ours = [operand for operand in refused.operands if operand.inputs]
     if not ours:
         return
-    if op in _PROJECTIONS:
+    if op in PROJECTIONS:
         yield from _projected([operand for operand in refused.operands if len(operand.spec.sizes) > 1][-2:])
     elif op in _VIEWS:
         wanted = math.prod(number for number in refused.numbers if number > 0)
         yield math.prod(ours[0].spec.sizes), wanted, ours[0]
-    elif op in _CONVOLUTIONS:
+    elif op in CONVOLUTIONS:
         yield from _channels(refused, ours[0])
     elif op.endswith("layer_norm"):
         yield from _against(ours[0], refused.numbers)

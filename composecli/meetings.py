@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from composecli.layers import BATCH, LENGTH, SPATIAL, image
-from composecli.observations import Meeting, Refused
+from composecli.observations import CONVOLUTIONS, PROJECTIONS, Meeting, Refused
 from composecli.propose import Proposal, with_tensors
 from composecli.protocol import ModelFacts
 from composecli.trees import Call, Path, TensorSpec, call_leaves, call_with
 
-_PROJECTIONS = ("addmm", "mm", "linear", "matmul", "bmm", "baddbmm", "mv")
-_CONVOLUTIONS = ("convolution", "_convolution")
 _POINTWISE = ("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "rsub")
 
 
@@ -100,9 +98,9 @@ def _wanted(spec: TensorSpec, meeting: Meeting) -> tuple[TensorSpec, tuple[int, 
     direct = value == spec.sizes
     dtype = meeting.weight.dtype
     same = bool(value and spec.sizes) and value[-1] == spec.sizes[-1] and math.prod(value) == math.prod(spec.sizes)
-    if op in _PROJECTIONS and len(weight) == 2 and same:
+    if op in PROJECTIONS and len(weight) == 2 and same:
         return replace(spec, dtype=dtype, sizes=(*spec.sizes[:-1], weight[0])), (-1,)
-    if op in _CONVOLUTIONS and direct and len(weight) in SPATIAL:
+    if op in CONVOLUTIONS and direct and len(weight) in SPATIAL:
         channels = weight[0] if meeting.transposed else weight[1] * meeting.groups
         if len(spec.sizes) != len(weight):
             return image(channels, len(weight), dtype), (1,)

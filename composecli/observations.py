@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from composecli.trees import TensorSpec, Tree
 
+# Ops of aten in which an input meets a weight.
+PROJECTIONS = ("addmm", "mm", "linear", "matmul", "bmm", "baddbmm", "mv")
+CONVOLUTIONS = ("convolution", "_convolution")
+
 
 @dataclass(frozen=True, slots=True)
 class Meeting:

@@ -9,13 +9,14 @@ from composecli.axes import Explored, explore
 from composecli.clues import Clues, argument_name
 from composecli.contract import ANY_FLOAT, FLOATS, Contract, Evidence, EvidenceKind, Port, input_name, output_name
 from composecli.dims import Free
+from composecli.groups import Group, Start
 from composecli.meetings import asked_axes, ids_below, recurrent_axes
 from composecli.observations import Accepted, Refused
 from composecli.probing import Probing
 from composecli.propose import Proposal, by_name
 from composecli.protocol import ModelFacts
 from composecli.trees import Argument, Axis, Call, Path, TensorSpec, call_leaves, call_with, leaves, resized
-from composecli.variation import Group, Start, vary
+from composecli.variation import vary
 
 LONGEST = 8192
 WORDS = 8

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from composecli.axes import explore
 from composecli.dims import Dim, Fixed, Free, admits, as_expr, evaluate, example_size, parse_dim
+from composecli.groups import Start
 from composecli.observations import Accepted, Observation, Refused, Untried
 from composecli.trees import Argument, Call, TensorSpec, call_leaves
-from composecli.variation import Start
 
 Runs = Callable[[Call], Observation]
 NO = Refused(0, "RuntimeError", "no", "cpu")
