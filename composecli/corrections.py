@@ -11,9 +11,9 @@ from composecli.aims import by_sizes
 from composecli.layers import BATCH, layer_inputs
 from composecli.meetings import by_meetings
 from composecli.observations import Refused
-from composecli.propose import Proposal, by_name, ids, other_sizes, usual, with_tensors
+from composecli.propose import Proposal, by_name, ids, literals, other_sizes, usual, with_tensors
 from composecli.protocol import ModelFacts
-from composecli.trees import Argument, Call, Path, call_leaves
+from composecli.trees import Argument, Call, Literal, Path, call_leaves
 
 MOST_AIMS = 6
 MOST_OTHERS = 14
@@ -31,6 +31,8 @@ def corrections(proposal: Proposal, refused: Refused, facts: ModelFacts) -> Iter
         yield 0 if proposal.aim is not None and aimed.aim is not None and aimed.aim.points[:-1] else 1, aimed
     for better in (*_by_dtype(proposal, refused, paths, facts), *_by_arguments(proposal, refused, facts)):
         yield 2, better
+    for other in _by_literal(proposal, facts):
+        yield 2, other
     for path in paths[:2]:
         for other in islice(other_sizes(proposal, path, facts), MOST_OTHERS):
             yield 3, other
@@ -101,6 +103,16 @@ def _by_arguments(proposal: Proposal, refused: Refused, facts: ModelFacts) -> It
     for argument, spec in [*likely[:MOST_ARGUMENTS], *images[:2]]:
         more = Argument(spec, argument.name)
         yield replace(proposal, call=Call((*proposal.call.arguments, more)), aim=None)
+
+
+def _by_literal(proposal: Proposal, facts: ModelFacts) -> Iterator[Proposal]:
+    """Another value for each argument that is a number or a flag: models ask for certain ones, a rate of 16000."""
+    kinds = [argument.type_name for argument in facts.asked]
+    arguments = proposal.call.arguments
+    for number, (argument, kind) in enumerate(zip(arguments, kinds, strict=False)):
+        for value in literals(kind) if isinstance(argument.value, Literal) else ():
+            changed = (*arguments[:number], replace(argument, value=value), *arguments[number + 1 :])
+            yield replace(proposal, call=Call(changed), aim=None)
 
 
 def _by_batch(proposal: Proposal) -> Iterator[Proposal]:

@@ -65,7 +65,7 @@ def seeds(facts: ModelFacts) -> Iterator[Proposal]:
 def _with_states(facts: ModelFacts) -> Iterator[Proposal]:
     """The input of a recurrent layer and its states, batch second and batch first."""
     for layer in facts.layers:
-        found = list(layer_inputs(layer)) if len(facts.asked) > 1 else []
+        found = list(layer_inputs(layer)) if len(facts.asked) > 1 and all(map(_is_tensor, facts.asked)) else []
         if len(found) == 2 and len(found[0].sizes) == len(found[1].sizes):
             given, state = found
             rest = (Argument(state),) * (len(facts.asked) - 1)
@@ -76,12 +76,16 @@ def _with_states(facts: ModelFacts) -> Iterator[Proposal]:
             return
 
 
+def _is_tensor(argument: ArgumentFact) -> bool:
+    return not literals(argument.type_name)
+
+
 def _choices(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
     """Values for one argument, the likeliest first."""
     kind = argument.type_name if argument is not None else ""
-    literals = _literals(kind)
-    if literals:
-        return literals
+    values = literals(kind)
+    if values:
+        return values
     named = [] if argument is None else list(by_name(argument.name, facts))
     tensors = list(dict.fromkeys((*named, *usual(facts))))
     if "LongTensor" in kind:
@@ -97,9 +101,11 @@ def _choices(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
     return list(tensors)
 
 
-def _literals(kind: str) -> list[Tree]:
+def literals(kind: str) -> list[Tree]:
+    """Values worth trying for an argument of a type that is no tensor; none for other types."""
     known: dict[str, tuple[bool | int | float | str, ...]] = {
-        "int": (1, 2, 16000, 8, 0), "float": (1.0, 0.5, 0.0), "bool": (False, True), "str": ("",), "number": (1, 1.0),
+        "int": (1, 2, 16000, 8, 0, 8000), "float": (1.0, 0.5, 0.0), "bool": (False, True), "str": ("",),
+        "number": (1, 1.0),
     }  # fmt: skip
     return [Literal(value) for value in known.get(kind.lower(), ())]
 
