@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,5 +57,5 @@ def _middle(values: list[int] | list[float], digits: int) -> str:
     """The median and the 95th percentile."""
     if not values:
         return "-"
-    high = sorted(values)[int(0.95 * (len(values) - 1))]
+    high = sorted(values)[math.ceil(0.95 * len(values)) - 1]
     return f"{statistics.median(values):.{digits}f} / {high:.{digits}f}"
