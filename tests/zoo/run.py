@@ -211,16 +211,17 @@ def main() -> int:
     parser.add_argument("--form", help="forms, with commas between")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--show", action="store_true", help="print every contract, not only those that are not found")
-    parser.add_argument("--rows", help="write every row to this file, as JSON lines")
+    parser.add_argument("--rows", help="add every row to this file as it is found, as JSON lines")
     arguments = parser.parse_args()
     rows = list[Row]()
     for row in _examined(list(_jobs(arguments)), arguments.jobs):
         rows.append(row)
+        if arguments.rows:
+            with Path(arguments.rows).open("a") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
         if arguments.show or row.outcome != "found":
             sys.stdout.write("\n".join(said(row)) + "\n")
             sys.stdout.flush()
-    if arguments.rows:
-        Path(arguments.rows).write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     sys.stdout.write("\n".join(table(rows, tuple(SOURCES))) + "\n")
     return 1 if any(row.outcome in ("wrong", "broken") for row in rows) else 0
 
