@@ -11,7 +11,7 @@ from composecli.aims import by_sizes
 from composecli.layers import BATCH, layer_inputs
 from composecli.meetings import by_meetings
 from composecli.observations import Refused
-from composecli.propose import Proposal, by_name, ids, literals, other_sizes, usual, with_tensors
+from composecli.propose import Proposal, by_name, ids, images, literals, other_sizes, usual, with_tensors
 from composecli.protocol import ModelFacts
 from composecli.trees import Argument, Call, Literal, Path, call_leaves
 
@@ -98,9 +98,9 @@ def _by_arguments(proposal: Proposal, refused: Refused, facts: ModelFacts) -> It
     found = [(argument, next(by_name(argument.name, facts), None)) for argument in optional]
     likely = [(argument, spec) for argument, spec in found if spec is not None]
     likely.sort(key=lambda item: "mask" in item[0].name or "position" in item[0].name)
-    images = [(argument, kind) for argument in optional if "pixel" in argument.name or "image" in argument.name
-              for kind in usual(facts) if len(kind.sizes) >= 4]  # fmt: skip
-    for argument, spec in [*likely[:MOST_ARGUMENTS], *images[:2]]:
+    seen = [argument for argument in optional if "pixel" in argument.name or "image" in argument.name]
+    pictures = [(argument, kind) for argument in seen for kind in images(facts)]
+    for argument, spec in [*pictures[:2], *likely[:MOST_ARGUMENTS]]:
         more = Argument(spec, argument.name)
         yield replace(proposal, call=Call((*proposal.call.arguments, more)), aim=None)
 

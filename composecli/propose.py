@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 
 from composecli.contract import Evidence
 from composecli.dims import Shape
@@ -13,6 +13,7 @@ from composecli.protocol import ArgumentFact, ModelFacts
 from composecli.trees import Argument, Call, Items, Literal, Path, TensorSpec, Tree, call_leaves, call_with
 
 MOST_LAYERS = 12
+IMAGE_RANK = 4
 LONGEST = 16_000
 # Attention over more of them costs gigabytes.
 LONGEST_OF_IDS = 1024
@@ -115,6 +116,7 @@ def usual(facts: ModelFacts) -> Iterator[TensorSpec]:
     layers = [layer for layer in facts.layers if layer.parameters][:MOST_LAYERS]
     found = list(dict.fromkeys(spec for layer in layers for spec in layer_inputs(layer)))
     yield from found
+    yield from _sequences(facts)
     rows = [spec for spec in found if len(spec.sizes) == 2 and spec.dtype not in ("int64", "int32")]
     yield from (replace(spec, sizes=(BATCH, LENGTH, spec.sizes[1])) for spec in rows[:2])
     for sizes in ((2, 3), (2, 3, 64, 64), (2, 3, 8), (2, 3, 16, 64, 64), (2,)):
@@ -161,6 +163,21 @@ def by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
         yield TensorSpec(dtype, (BATCH,))
     elif last in ("audio", "wave", "wav", "waveform", "speech") or words == "input_values":
         yield TensorSpec(dtype, (BATCH, 4000))
+
+
+def _sequences(facts: ModelFacts) -> Iterator[TensorSpec]:
+    """Spectrograms and series whose length and width the model states, either way round."""
+    for (length, *_), (width, *_) in product(
+        setting(facts, "max_length", "context_length"), setting(facts, "num_mel_bins", "num_input_channels")
+    ):
+        yield TensorSpec(_float(facts), (BATCH, length, width))
+        yield TensorSpec(_float(facts), (BATCH, width, length))
+
+
+def images(facts: ModelFacts) -> Iterator[TensorSpec]:
+    """Images as the first layers with weights of four axes take them, wherever they are."""
+    found = (spec for layer in facts.layers for spec in layer_inputs(layer) if len(spec.sizes) >= IMAGE_RANK)
+    yield from islice(dict.fromkeys(found), 2)
 
 
 def setting(facts: ModelFacts, *names: str) -> Iterator[tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """Settings: what libraries document of a model's input, where the model carries it.
 
-transformers: `config.image_size`, `num_channels`, `num_frames`, `num_mel_bins`, `max_position_embeddings` (its
+transformers: `config.image_size`, `num_channels`, `num_frames`, `num_mel_bins`, `context_length`,
+`max_position_embeddings` (its
 configuration classes' documentation). timm: `pretrained_cfg["input_size"]`, channels, height and width. torchvision
 and many after it: an attribute `image_size` of the module. They are proposals; what decides is a forward.
 """
@@ -17,6 +18,7 @@ from composecli.protocol import Setting
 NAMES = (
     "image_size", "img_size", "input_size", "num_channels", "in_chans", "num_frames", "num_mel_bins", "max_length",
     "max_position_embeddings", "max_source_positions", "feature_size", "sample_size", "context_length",
+    "num_input_channels",
 )  # fmt: skip
 _CONFIGURATIONS = ("config", "cfg", "pretrained_cfg", "default_cfg")
 _PARTS = ("vision_config", "text_config", "audio_config", "backbone_config")
