@@ -14,6 +14,7 @@ Leaves = tuple[tuple[Path, TensorSpec], ...]
 
 STRIDE = 32
 LEAST_STEP = 4
+FAR_BELOW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,18 @@ class Group:
             return Fixed(self.base)
         return self._range(took) or Unknown(f"took {listed(took)}{self._refusals()}")
 
-    def _range(self, took: list[int]) -> Free | None:
+    def _range(self, took: list[int]) -> Free | Fixed | None:
         """The range that took these sizes, all of one step, and refused the next on both sides. Strides that round up
         take sizes below a multiple, too; these are in the evidence and not in the range."""
         step = self.step
         tried = {size for size in self.refused if size % step == 0}
-        beside = [size for size in took if size % step]
-        took = [size for size in took if size % step == 0]
+        beside = [size for size in took if size % step and not self._broadcasts(size)]
+        took = [size for size in took if size % step == 0 and not self._broadcasts(size)]
         if not took or any(size % step <= step // 2 or step < LEAST_STEP for size in beside):
             return None
         low, high = took[0], took[-1]
+        if took == [self.base] and {low - step, low + step} <= tried:
+            return Fixed(self.base)
         below = {size for size in tried if size < low}
         above = {size for size in tried if size > high}
         if tried != below | above:
@@ -82,6 +85,11 @@ class Group:
             return None
         low = max(self.floor, low)
         return Free(self.name, low if low > step else 1, high if above else None, step)
+
+    def _broadcasts(self, size: int) -> bool:
+        """Whether a size is far below the others that are taken: one patch, one frame, which is only broadcast."""
+        between = (other for other in self.refused if size < other < self.base and other % self.step == 0)
+        return size <= self.base // FAR_BELOW and any(between)
 
     def _refusals(self) -> str:
         return f"; refused {listed(self.refused)}" if self.refused else ""

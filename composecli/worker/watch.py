@@ -15,7 +15,7 @@ from composecli.observations import Meeting, Operand
 from composecli.worker.values import has_sizes, spec_of, storage_of, tensors_in
 
 MOST_MEETINGS = 32
-# In a frozen module the weights of these are constants of the graph.
+# In a frozen module the weights of these are constants of the graph, with weight norm they are computed.
 _LAYERS = ("addmm", "mm", "bmm", "convolution", "_convolution", "embedding")
 _MARK = "_composecli_from_input"
 
@@ -93,8 +93,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         op = func._schema.name.removeprefix("aten::").removeprefix("native_")
         value = next((t for t in tensors if hasattr(t, _MARK)), None)
         weight = self._weight(tensors)
-        if weight is None and op in _LAYERS:
-            weight = next((t for t in tensors if not hasattr(t, _MARK) and t.dim() > 1), None)
+        if op in _LAYERS and (weight is None or weight.dim() < 2):
+            weight = next((t for t in tensors if not hasattr(t, _MARK) and t.dim() > 1), weight)
         if value is None or weight is None:
             return
         convolution = op in ("convolution", "_convolution") and len(args) > 8

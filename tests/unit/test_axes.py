@@ -125,6 +125,17 @@ def test_what_only_broadcasts_is_no_smallest_size() -> None:
     assert str(found.inputs[(0,)][1]) == "4<=D<=98"
 
 
+@pytest.mark.parametrize(("taken", "found"), [((1, 2, 199, 200), "199<=D<=200"), ((8, 64), "64")])
+def test_a_size_far_below_the_others_is_only_broadcast(taken: tuple[int, ...], found: str) -> None:
+    def run(call: Call) -> Observation:
+        (spec,) = (spec for _, spec in call_leaves(call))
+        return Accepted((TensorSpec("float32", (2,)),), "cpu") if spec.sizes[1] in taken else NO
+
+    call = Call((Argument(TensorSpec("float32", (2, max(taken)))),))
+    seen = explore(Start(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
+    assert str(seen.inputs[(0,)][1]) == found
+
+
 def test_sizes_that_are_taken_alone_and_not_together_are_not_promised() -> None:
     """A table of 16 places for as many patches as height and width give together."""
 
