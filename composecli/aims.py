@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from composecli.observations import CONVOLUTIONS, PROJECTIONS, Operand, Refused
 from composecli.propose import Aim, Proposal, with_tensors
-from composecli.trees import Path, TensorSpec, call_leaves, resized
+from composecli.trees import Axis, Path, TensorSpec, call_leaves, resized
 
 LARGEST = 20_000
 MOST_POINTS = 8
@@ -32,7 +32,7 @@ def by_sizes(proposal: Proposal, refused: Refused, paths: list[Path]) -> Iterato
                 yield from _aimed(proposal, axes, have, Aim(axes, refused.op or "", want, ()))
 
 
-def _moving(path: Path, spec: TensorSpec, proposal: Proposal) -> Iterator[tuple[tuple[Path, int], ...]]:
+def _moving(path: Path, spec: TensorSpec, proposal: Proposal) -> Iterator[tuple[Axis, ...]]:
     """The axes of an input that may be moved, the last two of an image together first, the batch last."""
     free = [axis for axis in range(1, len(spec.sizes)) if (path, axis) not in proposal.asked]
     last = [axis for axis in free if axis >= len(spec.sizes) - 2]
@@ -45,7 +45,7 @@ def _moving(path: Path, spec: TensorSpec, proposal: Proposal) -> Iterator[tuple[
         yield ((path, 0),)
 
 
-def _aimed(proposal: Proposal, axes: tuple[tuple[Path, int], ...], have: int, aim: Aim) -> Iterator[Proposal]:
+def _aimed(proposal: Proposal, axes: tuple[Axis, ...], have: int, aim: Aim) -> Iterator[Proposal]:
     specs = dict(call_leaves(proposal.call))
     path, axis = axes[0]
     points = (*aim.points, (specs[path].sizes[axis], have))
@@ -86,7 +86,7 @@ def mismatches(refused: Refused) -> Iterator[tuple[int, int, Operand]]:
         yield from _projected([operand for operand in refused.operands if len(operand.spec.sizes) > 1][-2:])
     elif op in _VIEWS:
         wanted = math.prod(number for number in refused.numbers if number > 0)
-        yield math.prod(ours[0].spec.sizes), wanted, ours[0]
+        yield ours[0].spec.elements, wanted, ours[0]
     elif op in CONVOLUTIONS:
         yield from _channels(refused, ours[0])
     elif op.endswith("layer_norm"):
@@ -103,9 +103,8 @@ def mismatches(refused: Refused) -> Iterator[tuple[int, int, Operand]]:
 def _channels(refused: Refused, operand: Operand) -> Iterator[tuple[int, int, Operand]]:
     for meeting in reversed(refused.meetings):
         if meeting.value == operand.spec and len(meeting.weight.sizes) == len(operand.spec.sizes):
-            want = meeting.weight.sizes[0] if meeting.transposed else meeting.weight.sizes[1] * meeting.groups
-            if operand.spec.sizes[1] != want:
-                yield operand.spec.sizes[1], want, operand
+            if operand.spec.sizes[1] != meeting.channels:
+                yield operand.spec.sizes[1], meeting.channels, operand
             return
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from composecli.contract import Contract, Port, fresh_name
 from composecli.dims import Fixed, Free, Shape, admits, example_size
-from composecli.groups import Group, Run, Start, groups_of, listed, same_structure
+from composecli.groups import Group, Start, groups_of, listed, same_structure, with_sizes
 from composecli.observations import Accepted, Refused
 from composecli.outputs import Seen, at, corrected, move_together, output_port, split
+from composecli.probing import Run
 from composecli.trees import Axis, Call, Path, call_leaves, leaves, resized
 from composecli.variation import vary
 
@@ -27,11 +28,9 @@ class Explored:
 def explore(start: Start, run: Run) -> Explored:
     """Vary every axis that is not fixed, fit the output sizes to what was seen, and hold both against sizes that were
     not tried before."""
-    base = tuple(leaves(start.result))
     groups = list(groups_of(start, run))
     _name(start, groups)
     for number, group in enumerate(groups):
-        group.accepted[group.base] = base
         vary(start, group, run, next((other for other in groups[:number] if _alike(other, group)), None))
     for group in groups:
         split(start.call, group, run)
@@ -73,29 +72,32 @@ def _alike(one: Group, other: Group) -> bool:
 
 def _coupled(start: Start, groups: list[Group], run: Run) -> tuple[Axis, ...]:
     """The axes with an end each that are not taken at their ends all at once; none where they are."""
-    ends = {group.name: (group, dim) for group in groups if isinstance(dim := group.conclusion(), Free)}
-    bounded = {name: (group, dim.high) for name, (group, dim) in ends.items() if dim.high is not None}
-    if len(bounded) < 2 or any(group.stated is not None for group, _ in bounded.values()):
+    dims = [(group, dim) for group in groups if isinstance(dim := group.conclusion(), Free)]
+    ends = [(group, dim.high - dim.high % group.step) for group, dim in dims if dim.high is not None]
+    if len(ends) < 2 or any(group.stated is not None for group, _ in ends):
         return ()
-    call = start.call
-    for group, high in bounded.values():
-        call = resized(call, group.axes, high - high % group.step)
-    if isinstance(run(call), Refused):
-        return tuple(axis for group, _ in bounded.values() for axis in group.axes)
+    if isinstance(run(with_sizes(start.call, ends)), Refused):
+        return tuple(axis for group, _ in ends for axis in group.axes)
     return ()
+
+
+def _found_free(groups: list[Group]) -> Iterator[tuple[Group, Free]]:
+    """The groups that were found to be free, not those that are stated to be."""
+    for group in groups:
+        dim = group.conclusion()
+        if isinstance(dim, Free) and group.stated is None:
+            yield group, dim
 
 
 def _raise_lows(start: Start, groups: list[Group], run: Run) -> None:
     """Smallest sizes that are taken one at a time and not all at once are no smallest sizes: the least that are."""
-    bounds = [(group, dim) for group in groups if isinstance(dim := group.conclusion(), Free) and group.stated is None]
+    free = list(_found_free(groups))
     for floor in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64):
-        call = start.call
-        for group, dim in bounds:
-            call = resized(call, group.axes, _lowest_from(group, dim, floor))
-        seen = run(call)
+        lows = [(group, _lowest_from(group, dim, floor)) for group, dim in free]
+        seen = run(with_sizes(start.call, lows))
         if isinstance(seen, Accepted):
-            for group, dim in bounds:
-                group.floor = _lowest_from(group, dim, floor)
+            for group, low in lows:
+                group.floor = low
             return
         if not isinstance(seen, Refused) or seen.out_of_memory:
             return
@@ -108,25 +110,20 @@ def _lowest_from(group: Group, dim: Free, floor: int) -> int:
 
 def _held_out(start: Start, groups: list[Group], run: Run) -> Iterator[tuple[Mapping[str, int], Accepted | Refused]]:
     """Calls at sizes that were not tried before, with what came of them: what was concluded is held against them."""
-    free = [(group, dim) for group in groups if isinstance(dim := group.conclusion(), Free) and group.stated is None]
-    for choose in (_between, _farther):
-        sizes = {group.name: choose(group, dim) for group, dim in free}
-        call = start.call
-        for group, _ in free:
-            call = resized(call, group.axes, sizes[group.name])
-        seen = run(call) if free else None
+    free = list(_found_free(groups))
+    for choose in (_between, _farther) if free else ():
+        sizes = [(group, choose(group, dim)) for group, dim in free]
+        seen = run(with_sizes(start.call, sizes))
         if isinstance(seen, Accepted) or (isinstance(seen, Refused) and not seen.out_of_memory):
-            yield sizes, seen
+            yield {group.name: size for group, size in sizes}, seen
 
 
 def _to_blame(start: Start, groups: list[Group], sizes: Mapping[str, int], run: Run) -> list[Group]:
     """The groups without whose size a call that is refused would be taken; all of them where there is no such one."""
     found = list[Group]()
     for spared in groups:
-        call = start.call
-        for group in groups:
-            call = resized(call, group.axes, group.base if group is spared else sizes[group.name])
-        if isinstance(run(call), Accepted):
+        chosen = ((group, group.base if group is spared else sizes[group.name]) for group in groups)
+        if isinstance(run(with_sizes(start.call, chosen)), Accepted):
             found.append(spared)
     return found or groups
 

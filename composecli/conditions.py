@@ -32,7 +32,8 @@ def condition(given: Dim, wanted: Dim, ranges: Mapping[str, Free]) -> Condition 
         return None
     names = sorted(symbols(expr))
     if len(names) != 1:
-        return Condition(_raw(str(given), wanted)) if _asks(wanted) else None
+        text = _raw(str(given), wanted)
+        return Condition(text) if text else None
     own = given if isinstance(given, Free) else ranges.get(names[0], Free(names[0]))
     sizes = range(own.low + -own.low % own.step, (own.high or REACH) + 1, own.step)
     taken = [size for size in sizes if admits(wanted, evaluate(expr, {names[0]: size}))]
@@ -42,18 +43,6 @@ def condition(given: Dim, wanted: Dim, ranges: Mapping[str, Free]) -> Condition 
     text = _interval(names[0], taken, sizes, own) or _raw(given.name if isinstance(given, Free) else str(given), wanted)
     return Condition(text, f"{names[0]} = {first}" + ("" if expr == Symbol(names[0]) else f", where {given} is "
                      f"{evaluate(expr, {names[0]: first})}"))  # fmt: skip
-
-
-def _asks(wanted: Dim) -> bool:
-    match wanted:
-        case Fixed():
-            return True
-        case Free(_, low, high, step):
-            return low > 1 or high is not None or step > 1
-        case Derived() | Unknown():
-            return False
-        case _:
-            assert_never(wanted)
 
 
 def _interval(name: str, taken: list[int], sizes: range, own: Free) -> str | None:
@@ -82,7 +71,7 @@ def _range_text(name: str, low: int | None, high: int | None) -> str:
 
 
 def _raw(given: str, wanted: Dim) -> str:
-    """The condition on the dim as it is."""
+    """The condition on the dim as it is; empty where every size is taken."""
     match wanted:
         case Fixed(size):
             return f"{given} == {size}"

@@ -18,7 +18,6 @@ from composecli.trees import Argument, Call, Literal, Path, call_leaves
 MOST_AIMS = 6
 MOST_OTHERS = 14
 MOST_ARGUMENTS = 6
-_WHOLE = ("int64", "int32")
 _LOGICAL = ("masked_fill", "masked_fill_", "where", "bitwise_not", "bitwise_and", "bitwise_or", "logical_not", "index")
 
 
@@ -57,9 +56,9 @@ def _by_values(proposal: Proposal, refused: Refused, paths: list[Path]) -> Itera
     for path in paths:
         spec = specs[path]
         for below in (*rows, 2, 1):
-            if spec.dtype in _WHOLE and below < spec.below:
+            if spec.may_hold_ids and below < spec.below:
                 yield with_tensors(proposal, {path: replace(spec, below=below)})
-    whole = {path: replace(spec, below=1) for path, spec in specs.items() if spec.dtype in _WHOLE}
+    whole = {path: replace(spec, below=1) for path, spec in specs.items() if spec.may_hold_ids}
     yield with_tensors(proposal, whole)
 
 
@@ -67,8 +66,7 @@ def _by_dtype(proposal: Proposal, refused: Refused, paths: list[Path], facts: Mo
     """The same sizes of another dtype, for the inputs that the op which refused had."""
     specs = dict(call_leaves(proposal.call))
     op = (refused.op or "").rpartition("::")[2]
-    floats = [dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))] or ["float32"]
-    order = ("bool", floats[0], "int64") if op in _LOGICAL else (floats[0], "int64", "bool")
+    order = ("bool", facts.float_dtype, "int64") if op in _LOGICAL else (facts.float_dtype, "int64", "bool")
     for path in paths[:3]:
         spec = specs[path]
         for dtype in order:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from composecli.dims import Dim, Fixed, Free, Shape, Unknown, admits
-from composecli.observations import Accepted, Observation, Refused, Untried
+from composecli.observations import Accepted, Refused, Untried
+from composecli.probing import Run
 from composecli.trees import Axis, Call, Path, TensorSpec, Tree, call_leaves, leaves, resized
 
-Run = Callable[[Call], Observation | Untried]
 Leaves = tuple[tuple[Path, TensorSpec], ...]
 
 STRIDE = 32
@@ -111,8 +111,10 @@ def groups_of(start: Start, run: Run) -> Iterator[Group]:
             if isinstance(dim, Free):
                 stated.setdefault(dim.name, []).append(((path, axis), dim))
     for name, members in stated.items():
-        (path, axis), dim = members[0]
-        yield Group(name, tuple(member for member, _ in members), specs[path].sizes[axis], dim, dim.step)
+        _, dim = members[0]
+        group = group_of(start, tuple(member for member, _ in members))
+        group.name, group.stated, group.step = name, dim, dim.step
+        yield group
     axes = [
         (path, axis)
         for path, spec in specs.items()
@@ -120,7 +122,7 @@ def groups_of(start: Start, run: Run) -> Iterator[Group]:
         for axis, size in enumerate(spec.sizes)
         if (path, axis) not in start.fixed and size > 0
     ]
-    singles = [_group(start, (axis,)) for axis in axes]
+    singles = [group_of(start, (axis,)) for axis in axes]
     tied = list(_tied_across(start, singles, run))
     bound = {axis for group in tied for axis in group.axes}
     stuck = [group for group in singles if group.axes[0] not in bound and not _moves(start.call, group, run)]
@@ -130,7 +132,8 @@ def groups_of(start: Start, run: Run) -> Iterator[Group]:
     yield from sorted((*free, *tied), key=lambda group: axes.index(group.axes[0]))
 
 
-def _group(start: Start, axes: tuple[Axis, ...]) -> Group:
+def group_of(start: Start, axes: tuple[Axis, ...]) -> Group:
+    """These axes, with the size of the first of them as the base."""
     path, axis = axes[0]
     base = dict(call_leaves(start.call))[path].sizes[axis]
     group = Group("", axes, base)
@@ -154,7 +157,7 @@ def _tied_across(start: Start, singles: list[Group], run: Run) -> Iterator[Group
         alike.setdefault((group.axes[0][1], group.base), []).append(group)
     for members in alike.values():
         if len(members) > 1 and not all(try_size(start.call, group, group.base + 1, run) for group in members):
-            together = _group(start, tuple(group.axes[0] for group in members))
+            together = group_of(start, tuple(group.axes[0] for group in members))
             if try_size(start.call, together, together.base + 1, run):
                 yield together
 
@@ -169,14 +172,21 @@ def _tied(start: Start, stuck: list[Group], run: Run) -> Iterator[Group]:
         for number in sorted({axis for _, axis in members}):
             same = tuple(member for member in left if member[1] == number)
             if 1 < len(same) < len(members):
-                group = _group(start, same)
+                group = group_of(start, same)
                 if _moves(start.call, group, run):
                     yield group
                     left = [member for member in left if member not in same]
         if len(left) > 1:
-            group = _group(start, tuple(left))
+            group = group_of(start, tuple(left))
             if _moves(start.call, group, run):
                 yield group
+
+
+def with_sizes(call: Call, sizes: Iterable[tuple[Group, int]]) -> Call:
+    """The call with each of these groups at a size."""
+    for group, size in sizes:
+        call = resized(call, group.axes, size)
+    return call
 
 
 def allowed(group: Group, size: int) -> bool:

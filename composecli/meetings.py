@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from composecli.layers import BATCH, LENGTH, SPATIAL, image
 from composecli.observations import CONVOLUTIONS, PROJECTIONS, Meeting, Refused
 from composecli.propose import Proposal, with_tensors
 from composecli.protocol import ModelFacts
-from composecli.trees import Call, Path, TensorSpec, call_leaves, call_with
+from composecli.trees import Axis, Call, TensorSpec, call_leaves, call_with
 
 _POINTWISE = ("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "rsub")
 
@@ -31,9 +30,9 @@ def by_meetings(proposal: Proposal, refused: Refused) -> Iterator[Proposal]:
             break
 
 
-def asked_axes(call: Call, meetings: tuple[Meeting, ...]) -> tuple[tuple[Path, int], ...]:
+def asked_axes(call: Call, meetings: tuple[Meeting, ...]) -> tuple[Axis, ...]:
     """The axes of an accepted call that the first parameters it meets fix."""
-    found = list[tuple[Path, int]]()
+    found = list[Axis]()
     for path, spec in call_leaves(call):
         for meeting in meetings:
             wanted = _wanted(spec, meeting)
@@ -42,7 +41,7 @@ def asked_axes(call: Call, meetings: tuple[Meeting, ...]) -> tuple[tuple[Path, i
     return tuple(dict.fromkeys(found))
 
 
-def recurrent_axes(call: Call, facts: ModelFacts) -> tuple[tuple[Path, int], ...]:
+def recurrent_axes(call: Call, facts: ModelFacts) -> tuple[Axis, ...]:
     """The axis that a recurrent first layer fixes: traced ones take any width and give plausible outputs."""
     width = _recurrent_width(facts)
     path, spec = next(call_leaves(call), ((), None))
@@ -97,18 +96,16 @@ def _wanted(spec: TensorSpec, meeting: Meeting) -> tuple[TensorSpec, tuple[int, 
     weight, value, op = meeting.weight.sizes, meeting.value.sizes, meeting.op
     direct = value == spec.sizes
     dtype = meeting.weight.dtype
-    same = bool(value and spec.sizes) and value[-1] == spec.sizes[-1] and math.prod(value) == math.prod(spec.sizes)
+    same = bool(value and spec.sizes) and value[-1] == spec.sizes[-1] and meeting.value.elements == spec.elements
     if op in PROJECTIONS and len(weight) == 2 and same:
         return replace(spec, dtype=dtype, sizes=(*spec.sizes[:-1], weight[0])), (-1,)
     if op in CONVOLUTIONS and direct and len(weight) in SPATIAL:
-        channels = weight[0] if meeting.transposed else weight[1] * meeting.groups
         if len(spec.sizes) != len(weight):
-            return image(channels, len(weight), dtype), (1,)
-        return replace(spec, dtype=dtype, sizes=(spec.sizes[0], channels, *spec.sizes[2:])), (1,)
+            return image(meeting.channels, len(weight), dtype), (1,)
+        return replace(spec, dtype=dtype, sizes=(spec.sizes[0], meeting.channels, *spec.sizes[2:])), (1,)
     if op == "embedding" and direct:
-        whole = spec.dtype in ("int64", "int32")
-        sizes = spec.sizes if whole else (BATCH, LENGTH)
-        return TensorSpec(spec.dtype if whole else "int64", sizes, below=weight[0]), ()
+        like = spec if spec.may_hold_ids else TensorSpec("int64", (BATCH, LENGTH))
+        return TensorSpec(like.dtype, like.sizes, below=weight[0]), ()
     if op.endswith("layer_norm") and direct and len(weight) <= len(spec.sizes):
         sizes = (*spec.sizes[: -len(weight)], *weight)
         return replace(spec, dtype=dtype, sizes=sizes), tuple(range(-len(weight), 0))

@@ -28,6 +28,11 @@ class Meeting:
     transposed: bool = False
     inputs: tuple[int, ...] = ()
 
+    @property
+    def channels(self) -> int:
+        """How many channels a convolution takes."""
+        return self.weight.sizes[0] if self.transposed else self.weight.sizes[1] * self.groups
+
 
 @dataclass(frozen=True, slots=True)
 class Operand:

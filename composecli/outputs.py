@@ -9,9 +9,10 @@ from itertools import product
 from composecli.contract import Port, output_name
 from composecli.dims import Dim, Fixed, Free, Shape, Symbol, Unknown, as_dim, as_expr, evaluate, symbols
 from composecli.fit import Moved, SizeRule, candidates, jointly, splitting_size
-from composecli.groups import Group, Leaves, Run, allowed, column, same_structure, try_size
+from composecli.groups import Group, Leaves, allowed, column, same_structure, try_size, with_sizes
 from composecli.observations import Accepted
-from composecli.trees import Call, TensorSpec, leaves, resized
+from composecli.probing import Run
+from composecli.trees import Call, TensorSpec, leaves
 
 MOST_SPLITS = 12
 SPLIT_RANGE = 70
@@ -77,11 +78,8 @@ def move_together(
             names = frozenset(group.name for group in moving)
             if len(moving) < 2 or names in found:
                 continue
-            changed, sizes = call, dict[str, int]()
-            for group in moving:
-                sizes[group.name] = _nearest_that_moves(group, number, axis)
-                changed = resized(changed, group.axes, sizes[group.name])
-            seen = run(changed)
+            sizes = {group.name: _nearest_that_moves(group, number, axis) for group in moving}
+            seen = run(with_sizes(call, ((group, sizes[group.name]) for group in moving)))
             if isinstance(seen, Accepted) and same_structure(base, tuple(leaves(seen.result))):
                 found[names] = (sizes, tuple(leaves(seen.result)))
     return found

@@ -15,6 +15,7 @@ from composecli.trees import Call
 INTERRUPTED = "it was interrupted"
 
 Ask = Callable[[Call, Detail], Observation]
+Run = Callable[[Call], Observation | Untried]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from composecli.contract import Evidence
 from composecli.dims import Shape
 from composecli.layers import BATCH, LENGTH, layer_inputs
 from composecli.protocol import ArgumentFact, ModelFacts
-from composecli.trees import Argument, Call, Items, Literal, Path, TensorSpec, Tree, call_leaves, call_with
+from composecli.trees import Argument, Axis, Call, Items, Literal, Path, TensorSpec, Tree, call_leaves, call_with
 
 MOST_LAYERS = 12
 IMAGE_RANK = 4
@@ -24,7 +24,7 @@ class Aim:
     """A size that is being looked for: with `points`, sizes of these axes and what became of each at an op, until one
     of them becomes `want`."""
 
-    axes: tuple[tuple[Path, int], ...]
+    axes: tuple[Axis, ...]
     op: str
     want: int
     points: tuple[tuple[int, int], ...]
@@ -37,7 +37,7 @@ class Proposal:
     call: Call
     evidence: Evidence | None = None
     dims: tuple[tuple[Path, Shape], ...] = ()
-    asked: tuple[tuple[Path, int], ...] = ()
+    asked: tuple[Axis, ...] = ()
     aim: Aim | None = None
 
 
@@ -49,8 +49,8 @@ def seeds(facts: ModelFacts) -> Iterator[Proposal]:
         yield Proposal(Call(()))
     yield from _with_states(facts)
     seen = set[Call]()
+    choices = [_choices(argument, facts) for argument in asked] or [_choices(None, facts)]
     for number in range(MOST_LAYERS):
-        choices = [_choices(argument, facts) for argument in asked] or [_choices(None, facts)]
         values = tuple(found[min(number, len(found) - 1)] for found in choices)
         call = Call(
             tuple(
@@ -65,8 +65,10 @@ def seeds(facts: ModelFacts) -> Iterator[Proposal]:
 
 def _with_states(facts: ModelFacts) -> Iterator[Proposal]:
     """The input of a recurrent layer and its states, batch second and batch first."""
+    if len(facts.asked) < 2 or any(literals(argument.type_name) for argument in facts.asked):
+        return
     for layer in facts.layers:
-        found = list(layer_inputs(layer)) if len(facts.asked) > 1 and all(map(_is_tensor, facts.asked)) else []
+        found = list(layer_inputs(layer))
         if len(found) == 2 and len(found[0].sizes) == len(found[1].sizes):
             given, state = found
             rest = (Argument(state),) * (len(facts.asked) - 1)
@@ -75,10 +77,6 @@ def _with_states(facts: ModelFacts) -> Iterator[Proposal]:
                 turned = replace(given, sizes=(given.sizes[1], given.sizes[0], given.sizes[2]))
                 yield Proposal(Call((Argument(turned), *rest)))
             return
-
-
-def _is_tensor(argument: ArgumentFact) -> bool:
-    return not literals(argument.type_name)
 
 
 def _choices(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
@@ -117,14 +115,10 @@ def usual(facts: ModelFacts) -> Iterator[TensorSpec]:
     found = list(dict.fromkeys(spec for layer in layers for spec in layer_inputs(layer)))
     yield from found
     yield from _sequences(facts)
-    rows = [spec for spec in found if len(spec.sizes) == 2 and spec.dtype not in ("int64", "int32")]
+    rows = [spec for spec in found if len(spec.sizes) == 2 and not spec.may_hold_ids]
     yield from (replace(spec, sizes=(BATCH, LENGTH, spec.sizes[1])) for spec in rows[:2])
     for sizes in ((2, 3), (2, 3, 64, 64), (2, 3, 8), (2, 3, 16, 64, 64), (2,)):
-        yield TensorSpec(_float(facts), sizes)
-
-
-def _float(facts: ModelFacts) -> str:
-    return next((dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))), "float32")
+        yield TensorSpec(facts.float_dtype, sizes)
 
 
 def vocabulary(facts: ModelFacts) -> int:
@@ -143,7 +137,6 @@ def ids(facts: ModelFacts) -> TensorSpec:
 def by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
     """What an argument of this name is by the custom of the field. A hint for the order of trying, no more."""
     words = name.lower().strip("_")
-    dtype, below = _float(facts), vocabulary(facts)
     last = words.rsplit("_", 1)[-1]
     if "pixel_mask" in words:
         yield TensorSpec("int64", (BATCH, 64, 64))
@@ -156,13 +149,13 @@ def by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
         yield TensorSpec("int64", (BATCH, LENGTH), below=LENGTH)
     elif "bbox" in words or "boxes" in words:
         yield TensorSpec("int64", (BATCH, LENGTH, 4), below=2)
-    elif last in ("ids", "tokens", "token", "src", "tgt", "text", "words") and below > 2:
-        yield TensorSpec("int64", (BATCH, LENGTH), below=below)
+    elif last in ("ids", "tokens", "token", "src", "tgt", "text", "words") and vocabulary(facts) > 2:
+        yield ids(facts)
     elif last in ("timestep", "timesteps", "step", "steps", "lengths"):
         yield TensorSpec("int64", (BATCH,), below=LENGTH)
-        yield TensorSpec(dtype, (BATCH,))
+        yield TensorSpec(facts.float_dtype, (BATCH,))
     elif last in ("audio", "wave", "wav", "waveform", "speech") or words == "input_values":
-        yield TensorSpec(dtype, (BATCH, 4000))
+        yield TensorSpec(facts.float_dtype, (BATCH, 4000))
 
 
 def _sequences(facts: ModelFacts) -> Iterator[TensorSpec]:
@@ -170,8 +163,8 @@ def _sequences(facts: ModelFacts) -> Iterator[TensorSpec]:
     for (length, *_), (width, *_) in product(
         setting(facts, "max_length", "context_length"), setting(facts, "num_mel_bins", "num_input_channels")
     ):
-        yield TensorSpec(_float(facts), (BATCH, length, width))
-        yield TensorSpec(_float(facts), (BATCH, width, length))
+        yield TensorSpec(facts.float_dtype, (BATCH, length, width))
+        yield TensorSpec(facts.float_dtype, (BATCH, width, length))
 
 
 def images(facts: ModelFacts) -> Iterator[TensorSpec]:
@@ -221,7 +214,7 @@ def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[P
             turned = [{1: n, 2: 3, 3: h, 4: w} for n in frames[:1] for h, w in areas[:1]]
             wanted = [*video, *turned, *wanted]
     elif rank > 1:
-        longest = LONGEST_OF_IDS if spec.dtype in ("int64", "int32", "bool") else LONGEST
+        longest = LONGEST_OF_IDS if spec.may_hold_ids or spec.dtype == "bool" else LONGEST
         usual_lengths = [length for length in dict.fromkeys(lengths(facts)) if length <= longest]
         wanted += [{axis: length} for length in usual_lengths for axis in reversed(free)]
     alike = [other for other, found in call_leaves(proposal.call) if found == spec]

@@ -94,6 +94,11 @@ class ModelFacts:
     main_input: str | None = None
 
     @property
+    def float_dtype(self) -> str:
+        """The floating dtype that its parameters have, float32 where they have none."""
+        return next((dtype for dtype in self.dtypes if dtype.startswith(("float", "bfloat"))), "float32")
+
+    @property
     def asked(self) -> tuple[ArgumentFact, ...]:
         """The arguments that a call cannot do without: the required ones, else the one that the library calls the main
         input, else the first."""

@@ -28,12 +28,12 @@ def as_numbers(proposal: Proposal, seen: Accepted, clues: Clues, probing: Probin
     """Guessed whole numbers that index nothing as floats, where these are taken too."""
     if proposal.evidence is not None or proposal.call == clues.given:
         return proposal, seen
-    floats = next((dtype for dtype in clues.facts.dtypes if dtype.startswith(("float", "bfloat"))), "float32")
     for number, (path, spec) in enumerate(list(call_leaves(proposal.call))):
         name = argument_name(clues.facts, proposal.call, path) or ""
         index = ids_below(number, spec, seen.meetings) is not None or name.endswith(("ids", "mask"))
         if spec.dtype == "int64" and not index:
-            changed = replace(proposal, call=call_with(proposal.call, {path: replace(spec, dtype=floats, below=2)}))
+            as_float = replace(spec, dtype=clues.facts.float_dtype, below=2)
+            changed = replace(proposal, call=call_with(proposal.call, {path: as_float}))
             again = probing.watch(changed.call)
             if isinstance(again, Accepted):
                 proposal, seen = changed, again

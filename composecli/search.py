@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from composecli.corrections import corrections
-from composecli.observations import Accepted, Observation, Refused, Untried
+from composecli.observations import Accepted, Refused, Untried
+from composecli.probing import Run
 from composecli.propose import Proposal
 from composecli.protocol import ModelFacts
 from composecli.trees import Call, call_leaves
-
-Run = Callable[[Call], Observation | Untried]
 
 MOST_PROPOSALS = 90
 MOST_AT_ONE_PLACE = 24
@@ -53,7 +51,7 @@ class _Frontier:
     def next(self) -> _Entry | None:
         while self.entries:
             entry = heapq.heappop(self.entries)
-            if entry.proposal.call in self.tried or _elements(entry.proposal.call) > MOST_ELEMENTS:
+            if entry.proposal.call in self.tried or entry.proposal.call.elements > MOST_ELEMENTS:
                 continue
             place = (entry.progress, _form(entry.proposal.call))
             self.spent[place] = self.spent.get(place, 0) + 1
@@ -67,10 +65,6 @@ class _Frontier:
 
 def _form(call: Call) -> str:
     return " ".join(f"{spec.dtype}{len(spec.sizes)}" for _, spec in call_leaves(call))
-
-
-def _elements(call: Call) -> int:
-    return sum(math.prod(spec.sizes) for _, spec in call_leaves(call))
 
 
 def search(

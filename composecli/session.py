@@ -100,10 +100,8 @@ class Session:
         return self._stated
 
     def _state(self, inputs: tuple[Declared, ...], part: Part) -> Proposal:
-        facts = part.facts
         arguments, dims = list[Argument](), list[tuple[Path, Shape]]()
         sizes = dict[str, int]()
-        floats = [dtype for dtype in facts.dtypes if dtype.startswith(("float", "bfloat"))]
         for declared in inputs:
             self._refuse_strange_name(declared, part)
             match declared:
@@ -116,7 +114,7 @@ class Session:
                     sizes.update(
                         {dim.name: size for dim, size in zip(shape, chosen, strict=True) if isinstance(dim, Free)}
                     )
-                    arguments.append(Argument(TensorSpec(dtype or (floats or ["float32"])[0], chosen), name))
+                    arguments.append(Argument(TensorSpec(dtype or part.facts.float_dtype, chosen), name))
                     if dtype is not None or not all(isinstance(dim, Fixed) for dim in shape):
                         dims.append(((len(arguments) - 1,), shape))
         return Proposal(Call(tuple(arguments)), Evidence(EvidenceKind.DECLARED), tuple(dims))

@@ -9,13 +9,13 @@ from composecli.axes import Explored, explore
 from composecli.clues import Clues, argument_name
 from composecli.contract import ANY_FLOAT, FLOATS, Contract, Evidence, EvidenceKind, Port, input_name, output_name
 from composecli.dims import Free
-from composecli.groups import Group, Start
+from composecli.groups import Start, group_of
 from composecli.meetings import asked_axes, ids_below, recurrent_axes
 from composecli.observations import Accepted, Refused
 from composecli.probing import Probing
 from composecli.propose import Proposal, by_name
 from composecli.protocol import ModelFacts
-from composecli.trees import Argument, Axis, Call, Path, TensorSpec, call_leaves, call_with, leaves, resized
+from composecli.trees import Argument, Axis, Call, Path, TensorSpec, call_leaves, call_with, resized
 from composecli.variation import vary
 
 LONGEST = 8192
@@ -45,7 +45,7 @@ def _start(proposal: Proposal, call: Call, seen: Accepted, clues: Clues, probing
     asked = dict.fromkeys((*proposal.asked, *asked_axes(call, seen.meetings)))
     fixed = frozenset((*recurrent, *(axis for axis in asked if not _is_taken_beside(call, axis, probing))))
     specs = [spec for _, spec in call_leaves(call)]
-    words = {spec.below for spec in specs if spec.dtype in ("int64", "int32")}
+    words = {spec.below for spec in specs if spec.may_hold_ids}
     limits = _limits(clues.facts) - words
     return Start(call, seen.result, fixed, dict(proposal.dims), tuple(sorted(limits)), _cost(clues.facts, specs))
 
@@ -74,17 +74,16 @@ def _limits(facts: ModelFacts) -> set[int]:
 def _cost(facts: ModelFacts, specs: list[TensorSpec]) -> float:
     """About how many multiplications an element of the input stands for: tokens meet every weight, pixels few."""
     rank = max((len(spec.sizes) for spec in specs), default=0)
-    whole = any(spec.dtype in ("int64", "int32") for spec in specs)
+    whole = any(spec.may_hold_ids for spec in specs)
     return facts.parameters / (1 if whole else {2: 300, 3: 64}.get(rank, 500))
 
 
 def _at_the_common_end(start: Start, axes: tuple[Axis, ...], probing: Probing) -> Start:
     """The same start at the largest size that all these axes take at once."""
-    group = Group("", axes, dict(call_leaves(start.call))[axes[0][0]].sizes[axes[0][1]])
-    sizes = {dict(call_leaves(start.call))[path].sizes[axis] for path, axis in axes}
-    if len(sizes) > 1:
+    specs = dict(call_leaves(start.call))
+    if len({specs[path].sizes[axis] for path, axis in axes}) > 1:
         return start
-    group.accepted[group.base] = tuple(leaves(start.result))
+    group = group_of(start, axes)
     vary(start, group, probing.run)
     call = resized(start.call, axes, max(group.accepted))
     seen = probing.run(call)
@@ -104,7 +103,7 @@ def _optional(contract: Contract, clues: Clues, probing: Probing) -> Iterator[Po
     found = [(argument.name, next(by_name(argument.name, clues.facts), None)) for argument in free]
     likely = [(name, spec) for name, spec in found if spec is not None and len(spec.sizes) == IDS_RANK]
     number = len(contract.example.arguments)
-    for name, spec in likely[:MOST_OPTIONAL] if ids.dtype in ("int64", "int32") else ():
+    for name, spec in likely[:MOST_OPTIONAL] if ids.may_hold_ids else ():
         beside = replace(spec, sizes=ids.sizes, below=min(spec.below, ids.sizes[1]))
         if _goes_beside(contract.example, first.path, Argument(beside, name), probing):
             yield Port(name, (number,), spec.dtype, first.dims, optional=True)
@@ -163,7 +162,7 @@ def _from_one(port: Port, names: set[str]) -> Port:
 def _with_ids(call: Call, seen: Accepted) -> Call:
     changes = dict[Path, TensorSpec]()
     for number, (path, spec) in enumerate(call_leaves(call)):
-        below = ids_below(number, spec, seen.meetings) if spec.dtype in ("int64", "int32") else None
+        below = ids_below(number, spec, seen.meetings) if spec.may_hold_ids else None
         if below is not None:
             changes[path] = replace(spec, below=below)
     return call_with(call, changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -19,6 +20,15 @@ class TensorSpec:
     sizes: tuple[int, ...]
     below: int = 2
     sample: int | None = None
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def may_hold_ids(self) -> bool:
+        """Whether it is of a dtype in which rows of an embedding are named."""
+        return self.dtype in ("int64", "int32")
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.sizes))}]"
@@ -69,6 +79,11 @@ class Argument:
 @dataclass(frozen=True, slots=True)
 class Call:
     arguments: tuple[Argument, ...]
+
+    @property
+    def elements(self) -> int:
+        """Of all its tensors together."""
+        return sum(spec.elements for _, spec in call_leaves(self))
 
     def __str__(self) -> str:
         return ", ".join(str(spec) for _, spec in call_leaves(self))

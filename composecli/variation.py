@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from composecli.dims import Free
-from composecli.groups import STRIDE, Group, Run, Start, allowed, try_size
+from composecli.groups import STRIDE, Group, Start, allowed, try_size
+from composecli.probing import Run
 from composecli.trees import Call, call_leaves, resized
 
 LARGE = 128
@@ -147,8 +146,7 @@ def _far(start: Start, group: Group) -> int:
 
 
 def _affordable(start: Start, group: Group, size: int, most: float) -> bool:
-    elements = sum(math.prod(spec.sizes) for _, spec in call_leaves(resized(start.call, group.axes, size)))
-    return elements * start.cost <= most
+    return resized(start.call, group.axes, size).elements * start.cost <= most
 
 
 def _halve(call: Call, group: Group, refused: int, accepted: int, run: Run) -> None:

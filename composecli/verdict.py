@@ -132,14 +132,19 @@ def _condition_findings(offer: Offer, ask: Ask, wanted: Shape, *, strict: bool) 
     conditions += equalities(offer.shown, wanted)
     sides = (offer.side, ask.side)
     if conditions:
-        text = " and ".join(dict.fromkeys(found.text for found in conditions))
-        if strict:
-            fails = tuple(f"it fails at {found.fails_at}" for found in conditions if found.fails_at is not None)
-            yield Finding("CC206", f"fits only when {text}", sides, notes=tuple(dict.fromkeys(fails)))
-        else:
-            yield Finding("CC205", f"compatible when {text}", sides, notes=_example_notes(offer))
+        yield _conditional(conditions, sides, _example_notes(offer), strict=strict)
     if strict and open_axes:
         yield Finding("CC207", "cannot speak of every size", sides, notes=tuple(open_axes))
+
+
+def _conditional(
+    conditions: list[Condition], sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
+) -> Finding:
+    text = " and ".join(dict.fromkeys(found.text for found in conditions))
+    if not strict:
+        return Finding("CC205", f"compatible when {text}", sides, notes=notes)
+    fails = dict.fromkeys(f"it fails at {found.fails_at}" for found in conditions if found.fails_at is not None)
+    return Finding("CC206", f"fits only when {text}", sides, notes=tuple(fails))
 
 
 def across(pairs: tuple[tuple[Offer, Ask], ...], *, strict: bool = False) -> tuple[Finding, ...]:
@@ -148,14 +153,9 @@ def across(pairs: tuple[tuple[Offer, Ask], ...], *, strict: bool = False) -> tup
     given = [dim for offer, _ in whole for dim in offer.shown]
     wanted = [dim for _, ask in whole for dim in ask.port.dims or ()]
     inside = {found.text for offer, ask in whole for found in equalities(offer.shown, ask.port.dims or ())}
-    texts = [found.text for found in equalities(given, wanted) if found.text not in inside]
-    if not texts:
-        return ()
+    conditions = [found for found in equalities(given, wanted) if found.text not in inside]
     sides = tuple(side for offer, ask in whole for side in (offer.side, ask.side))
-    text = " and ".join(dict.fromkeys(texts))
-    if strict:
-        return (Finding("CC206", f"fits only when {text}", sides),)
-    return (Finding("CC205", f"compatible when {text}", sides),)
+    return (_conditional(conditions, sides, (), strict=strict),) if conditions else ()
 
 
 def carried(outputs: tuple[Port, ...], pairs: tuple[tuple[Offer, Ask], ...]) -> tuple[Port, ...]:

@@ -22,6 +22,7 @@ def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed
     """Run the blueprint once without gradients and leave everything as it was."""
     used = [parts[number] for number in dict.fromkeys(models(blueprint))]
     device = used[0].request.device
+    seen: Seen | None = None
     if detail is Detail.MEETINGS:
         seen, result, error = _watched(used[0], values, seed)
         if error is None:
@@ -31,8 +32,10 @@ def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed
             done = run(blueprint, parts, values, bridge_layers(blueprint, 0, device))
             results = _trees(done)
     except PartFailed as failed:
-        refused = _refused(failed, device)
-        return refused if detail is Detail.OUTCOME else _explained(refused, failed, blueprint, parts, seed)
+        refused, stage = _refused(failed, device), _reached(failed, blueprint)
+        if detail is Detail.OUTCOME or refused.out_of_memory or stage is None:
+            return refused
+        return _explained(refused, failed, parts[stage], seen, seed)
     return Accepted(results, device)
 
 
@@ -70,14 +73,17 @@ def _refused(failed: PartFailed, device: str) -> Refused:
     )
 
 
-def _explained(base: Refused, failed: PartFailed, blueprint: Blueprint, parts: dict[int, Model], seed: int) -> Refused:
-    """The refusal with the op and the submodule, and what else would have passed."""
+def _reached(failed: PartFailed, blueprint: Blueprint) -> int | None:
+    """The model that raised; None where it was what goes between two of them."""
     order = models(blueprint)
     reached = failed.number < len(order) and len(failed.run.inputs) == failed.number + 1
-    if base.out_of_memory or not reached:
-        return base
-    model, values = parts[order[failed.number]], failed.run.inputs[-1]
-    seen = _watched(model, values, seed)[0]
+    return order[failed.number] if reached else None
+
+
+def _explained(base: Refused, failed: PartFailed, model: Model, seen: Seen | None, seed: int) -> Refused:
+    """The refusal with the op and the submodule, and what else would have passed. `seen` where it was watched."""
+    values = failed.run.inputs[-1]
+    seen = seen or _watched(model, values, seed)[0]
     zeros: Values = (tuple(map(zeros_like, values[0])), {name: zeros_like(value) for name, value in values[1].items()})
     return replace(
         base,

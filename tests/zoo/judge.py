@@ -110,14 +110,7 @@ def _run(model: nn.Module, call: Call, seed: int) -> Any:
 
 
 def _too_large(call: Call) -> bool:
-    return sum(_numel(spec.sizes) for _, spec in call_leaves(call)) > MOST_ELEMENTS
-
-
-def _numel(sizes: tuple[int, ...]) -> int:
-    count = 1
-    for size in sizes:
-        count *= size
-    return count
+    return call.elements > MOST_ELEMENTS
 
 
 def _admission(contract: Contract, sizes: dict[str, int], model: nn.Module) -> Iterator[str]:

@@ -29,7 +29,7 @@ from composecli.requests import CheckRequest, Options
 from composecli.results import CheckReport
 from composecli.worker.model import eager_arguments
 from composecli.worker.values import Maker
-from tests.zoo import nn_models, torchvision_models, transformers_models
+from tests.zoo.run import SOURCES
 from tests.zoo.specimens import save
 
 # One of each kind: small enough for some hundred pairs to be checked and run.
@@ -37,11 +37,6 @@ CHOSEN = {
     "torch.nn": "",
     "torchvision": "^(resnet18|squeezenet1_1|mobilenet_v3_small|shufflenet_v2_x0_5|lraspp.*)$",
     "transformers": "^(bert|roberta|gpt2|distilbert|albert|vit|clip_vision_model|resnet|segformer|wav2vec2|t5|bart)$",
-}
-ENTRIES = {
-    "torch.nn": nn_models.entries,
-    "torchvision": torchvision_models.entries,
-    "transformers": transformers_models.entries,
 }
 
 
@@ -57,7 +52,7 @@ class Saved:
 def _saved(folder: Path) -> list[Saved]:
     found = list[Saved]()
     for source, pattern in CHOSEN.items():
-        for entry in ENTRIES[source]():
+        for entry in SOURCES[source]():
             if not re.search(pattern, entry.name):
                 continue
             for form in ("scripted", "pickled"):

@@ -6,7 +6,6 @@ python -m tests.zoo.run [--source S] [--name REGEX] [--form F] [--jobs 2] [--sho
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import json
 import logging
@@ -94,45 +93,48 @@ def _warm_worker() -> Worker:
         torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)), (torch.ones(2, 3).long(),)
     )
     for form in ("scripted", "exported", "pickled"):
-        with contextlib.nullcontext(tempfile.mkdtemp(dir=FOLDER.name)) as folder:
-            path = Path(folder, "model.pt2" if form == "exported" else "model.pt")
-            save(specimen, form, path)
-            session = Session(worker, Options(trusted=True), lambda _: None)
-            session.infer(session.open(identify(str(path), trusted=True)))
+        path = _path(form)
+        save(specimen, form, path)
+        session = Session(worker, Options(trusted=True), lambda _: None)
+        session.infer(session.open(identify(str(path), trusted=True)))
     return worker
 
 
+def _path(form: str) -> Path:
+    """Where the next file of this form goes."""
+    return Path(tempfile.mkdtemp(dir=FOLDER.name), "model.pt2" if form == "exported" else "model.pt")
+
+
 def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row | None:
-    with contextlib.nullcontext(tempfile.mkdtemp(dir=FOLDER.name)) as folder:
-        path = Path(folder, "model.pt2" if form == "exported" else "model.pt")
-        try:
-            truth = save(specimen, form, path)
-        except _Late:
-            raise
-        except Exception:
-            return None
-        parameters = sum(parameter.numel() for parameter in specimen.module.parameters())
-        start = time.perf_counter()
-        try:
-            session = Session(worker, Options(trusted=True), lambda _: None)
-            part = session.open(identify(str(path), trusted=True))
-            found = session.infer(part)
-            seconds = time.perf_counter() - start
-            if not isinstance(found, Found):
-                details = tuple(f"{call}: {refused.where}: {refused.message}" for call, refused in found.tried)
-                return Row(entry.source, entry.name, form, "unknown", "", details, found.probes, seconds, parameters)
-            verdict = judge(found.contract, truth, specimen.module)
-        except _Late:
-            raise
-        except Exception:
-            details = (traceback.format_exc(),)
-            return Row(entry.source, entry.name, form, "broken", "", details, 0, 0.0, parameters)
-        finally:
-            gc.collect()
-        outcome = "wrong" if verdict.wrong else "partly" if verdict.open else "found"
-        details = (*verdict.wrong, *verdict.open)
-        text = str(found.contract)
-        return Row(entry.source, entry.name, form, outcome, text, details, found.probes, seconds, parameters)
+    path = _path(form)
+    try:
+        truth = save(specimen, form, path)
+    except _Late:
+        raise
+    except Exception:
+        return None
+    parameters = sum(parameter.numel() for parameter in specimen.module.parameters())
+    start = time.perf_counter()
+    try:
+        session = Session(worker, Options(trusted=True), lambda _: None)
+        part = session.open(identify(str(path), trusted=True))
+        found = session.infer(part)
+        seconds = time.perf_counter() - start
+        if not isinstance(found, Found):
+            details = tuple(f"{call}: {refused.where}: {refused.message}" for call, refused in found.tried)
+            return Row(entry.source, entry.name, form, "unknown", "", details, found.probes, seconds, parameters)
+        verdict = judge(found.contract, truth, specimen.module)
+    except _Late:
+        raise
+    except Exception:
+        details = (traceback.format_exc(),)
+        return Row(entry.source, entry.name, form, "broken", "", details, 0, 0.0, parameters)
+    finally:
+        gc.collect()
+    outcome = "wrong" if verdict.wrong else "partly" if verdict.open else "found"
+    details = (*verdict.wrong, *verdict.open)
+    text = str(found.contract)
+    return Row(entry.source, entry.name, form, outcome, text, details, found.probes, seconds, parameters)
 
 
 def _serve(connection: Connection) -> None:
@@ -151,7 +153,7 @@ def _serve(connection: Connection) -> None:
 
 
 class _Child:
-    """A process that may die of a model: then that model is told as broken, and another process goes on."""
+    """A process that may die of a model: then its forms go one by one, and the one that kills is told as broken."""
 
     def __init__(self) -> None:
         self._start()
@@ -169,8 +171,12 @@ class _Child:
             found = self.connection.recv()
         except EOFError:
             self.process.join()
-            found = [Row(job[0], job[1], "?", "broken", "", (f"died: {self.process.exitcode}",), 0, 0.0, 0)]
+            died = f"died: {self.process.exitcode}"
             self._start()
+            source, name, forms = job
+            if len(forms) > 1:
+                return [row for form in forms for row in self.examine((source, name, (form,)))]
+            return [Row(source, name, forms[0], "broken", "", (died,), 0, 0.0, 0)]
         return list(found)
 
 
