@@ -52,8 +52,8 @@ FOLDER = tempfile.TemporaryDirectory()
 Job = tuple[str, str, tuple[str, ...]]
 
 
-class _Late(Exception):
-    pass
+class _Late(BaseException):
+    """Of no kind that a library would catch."""
 
 
 def _late(*_: Any) -> None:
@@ -109,9 +109,7 @@ def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row
     path = _path(form)
     try:
         truth = save(specimen, form, path)
-    except _Late:
-        raise
-    except Exception:
+    except (Exception, _Late):
         return None
     parameters = sum(parameter.numel() for parameter in specimen.module.parameters())
     start = time.perf_counter()
@@ -124,8 +122,6 @@ def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row
             details = tuple(f"{call}: {refused.where}: {refused.message}" for call, refused in found.tried)
             return Row(entry.source, entry.name, form, "unknown", "", details, found.probes, seconds, parameters)
         verdict = judge(found.contract, truth, specimen.module)
-    except _Late:
-        raise
     except Exception:
         details = (traceback.format_exc(),)
         return Row(entry.source, entry.name, form, "broken", "", details, 0, 0.0, parameters)
