@@ -30,8 +30,7 @@ def corrections(proposal: Proposal, refused: Refused, facts: ModelFacts) -> Iter
         yield 0 if proposal.aim is not None and aimed.aim is not None and aimed.aim.points[:-1] else 1, aimed
     for better in (*_by_dtype(proposal, refused, paths, facts), *_by_arguments(proposal, refused, facts)):
         yield 2, better
-    for other in _by_literal(proposal, facts):
-        yield 2, other
+    yield from _by_literal(proposal, facts)
     for path in paths[:2]:
         for other in islice(other_sizes(proposal, path, facts), MOST_OTHERS):
             yield 3, other
@@ -80,6 +79,9 @@ def _by_kind(proposal: Proposal, refused: Refused, paths: list[Path], facts: Mod
     specs = dict(call_leaves(proposal.call))
     here = [layer for layer in facts.layers if refused.module and layer.name == refused.module]
     kinds = list(dict.fromkeys([spec for layer in here for spec in layer_inputs(layer)] + list(usual(facts))))
+    if refused.op is None:
+        first = {(kind.dtype, len(kind.sizes)): kind for kind in reversed(kinds)}
+        kinds.sort(key=lambda kind: kind not in first.values())
     for path in paths[:3]:
         yield from (with_tensors(proposal, {path: kind}) for kind in kinds[:10] if kind != specs[path])
     others = list(specs)[1:]
@@ -103,14 +105,16 @@ def _by_arguments(proposal: Proposal, refused: Refused, facts: ModelFacts) -> It
         yield replace(proposal, call=Call((*proposal.call.arguments, more)), aim=None)
 
 
-def _by_literal(proposal: Proposal, facts: ModelFacts) -> Iterator[Proposal]:
-    """Another value for each argument that is a number or a flag: models ask for certain ones, a rate of 16000."""
+def _by_literal(proposal: Proposal, facts: ModelFacts) -> Iterator[tuple[int, Proposal]]:
+    """Another value for each argument that is a number or a flag: models ask for certain ones, a rate of 16000. A zero
+    passes by checks that other numbers are held against, and ends later."""
     kinds = [argument.type_name for argument in facts.asked]
     arguments = proposal.call.arguments
     for number, (argument, kind) in enumerate(zip(arguments, kinds, strict=False)):
         for value in literals(kind) if isinstance(argument.value, Literal) else ():
             changed = (*arguments[:number], replace(argument, value=value), *arguments[number + 1 :])
-            yield replace(proposal, call=Call(changed), aim=None)
+            cost = 8 if value == Literal(0) else 2
+            yield cost, replace(proposal, call=Call(changed), aim=None)
 
 
 def _by_batch(proposal: Proposal) -> Iterator[Proposal]:

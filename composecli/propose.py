@@ -200,8 +200,8 @@ def lengths(facts: ModelFacts) -> Iterator[int]:
 def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[Proposal]:
     """The same proposal with this input, and those like it, at other usual sizes of its free axes."""
     spec = dict(call_leaves(proposal.call))[path]
-    free = [axis for axis in range(1, len(spec.sizes)) if (path, axis) not in proposal.asked]
     rank = len(spec.sizes)
+    free = [axis for axis in range(min(1, rank - 1), rank) if (path, axis) not in proposal.asked]
     wanted = list[dict[int, int]]()
     if rank >= 4:
         channels = [values[0] for values in setting(facts, "num_channels", "in_chans") if len(values) == 1]
@@ -213,7 +213,7 @@ def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[P
             video = [{2: n, 3: h, 4: w} for n in frames for h, w in (*areas[:1], (112, 112))]
             turned = [{1: n, 2: 3, 3: h, 4: w} for n in frames[:1] for h, w in areas[:1]]
             wanted = [*video, *turned, *wanted]
-    elif rank > 1:
+    elif rank:
         longest = LONGEST_OF_IDS if spec.may_hold_ids or spec.dtype == "bool" else LONGEST
         usual_lengths = [length for length in dict.fromkeys(lengths(facts)) if length <= longest]
         wanted += [{axis: length} for length in usual_lengths for axis in reversed(free)]

@@ -42,11 +42,21 @@ class _Frontier:
 
     entries: list[_Entry] = field(default_factory=list)
     tried: set[Call] = field(default_factory=set)
+    places: set[tuple[int, str]] = field(default_factory=set)
     spent: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def add(self, proposal: Proposal, progress: int, cost: int) -> None:
         if proposal.call not in self.tried:
             heapq.heappush(self.entries, _Entry(-progress, cost, len(self.entries) + len(self.tried), proposal))
+
+    def follow(self, entry: _Entry, refused: Refused, better: Iterable[tuple[int, Proposal]]) -> None:
+        """What a refusal leads to: it costs as if begun anew where it got further than the try before it, or to a
+        place where none was refused yet."""
+        place = (refused.ops, refused.where)
+        new = refused.ops > -entry.progress or place not in self.places
+        self.places.add(place)
+        for cost, proposal in better:
+            self.add(proposal, refused.ops, cost if new else entry.cost + cost)
 
     def next(self) -> _Entry | None:
         while self.entries:
@@ -91,9 +101,7 @@ def search(
                 return Begun(entry.proposal, seen)
             case Refused() as refused:
                 refusals.append((entry.proposal.call, refused))
-                spent = entry.cost if refused.ops <= -entry.progress else 0
-                for cost, better in corrections(entry.proposal, refused, facts):
-                    frontier.add(better, refused.ops, spent + cost)
+                frontier.follow(entry, refused, corrections(entry.proposal, refused, facts))
             case Untried():
                 break
     refusals.sort(key=lambda item: -item[1].ops)

@@ -91,6 +91,25 @@ class Rated(nn.Module):
         return self.fc(x) * rate
 
 
+class Guarded(nn.Module):
+    """Refuses in its own words, one after the other, what a voice detector refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 256, 64)
+
+    def forward(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        if x.dim() > 2:
+            raise ValueError("too many dimensions")
+        if rate not in (8000, 16000):
+            raise ValueError("a rate of 8000 or 16000 is wanted")
+        if rate / x.shape[-1] > 31.25:
+            raise ValueError("too short")
+        if x.shape[-1] != 512:
+            raise ValueError("512 samples are wanted")
+        return self.conv(x.unsqueeze(1)).mean(-1)
+
+
 class Weighted(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -118,6 +137,7 @@ CONTRACTS = {
     "weighted": (Weighted(), [], "float32[N, 5], float32[N, 7] -> float32[N, 4]"),
     "spectrum": (Spectrum(), [], "float32[N, D] -> complex64[N, D//2 + 1]"),
     "rated": (Rated(), ["--input", "float32[N,5]", "--input", "rate:=2"], "float32[N, 5], rate=2 -> float32[N, 2]"),
+    "guarded": (Guarded(), [], "float32[N, 512], 16000 -> float32[N, 4]"),
     "brain": (nn.Linear(10, 5).bfloat16(), [], "bfloat16[N, 10] -> bfloat16[N, 5]"),
 }
 
