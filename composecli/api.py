@@ -14,6 +14,7 @@ from composecli.contract import parse_input
 from composecli.protocol import Training, Worker
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options, parse_device, parse_selection
 from composecli.results import CheckReport, InspectReport, JoinReport
+from composecli.trust import parse_op, parse_trust
 
 PathText = str | PathLike[str]
 
@@ -25,7 +26,8 @@ def options(  # noqa: PLR0913 (the words of the command, all by name)
     select: Sequence[str] = (),
     training: str = "saved",
     key: str | None = None,
-    trust: bool = False,
+    trust: Sequence[PathText] = (),
+    allow_ops: Sequence[str] = (),
     max_probes: int = Budget().probes,
     max_seconds: float = Budget().seconds,
 ) -> Options:
@@ -40,7 +42,8 @@ def options(  # noqa: PLR0913 (the words of the command, all by name)
         tuple(map(parse_selection, select)),
         Training(training),
         key,
-        trust,
+        tuple(parse_trust(fspath(file)) for file in trust),
+        tuple(map(parse_op, allow_ops)),
         Budget(max_probes, max_seconds),
     )
 

@@ -15,10 +15,20 @@ from composecli.blueprint import Merge, Mode
 from composecli.bridge import BridgeMode
 from composecli.budget import Budget
 from composecli.contract import parse_input
-from composecli.protocol import Training, Worker
+from composecli.protocol import Isolation, Training, Worker
 from composecli.report.explain import find, listing, page
-from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options, parse_device, parse_selection
+from composecli.requests import (
+    CheckRequest,
+    InspectRequest,
+    JoinRequest,
+    Limits,
+    Options,
+    parse_device,
+    parse_memory,
+    parse_selection,
+)
 from composecli.results import BUG, INTERRUPTED, OUR_BUG, Report
+from composecli.trust import parse_op, parse_trust
 
 EXIT_CODES = """\b
 Exit codes, the same in every format:
@@ -59,9 +69,17 @@ def _common(command: Command) -> Command:
                      show_default=True, help="Run models as they were saved, or put them into eval or train mode."),
         click.option("--key", metavar="NAME",
                      help="The entry of a checkpoint that holds the weights, for factory@weights."),
-        click.option("--trust", is_flag=True, help="Run what pickled files import. For files that you made or know."),
+        click.option("--trust", "trusts", type=_Parsed("FILE", parse_trust), multiple=True, metavar="FILE",
+                     help="Run whatever this model's file holds: one that you made or know. "
+                          "FILE@sha256:HEX pins its content."),
+        click.option("--allow-op", "allowed_ops", type=_Parsed("NS::OP", parse_op), multiple=True, metavar="NS::OP",
+                     help="Run this op, too, in files that are not trusted."),
         click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True,
                      metavar="S", help="Seconds that loading, or one forward, may take."),
+        click.option("--max-memory", type=_Parsed("SIZE", parse_memory), metavar="SIZE",
+                     help="Memory that models may use: 8G, 500M.  [default: 80 % of what there is]"),
+        click.option("--isolation", type=click.Choice([str(mode) for mode in Isolation]), default="best",
+                     show_default=True, help="Confine the process that runs models: fail without, as can be, or not."),
         click.option("--max-probes", type=click.IntRange(min=1), default=Budget().probes, show_default=True,
                      metavar="N", help="Forwards that finding what one model takes may need."),
         click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), default=Budget().seconds,
@@ -98,9 +116,11 @@ def main() -> None:
     A MODEL is a file: a TorchScript archive, a torch.export archive (.pt2), a pickled nn.Module; or
     package.module:factory@weights (also file.py:factory@weights).
 
-    SECURITY: TorchScript and torch.export archives are programs and run when they are checked: give
-    composecli none that you would not run. A pickled module is refused unless it is made of torch.nn
-    classes alone or --trust is given; naming a factory runs it.
+    SECURITY: Model files are programs. They are scanned before anything in them runs, and what is not on
+    the list of what only computes is refused by name; --trust FILE and --allow-op lift that. Models run
+    in a child that is confined as the system allows: with Landlock on Linux it writes no file but the
+    output and makes no connection; elsewhere the scan and the limits of time and memory are all there
+    is. A trusted file, and a factory, runs with all that you may do.
     """
 
 
@@ -189,8 +209,10 @@ def _options(words: dict[str, Any]) -> Options:
         selections=tuple(parsed for parsed, _ in words["selections"]),
         training=Training(words["training"]),
         key=words["key"],
-        trusted=words["trust"],
+        trust=tuple(parsed for parsed, _ in words["trusts"]),
+        allowed_ops=tuple(parsed for parsed, _ in words["allowed_ops"]),
         budget=Budget(words["max_probes"], words["max_seconds"]),
+        limits=Limits(Isolation(words["isolation"]), (words["max_memory"] or (None,))[0], words["timeout"]),
         words=_repeated(words),
     )
 
@@ -202,7 +224,9 @@ def _repeated(words: dict[str, Any]) -> tuple[str, ...]:
     again += ["--training", words["training"]] if words["training"] != "saved" else []
     again += ["--key", words["key"]] if words["key"] else []
     again += ["--device", words["device"][1]] if words["device"][1] != "cpu" else []
-    return (*again, "--trust") if words["trust"] else tuple(again)
+    again += [word for _, text in words["trusts"] for word in ("--trust", text)]
+    again += [word for _, text in words["allowed_ops"] for word in ("--allow-op", text)]
+    return tuple(again)
 
 
 def _screen(words: dict[str, Any]) -> Screen:

@@ -16,6 +16,8 @@ from composecli.observations import Accepted, Observation, Refused
 from composecli.protocol import (
     BuildRequest,
     Built,
+    Confined,
+    ConfineRequest,
     Described,
     DescribeRequest,
     Detail,
@@ -34,6 +36,7 @@ from composecli.protocol import (
 
 TAIL = 2000
 _STAGES = {
+    ConfineRequest: "giving up what it does not need",
     OpenRequest: "loading a model",
     SampleRequest: "loading a sample",
     ProbeRequest: "running a forward",
@@ -62,7 +65,7 @@ class ChildWorker:
         self._last = ""
         self._show_output = show_output
         self._module = module
-        self._state = list[OpenRequest | SampleRequest]()
+        self._state = list[ConfineRequest | OpenRequest | SampleRequest]()
         self._deaths = 0
         self._start()
 
@@ -83,6 +86,11 @@ class ChildWorker:
         os.close(to_child)
         os.close(from_child)
         self._frames = Frames(self._to_us, self._from_us)
+
+    def confine(self, request: ConfineRequest) -> Confined:
+        confined = self._ask(request, Confined)
+        self._state.append(request)
+        return confined
 
     def open(self, request: OpenRequest) -> Opened:
         self._last = request.reference.name

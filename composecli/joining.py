@@ -12,7 +12,9 @@ from composecli.blueprint import Blueprint, Parallel, bridges
 from composecli.bridge import Linear, describe
 from composecli.codec import encode
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.output import Output, full, whole
+from composecli.files.output import Output, Stage, full
+from composecli.files.refusals import shown
+from composecli.files.zip import damaged_records
 from composecli.findings import Finding
 from composecli.infer import Found
 from composecli.judgement import Judged
@@ -21,26 +23,40 @@ from composecli.protocol import BuildRequest, Built, Verified, VerifyRequest, Wo
 from composecli.requests import JoinRequest
 from composecli.results import Written
 from composecli.session import Part, Session
+from composecli.targets import Target
 from composecli.trees import Call
 
 PROVENANCE_VERSION = 1
+_AGAIN = "fetch it or save it again"
 
 
-def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, output: Output) -> Written:
+def refuse_damaged(targets: tuple[Target, ...]) -> None:
+    """Hold the weights that are about to be copied against their checksums, which PyTorch never does.
+
+    Raises:
+        CouldNotAttempt: one is not what was written.
+    """
+    for path in dict.fromkeys(target.path for target in targets):
+        damage = damaged_records(path)
+        if damage:
+            raise CouldNotAttempt(Problem("CC904", "the archive is damaged", path, shown(damage), (_AGAIN,)))
+
+
+def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, stage: Stage) -> Written:
     """Build into a temporary sibling, verify what a fresh load of it does, and only then give it its name."""
     blueprint, call = judged.blueprint, judged.call
     assert blueprint is not None
     assert call is not None
     calls = _verification_calls(session, judged, blueprint, call)
     provenance = _provenance(request, session, parts, judged, blueprint)
-    with whole(output) as path:
-        session.tell("building the join")
-        build = BuildRequest(blueprint, call, str(path), request.seed, provenance)
-        built = _build(session.worker, build, output)
-        session.tell("verifying the join")
-        verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
-        _refuse_failed(verified, output)
-        size, sha256 = path.stat().st_size, _sha256(str(path))
+    output, path = stage.output, stage.path
+    session.tell("building the join")
+    built = _build(session.worker, BuildRequest(blueprint, call, str(path), request.seed, provenance), output)
+    session.tell("verifying the join")
+    verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
+    _refuse_failed(verified, output)
+    size, sha256 = path.stat().st_size, _sha256(str(path))
+    stage.keep()
     return Written(
         output.path,
         size,

@@ -62,7 +62,8 @@ class Refused:
 
     `module` is the submodule where it can be known, `code` the line of TorchScript where it cannot; `operands` and
     `numbers` are the arguments of the op that refused, `ops` is how many ops on the input ran before it.
-    `runs_on_zeros`: the same sizes pass with other values; `runs_in_eval`: the same input passes in eval mode.
+    `runs_on_zeros`: the same sizes pass with other values; `runs_in_eval`: the same input passes in eval mode;
+    `no_descriptor`: a file could not be opened because none may be.
     """
 
     stage: int
@@ -78,6 +79,7 @@ class Refused:
     runs_on_zeros: bool = False
     runs_in_eval: bool = False
     out_of_memory: bool = False
+    no_descriptor: bool = False
     results: tuple[Tree, ...] = ()
     meetings: tuple[Meeting, ...] = ()
 

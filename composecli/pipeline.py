@@ -10,9 +10,9 @@ from composecli.blueprint import Mode
 from composecli.chain import judge_chain
 from composecli.contract import Contract
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.output import allow
+from composecli.files.output import allow, staged
 from composecli.infer import Found
-from composecli.joining import write
+from composecli.joining import refuse_damaged, write
 from composecli.judgement import Judged, not_found_finding
 from composecli.portability import device_notes, ties
 from composecli.protocol import DescribeRequest, Worker
@@ -42,7 +42,9 @@ def check(request: CheckRequest, worker: Worker, tell: Tell = _silent) -> CheckR
         if not session.known:
             raise
         device, strict, models = request.options.device, request.strict, tuple(session.known)
-        return CheckReport(request.mode, device, strict, models, (), None, None, interrupted=True)
+        return CheckReport(
+            request.mode, device, strict, models, (), None, None, interrupted=True, isolation=session.confined
+        )
 
 
 def join(request: JoinRequest, worker: Worker, tell: Tell = _silent) -> JoinReport:
@@ -55,12 +57,15 @@ def join(request: JoinRequest, worker: Worker, tell: Tell = _silent) -> JoinRepo
     targets = _identify_all(asked.models, asked.options)
     output = allow(request.output, tuple(target.path for target in targets), force=request.force)
     session = Session(worker, asked.options, tell)
-    parts = tuple(session.open(target) for target in targets)
-    judged = _judge(asked, session, parts)
-    report = _check_report(asked, session, parts, judged)
-    if judged.blueprint is None or judged.call is None:
-        return JoinReport(report, None)
-    written = write(request, session, parts, judged, output)
+    refuse_damaged(targets)
+    with staged(output) as stage:
+        session.confine(targets, (str(stage.path),))
+        parts = tuple(session.open(target) for target in targets)
+        judged = _judge(asked, session, parts)
+        report = _check_report(asked, session, parts, judged)
+        if judged.blueprint is None or judged.call is None:
+            return JoinReport(report, None)
+        written = write(request, session, parts, judged, stage)
     return JoinReport(report, written, judged.bridged)
 
 
@@ -71,14 +76,18 @@ def inspect(request: InspectRequest, worker: Worker, tell: Tell = _silent) -> In
         CouldNotAttempt: the model cannot be read or run, or is not trusted.
     """
     session = Session(worker, request.options, tell)
-    part = session.open(identify(request.model, trusted=request.options.trusted))
+    target = _identify(request.model, request.options)
+    session.confine((target,))
+    part = session.open(target)
     try:
         found = session.infer(part, stated=session.stated(part))
     except KeyboardInterrupt:
         if not session.known:
             raise
         size = Path(part.target.path).stat().st_size
-        return InspectReport(session.known[0], part.facts, (), None, (), None, size, interrupted=True)
+        return InspectReport(
+            session.known[0], part.facts, (), None, (), None, size, interrupted=True, isolation=session.confined
+        )
     report = model_report(part, found)
     contract = found.contract if isinstance(found, Found) else None
     if contract is not None:
@@ -99,15 +108,22 @@ def inspect(request: InspectRequest, worker: Worker, tell: Tell = _silent) -> In
         ties(part),
         file.provenance if file is not None else None,
         Path(part.target.path).stat().st_size,
+        isolation=session.confined,
     )
 
 
+def _identify(model: str, options: Options) -> Target:
+    return identify(model, options.trust, options.allowed_ops)
+
+
 def _identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...]:
-    return tuple(identify(model, trusted=options.trusted) for model in models)
+    return tuple(_identify(model, options) for model in models)
 
 
 def _open_all(request: CheckRequest, session: Session) -> tuple[Part, ...]:
-    return tuple(session.open(target) for target in _identify_all(request.models, request.options))
+    targets = _identify_all(request.models, request.options)
+    session.confine(targets)
+    return tuple(session.open(target) for target in targets)
 
 
 def _judge(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
@@ -133,6 +149,7 @@ def _check_report(request: CheckRequest, session: Session, parts: tuple[Part, ..
         seams,
         str(judged.call) if judged.call is not None else None,
         result,
+        isolation=session.confined,
     )
 
 

@@ -28,9 +28,42 @@ class Training(StrEnum):
     TRAIN = "train"
 
 
+class Isolation(StrEnum):
+    """Whether the measures that confine the child have to be had, may be, or are left out."""
+
+    REQUIRED = "required"
+    BEST = "best"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfineRequest:
+    """Give up what is not needed to open these models. `memory` is in bytes; `seconds` of computing are
+    for one request.
+
+    `files`: whether to give up all files but those to `read` and to `write`; a file that is trusted may need others.
+    """
+
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    memory: int | None
+    seconds: float
+    files: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """The measures that were had, and those that were not."""
+
+    had: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """`trusted`: what the file imports may run. `key` says which entry of a checkpoint holds the weights."""
+    """`trusted`: whatever the file holds may run, where its content has this `sha256` if one is given; `allowed_ops`
+    may run besides those on the list. `key` says which entry of a checkpoint holds the weights.
+    """
 
     reference: Reference
     kind: ModelKind
@@ -38,6 +71,8 @@ class OpenRequest:
     training: Training
     trusted: bool
     key: str | None
+    allowed_ops: tuple[str, ...] = ()
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +255,14 @@ class Failed:
     problem: Problem
 
 
-Request = OpenRequest | SampleRequest | ProbeRequest | DescribeRequest | BuildRequest | VerifyRequest
-Reply = Opened | Sampled | Accepted | Refused | Described | Built | Verified | Failed
+Request = ConfineRequest | OpenRequest | SampleRequest | ProbeRequest | DescribeRequest | BuildRequest | VerifyRequest
+Reply = Confined | Opened | Sampled | Accepted | Refused | Described | Built | Verified | Failed
 
 
 class Worker(Protocol):
     """Opens models and runs them. Each method raises CouldNotAttempt where it cannot."""
+
+    def confine(self, request: ConfineRequest, /) -> Confined: ...
 
     def open(self, request: OpenRequest) -> Opened: ...
 

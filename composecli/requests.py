@@ -10,9 +10,11 @@ from composecli.blueprint import Merge, Mode
 from composecli.bridge import BridgeMode
 from composecli.budget import Budget
 from composecli.contract import Declared
-from composecli.protocol import Training
+from composecli.protocol import Isolation, Training
+from composecli.trust import Trust
 
 _SELECT = re.compile(r"(?:(?P<model>\d+):)?(?P<port>.+)", re.DOTALL)
+_MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[kMGT])?B?")
 _DEVICE = re.compile(r"cpu|meta|cuda(:\d+)?")
 
 
@@ -39,6 +41,27 @@ def parse_device(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the child may use: `memory` in bytes, `seconds` of computing for one request."""
+
+    isolation: Isolation = Isolation.BEST
+    memory: int | None = None
+    seconds: float = 300.0
+
+
+def parse_memory(text: str) -> int:
+    """`8G`, `500M`, in bytes.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = _MEMORY.fullmatch(text)
+    if found is None or not float(found["number"]):
+        raise ValueError(f"{text} is no size (8G, 500M)")
+    return int(float(found["number"]) * 1000 ** (" kMGT".index(found["unit"] or " ")))
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What every command takes. `words` is the command line's own text for `--input` and its like, for fixes."""
 
@@ -47,8 +70,10 @@ class Options:
     selections: tuple[Selection, ...] = ()
     training: Training = Training.SAVED
     key: str | None = None
-    trusted: bool = False
+    trust: tuple[Trust, ...] = ()
+    allowed_ops: tuple[str, ...] = ()
     budget: Budget = field(default_factory=Budget)
+    limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from composecli.blueprint import Merge, Mode
 from composecli.bridge import Bridge
 from composecli.contract import Contract
 from composecli.errors import Problem
 from composecli.findings import Finding, Verdict
-from composecli.protocol import Check, LayerRow, ModelFacts
+from composecli.protocol import Check, Confined, LayerRow, ModelFacts
 
 OUR_BUG = "CC970"
 # 2 is for wrong words, and Click's own.
@@ -54,7 +54,8 @@ class SeamReport:
 class CheckReport:
     """The answer of `check`. `example` is the input that the verdict speaks for, `result` what the last model gave.
 
-    `interrupted`: it was ended by the user, and this is what was known by then.
+    `interrupted`: it was ended by the user, and this is what was known by then. `isolation` is what the process that
+    ran the models had given up.
     """
 
     mode: Mode
@@ -65,6 +66,7 @@ class CheckReport:
     example: str | None
     result: str | None
     interrupted: bool = False
+    isolation: Confined | None = field(default=None, compare=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -113,6 +115,7 @@ class InspectReport:
     provenance: str | None
     file_size: int
     interrupted: bool = False
+    isolation: Confined | None = field(default=None, compare=False)
 
     @property
     def exit_code(self) -> int:

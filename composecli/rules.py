@@ -381,6 +381,38 @@ _ALL = (
         "An --input names an argument that the model does not have, or the sample file cannot be read.",
     ),
     Rule(
+        "CC926",
+        "program-not-trusted",
+        _U,
+        "A TorchScript or torch.export archive is a program. This one holds an op, a class or a member that is not on "
+        "the list of what computes and does nothing else. --allow-op NS::OP allows one op, --trust FILE a whole file.",
+    ),
+    Rule(
+        "CC927",
+        "records-do-not-fit",
+        _U,
+        "A record of the archive is shorter or longer than the tensors that are said to lie in it. PyTorch does not "
+        "check this and would read beyond its end. The file is damaged, or made to do harm.",
+    ),
+    Rule(
+        "CC928",
+        "file-changed",
+        _U,
+        "The file was written to while composecli read it. Run it again when it is whole.",
+    ),
+    Rule(
+        "CC929",
+        "not-the-file-that-is-trusted",
+        _U,
+        "--trust FILE@sha256:HEX vouches for one content, and the file has another. sha256sum FILE prints its own.",
+    ),
+    Rule(
+        "CC930",
+        "isolation-missing",
+        _U,
+        "--isolation required was given, and this system lacks a measure that confines the process which runs models.",
+    ),
+    Rule(
         "CC970",
         "a-bug-of-ours",
         _U,

@@ -24,7 +24,18 @@ from composecli.infer import Found, NotFound, infer
 from composecli.observations import Accepted, Observation, Refused
 from composecli.probing import INTERRUPTED
 from composecli.propose import Proposal
-from composecli.protocol import Detail, ModelFacts, ModelKind, OpenRequest, ProbeRequest, SampleRequest, Worker
+from composecli.protocol import (
+    Confined,
+    ConfineRequest,
+    Detail,
+    Isolation,
+    ModelFacts,
+    ModelKind,
+    OpenRequest,
+    ProbeRequest,
+    SampleRequest,
+    Worker,
+)
 from composecli.requests import Options
 from composecli.results import ModelReport
 from composecli.targets import Target
@@ -58,11 +69,33 @@ class Session:
         self._stated: Proposal | None = None
         self._not_on_meta = set[int]()
         self.known = list[ModelReport]()
+        self.confined: Confined | None = None
 
     @property
     def real_device(self) -> str:
         """The device whose forward decides: meta accepts what real kernels refuse."""
         return "cpu" if self.options.device == "meta" else self.options.device
+
+    def confine(self, targets: tuple[Target, ...], write: tuple[str, ...] = ()) -> None:
+        """Have the worker give up what it does not need for these models.
+
+        Raises:
+            CouldNotAttempt: a measure that is required cannot be had.
+        """
+        limits = self.options.limits
+        if limits.isolation is Isolation.NONE:
+            return
+        samples = tuple(declared.path for declared in self.options.inputs if isinstance(declared, DeclaredSample))
+        read = (*(os.path.realpath(target.path) for target in targets), *map(os.path.realpath, samples))
+        own = all(target.trust is None and target.kind is not ModelKind.FACTORY for target in targets)
+        memory = None if self.real_device.startswith("cuda") else limits.memory or _most_memory()
+        self.confined = self.worker.confine(ConfineRequest(read, write, memory, limits.seconds, files=own))
+        if self.confined.missing and limits.isolation is Isolation.REQUIRED:
+            help = ("--isolation best goes on with what can be had",)
+            problem = Problem(
+                "CC930", "the isolation that is required cannot be had", None, self.confined.missing, help
+            )
+            raise CouldNotAttempt(problem)
 
     def open(self, target: Target) -> Part:
         real, facts = self._open(target, self.real_device)
@@ -81,10 +114,7 @@ class Session:
         name = target.name if target.file is None else os.path.realpath(target.path)
         if (name, device) not in self._opened:
             self.tell(f"loading {target.name}")
-            options = self.options
-            opened = self.worker.open(
-                OpenRequest(target.reference, target.kind, device, options.training, options.trusted, options.key)
-            )
+            opened = self.worker.open(_open_request(target, device, self.options))
             self._opened[name, device] = (opened.handle, opened.facts)
         return self._opened[name, device]
 
@@ -163,6 +193,27 @@ class Session:
         if isinstance(seen, Refused) and isinstance(real, Accepted):
             self._not_on_meta.add(part.real)
         return seen if isinstance(real, Accepted) and isinstance(seen, Accepted) else real
+
+
+def _open_request(target: Target, device: str, options: Options) -> OpenRequest:
+    return OpenRequest(
+        target.reference,
+        target.kind,
+        device,
+        options.training,
+        trusted=target.trust is not None,
+        key=options.key,
+        allowed_ops=options.allowed_ops,
+        sha256=target.trust.sha256 if target.trust is not None else None,
+    )
+
+
+def _most_memory() -> int | None:
+    """Four fifths of the memory of this machine, where that can be known."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 4 // 5
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 class _Counting:

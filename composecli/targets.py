@@ -9,17 +9,17 @@ from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.sniff import ModelFile, WeightsFile, sniff, weights_alone
 from composecli.protocol import ModelKind
 from composecli.reference import FactoryReference, FileReference, Reference, parse_reference
-
-MOST_IMPORTS_SHOWN = 6
+from composecli.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`file` is None for a factory, whose file holds weights alone."""
+    """`file` is None for a factory, whose file holds weights alone. `trust` where the user vouches for the file."""
 
     reference: Reference
     kind: ModelKind
     file: ModelFile | None
+    trust: Trust | None = None
 
     @property
     def name(self) -> str:
@@ -30,7 +30,7 @@ class Target:
         return self.reference.path
 
 
-def identify(text: str, *, trusted: bool) -> Target:
+def identify(text: str, trusts: tuple[Trust, ...] = (), allowed_ops: tuple[str, ...] = ()) -> Target:
     """The target that a MODEL argument names.
 
     Raises:
@@ -38,6 +38,7 @@ def identify(text: str, *, trusted: bool) -> Target:
     """
     reference = FileReference(text) if os.path.exists(text) else parse_reference(text)
     found = sniff(reference.path)
+    trust = next((trust for trust in trusts if trust.covers(reference.path)), None)
     if isinstance(found, Problem):
         raise CouldNotAttempt(found)
     if isinstance(reference, FactoryReference):
@@ -48,34 +49,14 @@ def identify(text: str, *, trusted: bool) -> Target:
                     help=(f"name the file alone: {reference.path}",),
                 )
             )  # fmt: skip
-        return Target(reference, ModelKind.FACTORY, None)
+        _refuse(found.refusal() if trust is None else None)
+        return Target(reference, ModelKind.FACTORY, None, trust)
     if isinstance(found, WeightsFile):
         raise CouldNotAttempt(weights_alone(found))
-    if not trusted:
-        _refuse_untrusted(found)
-    return Target(reference, found.kind, found)
+    _refuse(found.refusal(frozenset(allowed_ops)) if trust is None else None)
+    return Target(reference, found.kind, found, trust)
 
 
-def _refuse_untrusted(file: ModelFile) -> None:
-    if file.checkpoint is None:
-        return
-    names = file.checkpoint.untrusted
-    if names:
-        more = len(names) - MOST_IMPORTS_SHOWN
-        rows = names[:MOST_IMPORTS_SHOWN] + ((f"and {more} more",) if more > 0 else ())
-        raise CouldNotAttempt(
-            Problem(
-                "CC909", "the pickle imports what is not torch.nn's own", file.path,
-                tuple(f"it would import {row}" if not row.startswith("and ") else row for row in rows),
-                ("--trust runs it, if you know where the file comes from",
-                 "or save it with torch.jit.script(model).save(path) or torch.export.save"),
-            )
-        )  # fmt: skip
-    if file.checkpoint.hooks:
-        raise CouldNotAttempt(
-            Problem(
-                "CC910", "the pickled module carries code of its own beside its classes", file.path,
-                file.checkpoint.hooks[:MOST_IMPORTS_SHOWN],
-                ("--trust keeps it, if you know where the file comes from",),
-            )
-        )  # fmt: skip
+def _refuse(refusal: Problem | None) -> None:
+    if refusal is not None:
+        raise CouldNotAttempt(refusal)

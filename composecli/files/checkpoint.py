@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from composecli.files.pickle import Global, Made, Pairs, Walked
+from composecli.files.storages import DTYPE_SIZES
 from composecli.files.tensors import tree_of
 from composecli.trees import Entries, TensorSpec, leaves
 
@@ -24,6 +25,9 @@ _INERT = frozenset(
         "torch._utils._rebuild_tensor_v2",
         "torch._utils._rebuild_parameter",
         "torch._utils._rebuild_tensor",
+        "torch._utils._rebuild_tensor_v3",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._utils._rebuild_qtensor",
         "torch.serialization._get_layout",
         "torch.nn.functional.relu",
         "torch.nn.functional.gelu",
@@ -31,11 +35,26 @@ _INERT = frozenset(
         "torch.relu",
         "torch._C._VariableFunctions.relu",
         "torch._VariableFunctionsClass.relu",
-        "torch.float32",
-        "torch.float64",
-        "torch.float16",
-        "torch.bfloat16",
-        "torch.int64",
+        *(f"torch.{dtype}" for dtype in DTYPE_SIZES),
+        "torch.per_tensor_affine",
+        "torch.per_channel_affine",
+    ]
+)
+# What unpickling may call, and does nothing but make a container or a tensor of what is there.
+_CALLABLE = frozenset(
+    [
+        "collections.OrderedDict",
+        "__builtin__.set",
+        "builtins.set",
+        "torch.Size",
+        "torch.device",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_tensor_v3",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._utils._rebuild_tensor",
+        "torch._utils._rebuild_qtensor",
+        "torch.serialization._get_layout",
     ]
 )
 _HOOKS = (
@@ -43,7 +62,23 @@ _HOOKS = (
     "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_pre_hooks",
 )  # fmt: skip
 _OVERRIDES = frozenset(
-    ("forward", "__call__", "_call_impl", "__class__", "__setstate__", "train", "eval", "state_dict")
+    (
+        "forward",
+        "__call__",
+        "_call_impl",
+        "__class__",
+        "__dict__",
+        "__setstate__",
+        "__getstate__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__getattr__",
+        "__setattr__",
+        "__del__",
+        "train",
+        "eval",
+        "state_dict",
+    )
 )
 
 
@@ -56,7 +91,7 @@ class Holds(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`untrusted` names what unpickling would import beyond torch.nn's own; `hooks` where code is attached."""
+    """`untrusted` names what unpickling would import or call beyond torch.nn's own; `hooks` where code is attached."""
 
     holds: Holds
     untrusted: tuple[str, ...]
@@ -67,8 +102,8 @@ class Checkpoint:
 def judge(walked: Walked) -> Checkpoint:
     return Checkpoint(
         _holds(walked.value),
-        tuple(str(name) for name in walked.imports if not is_inert(name)),
-        tuple(_hooked(walked.value)),
+        (*(f"it would import {name}" for name in walked.imports if not is_inert(name)), *_calls(walked)),
+        tuple(dict.fromkeys((*_hooked("the module", walked.value), *_elsewhere(walked)))),
         _keys(walked.value),
     )
 
@@ -82,6 +117,36 @@ def is_inert(name: Global) -> bool:
     """Whether importing it and letting a checkpoint use it runs nothing of a stranger's."""
     storage = name.module in ("torch", "torch.storage") and name.name.endswith("Storage")
     return is_layer(name) or storage or str(name) in _INERT
+
+
+def _calls(walked: Walked) -> Iterator[str]:
+    """What unpickling would call, where that is more than making a container, a tensor or an empty layer."""
+    for made in walked.made:
+        name = made.maker
+        if not isinstance(name, Global):
+            yield "it would call what another call gave"
+        elif is_layer(name):
+            if not made.new or made.arguments != ():
+                yield f"it would call {name} with arguments"
+        elif is_inert(name) and str(name) not in _CALLABLE:
+            yield f"it would call {name}"
+
+
+def layers(walked: Walked) -> Iterator[tuple[Global, tuple[str, ...]]]:
+    """The class of each layer that unpickling would make, and the attributes that it would be given."""
+    for made in walked.made:
+        if isinstance(made.maker, Global) and isinstance(made.state, Pairs):
+            yield made.maker, tuple(str(key) for key, _ in made.state.items)
+
+
+def _elsewhere(walked: Walked) -> Iterator[str]:
+    """Hooks and overrides of what is no submodule by name: a layer that another one keeps as an attribute."""
+    named = set[int]()
+    for _, node in _submodules("", walked.value):
+        named.add(id(node))
+    for made in walked.made:
+        if id(made) not in named:
+            yield from _hooked(str(made.maker), made)
 
 
 def _holds(value: object) -> Holds:
@@ -106,21 +171,28 @@ def _keys(value: object) -> tuple[str, ...]:
     return tuple(key for key, _ in tree.entries[:12]) if isinstance(tree, Entries) else ()
 
 
-def _hooked(value: object) -> Iterator[str]:
-    """Each place below a module where a hook or an override is attached, once."""
-    seen, todo = set[int](), [("", value)]
+def _submodules(name: str, value: object) -> Iterator[tuple[str, Made]]:
+    """Each module below a value, once, by the name that it has there."""
+    seen, todo = set[int](), [(name, value)]
     while todo:
-        name, node = todo.pop()
-        if not isinstance(node, Made) or id(node) in seen or not isinstance(node.state, Pairs):
+        path, node = todo.pop()
+        if not isinstance(node, Made) or id(node) in seen:
             continue
         seen.add(id(node))
-        for key, held in node.state.items:
+        yield path, node
+        if isinstance(node.state, Pairs):
+            children = [child for key, held in node.state.items if key == "_modules" for child in _items(held)]
+            todo += [(f"{path}.{child}".strip("."), module) for child, module in children]
+
+
+def _hooked(name: str, value: object) -> Iterator[str]:
+    """Each place at or below a module where a hook or an override is attached."""
+    for path, node in _submodules("", value):
+        for key, held in node.state.items if isinstance(node.state, Pairs) else ():
             if key in _HOOKS and _filled(held):
-                yield f"{name or 'the module'}: {key}"
+                yield f"{path or name}: {key}"
             if key in _OVERRIDES:
-                yield f"{name or 'the module'}: {key} is overridden"
-            if key == "_modules":
-                todo += [(f"{name}.{child}".strip("."), module) for child, module in _items(held)]
+                yield f"{path or name}: {key} is overridden"
 
 
 def _filled(node: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from composecli.errors import CouldNotAttempt, Problem
 
 LEAST_FREE = 2**16
+_SUFFIX = ".composecli-tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +63,66 @@ def _same_file(target: Path, name: str) -> bool:
         return os.path.realpath(name) == str(target)
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A temporary sibling of the output, to fill and then to keep."""
+
+    output: Output
+    path: Path
+
+    def keep(self) -> None:
+        """Give it the output's name.
+
+        Raises:
+            CouldNotAttempt: the disk is full, the folder is gone.
+        """
+        with _told(self.output):
+            _take_name(self.path, self.output.target)
+
+
 @contextmanager
-def whole(output: Output) -> Iterator[Path]:
-    """A temporary sibling to fill. It takes the output's name when the block ends well, and is removed when not."""
-    sibling = output.target.with_name(f".{output.target.name}.{secrets.token_hex(4)}.composecli-tmp")
+def staged(output: Output) -> Iterator[Stage]:
+    """The sibling, which is gone at the end unless it was kept. Those that a killed run left are removed first.
+
+    Raises:
+        CouldNotAttempt: it cannot be made.
+    """
+    _remove_stale(output.target)
+    sibling = output.target.with_name(f".{output.target.name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
     try:
-        try:
+        with _told(output):
             os.close(os.open(sibling, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            yield sibling
-            _take_name(sibling, output.target)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", output.path)) from error
+        yield Stage(output, sibling)
     finally:
         sibling.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(output: Output) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", output.path)) from error
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what runs that were killed left beside this output: siblings whose process is no more."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
+    for entry in os.scandir(target.parent):
+        found = ours.fullmatch(entry.name)
+        if found and not _is_alive(int(found[1])):
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def full(output: Output) -> bool:

@@ -29,10 +29,14 @@ class Global:
 
 @dataclass(eq=False, slots=True)
 class Made:
-    """An object that unpickling would make by calling `maker`; `state` is what it would be given after."""
+    """An object that unpickling would make with `maker`: by calling it, or (`new`) by its `__new__` alone.
+
+    `state` is what it would be given after.
+    """
 
     maker: object
     arguments: object
+    new: bool = False
     state: object = None
     items: list[tuple[object, object]] = field(default_factory=list)
 
@@ -56,10 +60,12 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What the pickle holds, and every name that it would import."""
+    """What the pickle holds, and every name that it would import, object that it would make and outside reference."""
 
     value: object
     imports: tuple[Global, ...]
+    made: tuple[Made, ...] = ()
+    persistent: tuple[Persistent, ...] = ()
 
 
 def walk(data: bytes) -> Walked:
@@ -70,11 +76,13 @@ def walk(data: bytes) -> Walked:
     """
     machine = _Machine()
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        for number, (opcode, argument, place) in enumerate(pickletools.genops(data)):
             if number > MOST_OPCODES:
                 raise NotAPickle("more opcodes than any model has")
             if opcode.name == "STOP":
-                return Walked(machine.pop(), tuple(dict.fromkeys(machine.imports)))
+                if place is None or place + 1 != len(data):
+                    raise NotAPickle("something behind its end")
+                return machine.walked()
             machine.step(opcode.name, argument)
     except NotAPickle:
         raise
@@ -119,6 +127,14 @@ class _Machine:
         self.stack = list[Any]()
         self.memo = dict[int, object]()
         self.imports = list[Global]()
+        self.made = list[Made]()
+        self.persistent = list[Persistent]()
+
+    def walked(self) -> Walked:
+        value = self.pop()
+        if self.stack:
+            raise NotAPickle("more than one value")
+        return Walked(value, tuple(dict.fromkeys(self.imports)), tuple(self.made), tuple(self.persistent))
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
@@ -233,25 +249,38 @@ class _Machine:
 
     def op_reduce(self, _: object) -> None:
         arguments, maker = self.pop(), self.pop()
-        self.stack.append(Made(maker, arguments))
+        self._make(Made(maker, arguments))
 
-    op_newobj = op_reduce
+    def op_newobj(self, _: object) -> None:
+        arguments, maker = self.pop(), self.pop()
+        self._make(Made(maker, arguments, new=True))
 
     def op_newobj_ex(self, _: object) -> None:
         keywords, arguments, maker = self.pop(), self.pop(), self.pop()
-        self.stack.append(Made(maker, (arguments, keywords)))
+        self._make(Made(maker, (arguments, keywords), new=True))
+
+    def _make(self, made: Made) -> None:
+        self.made.append(made)
+        self.stack.append(made)
 
     def op_build(self, _: object) -> None:
         state = self.pop()
         target = self.stack[-1]
-        if isinstance(target, Made):
-            target.state = state
+        if not isinstance(target, Made):
+            raise NotAPickle("a state for what is no object")
+        if target.state is not None:
+            raise NotAPickle("an object that is given its state twice")
+        target.state = state
 
     def op_binpersid(self, _: object) -> None:
-        self.stack.append(Persistent(self.pop()))
+        self._refer(Persistent(self.pop()))
 
     def op_persid(self, key: str) -> None:
-        self.stack.append(Persistent(key))
+        self._refer(Persistent(key))
+
+    def _refer(self, persistent: Persistent) -> None:
+        self.persistent.append(persistent)
+        self.stack.append(persistent)
 
 
 def _pairs(items: list[Any]) -> list[tuple[object, object]]:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from composecli.contract import Contract
 from composecli.errors import Problem
+from composecli.files import programs, torchscript
 from composecli.files.checkpoint import Checkpoint, Holds, judge
 from composecli.files.exported import exported_contract
 from composecli.files.pickle import NotAPickle, walk
-from composecli.files.torchscript import baked_devices, provenance, traced_example
+from composecli.files.refusals import of_checkpoint, of_program, of_records
+from composecli.files.storages import misfits, record_sizes
 from composecli.files.zip import Archive, NotAnArchive
 from composecli.protocol import ModelKind
 from composecli.trees import Call
@@ -25,7 +27,7 @@ _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file that holds a model: its kind, and what its bytes state of it."""
+    """A file that holds a model: its kind, and what its bytes state of it. `reasons` speak against running it."""
 
     path: str
     kind: ModelKind
@@ -35,6 +37,13 @@ class ModelFile:
     devices: tuple[str, ...] = ()
     checkpoint: Checkpoint | None = None
     provenance: str | None = None
+    reasons: tuple[str, ...] = ()
+
+    def refusal(self, also: frozenset[str] = frozenset()) -> Problem | None:
+        """Why it is not loaded unless it is trusted; None where it may be. `also` are ops that are allowed besides."""
+        if self.checkpoint is not None:
+            return of_checkpoint(self.path, self.checkpoint)
+        return of_program(self.path, str(self.kind), self.reasons, also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,11 @@ class WeightsFile:
     path: str
     size: int
     keys: tuple[str, ...]
+    checkpoint: Checkpoint | None = None
+
+    def refusal(self) -> Problem | None:
+        """Why it is not read unless it is trusted: it holds more than tensors."""
+        return of_checkpoint(self.path, self.checkpoint) if self.checkpoint is not None else None
 
 
 Sniffed = ModelFile | WeightsFile | Problem
@@ -165,15 +179,22 @@ def _sniff_archive(path: str, size: int) -> Sniffed:
 def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
     names = archive.names
     if "constants.pkl" in names and "data.pkl" in names and any(name.startswith("code/") for name in names):
-        return ModelFile(
-            path, ModelKind.TORCHSCRIPT, size, traced=traced_example(archive), devices=baked_devices(archive),
-            provenance=provenance(archive),
+        pickles = torchscript.pickles(archive)
+        return of_records(path, tuple(torchscript.record_misfits(archive, pickles))) or ModelFile(
+            path, ModelKind.TORCHSCRIPT, size, traced=torchscript.traced_example(archive),
+            devices=torchscript.baked_devices(archive), provenance=torchscript.provenance(archive),
+            reasons=tuple(torchscript.unsafe(archive, pickles)),
         )  # fmt: skip
     exported = "archive_format" in names or "serialized_exported_program.json" in names
     if exported and any(name.endswith(".json") for name in names):
-        return ModelFile(path, ModelKind.EXPORTED, size, exported=exported_contract(archive))
+        return of_records(path, tuple(programs.record_misfits(archive))) or ModelFile(
+            path, ModelKind.EXPORTED, size, exported=exported_contract(archive),
+            reasons=tuple(programs.unsafe(archive)),
+        )  # fmt: skip
     if "data.pkl" in names:
-        return _sniff_checkpoint(path, size, judge(walk(archive.read("data.pkl"))))
+        walked = walk(archive.read("data.pkl"))
+        damage = of_records(path, tuple(misfits(walked, record_sizes(archive, "data/"))))
+        return damage or _sniff_checkpoint(path, size, judge(walked))
     some = ", ".join(sorted(names)[:3])
     return _not_a_model(path, "a zip archive that PyTorch did not write", f"it holds {some or 'nothing'}")
 
@@ -183,7 +204,7 @@ def _sniff_checkpoint(path: str, size: int, checkpoint: Checkpoint) -> Sniffed:
         case Holds.MODULE:
             return ModelFile(path, ModelKind.PICKLED, size, checkpoint=checkpoint)
         case Holds.WEIGHTS:
-            return WeightsFile(path, size, checkpoint.keys)
+            return WeightsFile(path, size, checkpoint.keys, checkpoint)
         case Holds.TENSOR:
             return _not_a_model(path, "a saved tensor", "a model was expected; as an input, name it --input @FILE")
         case Holds.OTHER:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 
-from composecli.files.pickle import Global, Made, NotAPickle, Pairs, walk
+from composecli.files.ops import CLASSES
+from composecli.files.pickle import Global, Made, NotAPickle, Pairs, Walked, walk
+from composecli.files.storages import misfits, record_sizes
 from composecli.files.tensors import tree_of
 from composecli.files.zip import Archive, NotAnArchive
 from composecli.trees import Argument, Call, Entries, Items, Other, TensorSpec, leaves
@@ -63,6 +66,47 @@ def attributes(archive: Archive) -> dict[str, tuple[str, ...]]:
 
 def _is_submodule(node: object) -> bool:
     return isinstance(node, Made) and isinstance(node.maker, Global) and node.maker.module.startswith("__torch__")
+
+
+# What the archive's own reader makes without running anything; `__torch__` classes are scanned when they are compiled.
+_DATA = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\.jit\._pickle\.\w+|collections\.OrderedDict|torch(\.storage)?\.\w+Storage|"
+    r"torch\.(per_tensor_affine|per_channel_affine|device|Size)"
+)
+_PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}
+
+
+def pickles(archive: Archive) -> dict[str, Walked]:
+    """What loading unpickles: the module, and the constants of its code."""
+    return {member: walk(archive.read(member)) for member in _PICKLES}
+
+
+def classes(walked: Mapping[str, Walked]) -> tuple[Global, ...]:
+    """The classes of the archive's own code that loading would make objects of."""
+    found = (name for pickle in walked.values() for name in pickle.imports)
+    return tuple(dict.fromkeys(name for name in found if name.module.startswith("__torch__")))
+
+
+def unsafe(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[str]:
+    """What speaks against loading, but for the code, which is scanned where it can be compiled."""
+    if "model.json" in archive.names:
+        yield "model.json makes PyTorch read it as an archive from before 1.4"
+    for member, pickle in walked.items():
+        for name in pickle.imports:
+            if name.module.startswith("__torch__"):
+                native = name.module.startswith("__torch__.torch.classes.")
+                if native and str(name) not in CLASSES:
+                    yield f"it makes an object of the extension {name}"
+                elif member == "constants.pkl" and not native:
+                    yield f"it makes a constant of the class {name}"
+            elif not _DATA.fullmatch(str(name)):
+                yield f"{member} names {name}"
+
+
+def record_misfits(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[str]:
+    """Tensors that do not fit their records."""
+    for member, pickle in walked.items():
+        yield from misfits(pickle, record_sizes(archive, _PICKLES[member]))
 
 
 def provenance(archive: Archive) -> str | None:

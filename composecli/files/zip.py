@@ -1,37 +1,83 @@
-"""A saved model's archive: the members of the zip that PyTorch writes, by their names below its one folder."""
+"""A saved model's archive: the members of the zip that PyTorch writes, by their names below its one folder.
+
+Strict, because two readers must see one file: what PyTorch's reader might see otherwise than this one is damage. The
+members follow each other from the first byte of the file to the directory, the directory ends the file, each name
+stands once (in any case of its letters) and is the same in both headers; only code is compressed.
+
+Source of the format: PKWARE's APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.9 (data descriptor), 4.3.14 (zip64
+end of directory), 4.3.16 (end of directory).
+"""
 
 from __future__ import annotations
 
-import lzma
+import os
+import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import IO
+
+from composecli.files.snapshot import nameless
 
 LARGEST_TEXT = 64 * 2**20
+LARGEST_TOGETHER = 256 * 2**20
+MOST_MEMBERS = 200_000
+# Deflated source text reaches 40; bombs are near 1000.
+LARGEST_RATIO = 200
+PIECE = 2**20
 
-
-# What the standard library raises on damaged members, beside its own BadZipFile.
+_LOCAL = struct.Struct("<4s5H3I2H")
+_END = struct.Struct("<4s4H2IH")
+_END_64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR = struct.Struct("<4sIQI")
+_ENCRYPTED, _DESCRIPTOR = 0x1, 0x8
+_DESCRIPTOR_SIZES = (16, 24)
+_NAME = re.compile(r"[^\x00-\x1f\x7f\\:]+")
+# What the standard library raises on damaged directories, beside its own BadZipFile.
 _DAMAGE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, NotImplementedError, RuntimeError,
-    ValueError, IndexError,
+    zipfile.BadZipFile, struct.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError, IndexError,
 )  # fmt: skip
 
 
 class NotAnArchive(Exception):
-    """The bytes are no zip archive that can be read to its end."""
+    """The bytes are no zip archive that can be read to its end, or one that readers may disagree on."""
 
 
 class Archive:
-    """The members of one archive. Only names are read until a member is asked for."""
+    """The members of one archive, read through one descriptor. No content is read until a member is asked for."""
 
     def __init__(self, path: Path) -> None:
+        self._open(path.open("rb"))
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Archive:
+        """An archive that is a member of another."""
+        found = cls.__new__(cls)
+        file = nameless()
+        file.write(data)
+        file.flush()
+        found._open(file)
+        return found
+
+    def _open(self, file: IO[bytes]) -> None:
+        self._file = file
         try:
-            self._zip = zipfile.ZipFile(path)
+            with zipfile.ZipFile(self._file) as directory:
+                members, comment = directory.infolist(), directory.comment
+            self._refuse_loose_ends(comment)
+            self._starts = dict(self._spans(members))
+        except NotAnArchive:
+            self._file.close()
+            raise
         except _DAMAGE as error:
+            self._file.close()
             raise NotAnArchive(str(error)) from None
-        self._full = _without_folder(self._zip.namelist())
+        self._members = _without_folder(members)
+        self._crcs = any(member.CRC for member in members)
+        self._before = _state(self._file.fileno())
 
     def __enter__(self) -> Archive:
         return self
@@ -39,34 +85,197 @@ class Archive:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._zip.close()
+        self._file.close()
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(self._full)
+        return frozenset(self._members)
+
+    @property
+    def full_names(self) -> tuple[str, ...]:
+        """As the directory has them, in the order of the file."""
+        return tuple(sorted((member.filename for member in self._members.values()), key=self._starts.__getitem__))
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether any is recorded: PyTorch can save without, and then all are zero."""
+        return self._crcs
 
     def size(self, name: str) -> int:
         """The size of a member in bytes, unpacked, as the directory states it."""
-        return self._zip.getinfo(self._full[name]).file_size
+        return self._members[name].file_size
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member that is text, code or a pickle.
+        """The bytes of a member that is text, code or a pickle, held against its checksum.
 
         Raises:
             NotAnArchive: it is not there, damaged, or larger than any such member has reason to be.
         """
-        try:
-            if self.size(name) > LARGEST_TEXT:
-                raise NotAnArchive(f"{name} has {self.size(name):,} bytes")
-            return self._zip.read(self._full[name])
-        except KeyError:
-            raise NotAnArchive(f"{name} is missing") from None
-        except _DAMAGE as error:
-            raise NotAnArchive(f"{name}: {error}") from None
+        if name not in self._members:
+            raise NotAnArchive(f"{name} is missing")
+        member = self._members[name]
+        if member.file_size > LARGEST_TEXT:
+            raise NotAnArchive(f"{name} has {member.file_size:,} bytes")
+        packed = os.pread(self._file.fileno(), member.compress_size, self._starts[member.filename])
+        data = _unpacked(name, packed, member) if member.compress_type else packed
+        if len(data) != member.file_size or (self._crcs and zlib.crc32(data) != member.CRC):
+            raise NotAnArchive(f"{name} does not match its checksum")
+        return data
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of a stored member of any size, in pieces."""
+        member = self._members[name]
+        start, left = self._starts[member.filename], member.file_size
+        while left:
+            piece = os.pread(self._file.fileno(), min(PIECE, left), start)
+            if not piece:
+                raise NotAnArchive(f"{name} ends early")
+            start, left = start + len(piece), left - len(piece)
+            yield piece
+
+    def matches_checksum(self, name: str) -> bool:
+        """Whether a member is what was written; without a checksum that is not known, and nothing speaks
+        against it."""
+        if self._members[name].compress_type:
+            return bool(self.read(name)) or not self.size(name)
+        crc = 0
+        for piece in self.pieces(name) if self._crcs else ():
+            crc = zlib.crc32(piece, crc)
+        return not self._crcs or crc == self._members[name].CRC
+
+    def unchanged(self) -> bool:
+        """Whether nobody wrote to the file since it was opened."""
+        return _state(self._file.fileno()) == self._before
+
+    def _refuse_loose_ends(self, comment: bytes) -> None:
+        """The end of the directory ends the file, and the directory ends there: no comment, no bytes behind."""
+        size = os.fstat(self._file.fileno()).st_size
+        end = size - _END.size
+        signature, disk, first, here, count, length, start, _ = _END.unpack(self._bytes(end, _END.size))
+        if signature != b"PK\x05\x06" or comment:
+            raise NotAnArchive("there is something behind its directory")
+        classic = (disk, first, here, count, length, start)
+        if self._bytes(max(0, end - _LOCATOR.size), 4) == b"PK\x06\x07":
+            end, *wide = self._end_64(end)
+            disk, first, here, count, length, start = wide
+            if any(one != other and one not in (0xFFFF, 0xFFFFFFFF) for one, other in zip(classic, wide, strict=True)):
+                raise NotAnArchive("its directory has two ends that differ")
+        if disk or first or here != count or count > MOST_MEMBERS:
+            raise NotAnArchive("its directory does not hold together")
+        if start + length != end:
+            raise NotAnArchive("there is something before it, or between its directory and the end")
+        self._directory = start
+
+    def _end_64(self, end: int) -> tuple[int, ...]:
+        signature, _, where, _ = _LOCATOR.unpack(self._bytes(end - _LOCATOR.size, _LOCATOR.size))
+        if signature != b"PK\x06\x07" or where + _END_64.size != end - _LOCATOR.size:
+            raise NotAnArchive("its directory does not hold together")
+        found, _, _, _, disk, first, here, count, length, start = _END_64.unpack(self._bytes(where, _END_64.size))
+        if found != b"PK\x06\x06":
+            raise NotAnArchive("its directory does not hold together")
+        return where, disk, first, here, count, length, start
+
+    def _spans(self, members: list[zipfile.ZipInfo]) -> Iterator[tuple[str, int]]:
+        """Where the content of each member starts; the members follow each other without anything between."""
+        position, seen = 0, set[str]()
+        unpacked = sum(member.file_size for member in members if member.compress_type)
+        if unpacked > LARGEST_TOGETHER:
+            raise NotAnArchive(f"its code has {unpacked:,} bytes")
+        for member in sorted(members, key=lambda member: member.header_offset):
+            _refuse_name(member, seen)
+            _refuse_packing(member)
+            start = self._content_start(member, position)
+            yield member.filename, start
+            position = start + member.compress_size + self._descriptor(member, start + member.compress_size)
+        if position != self._directory:
+            raise NotAnArchive("there is something between its members and its directory")
+
+    def _content_start(self, member: zipfile.ZipInfo, position: int) -> int:
+        header = _LOCAL.unpack(self._bytes(member.header_offset, _LOCAL.size))
+        signature, _, flags, method, _, _, crc, packed, size, name_length, extra = header
+        start = member.header_offset + _LOCAL.size
+        if member.header_offset != position or signature != b"PK\x03\x04":
+            raise NotAnArchive(f"{member.filename} does not follow the member before it")
+        said = (crc, packed, size)
+        known = (member.CRC, member.compress_size, member.file_size)
+        late = bool(flags & _DESCRIPTOR) and said == (0, 0, 0)
+        wide = {packed, size} <= {0xFFFFFFFF, 0} and crc in (0, member.CRC)
+        name = self._bytes(start, name_length)
+        if method != member.compress_type or not (said == known or late or wide) or name != _raw_name(member):
+            raise NotAnArchive(f"{member.filename} is another in its own header than in the directory")
+        return int(start + name_length + extra)
+
+    def _descriptor(self, member: zipfile.ZipInfo, end: int) -> int:
+        """How many bytes follow the content to say its sizes again."""
+        if not member.flag_bits & _DESCRIPTOR:
+            return 0
+        data = self._bytes(end, max(_DESCRIPTOR_SIZES))
+        for size, form in zip(_DESCRIPTOR_SIZES, ("<4s3I", "<4sI2Q"), strict=True):
+            if struct.unpack_from(form, data) == (b"PK\x07\x08", member.CRC, member.compress_size, member.file_size):
+                return size
+        raise NotAnArchive(f"{member.filename} is another in what follows it than in the directory")
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        data = os.pread(self._file.fileno(), count, start) if start >= 0 else b""
+        if len(data) != count and count != max(_DESCRIPTOR_SIZES):
+            raise NotAnArchive("it ends early")
+        return data
 
 
-def _without_folder(names: list[str]) -> dict[str, str]:
+def damaged_records(path: str) -> tuple[str, ...]:
+    """The stored members of an archive that do not match their checksums; none for what is no archive."""
+    try:
+        with Archive(Path(path)) as archive:
+            names = sorted(archive.names)
+            return tuple(f"{name} does not match its checksum" for name in names if not archive.matches_checksum(name))
+    except NotAnArchive:
+        return ()
+
+
+def _raw_name(member: zipfile.ZipInfo) -> bytes:
+    return member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
+
+
+def _refuse_name(member: zipfile.ZipInfo, seen: set[str]) -> None:
+    name = member.orig_filename
+    steps = name.split("/")
+    if not _NAME.fullmatch(name) or any(step in ("", ".", "..") for step in steps) or name != member.filename:
+        raise NotAnArchive(f"a member is named {name!r}")
+    if name.casefold() in seen:
+        raise NotAnArchive(f"{name} is there twice (PyTorch takes A and a for the same)")
+    seen.add(name.casefold())
+
+
+def _refuse_packing(member: zipfile.ZipInfo) -> None:
+    code = "/code/" in f"/{member.filename}"
+    if member.flag_bits & _ENCRYPTED:
+        raise NotAnArchive(f"{member.filename} is encrypted")
+    if member.compress_type not in ((0, 8) if code else (0,)):
+        raise NotAnArchive(f"{member.filename} is compressed, and PyTorch stores it as it is")
+    if member.compress_type == 0 and member.compress_size != member.file_size:
+        raise NotAnArchive(f"{member.filename} has two sizes")
+    if member.file_size > LARGEST_RATIO * max(1024, member.compress_size):
+        raise NotAnArchive(f"{member.filename} grows from {member.compress_size:,} to {member.file_size:,} bytes")
+
+
+def _unpacked(name: str, packed: bytes, member: zipfile.ZipInfo) -> bytes:
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = machine.decompress(packed, member.file_size + 1)
+    except zlib.error as error:
+        raise NotAnArchive(f"{name}: {error}") from None
+    if not machine.eof or machine.unused_data:
+        raise NotAnArchive(f"{name} does not end where it says")
+    return data
+
+
+def _state(descriptor: int) -> tuple[int, ...]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _without_folder(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    names = [member.filename for member in members]
     folders = {name.split("/", 1)[0] for name in names}
-    if len(folders) == 1 and all("/" in name for name in names):
-        return {name.split("/", 1)[1]: name for name in names}
-    return {name: name for name in names}
+    below = len(folders) == 1 and all("/" in name for name in names)
+    return {(member.filename.split("/", 1)[1] if below else member.filename): member for member in members}

@@ -8,6 +8,7 @@ from typing import IO, Any
 from composecli.codec import encode
 from composecli.contract import Contract
 from composecli.findings import Finding
+from composecli.protocol import Confined
 from composecli.results import CheckReport, InspectReport, JoinReport, ModelReport, ProblemReport, Report, SeamReport
 
 SCHEMA = 1
@@ -46,6 +47,7 @@ def _check(report: CheckReport) -> dict[str, Any]:
         "models": [_model(model) for model in report.models],
         "seams": [_seam(seam) for seam in report.seams],
         "interrupted": report.interrupted,
+        "isolation": _isolation(report.isolation),
     }
 
 
@@ -118,7 +120,12 @@ def _inspect(report: InspectReport) -> dict[str, Any]:
         "provenance": _parsed(report.provenance),
         "file_size": report.file_size,
         "interrupted": report.interrupted,
+        "isolation": _isolation(report.isolation),
     }
+
+
+def _isolation(confined: Confined | None) -> Any:
+    return {"had": list(confined.had), "missing": list(confined.missing)} if confined is not None else None
 
 
 def _parsed(text: str | None) -> Any:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from composecli.bridge import describe
 from composecli.findings import Finding, Verdict
-from composecli.protocol import LayerRow
+from composecli.protocol import Confined, LayerRow
 from composecli.report.text import Line, finding_lines, plain, problem_lines
 from composecli.results import CheckReport, InspectReport, JoinReport, ModelReport, ProblemReport, Report, SeamReport
 
@@ -75,6 +75,7 @@ def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple
             shown = f" -> {report.result}" if report.result is not None else ""
             where = "explored on meta, run on cpu" if report.device == "meta" else f"on {report.device}"
             console.print(f"example: {plain(report.example)}{plain(shown)}, {where}")
+            _isolation(console, report.isolation)
     if report.interrupted:
         console.print("interrupted: this is what was known by then")
     word = report.verdict
@@ -82,6 +83,12 @@ def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple
     if bridged and word is Verdict.BRIDGEABLE:
         suffix = ", and bridged as asked"
     console.print(Text.assemble("verdict: ", (str(word), STYLES[word]), suffix))
+
+
+def _isolation(console: Console, confined: Confined | None) -> None:
+    """What a confined child could not give up; a worker in this process gives up nothing."""
+    if confined is not None and confined.had and confined.missing:
+        console.print(f"isolation: {'; '.join(confined.missing)}")
 
 
 def _distinct(models: tuple[ModelReport, ...]) -> list[ModelReport]:
@@ -202,6 +209,7 @@ def _inspect(console: Console, report: InspectReport, *, quiet: bool) -> None:
         _lines(console, _wrapped(f"portability: {note}", console.width))
     if not report.portability:
         console.print("portability: nothing found that ties it to a device")
+    _isolation(console, report.isolation)
     if report.provenance is not None:
         _provenance(console, report.provenance)
 

@@ -13,6 +13,8 @@ from composecli.observations import Observation
 from composecli.protocol import (
     BuildRequest,
     Built,
+    Confined,
+    ConfineRequest,
     Described,
     DescribeRequest,
     Detail,
@@ -84,6 +86,10 @@ class InProcessWorker:
                 held = {str(key): item for key, item in value.items()}
                 return replace(tree, entries=tuple((key, self._numbered(item, held[key])) for key, item in entries))
         return tree
+
+    def confine(self, _request: ConfineRequest) -> Confined:
+        """Nothing: this process is the caller's own, and has more to do than this."""
+        return Confined((), ("models run in this process",))
 
     def probe(self, request: ProbeRequest) -> Observation:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,7 @@ def _refused(failed: PartFailed, device: str) -> Refused:
         message=last_line(failed.error),
         device=device,
         out_of_memory=_is_out_of_memory(failed.error),
+        no_descriptor=_wants_a_file(failed.error),
         results=_trees(failed.run),
     )
 
@@ -97,6 +99,17 @@ def _explained(base: Refused, failed: PartFailed, model: Model, seen: Seen | Non
         runs_in_eval=_runs_in_eval(model, values, seed),
         meetings=tuple(seen.meetings),
     )
+
+
+def _wants_a_file(error: BaseException | None) -> bool:
+    """Whether it failed for want of a file descriptor: an import in the middle of a forward."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            return True
+        if "Too many open files" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

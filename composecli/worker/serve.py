@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import assert_never
 
 import torch
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.frames import Frames, NoFrame
+from composecli.observations import Refused
 from composecli.protocol import (
     BuildRequest,
+    ConfineRequest,
     DescribeRequest,
     Failed,
     OpenRequest,
@@ -24,6 +27,7 @@ from composecli.protocol import (
     SampleRequest,
     VerifyRequest,
 )
+from composecli.worker.confine import confine, nothing_opened, renew_clock
 from composecli.worker.engine import InProcessWorker
 
 PR_SET_PDEATHSIG = 1
@@ -35,12 +39,38 @@ def serve(reading: int, writing: int) -> None:
     frames = Frames(reading, writing)
     torch.set_num_threads(1)
     worker = InProcessWorker()
+    confined: _Confinement | None = None
     while True:
         try:
             request: Request = frames.receive(Request)
         except NoFrame:
             return
-        frames.send(_answer(worker, request))
+        if isinstance(request, ConfineRequest):
+            reply = confine(request)
+            confined = _Confinement(request, any(measure.startswith("Landlock") for measure in reply.had))
+            frames.send(reply)
+        else:
+            frames.send(_confined_answer(worker, request, confined))
+
+
+@dataclass(frozen=True, slots=True)
+class _Confinement:
+    request: ConfineRequest
+    landlocked: bool
+
+
+def _confined_answer(worker: InProcessWorker, request: Request, confined: _Confinement | None) -> Reply:
+    """The answer within the time that was given. A probe opens no file; where what it runs has to import more, and
+    Landlock holds all other files, it may after all."""
+    if confined is None:
+        return _answer(worker, request)
+    renew_clock(confined.request.seconds)
+    if not isinstance(request, ProbeRequest) or not confined.request.files:
+        return _answer(worker, request)
+    with nothing_opened():
+        reply = _answer(worker, request)
+    wants_files = isinstance(reply, Failed) or (isinstance(reply, Refused) and reply.no_descriptor)
+    return _answer(worker, request) if wants_files and confined.landlocked else reply
 
 
 def _answer(worker: InProcessWorker, request: Request) -> Reply:
@@ -62,6 +92,8 @@ def _answer(worker: InProcessWorker, request: Request) -> Reply:
 def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
     reply: Reply
     match request:
+        case ConfineRequest():
+            reply = worker.confine(request)
         case OpenRequest():
             reply = worker.open(request)
         case SampleRequest():

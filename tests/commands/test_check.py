@@ -16,7 +16,7 @@ def test_a_refusal_deep_inside_names_the_submodule_and_the_op(composecli: Compos
     a = shelf.save("linear", nn.Linear(10, 5))
     for form in ("scripted", "pickled"):
         path = shelf.save("deep_7", Deep(7), form)
-        checked = composecli.json("check", a, path, *(["--trust"] if form == "pickled" else []))
+        checked = composecli.json("check", a, path, *(["--trust", path] if form == "pickled" else []))
         assert checked.code == 1
         (finding,) = checked.json["seams"][0]["findings"]
         assert finding["code"] == "CC203"
@@ -40,7 +40,7 @@ def test_a_seam_that_only_broadcasts_is_not_green(composecli: Composecli, shelf:
 
 def test_a_refusal_of_values_is_not_a_mismatch(composecli: Composecli, shelf: Shelf) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("nan_check", NanCheck(), "pickled")
-    checked = composecli.json("check", a, b, "--trust")
+    checked = composecli.json("check", a, b, "--trust", a, "--trust", b)
     assert checked.code == 3
     assert checked.codes == ["CC302"]
 
@@ -233,9 +233,9 @@ def test_a_sample_file_is_an_input(composecli: Composecli, shelf: Shelf) -> None
     sample = shelf.folder / "sample.pt"
     torch.save(torch.full((4, 5), 3.0), sample)
     a, b = shelf.save("nan_check", NanCheck(), "pickled"), shelf.save("two", nn.Linear(2, 1))
-    assert composecli("check", a, b, "--trust", "--input", f"@{sample}").code == 0
+    assert composecli("check", a, b, "--trust", a, "--trust", b, "--input", f"@{sample}").code == 0
     torch.save(torch.full((4, 5), -3.0), sample)
-    assert composecli("check", a, b, "--trust", "--input", f"@{sample}").code == 3
+    assert composecli("check", a, b, "--trust", a, "--trust", b, "--input", f"@{sample}").code == 3
 
 
 def test_parallel_asks_for_one_input_that_all_take(composecli: Composecli, shelf: Shelf) -> None:
@@ -302,10 +302,11 @@ def test_a_model_that_runs_on_what_it_is_given_and_on_nothing_made_up(composecli
         shelf.save("nan_check", NanCheck(), "pickled"),
         shelf.save("two", nn.Linear(2, 1)),
     ]
-    checked = composecli.json("check", *parts, "--trust")
+    trust = ("--trust", parts[2])
+    checked = composecli.json("check", *parts, *trust)
     assert [seam["verdict"] for seam in checked.json["seams"]] == ["compatible", "compatible", "compatible"]
     assert checked.code == 0
-    strict = composecli.json("check", *parts, "--trust", "--strict")
+    strict = composecli.json("check", *parts, *trust, "--strict")
     assert (strict.code, strict.codes) == (3, ["CC207"])
-    wrong = composecli.json("check", *parts[:3], shelf.save("narrow", nn.Linear(3, 2)), "--trust")
+    wrong = composecli.json("check", *parts[:3], shelf.save("narrow", nn.Linear(3, 2)), *trust)
     assert (wrong.code, wrong.codes) == (1, ["CC203"])

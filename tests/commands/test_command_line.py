@@ -138,7 +138,7 @@ def test_json_is_the_whole_of_stdout_and_versioned(composecli: Composecli, shelf
     assert checked.json["seams"][0]["ports"][0]["given"] == "float32[N, 5]"
     assert set(checked.json) == {
         "schema", "exit_code", "command", "verdict", "mode", "device", "strict", "example", "result", "models", "seams",
-        "interrupted",
+        "interrupted", "isolation",
     }  # fmt: skip
     inspected = composecli.json("inspect", a)
     assert inspected.json["facts"]["parameters"] == 55

@@ -66,7 +66,7 @@ def test_the_same_file_twice_is_one_copy(composecli: Composecli, shelf: Shelf, h
 @pytest.mark.parametrize("form", ["scripted", "traced", "pickled", "exported"])
 def test_shared_parameters_stay_shared(composecli: Composecli, shelf: Shelf, here: Path, form: str) -> None:
     tied = shelf.save("tied", Tied(), form, (torch.rand(2, 5),))
-    trust = ["--trust"] if form == "pickled" else []
+    trust = ["--trust", tied] if form == "pickled" else []
     joined = composecli("join", tied, shelf.save("relu", nn.ReLU()), "-o", "both.pt", *trust)
     assert joined.code == 0, joined.out + joined.err
     module = load("both.pt")

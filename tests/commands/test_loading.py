@@ -141,7 +141,7 @@ def test_what_a_pickle_imports_is_listed_and_refused(composecli: Composecli, she
     assert "CC909" in refused.err
     assert "it would import tests.commands.test_loading.Own" in refused.err
     assert "--trust" in refused.err
-    assert composecli("check", own, five(shelf), "--trust").code == 0
+    assert composecli("check", own, five(shelf), "--trust", own).code == 0
 
 
 def test_hooks_are_refused_with_the_reason(composecli: Composecli, shelf: Shelf) -> None:
@@ -151,7 +151,7 @@ def test_hooks_are_refused_with_the_reason(composecli: Composecli, shelf: Shelf)
     refused = composecli("check", hooked, five(shelf))
     assert refused.code == 3
     assert "_double" in refused.err
-    assert composecli("check", hooked, five(shelf), "--trust").code == 0
+    assert composecli("check", hooked, five(shelf), "--trust", hooked).code == 0
 
     shadowed = nn.Linear(10, 5)
     shadowed.__dict__["forward"] = nn.Identity()

@@ -226,9 +226,11 @@ def test_tensors_without_plain_storage_or_sizes(
     composecli: Composecli, shelf: Shelf, here: Path, module: nn.Module, stated: str
 ) -> None:
     torch.save(module, "module.pt")
-    inspected = composecli("inspect", "module.pt", "--trust", "--input", stated)
+    inspected = composecli("inspect", "module.pt", "--trust", "module.pt", "--input", stated)
     assert inspected.code in (0, 3)
-    checked = composecli("check", "module.pt", shelf.save("five", nn.Linear(5, 2)), "--trust", "--input", stated)
+    checked = composecli(
+        "check", "module.pt", shelf.save("five", nn.Linear(5, 2)), "--trust", "module.pt", "--input", stated
+    )
     assert checked.code in (1, 3)
 
 

@@ -121,12 +121,8 @@ def test_the_child_does_what_the_worker_in_process_does(shelf: Shelf) -> None:
 def test_a_model_that_prints_garbles_nothing(shelf: Shelf) -> None:
     worker = ChildWorker(60)
     try:
-        report = check(
-            shelf.save("loud", Loud(), "pickled"),
-            shelf.save("five", nn.Linear(5, 2)),
-            options=options(trust=True),
-            worker=worker,
-        )
+        loud = shelf.save("loud", Loud(), "pickled")
+        report = check(loud, shelf.save("five", nn.Linear(5, 2)), options=options(trust=[loud]), worker=worker)
     finally:
         worker.close()
     assert report.verdict is Verdict.COMPATIBLE
@@ -140,7 +136,7 @@ def test_a_crash_or_a_hang_in_a_forward_is_exit_3(
     shelf: Shelf, name: str, module: nn.Module, timeout: int, words: str
 ) -> None:
     path = shelf.save(name, module, "pickled")
-    command = [sys.executable, "-m", "composecli", "check", path, path, "--trust", "--timeout", str(timeout)]
+    command = [sys.executable, "-m", "composecli", "check", path, path, "--trust", path, "--timeout", str(timeout)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment(), check=False)
     assert ran.returncode == 3
     assert words in ran.stderr
@@ -156,7 +152,7 @@ def _children(pid: int) -> list[int]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_the_child_ends_with_the_command(shelf: Shelf, number: int, code: int) -> None:
     path = shelf.save("hanging", Hanging(), "pickled")
-    words = [sys.executable, "-m", "composecli", "check", path, path, "--trust"]
+    words = [sys.executable, "-m", "composecli", "check", path, path, "--trust", path]
     command = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)
     deadline = time.monotonic() + 30
     while not (children := _children(command.pid)) and time.monotonic() < deadline:
@@ -212,7 +208,7 @@ def test_a_child_that_dies_of_a_probe_is_replaced_and_the_rest_goes_on(shelf: Sh
     path = shelf.save("deadly", Deadly(), "pickled")
     worker = ChildWorker(60)
     try:
-        report = inspect(path, options=options(trust=True, inputs=["2,4"]), worker=worker)
+        report = inspect(path, options=options(trust=[path], inputs=["2,4"]), worker=worker)
     finally:
         worker.close()
     contract = report.model.contract
@@ -223,7 +219,7 @@ def test_a_child_that_dies_of_a_probe_is_replaced_and_the_rest_goes_on(shelf: Sh
 
 def test_ctrl_c_prints_what_is_known_by_then(shelf: Shelf, tmp_path: Path) -> None:
     linear, slow = shelf.save("linear", nn.Linear(10, 5)), shelf.save("hanging", Hanging(), "pickled")
-    words = [sys.executable, "-m", "composecli", "check", linear, slow, "--trust"]
+    words = [sys.executable, "-m", "composecli", "check", linear, slow, "--trust", slow]
     command = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)
     time.sleep(6)
     command.send_signal(signal.SIGINT)

@@ -137,6 +137,6 @@ def test_the_contract_that_a_network_was_made_from_is_found(made: Made, form: st
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         path = Path(folder, "model.pt")
         save(made, form, path)
-        model = inspect(path, options=options(trust=True)).model
+        model = inspect(path, options=options(trust=[path])).model
     assert str(model.contract) == made.contract
     assert model.probes <= 100

@@ -27,6 +27,7 @@ from composecli.findings import Verdict
 from composecli.pipeline import check
 from composecli.requests import CheckRequest, Options
 from composecli.results import CheckReport
+from composecli.trust import Trust
 from composecli.worker.model import eager_arguments
 from composecli.worker.values import Maker
 from tests.zoo.run import SOURCES
@@ -42,11 +43,12 @@ CHOSEN = {
 
 @dataclass(frozen=True)
 class Saved:
-    """A model in a file; `module` is it as the file holds it."""
+    """A model in a file; `module` is it as it was saved, `loaded` as the file holds it, with scripted types."""
 
     name: str
     path: str
     module: nn.Module
+    loaded: Any
 
 
 def _saved(folder: Path) -> list[Saved]:
@@ -62,7 +64,8 @@ def _saved(folder: Path) -> list[Saved]:
                     save(specimen, form, path)
                 except Exception:
                     continue
-                found.append(Saved(f"{source} {entry.name}", str(path), specimen.module))
+                loaded = torch.jit.load(str(path)) if form == "scripted" else specimen.module
+                found.append(Saved(f"{source} {entry.name}", str(path), specimen.module, loaded))
                 break
     return found
 
@@ -75,15 +78,15 @@ def _runs(one: Saved, other: Saved, report: CheckReport) -> bool | None:
     positional, named = Maker("cpu", 0, []).call(contract.example)
     with torch.no_grad():
         try:
-            _call(other.module, one.module(*positional, **named))
+            _call(other, one.loaded(*positional, **named))
         except Exception:
             return False
     return True
 
 
-def _call(module: nn.Module, given: Any) -> Any:
+def _call(consumer: Saved, given: Any) -> Any:
     """As a chain feeds it: a tensor as it is, a tuple or dict with as many parts as there are required arguments."""
-    arguments = eager_arguments(module)
+    arguments, module = eager_arguments(consumer.module), consumer.loaded
     required = [argument for argument in arguments if argument.required]
     if isinstance(given, torch.Tensor):
         if len(required) > 1:
@@ -116,7 +119,10 @@ def main() -> int:
                 worker.close()
                 worker = ChildWorker(60)
             try:
-                report = check(CheckRequest((one.path, other.path), options=Options(trusted=True)), worker)
+                report = check(
+                    CheckRequest((one.path, other.path), options=Options(trust=(Trust(one.path), Trust(other.path)))),
+                    worker,
+                )
             except CouldNotAttempt as failure:
                 counts[failure.problem.code] += 1
                 continue

@@ -34,6 +34,7 @@ from composecli.protocol import Worker
 from composecli.requests import Options
 from composecli.session import Session
 from composecli.targets import identify
+from composecli.trust import Trust
 from tests.zoo import nn_models, torchvision_models, transformers_models
 from tests.zoo.judge import judge
 from tests.zoo.report import Row, said, table
@@ -95,8 +96,8 @@ def _warm_worker() -> Worker:
     for form in ("scripted", "exported", "pickled"):
         path = _path(form)
         save(specimen, form, path)
-        session = Session(worker, Options(trusted=True), lambda _: None)
-        session.infer(session.open(identify(str(path), trusted=True)))
+        session = Session(worker, Options(trust=(Trust(str(path)),)), lambda _: None)
+        session.infer(session.open(identify(str(path), (Trust(str(path)),))))
     return worker
 
 
@@ -114,8 +115,8 @@ def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row
     parameters = sum(parameter.numel() for parameter in specimen.module.parameters())
     start = time.perf_counter()
     try:
-        session = Session(worker, Options(trusted=True), lambda _: None)
-        part = session.open(identify(str(path), trusted=True))
+        session = Session(worker, Options(trust=(Trust(str(path)),)), lambda _: None)
+        part = session.open(identify(str(path), (Trust(str(path)),)))
         found = session.infer(part)
         seconds = time.perf_counter() - start
         if not isinstance(found, Found):

@@ -1,4 +1,4 @@
-"""torch.export archives. They are programs: loading one may run what it holds."""
+"""torch.export archives. They are programs: what one holds is judged before it is loaded."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.exported import foreign_types
 from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest, Training
+from composecli.worker.load.admit import admitted
 from composecli.worker.model import Model, could_not_load, last_line
 from composecli.worker.values import identity_of
 
@@ -21,16 +22,18 @@ from composecli.worker.values import identity_of
 def load_exported(request: OpenRequest) -> Model:
     if request.trusted:
         _import_libraries(request)
-    try:
-        program = torch.export.load(request.reference.path)
-        if request.device != "cpu":
-            program = move_to_device_pass(program, request.device)
-        module = _tied(program.module())
-    except Exception as error:
-        foreign = () if request.trusted else _foreign(request)
-        if foreign:
-            raise _needs_libraries(request, foreign) from error
-        raise could_not_load(request, error) from error
+    with admitted(request) as copy:
+        try:
+            with copy.open("rb") as file:
+                program = torch.export.load(file)
+            if request.device != "cpu":
+                program = move_to_device_pass(program, request.device)
+            module = _tied(program.module())
+        except Exception as error:
+            foreign = () if request.trusted else _foreign(request)
+            if foreign:
+                raise _needs_libraries(request, foreign) from error
+            raise could_not_load(request, error) from error
     notes = () if request.training is Training.SAVED else ("an exported program stays in the mode it was exported in",)
     return Model(module, request, _arguments(program), {}, notes)
 
@@ -50,7 +53,7 @@ def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNot
         Problem(
             "CC924", f"the archive takes or returns objects of {libraries}, which is not imported",
             request.reference.name, tuple(f"it names {name}" for name in foreign[:4]),
-            (f"--trust imports {libraries}, if you know where the file comes from",
+            (f"--trust {request.reference.path} imports {libraries}, if you know where the file comes from",
              "or export a module that returns plain tensors, tuples or dicts"),
         )
     )  # fmt: skip

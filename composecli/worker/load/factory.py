@@ -17,6 +17,7 @@ from torch import nn
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import OpenRequest
 from composecli.reference import FactoryReference
+from composecli.worker.load.admit import admitted
 from composecli.worker.model import Model, could_not_load, eager_arguments, last_line, set_training
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
@@ -77,7 +78,10 @@ def _weights(request: OpenRequest, reference: FactoryReference) -> Weights:
     if not pickled:
         return _safetensors(reference)
     try:
-        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with admitted(request) as copy:
+            held: Any = torch.load(copy, map_location="cpu", weights_only=True)
+    except CouldNotAttempt:
+        raise
     except Exception as error:
         raise could_not_load(request, error) from error
     return _unwrapped(held, request.key, reference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,18 +10,21 @@ import torch.nn.modules
 from torch import nn
 
 from composecli.errors import CouldNotAttempt, Problem
+from composecli.files.checkpoint import layers
+from composecli.files.pickle import walk
+from composecli.files.refusals import of_overrides
+from composecli.files.zip import Archive
 from composecli.protocol import OpenRequest
+from composecli.worker.load.admit import admitted
 from composecli.worker.model import Model, could_not_load, eager_arguments, last_line, set_training
 
 
 def load_pickled(request: OpenRequest) -> Model:
-    path = request.reference.path
     try:
-        if request.trusted:
-            module = torch.load(path, map_location=request.device, weights_only=False)
-        else:
-            with torch.serialization.safe_globals(_layers()):
-                module = torch.load(path, map_location=request.device, weights_only=True)
+        with admitted(request) as copy:
+            module = _unpickled(request, copy)
+    except CouldNotAttempt:
+        raise
     except ModuleNotFoundError as error:
         raise CouldNotAttempt(
             Problem(
@@ -36,6 +40,29 @@ def load_pickled(request: OpenRequest) -> Model:
         )
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {})
+
+
+def _unpickled(request: OpenRequest, copy: Path) -> Any:
+    if request.trusted:
+        return torch.load(copy, map_location=request.device, weights_only=False)
+    _refuse_overrides(request, copy)
+    with torch.serialization.safe_globals(_layers()):
+        return torch.load(copy, map_location=request.device, weights_only=True)
+
+
+def _refuse_overrides(request: OpenRequest, copy: Path) -> None:
+    """Attributes that would stand before what a class itself can do."""
+    with Archive(copy) as archive:
+        made = layers(walk(archive.read("data.pkl")))
+    kinds = {kind.__name__: kind for kind in _layers() if isinstance(kind, type)}
+    shadows = tuple(
+        f"{name}: {key} is overridden"
+        for name, keys in made
+        for key in keys
+        if callable(getattr(kinds.get(name.name), key, None))
+    )
+    if shadows:
+        raise CouldNotAttempt(of_overrides(request.reference.path, shadows))
 
 
 def _layers() -> list[Any]:

@@ -1,8 +1,6 @@
-"""TorchScript archives. They are programs: loading one may run what it holds."""
+"""TorchScript archives. They are programs: what one holds is scanned before it is loaded."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 
@@ -10,20 +8,21 @@ from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.torchscript import attributes
 from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest
+from composecli.worker.load.admit import admitted
 from composecli.worker.model import Model, could_not_load, set_training
 
 
 def load_torchscript(request: OpenRequest) -> Model:
-    path = request.reference.path
-    try:
-        module = torch.jit.load(path, map_location=request.device)
-    except Exception as error:
-        raise could_not_load(request, error) from error
+    with admitted(request) as copy:
+        try:
+            module = torch.jit.load(copy, map_location=request.device)
+        except Exception as error:
+            raise could_not_load(request, error) from error
+        with Archive(copy) as archive:
+            held = attributes(archive)
     if not module._c._has_method("forward"):
         raise _without_forward(request, module)
     set_training(module, request.training)
-    with Archive(Path(path)) as archive:
-        held = attributes(archive)
     return Model(module, request, script_arguments(module), held)
 
 

@@ -135,6 +135,6 @@ def test_an_archive_that_needs_a_library_says_which_and_what_allows_it(
         inspect(tmp_path / "library.pt2")
     assert "--trust" in caught.value.problem.help[0]
     with pytest.raises(CouldNotAttempt, match="cannot be imported here"):
-        inspect(tmp_path / "library.pt2", options=options(trust=True))
+        inspect(tmp_path / "library.pt2", options=options(trust=[tmp_path / "library.pt2"]))
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert inspect(tmp_path / "library.pt2", options=options(trust=True)).exit_code == 0
+    assert inspect(tmp_path / "library.pt2", options=options(trust=[tmp_path / "library.pt2"])).exit_code == 0

@@ -1,0 +1,35 @@
+"""A private copy of a file: what is judged is what is loaded, whatever happens to the file in between."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def snapshot(path: str) -> Iterator[Path]:
+    """A copy of the file that nobody else can name, in memory where the system has such files; gone at the end."""
+    with nameless() as copy:
+        with open(path, "rb") as file:
+            shutil.copyfileobj(file, copy, 2**20)
+        copy.flush()
+        yield Path(f"/dev/fd/{copy.fileno()}")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def nameless() -> IO[bytes]:
+    """A file that nobody else can open, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("composecli"), "w+b")
+    return tempfile.TemporaryFile()
