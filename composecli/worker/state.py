@@ -64,7 +64,9 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
 
 
 def _restore_tensor(tensor: torch.Tensor) -> Undo:
-    if tensor.is_meta:
+    expanded = any(size > 1 and not stride for size, stride in zip(tensor.shape, _strides(tensor), strict=False))
+    if tensor.is_meta or expanded:
+        # Nothing can be written to elements that are one and the same.
         return lambda: None
     saved = tensor.detach().clone()
 
@@ -74,6 +76,10 @@ def _restore_tensor(tensor: torch.Tensor) -> Undo:
             tensor.copy_(saved)
 
     return restore
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tensor.stride()) if tensor.layout is torch.strided and not tensor.is_nested else ()
 
 
 def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> Iterator[Undo]:
