@@ -43,7 +43,7 @@ def refuse_damaged(targets: tuple[Target, ...]) -> None:
 
 
 def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, stage: Stage) -> Written:
-    """Build into a temporary sibling, verify what a fresh load of it does, and only then give it its name."""
+    """Build into the stage, verify what a fresh load of it does, and only then give it its name."""
     blueprint, call = judged.blueprint, judged.call
     assert blueprint is not None
     assert call is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 from composecli.errors import CouldNotAttempt, Problem
 
 LEAST_FREE = 2**16
+LONGEST_NAME = 160
 _SUFFIX = ".composecli-tmp"
 
 
@@ -65,7 +66,10 @@ def _same_file(target: Path, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A temporary sibling of the output, to fill and then to keep."""
+    """A file of the output's name in a temporary folder beside it, to fill and then to keep.
+
+    PyTorch writes a file's name into it: by its own name the content is the same every time.
+    """
 
     output: Output
     path: Path
@@ -82,19 +86,21 @@ class Stage:
 
 @contextmanager
 def staged(output: Output) -> Iterator[Stage]:
-    """The sibling, which is gone at the end unless it was kept. Those that a killed run left are removed first.
+    """The folder and the file in it, gone at the end unless it was kept. Those that a killed run left go first.
 
     Raises:
         CouldNotAttempt: it cannot be made.
     """
-    _remove_stale(output.target)
-    sibling = output.target.with_name(f".{output.target.name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+    target = output.target
+    folder = target.with_name(f".{target.name[:LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
     try:
         with _told(output):
-            os.close(os.open(sibling, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        yield Stage(output, sibling)
+            _remove_stale(target)
+            folder.mkdir(mode=0o700)
+            (folder / target.name).touch(mode=0o600)
+        yield Stage(output, folder / target.name)
     finally:
-        sibling.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -107,12 +113,12 @@ def _told(output: Output) -> Iterator[None]:
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove what runs that were killed left beside this output: siblings whose process is no more."""
-    ours = re.compile(rf"\.{re.escape(target.name)}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
+    """Remove what runs that were killed left beside this output: folders whose process is no more."""
+    ours = re.compile(rf"\.{re.escape(target.name[:LONGEST_NAME])}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
     for entry in os.scandir(target.parent):
         found = ours.fullmatch(entry.name)
         if found and not _is_alive(int(found[1])):
-            Path(entry.path).unlink(missing_ok=True)
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _is_alive(process: int) -> bool:
@@ -130,11 +136,11 @@ def full(output: Output) -> bool:
     return shutil.disk_usage(output.target.parent).free < LEAST_FREE
 
 
-def _take_name(sibling: Path, target: Path) -> None:
-    with sibling.open("rb") as file:
+def _take_name(written: Path, target: Path) -> None:
+    with written.open("rb") as file:
         os.fsync(file.fileno())
-    sibling.chmod(_mode(target))
-    sibling.replace(target)
+    written.chmod(_mode(target))
+    written.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
