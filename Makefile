@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: env models demo demo-real test test-long zoo zoo-pairs lint format clean
+.PHONY: env models demo demo-real test test-long zoo zoo-pairs fuzz lint format clean
 
 env: $(VENV)/.ready
 
@@ -48,6 +48,10 @@ zoo: $(ZOO)/.ready
 # Ordered pairs of them: what check says against running the second on what the first gives. WORDS="--count 2000" for more.
 zoo-pairs: $(ZOO)/.ready
 	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/zoo/start:$(abspath $(ZOO)) $(BIN)/python -m tests.zoo.pairs $(WORDS)
+
+# Thousands of mutated files, each opened and tried. WORDS="--count 2000 --seed 3" for others.
+fuzz: env
+	$(BIN)/python -m tests.safety.fuzz $(WORDS)
 
 lint: env
 	$(BIN)/ruff check .

@@ -189,9 +189,9 @@ def _hooked(name: str, value: object) -> Iterator[str]:
     """Each place at or below a module where a hook or an override is attached."""
     for path, node in _submodules("", value):
         for key, held in node.state.items if isinstance(node.state, Pairs) else ():
-            if key in _HOOKS and _filled(held):
+            if str(key) in _HOOKS and _filled(held):
                 yield f"{path or name}: {key}"
-            if key in _OVERRIDES:
+            if str(key) in _OVERRIDES:
                 yield f"{path or name}: {key} is overridden"
 
 
