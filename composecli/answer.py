@@ -21,12 +21,13 @@ TERMINATED = 143
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """How a command answers."""
+    """How a command answers. `strangers`: no file that it opens is vouched for."""
 
     format: str
     quiet: bool
     debug: bool
     timeout: float
+    strangers: bool
 
 
 Work = Callable[[Worker, Callable[[str], None]], Report]
@@ -40,7 +41,7 @@ def answer(work: Work, screen: Screen) -> NoReturn:
     progress = _Progress(shown=sys.stderr.isatty() and not screen.quiet and screen.format == "table")
     worker = None
     try:
-        worker = ChildWorker(screen.timeout, show_output=screen.debug)
+        worker = ChildWorker(screen.timeout, show_output=screen.debug, strangers=screen.strangers)
         report = work(worker, progress.tell)
     except CouldNotAttempt as failure:
         report = ProblemReport(failure.problem)

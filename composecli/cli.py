@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from composecli.bridge import BridgeMode
 from composecli.budget import Budget
 from composecli.contract import parse_input
 from composecli.protocol import Isolation, Training, Worker
+from composecli.reference import FactoryReference, parse_reference
 from composecli.report.explain import find, listing, page
 from composecli.requests import (
     CheckRequest,
@@ -138,7 +140,7 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
 
         return check(request, worker, tell)
 
-    answer(work, _screen(words))
+    answer(work, _screen(words, models))
 
 
 @main.command("join", epilog=EXIT_CODES, short_help="Write one verified TorchScript file that does both.")
@@ -160,7 +162,7 @@ def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, f
 
         return join(request, worker, tell)
 
-    answer(work, _screen(words))
+    answer(work, _screen(words, models))
 
 
 @main.command("inspect", epilog=EXIT_CODES, short_help="What does a model take and give?")
@@ -175,7 +177,7 @@ def inspect_command(model: str, **words: Any) -> NoReturn:
 
         return inspect(request, worker, tell)
 
-    answer(work, _screen(words))
+    answer(work, _screen(words, (model,)))
 
 
 @main.command("explain", short_help="The page of help for a rule, as in explain CC203.")
@@ -229,8 +231,10 @@ def _repeated(words: dict[str, Any]) -> tuple[str, ...]:
     return tuple(again)
 
 
-def _screen(words: dict[str, Any]) -> Screen:
-    return Screen(words["form"], words["quiet"], words["debug"], words["timeout"])
+def _screen(words: dict[str, Any], models: tuple[str, ...]) -> Screen:
+    made = any(isinstance(parse_reference(model), FactoryReference) for model in models if not os.path.exists(model))
+    strangers = not words["trusts"] and not made
+    return Screen(words["form"], words["quiet"], words["debug"], words["timeout"], strangers)
 
 
 def run() -> NoReturn:

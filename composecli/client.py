@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,13 +59,22 @@ class ChildWorker:
     """The Worker protocol over pipes. The child starts at once, and imports torch while the command reads files.
 
     A child that dies of a probe which explores is replaced by another: that input is refused, and the rest goes on.
+    `strangers`: it opens files that nobody vouches for, and gets none of the environment but what the system needs.
     """
 
-    def __init__(self, timeout: float, *, show_output: bool = False, module: str = "composecli.worker.serve") -> None:
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        show_output: bool = False,
+        strangers: bool = False,
+        module: str = "composecli.worker.serve",
+    ) -> None:
         self._timeout = timeout
         self._last = ""
         self._show_output = show_output
         self._module = module
+        self._environment = _environment(_SYSTEMS if strangers else None)
         self._state = list[ConfineRequest | OpenRequest | SampleRequest]()
         self._deaths = 0
         self._start()
@@ -81,7 +91,7 @@ class ChildWorker:
             stderr=target,
             pass_fds=(to_child, from_child),
             start_new_session=True,
-            env=_environment(),
+            env=self._environment,
         )
         os.close(to_child)
         os.close(from_child)
@@ -201,9 +211,21 @@ class ChildWorker:
         self._process.wait()
 
 
-def _environment() -> dict[str, str]:
+# What a process needs to start, to find Python's modules and the system's libraries, and to write text.
+_SYSTEMS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|TEMP|TMP|PYTHONPATH|PYTHONHOME|PYTHONUTF8|"
+    r"PYTHONIOENCODING|VIRTUAL_ENV|CONDA_PREFIX|LD_LIBRARY_PATH|DYLD_\w+|SYSTEMROOT|WINDIR|COMSPEC|PATHEXT|"
+    r"(CUDA|NVIDIA|OMP|MKL|KMP|GOMP)_\w+"
+)
+
+
+def _environment(only: re.Pattern[str] | None) -> dict[str, str]:
     """One compute thread, and nothing in the environment that changes how torch loads files."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TORCH_", "PYTORCH_JIT"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("TORCH_", "PYTORCH_JIT")) and (only is None or only.fullmatch(key))
+    }
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     path = os.pathsep.join(filter(None, (package, kept.get("PYTHONPATH"))))
     return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}

@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 
 
 class _Near(InProcessWorker):
-    def __init__(self, timeout: float, *, show_output: bool = False) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         super().__init__()
 
 

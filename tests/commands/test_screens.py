@@ -32,6 +32,8 @@ SCREENS = {
     "check_parallel": "check --mode parallel --merge add linear.pt wider.pt",
     "check_parallel_input": "check --mode parallel linear.pt narrow.pt",
     "check_meta": "check linear.pt five.pt --device meta",
+    "check_unsafe": "check linear.pt writes.pt",
+    "inspect_own_class": "inspect own.pt",
     "check_missing": "check nothing.pt relu.pt",
     "join_bridged": "join linear.pt narrow.pt --bridge linear -o joined.pt --force",
     "join_refused": "join linear.pt narrow.pt -o refused.pt",
@@ -48,6 +50,22 @@ SCREENS = {
     "help_join": "join --help",
     "help_inspect": "inspect --help",
 }
+
+
+class Writes(nn.Module):
+    """A program that does more than compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, "out.pt")
+        return self.fc(x)
+
+
+class Own(nn.Linear):
+    """A class that the tests alone have."""
 
 
 class Odd(nn.Module):
@@ -78,11 +96,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dict": DictOutput(),
         "deep": Deep(7),
         "odd": Odd(),
+        "writes": Writes(),
         "tied": Tied(),
     }
     for name, module in scripted.items():
         Path(shelf.save(name, module)).rename(shelf.folder / f"{name}.pt")
     Path(shelf.save("head", nn.Linear(1024, 10), "pickled")).rename(shelf.folder / "head.pt")
+    Path(shelf.save("own", Own(2, 2), "pickled")).rename(shelf.folder / "own.pt")
     exported = shelf.save("exported", nn.Sequential(nn.Linear(10, 5)), "exported", (torch.rand(2, 10),))
     Path(exported).rename(shelf.folder / "exported.pt2")
     return shelf.folder

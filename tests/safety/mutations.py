@@ -11,6 +11,7 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -52,7 +53,7 @@ def mutate(data: bytes, random: Random, mark: str) -> Mutated:
 def _again(before: Mutated, random: Random, mark: str) -> Mutated:
     try:
         after = random.choice((_pickle, _members))(before.data, random, mark)
-    except (zipfile.BadZipFile, StopIteration, IndexError, NotImplementedError, RuntimeError, ValueError):
+    except (zipfile.BadZipFile, StopIteration, IndexError, NotImplementedError, RuntimeError, ValueError, zlib.error):
         return before
     still = before.broken and "data/" in before.what
     return Mutated(after.data, f"{before.what}, {after.what}", still or after.broken)
