@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +19,20 @@ def snapshot(path: str) -> Iterator[Path]:
     """A copy of the file that nobody else can name, in memory where the system has such files; gone at the end."""
     with nameless() as copy:
         with open(path, "rb") as file:
+            _refuse_larger_than_memory(os.fstat(file.fileno()).st_size)
             shutil.copyfileobj(file, copy, 2**20)
         copy.flush()
         yield Path(f"/dev/fd/{copy.fileno()}")
+
+
+def _refuse_larger_than_memory(size: int) -> None:
+    """The copy is memory that no limit of the process counts."""
+    if sys.platform == "linux":
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        if limit != resource.RLIM_INFINITY and size > limit:
+            raise OSError(errno.ENOMEM, f"it has {size:,} bytes, and memory is limited to {limit:,}")
 
 
 def digest(path: Path) -> str:

@@ -178,7 +178,7 @@ def _sniff_archive(path: str, size: int) -> Sniffed:
 
 def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
     names = archive.names
-    if "constants.pkl" in names and "data.pkl" in names and any(name.startswith("code/") for name in names):
+    if "constants.pkl" in names and "data.pkl" in names:
         pickles = torchscript.pickles(archive)
         return of_records(path, tuple(torchscript.record_misfits(archive, pickles))) or ModelFile(
             path, ModelKind.TORCHSCRIPT, size, traced=torchscript.traced_example(archive),

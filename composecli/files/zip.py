@@ -36,6 +36,12 @@ _LOCATOR = struct.Struct("<4sIQI")
 _ENCRYPTED, _DESCRIPTOR = 0x1, 0x8
 _DESCRIPTOR_SIZES = (16, 24)
 _NAME = re.compile(r"[^\x00-\x1f\x7f\\:]+")
+# The names that PyTorch looks up, in any case of their letters.
+_OWN = re.compile(
+    r"(code|data|constants|models|extra|\.data|traced_inputs)(/|$)|(data|constants|traced_inputs)\.pkl$|"
+    r"(version|byteorder|archive_format|archive_version|model\.json)$",
+    re.IGNORECASE,
+)
 # What the standard library raises on damaged directories, beside its own BadZipFile.
 _DAMAGE = (
     zipfile.BadZipFile, struct.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError, IndexError,
@@ -69,13 +75,13 @@ class Archive:
                 members, comment = directory.infolist(), directory.comment
             self._refuse_loose_ends(comment)
             self._starts = dict(self._spans(members))
+            self._members = _without_folder(members)
         except NotAnArchive:
             self._file.close()
             raise
         except _DAMAGE as error:
             self._file.close()
             raise NotAnArchive(str(error)) from None
-        self._members = _without_folder(members)
         self._crcs = any(member.CRC for member in members)
         self._before = _state(self._file.fileno())
 
@@ -278,4 +284,9 @@ def _without_folder(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo
     names = [member.filename for member in members]
     folders = {name.split("/", 1)[0] for name in names}
     below = len(folders) == 1 and all("/" in name for name in names)
-    return {(member.filename.split("/", 1)[1] if below else member.filename): member for member in members}
+    found = {(member.filename.split("/", 1)[1] if below else member.filename): member for member in members}
+    for name in found:
+        own = _OWN.match(name)
+        if own is not None and own[0] != own[0].lower():
+            raise NotAnArchive(f"{name} is written in letters that PyTorch does not write (it reads them all the same)")
+    return found

@@ -30,6 +30,12 @@ TEXTS = ("__import__('pathlib').Path('MARK').touch()", "torch.hub.load", "torch.
 NUMBERS: tuple[Any, ...] = (-1, 0, 1, 2**31, 2**63, 10**12, 3.5, None, True, [], {})
 
 
+# What reading a file ends in that was mutated once.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, StopIteration, IndexError, NotImplementedError, RuntimeError, ValueError, EOFError,
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Mutated:
     """A file, and whether it is damaged in what any verdict rests on, so that none may be given."""
@@ -53,7 +59,7 @@ def mutate(data: bytes, random: Random, mark: str) -> Mutated:
 def _again(before: Mutated, random: Random, mark: str) -> Mutated:
     try:
         after = random.choice((_pickle, _members))(before.data, random, mark)
-    except (zipfile.BadZipFile, StopIteration, IndexError, NotImplementedError, RuntimeError, ValueError, zlib.error):
+    except _DAMAGE:
         return before
     still = before.broken and "data/" in before.what
     return Mutated(after.data, f"{before.what}, {after.what}", still or after.broken)

@@ -124,6 +124,15 @@ def _renamed(data: bytes) -> bytes:
     return result.getvalue()
 
 
+def _shouted(data: bytes) -> bytes:
+    """`CODE/` in the place of `code/`: PyTorch finds it, and who looks for `code/` takes the file for a checkpoint."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
+        for member in old.infolist():
+            new.writestr(member.filename.replace("/code/", "/CODE/"), old.read(member))
+    return result.getvalue()
+
+
 def _twice(data: bytes) -> bytes:
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(result, "w") as new:
@@ -230,6 +239,8 @@ ROWS: list[tuple[int, str, Make, tuple[str, ...]]] = [
     (5, "a read in forward", lambda m: scripted(FORWARD.format(READ), m), ("CC926",)),
     (6, "a write at load", lambda m: scripted(STATE.format(set="torch.save(torch.ones(1), MARK)", get="pass"), m),
      ("CC926",)),
+    (7, "a write at save", lambda m: scripted(STATE.format(get="torch.save(torch.ones(1), MARK)", set="pass"), m),
+     ("CC926",)),
     (8, "a write in a fork that nobody calls", lambda m: scripted(UNUSED, m), ("CC926",)),
     (8, "a write in a hook", lambda m: scripted(HOOKED, m), ("CC926",)),
     (8, "another name for it", _before_return('_0 = ops.aten.save(x, "MARK")'), ("CC926", "CC913")),
@@ -237,6 +248,7 @@ ROWS: list[tuple[int, str, Make, tuple[str, ...]]] = [
     (8, "a module that is aliased", _before_return('t = torch\n    _0 = t.save(x, "MARK")'), ("CC926", "CC913")),
     (8, "a longer way to it", _before_return('_0 = torch.autograd.save(x, "MARK")'), ("CC926", "CC913")),
     (9, "names that differ in case", lambda m: _renamed(linear(m.parent)), ("CC904",)),
+    (9, "code in other letters", lambda m: _shouted(scripted(FORWARD.format("torch.save(x, MARK)"), m)), ("CC904",)),
     (10, "a short record", lambda m: rewritten(linear(m.parent), {"/data/0": lambda old: old[:4]}), ("CC927",)),
     (10, "a long record", lambda m: rewritten(linear(m.parent), {"/data/0": lambda old: old * 2}), ("CC927",)),
     (11, "a short record in a checkpoint", lambda _: rewritten(saved(nn.Linear(3, 2)), {"/data/0": b"1234"}),
@@ -320,6 +332,21 @@ def test_a_flipped_bit_stops_a_join_and_not_a_check(tmp_path: Path, monkeypatch:
     assert "data/0 does not match its checksum" in joined.output
     assert sorted(os.listdir(tmp_path)) == ["model.pt", "next.pt"]
     assert CliRunner().invoke(main, ["check", "model.pt", "next.pt"], catch_exceptions=False).exit_code == 0
+
+
+def test_names_in_a_file_reach_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = "[/red]\x1b[2J\n::error::\u202ex" + "y" * 5000
+    torch.save({hostile: torch.ones(2), "weight": torch.ones(2, 3)}, tmp_path / "weights.pt")
+    (tmp_path / "factory.py").write_text("from torch import nn\n\n\ndef make():\n    return nn.Linear(3, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for words in ((), ("--format", "json")):
+        ran = CliRunner().invoke(main, ["inspect", "factory.py:make@weights.pt", *words], catch_exceptions=False)
+        assert ran.exit_code == 3
+        assert "[/red]" in ran.output
+        assert not {"\x1b", "\u202e"} & set(ran.output)
+        assert "\n::error::" not in ran.output
+    assert max(map(len, ran.output.splitlines())) < 7000
 
 
 def test_an_output_behind_a_link_keeps_the_link_and_the_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
