@@ -86,7 +86,9 @@ def test_a_measure_that_is_missing_is_said(shelf: Shelf, monkeypatch: pytest.Mon
 PROBE = """
 import os, sys
 from composecli.client import ChildWorker
+from composecli.protocol import ConfineRequest
 worker = ChildWorker(60, strangers=sys.argv[1] == "strangers")
+worker.confine(ConfineRequest((), (), None, 60, files=False))
 print(open(f"/proc/{worker._process.pid}/environ").read().replace("\\0", "\\n"))
 worker.close()
 """
