@@ -7,9 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.frames import Frames, Late, NoFrame, Nonsense
@@ -34,6 +33,7 @@ from composecli.protocol import (
     VerifyRequest,
     Worker,
 )
+from composecli.tail import Tail
 
 TAIL = 2000
 _STAGES = {
@@ -82,8 +82,8 @@ class ChildWorker:
     def _start(self) -> None:
         to_child, self._from_us = os.pipe()
         self._to_us, from_child = os.pipe()
-        self._log: IO[bytes] | None = None if self._show_output else tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
-        target = sys.stderr if self._log is None else self._log
+        self._log = None if self._show_output else Tail(TAIL)
+        target = sys.stderr if self._log is None else self._log.writing
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", self._module, str(to_child), str(from_child)],
             stdin=subprocess.DEVNULL,
@@ -95,6 +95,8 @@ class ChildWorker:
         )
         os.close(to_child)
         os.close(from_child)
+        if self._log is not None:
+            self._log.start()
         self._frames = Frames(self._to_us, self._from_us)
 
     def confine(self, request: ConfineRequest) -> Confined:
@@ -145,8 +147,6 @@ class ChildWorker:
                 os.close(descriptor)
             except OSError:
                 continue
-        if self._log is not None:
-            self._log.close()
 
     def _replace(self) -> None:
         """Another child, with the same models and samples under the same numbers."""
@@ -196,11 +196,7 @@ class ChildWorker:
         return ChildEnded(Problem(code, title, self._last or None, tuple(notes), help, self._tail()))
 
     def _tail(self) -> str | None:
-        if self._log is None:
-            return None
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - TAIL))
-        return self._log.read().decode("utf-8", "replace") or None
+        return self._log.text() if self._log is not None else None
 
     def _kill(self) -> None:
         """The child leads its own session, so that whatever it started ends with it."""
