@@ -159,8 +159,9 @@ def _program(data: Any) -> Iterator[str]:
     if not isinstance(data, dict):
         yield "its program is no object"
         return
-    for guard in data.get("guards_code") or ():
-        if not plain_guard(str(guard)):
+    guards = data.get("guards_code", [])
+    for guard in guards if isinstance(guards, list) else [guards]:
+        if not isinstance(guard, str) or not plain_guard(guard):
             yield f"it evaluates the guard {str(guard)[:60]}"
     todo: list[tuple[str, Any]] = [("", data)]
     while todo:

@@ -96,14 +96,14 @@ class Fuzzer:
         self.worker.close()
 
 
-def fuzz(count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """How many files ended how, and what went wrong."""
+def fuzz(count: int, seed: int, first: int = 0) -> tuple[Counter[str], list[str]]:
+    """How many files ended how, and what went wrong. `first` is the number of the first of them."""
     outcomes, wrong = Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = bases(folder)
         fuzzer = Fuzzer(folder)
-        for number in range(count):
+        for number in range(first, first + count):
             random = Random(seed * 1_000_003 + number)
             mutated = mutate(random.choice(files), random, str(fuzzer.mark))
             outcome, problem = fuzzer.attempt(mutated)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from composecli.errors import Problem
 from composecli.files.sniff import sniff
 from tests.safety.fixtures import rewritten, saved
@@ -22,3 +24,12 @@ def test_a_module_whose_attributes_have_no_names(tmp_path: Path) -> None:
     inner = b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81}(]K\x01X\x08\x00\x00\x00_modules}ub."
     (tmp_path / "model.pt").write_bytes(rewritten(saved({"a": 1}), {"data.pkl": inner}))
     assert not isinstance(sniff(str(tmp_path / "model.pt")), Problem)
+
+
+@pytest.mark.parametrize(
+    ("number", "what"), [(5876, "no buffers"), (3364, "a type for hooks"), (8033, "a guard that is true")]
+)
+def test_what_the_fuzzer_found(number: int, what: str) -> None:
+    """Files of seed 1 that ended in a traceback once."""
+    _, wrong = fuzz(1, 1, first=number)
+    assert wrong == [], what

@@ -38,8 +38,38 @@ def load_pickled(request: OpenRequest) -> Model:
         raise CouldNotAttempt(
             Problem("CC908", f"the file holds a {type(module).__name__}, not a module", request.reference.name)
         )
+    _refuse_malformed(request, module)
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {})
+
+
+def _refuse_malformed(request: OpenRequest, module: nn.Module) -> None:
+    """Modules whose insides are not what every module has: torch meets them much later, and not by name."""
+    usual = nn.Module().__dict__
+    todo, seen = [("", module)], set[int]()
+    while todo:
+        path, inner = todo.pop()
+        seen.add(id(inner))
+        for key, value in usual.items():
+            if not _is_like(key, inner.__dict__.get(key), value):
+                title = "the pickled module does not hold together"
+                note = f"{path or 'the module'}: {key} is a {type(inner.__dict__.get(key)).__name__}"
+                raise CouldNotAttempt(Problem("CC913", title, request.reference.name, (note,)))
+        children = inner.__dict__["_modules"].items()
+        todo += [
+            (f"{path}.{name}".strip("."), child)
+            for name, child in children
+            if child is not None and id(child) not in seen
+        ]
+
+
+def _is_like(key: str, held: Any, usual: Any) -> bool:
+    """Whether an attribute of a module is what it usually is there: a dict of what it is for, a set, or a flag."""
+    if isinstance(usual, dict):
+        kind = {"_parameters": torch.Tensor, "_buffers": torch.Tensor, "_modules": nn.Module}.get(key, object)
+        filled = isinstance(held, dict) and all(isinstance(name, str) for name in held if kind is not object)
+        return filled and all(value is None or isinstance(value, kind) for value in held.values())
+    return isinstance(held, set) if isinstance(usual, set) else isinstance(held, bool | type(None))
 
 
 def _unpickled(request: OpenRequest, copy: Path) -> Any:
