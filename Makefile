@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: env models demo demo-real test test-long zoo zoo-pairs fuzz lint format clean
+.PHONY: env models demo demo-real test test-long zoo zoo-pairs fuzz bench lint format clean
 
 env: $(VENV)/.ready
 
@@ -52,6 +52,10 @@ zoo-pairs: $(ZOO)/.ready
 # Thousands of mutated files, each opened and tried. WORDS="--count 2000 --seed 3" for others.
 fuzz: env
 	$(BIN)/python -m tests.safety.fuzz $(WORDS)
+
+# Times as ratios against what a user would otherwise run. WORDS="--repeats 15" for steadier ones.
+bench: env
+	$(BIN)/python -m tests.bench.run $(WORDS)
 
 lint: env
 	$(BIN)/ruff check .
