@@ -133,6 +133,7 @@ def main() -> None:
 def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
     """Say whether each model accepts what the one before it produces (or, in parallel, whether they merge)."""
     _two_or_more(models)
+    _refuse_idle_trust(words, models)
     request = _check_request(models, words, BridgeMode.NONE)
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
@@ -155,6 +156,7 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
 def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, force: bool, **words: Any) -> NoReturn:
     """Write one TorchScript module that does what the models do, verified against running them by hand."""
     _two_or_more(models)
+    _refuse_idle_trust(words, models)
     request = JoinRequest(_check_request(models, words, BridgeMode(bridge)), output, seed, force)
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
@@ -170,6 +172,7 @@ def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, f
 @_common
 def inspect_command(model: str, **words: Any) -> NoReturn:
     """Show what a model takes and gives, with the evidence, its layers, and what ties it to a device."""
+    _refuse_idle_trust(words, (model,))
     request = InspectRequest(model, _options(words))
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
@@ -229,6 +232,14 @@ def _repeated(words: dict[str, Any]) -> tuple[str, ...]:
     again += [word for _, text in words["trusts"] for word in ("--trust", text)]
     again += [word for _, text in words["allowed_ops"] for word in ("--allow-op", text)]
     return tuple(again)
+
+
+def _refuse_idle_trust(words: dict[str, Any], models: tuple[str, ...]) -> None:
+    """A file that is vouched for and is no model of this command is a mistake that nobody would notice."""
+    paths = [model if os.path.exists(model) else parse_reference(model).path for model in models]
+    for trust, text in words["trusts"]:
+        if not any(trust.covers(path) for path in paths):
+            raise click.BadParameter(f"{text} is none of the models", param_hint="--trust")
 
 
 def _screen(words: dict[str, Any], models: tuple[str, ...]) -> Screen:

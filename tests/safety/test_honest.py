@@ -175,6 +175,13 @@ def test_a_pin_holds_a_file_to_its_content(tmp_path: Path) -> None:
     assert f"sha256:{digest}" in output
 
 
+def test_trust_in_another_file_is_a_mistake(tmp_path: Path) -> None:
+    torch.save(nn.Linear(3, 2), tmp_path / "model.pt")
+    ran = CliRunner().invoke(main, ["inspect", str(tmp_path / "model.pt"), "--trust", "modle.pt"])
+    assert ran.exit_code == 2
+    assert "modle.pt is none of the models" in ran.output
+
+
 class Drawn(nn.Module):
     """Uses an op that is on no list."""
 
