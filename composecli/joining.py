@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from composecli.axes import larger_batch
@@ -14,7 +15,7 @@ from composecli.codec import encode
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.output import Output, Stage, full
 from composecli.files.refusals import shown
-from composecli.files.zip import damaged_records
+from composecli.files.zip import damaged_records, lacks_checksums
 from composecli.findings import Finding
 from composecli.infer import Found
 from composecli.judgement import Judged
@@ -64,7 +65,7 @@ def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judge
         bridges(blueprint),
         blueprint.merge if isinstance(blueprint, Parallel) else None,
         verified.checks,
-        _join_notes(blueprint, built.notes, verified, calls),
+        (*_join_notes(blueprint, built.notes, verified, calls), *_checksum_notes(parts)),
     )
 
 
@@ -112,6 +113,12 @@ def _join_notes(
     if calls[0] == calls[1]:
         notes.append(Finding("CC504", "verified at one size with two seeds: axis 0 of the input is not free"))
     return tuple(notes)
+
+
+def _checksum_notes(parts: tuple[Part, ...]) -> Iterator[Finding]:
+    for path in dict.fromkeys(part.target.path for part in parts):
+        if lacks_checksums(path):
+            yield Finding("CC505", f"{path} was saved without checksums: its weights were held against none")
 
 
 def _provenance(

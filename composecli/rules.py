@@ -222,6 +222,13 @@ _ALL = (
         "at two batch sizes.",
     ),
     Rule(
+        "CC505",
+        "no-checksums",
+        _N,
+        "The archive was saved without checksums (torch.serialization.set_crc32_options(False)), so that a flipped bit "
+        "in its weights cannot be seen.",
+    ),
+    Rule(
         "CC901",
         "no-such-file",
         _U,

@@ -163,10 +163,9 @@ def _is_onnx(head: bytes) -> bool:
 def _sniff_archive(path: str, size: int) -> Sniffed:
     try:
         archive = Archive(Path(path))
-    except NotAnArchive:
+    except NotAnArchive as error:
         return Problem(
-            "CC904", "the archive is truncated or damaged", path,
-            (f"it starts as a zip archive and has no readable directory at its end ({size:,} bytes)",),
+            "CC904", "the archive is truncated or damaged", path, (f"{error} ({size:,} bytes)",),
             ("fetch it or save it again",),
         )  # fmt: skip
     with archive:

@@ -71,8 +71,7 @@ class Archive:
     def _open(self, file: IO[bytes]) -> None:
         self._file = file
         try:
-            with zipfile.ZipFile(self._file) as directory:
-                members, comment = directory.infolist(), directory.comment
+            members, comment = _directory(self._file)
             self._refuse_loose_ends(comment)
             self._starts = dict(self._spans(members))
             self._members = _without_folder(members)
@@ -83,7 +82,6 @@ class Archive:
             self._file.close()
             raise NotAnArchive(str(error)) from None
         self._crcs = any(member.CRC for member in members)
-        self._before = _state(self._file.fileno())
 
     def __enter__(self) -> Archive:
         return self
@@ -96,11 +94,6 @@ class Archive:
     @property
     def names(self) -> frozenset[str]:
         return frozenset(self._members)
-
-    @property
-    def full_names(self) -> tuple[str, ...]:
-        """As the directory has them, in the order of the file."""
-        return tuple(sorted((member.filename for member in self._members.values()), key=self._starts.__getitem__))
 
     @property
     def has_checksums(self) -> bool:
@@ -148,10 +141,6 @@ class Archive:
         for piece in self.pieces(name) if self._crcs else ():
             crc = zlib.crc32(piece, crc)
         return not self._crcs or crc == self._members[name].CRC
-
-    def unchanged(self) -> bool:
-        """Whether nobody wrote to the file since it was opened."""
-        return _state(self._file.fileno()) == self._before
 
     def _refuse_loose_ends(self, comment: bytes) -> None:
         """The end of the directory ends the file, and the directory ends there: no comment, no bytes behind."""
@@ -228,6 +217,24 @@ class Archive:
         return data
 
 
+def _directory(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], bytes]:
+    """The members and the comment as the directory states them."""
+    try:
+        with zipfile.ZipFile(file) as directory:
+            return directory.infolist(), directory.comment
+    except zipfile.BadZipFile:
+        raise NotAnArchive("it starts as a zip archive and has no readable directory at its end") from None
+
+
+def lacks_checksums(path: str) -> bool:
+    """Whether it is an archive that was saved without any."""
+    try:
+        with Archive(Path(path)) as archive:
+            return not archive.has_checksums
+    except NotAnArchive:
+        return False
+
+
 def damaged_records(path: str) -> tuple[str, ...]:
     """The stored members of an archive that do not match their checksums; none for what is no archive."""
     try:
@@ -273,11 +280,6 @@ def _unpacked(name: str, packed: bytes, member: zipfile.ZipInfo) -> bytes:
     if not machine.eof or machine.unused_data:
         raise NotAnArchive(f"{name} does not end where it says")
     return data
-
-
-def _state(descriptor: int) -> tuple[int, ...]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _without_folder(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

@@ -189,6 +189,17 @@ class Drawn(nn.Module):
         return torch._foreach_add([x], 1.0)[0]
 
 
+def test_a_join_says_where_there_are_no_checksums(tmp_path: Path) -> None:
+    one, other, both = (str(tmp_path / name) for name in ("one.pt", "other.pt", "both.pt"))
+    _without_checksums(nn.Linear(3, 2), Path(one))
+    torch.save(nn.Linear(2, 2), other)
+    ran = CliRunner().invoke(main, ["join", one, other, "-o", both], catch_exceptions=False)
+    assert ran.exit_code == 0
+    said = "".join(ran.output.split())
+    assert "".join(f"note[CC505]: {one} was saved without checksums".split()) in said
+    assert said.count("CC505") == 1
+
+
 def test_one_op_can_be_allowed(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     _script(Drawn(), path)

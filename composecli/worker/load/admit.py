@@ -54,18 +54,13 @@ def _problem(request: OpenRequest, copy: Path) -> Problem | None:
     found = sniff(str(copy))
     if isinstance(found, Problem):
         return found
+    if request.kind is not (ModelKind.FACTORY if isinstance(found, WeightsFile) else found.kind):
+        return Problem("CC928", "the file became another while it was read", request.reference.name)
+    if request.trusted:
+        return None
     if isinstance(found, WeightsFile):
-        changed = request.kind is not ModelKind.FACTORY
-        return _changed(request) if changed else None if request.trusted else found.refusal()
-    if found.kind is not request.kind:
-        return _changed(request)
-    return (
-        None if request.trusted else found.refusal(frozenset(request.allowed_ops)) or _unsafe_code(request, found, copy)
-    )
-
-
-def _changed(request: OpenRequest) -> Problem:
-    return Problem("CC928", "the file became another while it was read", request.reference.name)
+        return found.refusal()
+    return found.refusal(frozenset(request.allowed_ops)) or _unsafe_code(request, found, copy)
 
 
 def _unsafe_code(request: OpenRequest, file: ModelFile, copy: Path) -> Problem | None:
