@@ -47,6 +47,7 @@ class Group:
     step: int = 1
     accepted: dict[int, Leaves] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    no_memory: set[int] = field(default_factory=set)
     why_open: str = ""
     floor: int = 1
 
@@ -59,6 +60,8 @@ class Group:
             return self.stated
         if self.stated is not None:
             return Unknown(f"stated as {self.stated}; took {listed(took)}{self._refusals()}")
+        if took == [self.base] and self.no_memory:
+            return Unknown(f"there was no memory for {listed(self.no_memory)}")
         if took == [self.base]:
             return Fixed(self.base)
         return self._range(took) or Unknown(f"took {listed(took)}{self._refusals()}")
@@ -201,7 +204,9 @@ def try_size(call: Call, group: Group, size: int, run: Run) -> bool:
         case Accepted() as seen:
             group.accepted[size] = tuple(leaves(seen.result))
             return True
-        case Refused() as refused if not refused.out_of_memory:
+        case Refused(out_of_memory=True):
+            group.no_memory.add(size)
+        case Refused():
             group.refused.add(size)
         case Untried(reason):
             group.why_open = reason

@@ -120,7 +120,8 @@ def _moving(number: int, axis: int, groups: list[Group]) -> list[Group]:
 def _output_dim(number: int, axis: int, size: int, groups: list[Group], seen: Seen) -> Dim:
     moving = _moving(number, axis, groups)
     if not moving:
-        return Fixed(size)
+        unmoved = [group.name for group in groups if group.no_memory and len(group.accepted) == 1]
+        return Unknown(f"no other size of {', '.join(unmoved)} could be seen") if unmoved else Fixed(size)
     unsettled = [group.name for group in moving if not isinstance(group.conclusion(), Free)]
     if unsettled:
         return Unknown(f"changes with {', '.join(unsettled)}")

@@ -420,6 +420,12 @@ _ALL = (
         "--isolation required was given, and this system lacks a measure that confines the process which runs models.",
     ),
     Rule(
+        "CC931",
+        "memory-ran-out",
+        _U,
+        "Loading or running the models took more memory than --max-memory allows, or than there is.",
+    ),
+    Rule(
         "CC970",
         "a-bug-of-ours",
         _U,

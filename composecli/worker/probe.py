@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,12 @@ from composecli.worker.run import PartFailed, Run, bridge_layers, run
 from composecli.worker.state import kept
 from composecli.worker.values import Values, tree_of, zeros_like
 from composecli.worker.watch import Seen, watching
+
+# torch's allocator, C++'s, the system's, and oneDNN's, which says no more than that it has no primitive or memory.
+_NO_MEMORY = re.compile(
+    r"DefaultCPUAllocator|std::bad_alloc|[Cc]an(no|')t allocate memory|not enough memory|unable to mmap|"
+    r"could not (create|initialize|execute|get) an? (primitive|memory)"
+)
 
 
 def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, detail: Detail) -> Observation:
@@ -113,8 +120,7 @@ def _wants_a_file(error: BaseException | None) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in text
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def _runs(model: Model, values: Values, seed: int) -> bool:

@@ -79,6 +79,9 @@ def _answer(worker: InProcessWorker, request: Request) -> Reply:
     except CouldNotAttempt as failure:
         problem = failure.problem
         cause = failure.__cause__
+    except MemoryError as error:
+        help = ("--max-memory SIZE allows more",)
+        problem, cause = Problem("CC931", "the models need more memory than they may use", None, (), help), error
     except Exception as error:
         title = f"a bug in composecli's worker: {type(error).__name__}"
         help = ("run it again with --debug and report what it prints",)

@@ -22,7 +22,7 @@ from composecli.protocol import Confined, ConfineRequest, Isolation
 from composecli.requests import InspectRequest, Limits, Options, parse_memory
 from composecli.worker.engine import InProcessWorker
 from tests.commands.running import environment
-from tests.models import Shelf
+from tests.models import Shelf, encoder
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,13 @@ def test_what_is_required_and_cannot_be_had_stops_the_command(shelf: Shelf) -> N
     with pytest.raises(CouldNotAttempt) as caught:
         inspect(request, InProcessWorker())
     assert caught.value.problem.code == "CC930"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the measures are Linux's")
+def test_too_little_memory_is_no_bug(shelf: Shelf) -> None:
+    found = _inspect(shelf.save("linear", nn.Linear(10, 5)), "--max-memory", "20M")
+    assert found["exit_code"] == 3
+    assert found["error"]["code"] in ("CC931", "CC913", "CC916")
 
 
 def test_a_trusted_file_keeps_all_files(shelf: Shelf) -> None:
@@ -122,3 +129,16 @@ def test_a_sample_file_may_be_read(shelf: Shelf, tmp_path: Path) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
     assert os.path.isabs(path)
     assert _inspect(path, "--input", f"@{tmp_path / 'sample.pt'}")["exit_code"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the measures are Linux's")
+@pytest.mark.parametrize("megabytes", [180, 200, 220, 260])
+def test_where_memory_ends_a_contract_is_not_narrower(shelf: Shelf, megabytes: int) -> None:
+    """What does not run for want of memory says nothing of what the model takes."""
+    found = _inspect(shelf.save("encoder", encoder()), "--max-memory", f"{megabytes}M")
+    contract = found["model"]["contract"] if "model" in found else None
+    true = (
+        "float32[N, 3, H, W] -> float32[N, 64, ceil(H/8), ceil(W/8)]",
+        "float32[3, T, L] -> float32[64, ceil(T/8), ceil(L/8)]",
+    )
+    assert contract is None or contract["text"] in true or "?" in contract["text"]
