@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from composecli.bridge import Linear, describe
 from composecli.codec import encode
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.output import Output, Stage, full
-from composecli.files.refusals import shown
+from composecli.files.refusals import damaged, shown
+from composecli.files.snapshot import digest
 from composecli.files.zip import damaged_records, lacks_checksums
 from composecli.findings import Finding
 from composecli.infer import Found
@@ -28,7 +28,6 @@ from composecli.targets import Target
 from composecli.trees import Call
 
 PROVENANCE_VERSION = 1
-_AGAIN = "fetch it or save it again"
 
 
 def refuse_damaged(targets: tuple[Target, ...]) -> None:
@@ -40,7 +39,7 @@ def refuse_damaged(targets: tuple[Target, ...]) -> None:
     for path in dict.fromkeys(target.path for target in targets):
         damage = damaged_records(path)
         if damage:
-            raise CouldNotAttempt(Problem("CC904", "the archive is damaged", path, shown(damage), (_AGAIN,)))
+            raise CouldNotAttempt(damaged(path, *shown(damage)))
 
 
 def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, stage: Stage) -> Written:
@@ -56,7 +55,7 @@ def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judge
     session.tell("verifying the join")
     verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
     _refuse_failed(verified, output)
-    size, sha256 = path.stat().st_size, _sha256(str(path))
+    size, sha256 = path.stat().st_size, digest(path)
     stage.keep()
     return Written(
         output.path,
@@ -126,7 +125,7 @@ def _provenance(
 ) -> str:
     contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
     merge = {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None
-    digests = {path: _sha256(path) for path in {part.target.path for part in parts}}
+    digests = {path: digest(Path(path)) for path in {part.target.path for part in parts}}
     facts = {
         "version": PROVENANCE_VERSION,
         "mode": str(request.check.mode),
@@ -157,8 +156,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,33 +13,6 @@ from composecli.files.tensors import tree_of
 from composecli.trees import Entries, TensorSpec, leaves
 
 _LAYER = re.compile(r"torch\.nn\.modules\.[a-z]+")
-_INERT = frozenset(
-    [
-        "collections.OrderedDict",
-        "__builtin__.set",
-        "builtins.set",
-        "torch.Size",
-        "torch.device",
-        "torch.nn.parameter.Parameter",
-        "torch.nn.parameter.Buffer",
-        "torch._utils._rebuild_tensor_v2",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_tensor",
-        "torch._utils._rebuild_tensor_v3",
-        "torch._utils._rebuild_parameter_with_state",
-        "torch._utils._rebuild_qtensor",
-        "torch.serialization._get_layout",
-        "torch.nn.functional.relu",
-        "torch.nn.functional.gelu",
-        "torch._C._nn.gelu",
-        "torch.relu",
-        "torch._C._VariableFunctions.relu",
-        "torch._VariableFunctionsClass.relu",
-        *(f"torch.{dtype}" for dtype in DTYPE_SIZES),
-        "torch.per_tensor_affine",
-        "torch.per_channel_affine",
-    ]
-)
 # What unpickling may call, and does nothing but make a container or a tensor of what is there.
 _CALLABLE = frozenset(
     [
@@ -55,6 +28,21 @@ _CALLABLE = frozenset(
         "torch._utils._rebuild_tensor",
         "torch._utils._rebuild_qtensor",
         "torch.serialization._get_layout",
+    ]
+)
+_INERT = _CALLABLE | frozenset(
+    [
+        "torch.nn.parameter.Parameter",
+        "torch.nn.parameter.Buffer",
+        "torch.nn.functional.relu",
+        "torch.nn.functional.gelu",
+        "torch._C._nn.gelu",
+        "torch.relu",
+        "torch._C._VariableFunctions.relu",
+        "torch._VariableFunctionsClass.relu",
+        *(f"torch.{dtype}" for dtype in DTYPE_SIZES),
+        "torch.per_tensor_affine",
+        "torch.per_channel_affine",
     ]
 )
 _HOOKS = (
@@ -103,7 +91,7 @@ def judge(walked: Walked) -> Checkpoint:
     return Checkpoint(
         _holds(walked.value),
         (*(f"it would import {name}" for name in walked.imports if not is_inert(name)), *_calls(walked)),
-        tuple(dict.fromkeys((*_hooked("the module", walked.value), *_elsewhere(walked)))),
+        tuple(dict.fromkeys(_hooked(walked))),
         _keys(walked.value),
     )
 
@@ -139,16 +127,6 @@ def layers(walked: Walked) -> Iterator[tuple[Global, tuple[str, ...]]]:
             yield made.maker, tuple(str(key) for key, _ in made.state.items)
 
 
-def _elsewhere(walked: Walked) -> Iterator[str]:
-    """Hooks and overrides of what is no submodule by name: a layer that another one keeps as an attribute."""
-    named = set[int]()
-    for _, node in _submodules("", walked.value):
-        named.add(id(node))
-    for made in walked.made:
-        if id(made) not in named:
-            yield from _hooked(str(made.maker), made)
-
-
 def _holds(value: object) -> Holds:
     if isinstance(value, Made) and isinstance(value.state, Pairs) and value.state.get("_modules") is not None:
         return Holds.MODULE
@@ -171,9 +149,9 @@ def _keys(value: object) -> tuple[str, ...]:
     return tuple(key for key, _ in tree.entries[:12]) if isinstance(tree, Entries) else ()
 
 
-def _submodules(name: str, value: object) -> Iterator[tuple[str, Made]]:
+def _submodules(value: object) -> Iterator[tuple[str, Made]]:
     """Each module below a value, once, by the name that it has there."""
-    seen, todo = set[int](), [(name, value)]
+    seen, todo = set[int](), [("", value)]
     while todo:
         path, node = todo.pop()
         if not isinstance(node, Made) or id(node) in seen:
@@ -185,14 +163,17 @@ def _submodules(name: str, value: object) -> Iterator[tuple[str, Made]]:
             todo += [(f"{path}.{child}".strip("."), module) for child, module in children]
 
 
-def _hooked(name: str, value: object) -> Iterator[str]:
-    """Each place at or below a module where a hook or an override is attached."""
-    for path, node in _submodules("", value):
-        for key, held in node.state.items if isinstance(node.state, Pairs) else ():
+def _hooked(walked: Walked) -> Iterator[str]:
+    """Each place where a hook or an override is attached: by the name of the submodule, or by the class of what is none
+    (a layer that another one keeps as an attribute)."""
+    named = {id(node): path or "the module" for path, node in _submodules(walked.value)}
+    for made in walked.made:
+        name = named.get(id(made), str(made.maker))
+        for key, held in made.state.items if isinstance(made.state, Pairs) else ():
             if str(key) in _HOOKS and _filled(held):
-                yield f"{path or name}: {key}"
+                yield f"{name}: {key}"
             if str(key) in _OVERRIDES:
-                yield f"{path or name}: {key} is overridden"
+                yield f"{name}: {key} is overridden"
 
 
 def _filled(node: object) -> bool:

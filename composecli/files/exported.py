@@ -48,7 +48,7 @@ def foreign_types(archive: Archive) -> tuple[str, ...]:
     found = dict[str, None]()
     for name in _programs(archive):
         try:
-            calls = json.loads(archive.read(name))["graph_module"]["module_call_graph"]
+            calls = archive.json(name)["graph_module"]["module_call_graph"]
             signature = calls[0]["signature"]
             todo = [json.loads(signature["in_spec"])[1], json.loads(signature["out_spec"])[1]]
         except (NotAnArchive, *_MALFORMED):
@@ -78,7 +78,7 @@ def exported_contract(archive: Archive) -> Contract | None:
         names = _programs(archive)
         if len(names) != 1:
             return None
-        return _Program(json.loads(archive.read(names[0]))).contract()
+        return _Program(archive.json(names[0])).contract()
     except (NotAnArchive, *_MALFORMED):
         return None
 

@@ -32,11 +32,8 @@ def allow(path: str, inputs: tuple[str, ...], *, force: bool) -> Output:
     Raises:
         CouldNotAttempt: it is an input, is there already and may not be replaced, or has no folder.
     """
-    try:
+    with _told(path):
         return _allow(path, Path(os.path.realpath(path)), inputs, force=force)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", path)) from error
 
 
 def _allow(path: str, target: Path, inputs: tuple[str, ...], *, force: bool) -> Output:
@@ -80,7 +77,7 @@ class Stage:
         Raises:
             CouldNotAttempt: the disk is full, the folder is gone.
         """
-        with _told(self.output):
+        with _told(self.output.path):
             _take_name(self.path, self.output.target)
 
 
@@ -94,7 +91,7 @@ def staged(output: Output) -> Iterator[Stage]:
     target = output.target
     folder = target.with_name(f".{target.name[:LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
     try:
-        with _told(output):
+        with _told(output.path):
             _remove_stale(target)
             folder.mkdir(mode=0o700)
             (folder / target.name).touch(mode=0o600)
@@ -104,12 +101,12 @@ def staged(output: Output) -> Iterator[Stage]:
 
 
 @contextmanager
-def _told(output: Output) -> Iterator[None]:
+def _told(path: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", output.path)) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", path)) from error
 
 
 def _remove_stale(target: Path) -> None:
@@ -126,8 +123,8 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
-        return True
+    except PermissionError:
+        pass  # It is somebody else's, and is there.
     return True
 
 

@@ -9,7 +9,6 @@ Source of the format: `torch/_export/serde/schema.py`, schema major version 8, a
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from composecli.files.checkpoint import is_inert
 from composecli.files.ops import allowed
 from composecli.files.pickle import NotAPickle, walk
+from composecli.files.refusals import Reason
 from composecli.files.storages import DTYPE_SIZES
 from composecli.files.zip import Archive, NotAnArchive
 
@@ -62,17 +62,17 @@ LONGEST_EXPRESSION = 4000
 LARGEST_POWER = 64
 
 
-def unsafe(archive: Archive) -> Iterator[str]:
+def unsafe(archive: Archive) -> Iterator[Reason]:
     """What speaks against loading it, in words that name the member and what is in it."""
     for name in sorted(archive.names):
         if not _MEMBERS.fullmatch(name):
-            yield f"a member that an export of Python does not write: {name}"
+            yield Reason(f"a member that an export of Python does not write: {name}")
         elif name.startswith("data/") and name.endswith(".json"):
-            yield from _config(name, _json(archive, name))
+            yield from _config(name, archive.json(name))
         elif name.startswith("data/") and name.endswith(".pt"):
             yield from _samples(archive, name)
         elif name.startswith("models/"):
-            yield from _program(_json(archive, name))
+            yield from _program(archive.json(name))
 
 
 def record_misfits(archive: Archive) -> Iterator[str]:
@@ -80,7 +80,7 @@ def record_misfits(archive: Archive) -> Iterator[str]:
     for folder in ("weights", "constants"):
         for name in archive.names:
             if re.fullmatch(rf"data/{folder}/[\w.-]+_config\.json", name):
-                for weight, payload in _mapping(_json(archive, name), "config").items():
+                for weight, payload in _mapping(archive.json(name), "config").items():
                     yield from _misfit(archive, folder, weight, payload)
 
 
@@ -113,38 +113,31 @@ ITEM_SIZES = {
 }  # fmt: skip
 
 
-def _json(archive: Archive, name: str) -> Any:
-    try:
-        return json.loads(archive.read(name))
-    except (ValueError, RecursionError) as error:
-        raise NotAnArchive(f"{name}: {error}") from None
-
-
 def _mapping(data: Any, key: str) -> dict[str, Any]:
     found = data.get(key) if isinstance(data, dict) else None
     return found if isinstance(found, dict) else {}
 
 
-def _config(name: str, data: Any) -> Iterator[str]:
+def _config(name: str, data: Any) -> Iterator[Reason]:
     for weight, payload in _mapping(data, "config").items():
         if not isinstance(payload, dict) or payload.get("use_pickle") is not False:
-            yield f"{name} has {weight} in a pickle"
+            yield Reason(f"{name} has {weight} in a pickle")
         elif not re.fullmatch(r"[\w.-]+", str(payload.get("path_name"))):
-            yield f"{name} has {weight} at {payload.get('path_name')}"
+            yield Reason(f"{name} has {weight} at {payload.get('path_name')}")
         elif str(payload.get("path_name")).startswith(("opaque_obj_", "custom_obj_")):
-            yield f"{name} has {weight} as an object"
+            yield Reason(f"{name} has {weight} as an object")
 
 
-def _samples(archive: Archive, name: str) -> Iterator[str]:
+def _samples(archive: Archive, name: str) -> Iterator[Reason]:
     """The example inputs, a checkpoint inside of the archive: PyTorch unpickles it with anything, where it must."""
     if not name.startswith("data/sample_inputs/"):
-        yield f"{name} is a pickle"
+        yield Reason(f"{name} is a pickle")
         return
     try:
         inner = inner_pickle(archive.read(name))
-        yield from (f"{name} would import {item}" for item in walk(inner).imports if not is_inert(item))
+        yield from (Reason(f"{name} would import {item}") for item in walk(inner).imports if not is_inert(item))
     except (NotAPickle, NotAnArchive) as error:
-        yield f"{name}: {error}"
+        yield Reason(f"{name}: {error}")
 
 
 def inner_pickle(data: bytes) -> bytes:
@@ -155,14 +148,14 @@ def inner_pickle(data: bytes) -> bytes:
         return archive.read("data.pkl")
 
 
-def _program(data: Any) -> Iterator[str]:
+def _program(data: Any) -> Iterator[Reason]:
     if not isinstance(data, dict):
-        yield "its program is no object"
+        yield Reason("its program is no object")
         return
     guards = data.get("guards_code", [])
     for guard in guards if isinstance(guards, list) else [guards]:
         if not isinstance(guard, str) or not plain_guard(guard):
-            yield f"it evaluates the guard {str(guard)[:60]}"
+            yield Reason(f"it evaluates the guard {str(guard)[:60]}")
     todo: list[tuple[str, Any]] = [("", data)]
     while todo:
         key, value = todo.pop()
@@ -175,32 +168,32 @@ def _program(data: Any) -> Iterator[str]:
             yield from _text(key, value)
 
 
-def _keys(key: str, value: dict[str, Any]) -> Iterator[str]:
+def _keys(key: str, value: dict[str, Any]) -> Iterator[Reason]:
     if key in ("tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values", "custom_obj_values"):
-        yield from (f"it names a value {name[:60]}" for name in value if not _NAME.fullmatch(name))
+        yield from (Reason(f"it names a value {name[:60]}") for name in value if not _NAME.fullmatch(name))
     if key == "custom_obj_values" and value:
-        yield "it holds objects of an extension"
+        yield Reason("it holds objects of an extension")
 
 
-def _text(key: str, text: str) -> Iterator[str]:
+def _text(key: str, text: str) -> Iterator[Reason]:
     if key == "expr_str" and not plain_expression(text):
-        yield f"it evaluates the expression {text[:60]}"
+        yield Reason(f"it evaluates the expression {text[:60]}")
     elif key in ("target", "as_operator"):
         yield from _target(text)
     elif key in _NAMES and text and not _NAME.fullmatch(text):
-        yield f"it names a value {text[:60]}"
+        yield Reason(f"it names a value {text[:60]}")
     elif key.endswith(("_name", "fqn", "forward_arg_names")) and not _PATH.fullmatch(text):
-        yield f"it names {text[:60]}"
+        yield Reason(f"it names {text[:60]}")
 
 
-def _target(text: str) -> Iterator[str]:
+def _target(text: str) -> Iterator[Reason]:
     found = _ATEN.fullmatch(text)
     if found and found[1] != "higher_order":
         op = f"{found[1]}::{found[2]}"
         if op not in allowed():
-            yield f"it calls the op {op}"
+            yield Reason(f"it calls the op {op}", op)
     elif not any(known.fullmatch(text) for known in (_OPERATOR, _MATH, _SYMBOLIC, _HIGHER)):
-        yield f"it calls {text[:60]}"
+        yield Reason(f"it calls {text[:60]}")
 
 
 def plain_guard(text: str) -> bool:

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from composecli.errors import Problem
 from composecli.files.checkpoint import Checkpoint
 
 MOST_SHOWN = 6
+_AGAIN = ("fetch it or save it again",)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What speaks against running a program; `op` where it is one op, which can be allowed. The text may hold words of
+    the file, and is never read for what it says."""
+
+    text: str
+    op: str | None = None
+
+
+def damaged(path: str, *notes: str, title: str = "the archive is damaged") -> Problem:
+    """An archive that is not what was written, with what shows that."""
+    return Problem("CC904", title, path, notes, _AGAIN)
 
 
 def of_checkpoint(path: str, checkpoint: Checkpoint) -> Problem | None:
@@ -27,30 +44,25 @@ def of_overrides(path: str, hooks: tuple[str, ...]) -> Problem:
     )  # fmt: skip
 
 
-def of_program(path: str, kind: str, reasons: tuple[str, ...], also: frozenset[str]) -> Problem | None:
+def of_program(path: str, kind: str, reasons: tuple[Reason, ...], also: frozenset[str]) -> Problem | None:
     """A program that holds what is not on the list of what may run; `also` are ops that are allowed besides."""
-    reasons = tuple(reason for reason in reasons if not also & set(reason.split()))
+    reasons = tuple(reason for reason in reasons if reason.op not in also)
     if not reasons:
         return None
-    ops = tuple(dict.fromkeys(_ops(reasons)))
+    ops = tuple(dict.fromkeys(reason.op for reason in reasons if reason.op is not None))
+    texts = tuple(reason.text for reason in reasons)
     allow = (f"or {' '.join(f'--allow-op {op}' for op in ops[:3])}, if what it does is meant",) if ops else ()
     return Problem(
-        "CC926", f"the {kind} holds what does not run without trust", path, shown(reasons),
+        "CC926", f"the {kind} holds what does not run without trust", path, shown(texts),
         (f"--trust {path} runs it, if you know where the file comes from", *allow),
     )  # fmt: skip
-
-
-def _ops(reasons: tuple[str, ...]) -> list[str]:
-    return [word for reason in reasons for word in reason.split() if "::" in word]
 
 
 def of_records(path: str, misfits: tuple[str, ...]) -> Problem | None:
     """Records that are not as long as what lies in them: damage, trusted or not."""
     if not misfits:
         return None
-    return Problem(
-        "CC927", "the archive's records do not fit its tensors", path, shown(misfits), ("fetch it or save it again",)
-    )
+    return Problem("CC927", "the archive's records do not fit its tensors", path, shown(misfits), _AGAIN)
 
 
 def shown(lines: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from composecli.files import programs, torchscript
 from composecli.files.checkpoint import Checkpoint, Holds, judge
 from composecli.files.exported import exported_contract
 from composecli.files.pickle import NotAPickle, walk
-from composecli.files.refusals import of_checkpoint, of_program, of_records
+from composecli.files.refusals import Reason, damaged, of_checkpoint, of_program, of_records
 from composecli.files.storages import misfits, record_sizes
 from composecli.files.zip import Archive, NotAnArchive
 from composecli.protocol import ModelKind
@@ -37,7 +37,7 @@ class ModelFile:
     devices: tuple[str, ...] = ()
     checkpoint: Checkpoint | None = None
     provenance: str | None = None
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
     def refusal(self, also: frozenset[str] = frozenset()) -> Problem | None:
         """Why it is not loaded unless it is trusted; None where it may be. `also` are ops that are allowed besides."""
@@ -164,15 +164,12 @@ def _sniff_archive(path: str, size: int) -> Sniffed:
     try:
         archive = Archive(Path(path))
     except NotAnArchive as error:
-        return Problem(
-            "CC904", "the archive is truncated or damaged", path, (f"{error} ({size:,} bytes)",),
-            ("fetch it or save it again",),
-        )  # fmt: skip
+        return damaged(path, f"{error} ({size:,} bytes)", title="the archive is truncated or damaged")
     with archive:
         try:
             return _sniff_members(path, size, archive)
         except (NotAnArchive, NotAPickle) as error:
-            return Problem("CC904", "the archive is damaged", path, (str(error),), ("fetch it or save it again",))
+            return damaged(path, str(error))
 
 
 def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:

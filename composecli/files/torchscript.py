@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from composecli.files.ops import CLASSES
 from composecli.files.pickle import Global, Made, NotAPickle, Pairs, Walked, walk
+from composecli.files.refusals import Reason
 from composecli.files.storages import misfits, record_sizes
 from composecli.files.tensors import tree_of
 from composecli.files.zip import Archive, NotAnArchive
@@ -34,14 +35,15 @@ def traced_example(archive: Archive) -> Call | None:
 
 
 def baked_devices(archive: Archive) -> tuple[str, ...]:
-    """The devices that the code names as constants, `cpu` among them."""
+    """The devices that the code names as constants, `cpu` among them.
+
+    Raises:
+        NotAnArchive: the code is damaged.
+    """
     found = set[str]()
     for name in archive.names:
         if name.startswith("code/") and name.endswith(".py"):
-            try:
-                found.update(_DEVICE.findall(archive.read(name).decode("utf-8", "replace")))
-            except NotAnArchive:
-                continue
+            found.update(_DEVICE.findall(archive.read(name).decode("utf-8", "replace")))
     return tuple(sorted(found))
 
 
@@ -87,20 +89,20 @@ def classes(walked: Mapping[str, Walked]) -> tuple[Global, ...]:
     return tuple(dict.fromkeys(name for name in found if name.module.startswith("__torch__")))
 
 
-def unsafe(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[str]:
+def unsafe(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[Reason]:
     """What speaks against loading, but for the code, which is scanned where it can be compiled."""
     if "model.json" in archive.names:
-        yield "model.json makes PyTorch read it as an archive from before 1.4"
+        yield Reason("model.json makes PyTorch read it as an archive from before 1.4")
     for member, pickle in walked.items():
         for name in pickle.imports:
             if name.module.startswith("__torch__"):
                 native = name.module.startswith("__torch__.torch.classes.")
                 if native and str(name) not in CLASSES:
-                    yield f"it makes an object of the extension {name}"
+                    yield Reason(f"it makes an object of the extension {name}")
                 elif member == "constants.pkl" and not native:
-                    yield f"it makes a constant of the class {name}"
+                    yield Reason(f"it makes a constant of the class {name}")
             elif not _DATA.fullmatch(str(name)):
-                yield f"{member} names {name}"
+                yield Reason(f"{member} names {name}")
 
 
 def record_misfits(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[str]:

@@ -10,6 +10,7 @@ end of directory), 4.3.16 (end of directory).
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import struct
@@ -18,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from composecli.files.snapshot import nameless
 
@@ -81,6 +82,7 @@ class Archive:
         except _DAMAGE as error:
             self._file.close()
             raise NotAnArchive(str(error)) from None
+        self._parsed = dict[str, Any]()
         self._crcs = any(member.CRC for member in members)
 
     def __enter__(self) -> Archive:
@@ -121,6 +123,19 @@ class Archive:
             raise NotAnArchive(f"{name} does not match its checksum")
         return data
 
+    def json(self, name: str) -> Any:
+        """A member that is JSON, parsed once; it is not to be changed.
+
+        Raises:
+            NotAnArchive: it cannot be read, or is no JSON.
+        """
+        if name not in self._parsed:
+            try:
+                self._parsed[name] = json.loads(self.read(name))
+            except (ValueError, RecursionError) as error:
+                raise NotAnArchive(f"{name}: {error}") from None
+        return self._parsed[name]
+
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a stored member of any size, in pieces."""
         member = self._members[name]
@@ -136,11 +151,18 @@ class Archive:
         """Whether a member is what was written; without a checksum that is not known, and nothing speaks
         against it."""
         if self._members[name].compress_type:
-            return bool(self.read(name)) or not self.size(name)
+            return self._can_be_read(name)
         crc = 0
         for piece in self.pieces(name) if self._crcs else ():
             crc = zlib.crc32(piece, crc)
         return not self._crcs or crc == self._members[name].CRC
+
+    def _can_be_read(self, name: str) -> bool:
+        try:
+            self.read(name)
+        except NotAnArchive:
+            return False
+        return True
 
     def _refuse_loose_ends(self, comment: bytes) -> None:
         """The end of the directory ends the file, and the directory ends there: no comment, no bytes behind."""

@@ -15,6 +15,7 @@ import torch
 
 from composecli.files.ops import CLASSES, allowed
 from composecli.files.pickle import Global
+from composecli.files.refusals import Reason
 from composecli.files.torchscript import classes, pickles
 from composecli.files.zip import Archive
 
@@ -23,7 +24,7 @@ _SCAN = "code/__torch__/composecli_scan.py"
 _NATIVE = re.compile(r"__torch__\.torch\.classes\.[\w.]+")
 
 
-def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator[str]:
+def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator[Reason]:
     """Each op and class of an extension, once, that is neither on the list nor in `also`, with a function that has it.
 
     Raises:
@@ -34,7 +35,8 @@ def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator
         for found in _beyond(function.graph, allow):
             if found not in seen:
                 seen.add(found)
-                yield f"{found} in {function.qualified_name.removeprefix('__torch__.')}"
+                where = function.qualified_name.removeprefix("__torch__.")
+                yield Reason(f"it uses {found} in {where}", found if "::" in found else None)
 
 
 def _compiled(archive: Archive) -> list[Any]:

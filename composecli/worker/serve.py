@@ -17,6 +17,7 @@ from composecli.frames import Frames, NoFrame
 from composecli.observations import Refused
 from composecli.protocol import (
     BuildRequest,
+    Confined,
     ConfineRequest,
     DescribeRequest,
     Failed,
@@ -45,12 +46,10 @@ def serve(reading: int, writing: int) -> None:
             request: Request = frames.receive(Request)
         except NoFrame:
             return
-        if isinstance(request, ConfineRequest):
-            reply = confine(request)
+        reply = _confined_answer(worker, request, confined)
+        if isinstance(request, ConfineRequest) and isinstance(reply, Confined):
             confined = _Confinement(request, any(measure.startswith("Landlock") for measure in reply.had))
-            frames.send(reply)
-        else:
-            frames.send(_confined_answer(worker, request, confined))
+        frames.send(reply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
     reply: Reply
     match request:
         case ConfineRequest():
-            reply = worker.confine(request)
+            reply = confine(request)
         case OpenRequest():
             reply = worker.open(request)
         case SampleRequest():

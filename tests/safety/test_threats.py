@@ -284,6 +284,33 @@ def _with(touch: Touch) -> nn.Module:
     return module
 
 
+def test_words_of_a_file_allow_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard in which the name of an op stands that the user allows."""
+    mentioned = in_json(lambda found: found.update(guards_code=["exec('') or aten::one"]))
+    (tmp_path / "model.pt2").write_bytes(rewritten(exported(), {"models/model.json": mentioned}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    words = ["inspect", "model.pt2", "--allow-op", "aten::one"]
+    ran = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert ran.exit_code == 3
+    assert "it evaluates the guard" in ran.output
+    assert "or --allow-op" not in ran.output
+
+
+def test_a_flipped_bit_in_code_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = linear(tmp_path)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        crc = next(member.CRC for member in archive.infolist() if member.filename == source_of_model(data))
+    for place in [place for place in range(len(data)) if data.startswith(crc.to_bytes(4, "little"), place)]:
+        data = data[:place] + (crc ^ 1).to_bytes(4, "little") + data[place + 4 :]
+    (tmp_path / "model.pt").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    ran = CliRunner().invoke(main, ["inspect", "model.pt"], catch_exceptions=False)
+    assert ran.exit_code == 3
+    assert "CC904" in ran.output
+
+
 @pytest.mark.parametrize(("row", "what", "make", "codes"), ROWS, ids=[f"{row}-{what}" for row, what, _, _ in ROWS])
 def test_a_threat_is_refused_and_nothing_of_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int, what: str, make: Make, codes: tuple[str, ...]

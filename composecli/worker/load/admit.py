@@ -72,7 +72,7 @@ def _unsafe_code(request: OpenRequest, file: ModelFile, copy: Path) -> Problem |
             found = tuple(unsafe_ops(archive, also))
         except RuntimeError as error:
             raise could_not_load(request, error) from error
-    return of_program(str(copy), str(file.kind), tuple(f"it uses {line}" for line in found), also)
+    return of_program(str(copy), str(file.kind), found, also)
 
 
 def _named(problem: Problem, copy: str, path: str) -> Problem:

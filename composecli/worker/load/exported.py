@@ -20,9 +20,9 @@ from composecli.worker.values import identity_of
 
 
 def load_exported(request: OpenRequest) -> Model:
-    if request.trusted:
-        _import_libraries(request)
     with admitted(request) as copy:
+        if request.trusted:
+            _import_libraries(request, copy)
         try:
             with copy.open("rb") as file:
                 program = torch.export.load(file)
@@ -30,7 +30,7 @@ def load_exported(request: OpenRequest) -> Model:
                 program = move_to_device_pass(program, request.device)
             module = _tied(program.module())
         except Exception as error:
-            foreign = () if request.trusted else _foreign(request)
+            foreign = () if request.trusted else _foreign(copy)
             if foreign:
                 raise _needs_libraries(request, foreign) from error
             raise could_not_load(request, error) from error
@@ -38,8 +38,8 @@ def load_exported(request: OpenRequest) -> Model:
     return Model(module, request, _arguments(program), {}, notes)
 
 
-def _foreign(request: OpenRequest) -> tuple[str, ...]:
-    with Archive(Path(request.reference.path)) as archive:
+def _foreign(copy: Path) -> tuple[str, ...]:
+    with Archive(copy) as archive:
         return foreign_types(archive)
 
 
@@ -59,9 +59,9 @@ def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNot
     )  # fmt: skip
 
 
-def _import_libraries(request: OpenRequest) -> None:
+def _import_libraries(request: OpenRequest, copy: Path) -> None:
     """Import the modules whose classes the archive names, which makes them known to torch's pytree."""
-    foreign = _foreign(request)
+    foreign = _foreign(copy)
     try:
         for name in foreign:
             importlib.import_module(name.rpartition(".")[0])

@@ -99,7 +99,5 @@ def _layers() -> list[Any]:
     """torch.nn's module classes, and the functions that its Transformer keeps as attributes."""
     found = {name: getattr(torch.nn.modules, name) for name in torch.nn.modules.__all__}
     layers = [kind for kind in found.values() if isinstance(kind, type) and issubclass(kind, nn.Module)]
-    extra = [
-        nn.modules.linear.NonDynamicallyQuantizableLinear,
-    ]
-    return [*layers, *extra, nn.functional.relu, nn.functional.gelu, torch.relu, set]
+    inner = nn.modules.linear.NonDynamicallyQuantizableLinear
+    return [*layers, inner, nn.functional.relu, nn.functional.gelu, torch.relu, set]
