@@ -44,12 +44,21 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """What had to be read of the tensors of the model with this handle, and for which op."""
+
+    model: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The forward ran. `results` is what each stage returned, the last one last."""
 
     results: tuple[Tree, ...]
     device: str
     meetings: tuple[Meeting, ...] = ()
+    read: tuple[Read, ...] = ()
 
     @property
     def result(self) -> Tree:
@@ -82,6 +91,7 @@ class Refused:
     no_descriptor: bool = False
     results: tuple[Tree, ...] = ()
     meetings: tuple[Meeting, ...] = ()
+    read: tuple[Read, ...] = ()
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:

@@ -18,7 +18,7 @@ from composecli.portability import device_notes, ties
 from composecli.protocol import DescribeRequest, Worker
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
 from composecli.results import CheckReport, InspectReport, JoinReport
-from composecli.session import Part, Session, Tell, model_report
+from composecli.session import Part, Session, Tell
 from composecli.targets import Target, identify
 from composecli.trees import leaves
 from composecli.wiring import at, select
@@ -88,7 +88,7 @@ def inspect(request: InspectRequest, worker: Worker, tell: Tell = _silent) -> In
         return InspectReport(
             session.known[0], part.facts, (), None, (), None, size, interrupted=True, isolation=session.confined
         )
-    report = model_report(part, found)
+    report = session.report(part, found)
     contract = found.contract if isinstance(found, Found) else None
     if contract is not None:
         report = replace(report, contract=_selected(contract, request.options, part))
@@ -145,7 +145,7 @@ def _check_report(request: CheckRequest, session: Session, parts: tuple[Part, ..
         request.mode,
         session.options.device,
         request.strict,
-        tuple(model_report(part, found) for part, found in zip(parts, judged.contracts, strict=True)),
+        tuple(session.report(part, found) for part, found in zip(parts, judged.contracts, strict=True)),
         seams,
         str(judged.call) if judged.call is not None else None,
         result,

@@ -70,6 +70,7 @@ class Session:
         self._not_on_meta = set[int]()
         self.known = list[ModelReport]()
         self.confined: Confined | None = None
+        self._read = dict[int, dict[str, None]]()
 
     @property
     def real_device(self) -> str:
@@ -119,7 +120,19 @@ class Session:
         return self._opened[name, device]
 
     def run(self, blueprint: Blueprint, call: Call) -> Observation:
-        return self.worker.probe(ProbeRequest(blueprint, call))
+        return self._probe(ProbeRequest(blueprint, call))
+
+    def _probe(self, request: ProbeRequest) -> Observation:
+        seen = self.worker.probe(request)
+        for read in seen.read:
+            self._read.setdefault(read.model, {})[read.note] = None
+        return seen
+
+    def report(self, part: Part, found: Found | NotFound) -> ModelReport:
+        """What was found of one model, with what had to be read of its tensors by now."""
+        contract = found.contract if isinstance(found, Found) else None
+        notes = (*part.facts.notes, *self._read.get(part.real, ()))
+        return ModelReport(part.name, str(part.target.kind), contract, found.probes, notes)
 
     def stated(self, part: Part) -> Proposal | None:
         """What `--input` states, as a call of this model, or of another that gets the same input."""
@@ -176,7 +189,7 @@ class Session:
             return self._explore(part, call, detail)
 
         found = infer(clues, ask, self.options.budget)
-        self.known.append(model_report(part, found))
+        self.known.append(self.report(part, found))
         if found.stopped == INTERRUPTED:
             raise KeyboardInterrupt
         return found
@@ -185,11 +198,11 @@ class Session:
         """A probe where exploring is done. On meta what is refused is refused, and nothing is accepted that does not
         really run; a model that refuses there what really runs (its device is baked in) is explored where it runs."""
         if part.explored == part.real or part.real in self._not_on_meta:
-            return self.worker.probe(ProbeRequest(single(part.real), call, detail=detail))
-        seen = self.worker.probe(ProbeRequest(single(part.explored), call, detail=detail))
+            return self._probe(ProbeRequest(single(part.real), call, detail=detail))
+        seen = self._probe(ProbeRequest(single(part.explored), call, detail=detail))
         if detail is Detail.OUTCOME and isinstance(seen, Refused):
             return seen
-        real = self.worker.probe(ProbeRequest(single(part.real), call, detail=detail))
+        real = self._probe(ProbeRequest(single(part.real), call, detail=detail))
         if isinstance(seen, Refused) and isinstance(real, Accepted):
             self._not_on_meta.add(part.real)
         return seen if isinstance(real, Accepted) and isinstance(seen, Accepted) else real
@@ -230,8 +243,3 @@ class _Counting:
         if time.monotonic() > self.next:
             self.next += 0.5
             self.tell(f"finding what {self.name} takes: {self.count} probes")
-
-
-def model_report(part: Part, found: Found | NotFound) -> ModelReport:
-    contract = found.contract if isinstance(found, Found) else None
-    return ModelReport(part.name, str(part.target.kind), contract, found.probes, part.facts.notes)

@@ -14,7 +14,7 @@ from composecli.errors import Problem
 from composecli.files import programs, torchscript
 from composecli.files.checkpoint import Checkpoint, Holds, judge
 from composecli.files.exported import exported_contract
-from composecli.files.pickle import NotAPickle, walk
+from composecli.files.pickle import NotAPickle
 from composecli.files.refusals import Reason, damaged, of_checkpoint, of_program, of_records
 from composecli.files.storages import misfits, record_sizes
 from composecli.files.zip import Archive, NotAnArchive
@@ -166,10 +166,15 @@ def _sniff_archive(path: str, size: int) -> Sniffed:
     except NotAnArchive as error:
         return damaged(path, f"{error} ({size:,} bytes)", title="the archive is truncated or damaged")
     with archive:
-        try:
-            return _sniff_members(path, size, archive)
-        except (NotAnArchive, NotAPickle) as error:
-            return damaged(path, str(error))
+        return sniff_archive(path, size, archive)
+
+
+def sniff_archive(path: str, size: int, archive: Archive) -> Sniffed:
+    """What an archive holds that is open already."""
+    try:
+        return _sniff_members(path, size, archive)
+    except (NotAnArchive, NotAPickle) as error:
+        return damaged(path, str(error))
 
 
 def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
@@ -188,7 +193,7 @@ def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
             reasons=tuple(programs.unsafe(archive)),
         )  # fmt: skip
     if "data.pkl" in names:
-        walked = walk(archive.read("data.pkl"))
+        walked = archive.pickle("data.pkl")
         damage = of_records(path, tuple(misfits(walked, record_sizes(archive, "data/"))))
         return damage or _sniff_checkpoint(path, size, judge(walked))
     some = ", ".join(sorted(names)[:3])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from composecli.files.ops import CLASSES
-from composecli.files.pickle import Global, Made, NotAPickle, Pairs, Walked, walk
+from composecli.files.pickle import Global, Made, NotAPickle, Pairs, Persistent, Walked
 from composecli.files.refusals import Reason
 from composecli.files.storages import misfits, record_sizes
 from composecli.files.tensors import tree_of
@@ -22,7 +22,7 @@ def traced_example(archive: Archive) -> Call | None:
     if "traced_inputs.pkl" not in archive.names:
         return None
     try:
-        tree = tree_of(walk(archive.read("traced_inputs.pkl")).value)
+        tree = tree_of(archive.pickle("traced_inputs.pkl").value)
     except (NotAPickle, NotAnArchive):
         return None
     stored = dict(tree.entries).get("forward") if isinstance(tree, Entries) else None
@@ -47,13 +47,17 @@ def baked_devices(archive: Archive) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def attributes(archive: Archive) -> dict[str, tuple[str, ...]]:
-    """The attributes of each submodule that are no submodules: parameters, buffers, flags, lists and numbers."""
+Attributes = dict[str, dict[str, str | None]]
+
+
+def attributes(archive: Archive) -> Attributes:
+    """The attributes of each submodule that are no submodules: parameters, buffers, flags, lists and numbers; each with
+    the record that it lies in where it is a tensor."""
     try:
-        root = walk(archive.read("data.pkl")).value
+        root = archive.pickle("data.pkl").value
     except (NotAPickle, NotAnArchive):
         return {}
-    found = dict[str, tuple[str, ...]]()
+    found: Attributes = {}
     todo, seen = [("", root)], set[int]()
     while todo:
         name, node = todo.pop()
@@ -61,9 +65,16 @@ def attributes(archive: Archive) -> dict[str, tuple[str, ...]]:
             continue
         seen.add(id(node))
         inner = [(str(key), value) for key, value in node.state.items]
-        found[name] = tuple(key for key, value in inner if not _is_submodule(value))
+        found[name] = {key: _record_of(value) for key, value in inner if not _is_submodule(value)}
         todo += [(f"{name}.{key}".strip("."), value) for key, value in inner if _is_submodule(value)]
     return found
+
+
+def _record_of(node: object) -> str | None:
+    match node:
+        case Made(Global("torch._utils", "_rebuild_tensor_v2"), (Persistent(("storage", _, str(key), *_)), *_)):
+            return f"data/{key}"
+    return None
 
 
 def _is_submodule(node: object) -> bool:
@@ -80,7 +91,7 @@ _PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}
 
 def pickles(archive: Archive) -> dict[str, Walked]:
     """What loading unpickles: the module, and the constants of its code."""
-    return {member: walk(archive.read(member)) for member in _PICKLES}
+    return {member: archive.pickle(member) for member in _PICKLES}
 
 
 def classes(walked: Mapping[str, Walked]) -> tuple[Global, ...]:

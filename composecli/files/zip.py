@@ -10,6 +10,7 @@ end of directory), 4.3.16 (end of directory).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from composecli.files.pickle import Walked, walk
 from composecli.files.snapshot import nameless
 
 LARGEST_TEXT = 64 * 2**20
@@ -47,6 +49,9 @@ _OWN = re.compile(
 _DAMAGE = (
     zipfile.BadZipFile, struct.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError, IndexError,
 )  # fmt: skip
+# What says nothing of the file: no memory, no descriptor.
+_NO_MEMORY = "Error -4"
+_NOT_THE_FILE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 class NotAnArchive(Exception):
@@ -54,7 +59,9 @@ class NotAnArchive(Exception):
 
 
 class Archive:
-    """The members of one archive, read through one descriptor. No content is read until a member is asked for."""
+    """The members of one archive, read through one descriptor. No content is read until a member is asked for, and
+    none twice: what was judged once is what is read again, whatever becomes of the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self._open(path.open("rb"))
@@ -81,8 +88,12 @@ class Archive:
             raise
         except _DAMAGE as error:
             self._file.close()
+            if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
+                raise
             raise NotAnArchive(str(error)) from None
+        self._read = dict[str, bytes]()
         self._parsed = dict[str, Any]()
+        self._walked = dict[str, Walked]()
         self._crcs = any(member.CRC for member in members)
 
     def __enter__(self) -> Archive:
@@ -91,6 +102,9 @@ class Archive:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
     @property
@@ -114,6 +128,11 @@ class Archive:
         """
         if name not in self._members:
             raise NotAnArchive(f"{name} is missing")
+        if name not in self._read:
+            self._read[name] = self._checked(name)
+        return self._read[name]
+
+    def _checked(self, name: str) -> bytes:
         member = self._members[name]
         if member.file_size > LARGEST_TEXT:
             raise NotAnArchive(f"{name} has {member.file_size:,} bytes")
@@ -122,6 +141,13 @@ class Archive:
         if len(data) != member.file_size or (self._crcs and zlib.crc32(data) != member.CRC):
             raise NotAnArchive(f"{name} does not match its checksum")
         return data
+
+    def start(self, name: str) -> int:
+        """Where the content of a member starts in the file."""
+        return self._starts[self._members[name].filename]
+
+    def fileno(self) -> int:
+        return self._file.fileno()
 
     def json(self, name: str) -> Any:
         """A member that is JSON, parsed once; it is not to be changed.
@@ -136,10 +162,20 @@ class Archive:
                 raise NotAnArchive(f"{name}: {error}") from None
         return self._parsed[name]
 
+    def pickle(self, name: str) -> Walked:
+        """A member that is a pickle, walked once.
+
+        Raises:
+            NotAnArchive, NotAPickle: it cannot be read.
+        """
+        if name not in self._walked:
+            self._walked[name] = walk(self.read(name))
+        return self._walked[name]
+
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a stored member of any size, in pieces."""
         member = self._members[name]
-        start, left = self._starts[member.filename], member.file_size
+        start, left = self.start(name), member.file_size
         while left:
             piece = os.pread(self._file.fileno(), min(PIECE, left), start)
             if not piece:
@@ -298,6 +334,8 @@ def _unpacked(name: str, packed: bytes, member: zipfile.ZipInfo) -> bytes:
     try:
         data = machine.decompress(packed, member.file_size + 1)
     except zlib.error as error:
+        if str(error).startswith(_NO_MEMORY):
+            raise MemoryError(f"{name}: {error}") from None
         raise NotAnArchive(f"{name}: {error}") from None
     if not machine.eof or machine.unused_data:
         raise NotAnArchive(f"{name} does not end where it says")

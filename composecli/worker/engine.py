@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from composecli.blueprint import Blueprint, models
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.observations import Observation
+from composecli.observations import Observation, Read
 from composecli.protocol import (
     BuildRequest,
     Built,
@@ -29,11 +30,12 @@ from composecli.protocol import (
 from composecli.trees import Argument, Call, Entries, Items, TensorSpec, Tree
 from composecli.worker.build import build
 from composecli.worker.describe import facts, rows
-from composecli.worker.load import load
+from composecli.worker.load import load, load_whole, with_values
 from composecli.worker.model import Model, last_line
 from composecli.worker.probe import cannot_be_made, probe
 from composecli.worker.state import ParameterChanged
-from composecli.worker.values import Maker, tree_of
+from composecli.worker.unread import ALL, WHOLE, ValuesNeeded
+from composecli.worker.values import Maker, Values, tree_of
 from composecli.worker.verify import verify
 
 
@@ -98,9 +100,38 @@ class InProcessWorker:
             device = self._models[models(request.blueprint)[0]].request.device
             return cannot_be_made(error, device)
         try:
-            return probe(request.blueprint, self._models, values, seed=request.seed, detail=request.detail)
+            return self._probe(request, values)
         except ParameterChanged:
             return self._probe_on_fresh_copies(request)
+
+    def _probe(self, request: ProbeRequest, values: Values) -> Observation:
+        """A forward by what was read of the models' tensors, and again with more of it where it depends on more."""
+        while True:
+            try:
+                seen = probe(request.blueprint, self._models, values, seed=request.seed, detail=request.detail)
+            except ValuesNeeded as needed:
+                self._read(request.blueprint, needed)
+            else:
+                return replace(seen, read=tuple(self._newly_read(request.blueprint)))
+
+    def _read(self, blueprint: Blueprint, needed: ValuesNeeded) -> None:
+        for number in dict.fromkeys(models(blueprint)):
+            records = {record for owner, record in needed.records if owner == number}
+            weights = self._models[number].weights
+            if needed.records == WHOLE:
+                self._models[number] = load_whole(self._models[number].request)
+            elif needed.records == ALL:
+                self._models[number] = with_values(self._models[number], needed.op)
+            elif weights is not None:
+                weights.read(records, needed.op)
+
+    def _newly_read(self, blueprint: Blueprint) -> Iterator[Read]:
+        """What was read since the last forward."""
+        for number in dict.fromkeys(models(blueprint)):
+            weights = self._models[number].weights
+            if weights is not None:
+                yield from (Read(number, note) for note in weights.notes)
+                weights.notes.clear()
 
     def _probe_on_fresh_copies(self, request: ProbeRequest) -> Observation:
         """For models whose forward writes to their parameters: each forward gets them as they were saved."""
@@ -117,7 +148,7 @@ class InProcessWorker:
 
     def _reload(self, blueprint: Blueprint) -> None:
         for number in dict.fromkeys(models(blueprint)):
-            self._models[number] = load(self._models[number].request)
+            self._models[number] = load_whole(self._models[number].request)
 
     def describe(self, request: DescribeRequest) -> Described:
         model = self._models[request.handle]
@@ -127,10 +158,16 @@ class InProcessWorker:
         return Described(rows(model, values))
 
     def build(self, request: BuildRequest) -> Built:
+        self._read_all(request.blueprint)
         return build(request, self._models, self._maker(request.blueprint, request.seed))
 
     def verify(self, request: VerifyRequest) -> Verified:
+        self._read_all(request.blueprint)
         return verify(request, self._models, self._samples)
+
+    def _read_all(self, blueprint: Blueprint) -> None:
+        for number in dict.fromkeys(models(blueprint)):
+            self._models[number] = with_values(self._models[number])
 
     def close(self) -> None:
         self._models.clear()

@@ -11,19 +11,22 @@ from torch import nn
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import ArgumentFact, OpenRequest, Training
+from composecli.worker.weights import Weights
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True)
 class Model:
-    """`attributes` lists, for TorchScript, what each submodule holds beside its submodules."""
+    """`attributes` lists, for TorchScript, what each submodule holds beside its submodules. `weights` are to be read
+    where values are needed; None where all of them are there."""
 
     module: nn.Module
     request: OpenRequest
     arguments: tuple[ArgumentFact, ...]
     attributes: dict[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    weights: Weights | None = None
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from composecli.trees import Tree
 from composecli.worker.model import Model, last_line
 from composecli.worker.run import PartFailed, Run, bridge_layers, run
 from composecli.worker.state import kept
+from composecli.worker.unread import Ops, without_values
 from composecli.worker.values import Values, tree_of, zeros_like
 from composecli.worker.watch import Seen, watching
 
@@ -28,22 +29,25 @@ _NO_MEMORY = re.compile(
 
 def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, detail: Detail) -> Observation:
     """Run the blueprint once without gradients and leave everything as it was."""
-    used = [parts[number] for number in dict.fromkeys(models(blueprint))]
+    parts = {number: parts[number] for number in models(blueprint)}
+    used = list(parts.values())
     device = used[0].request.device
     seen: Seen | None = None
     if detail is Detail.MEETINGS:
-        seen, result, error = _watched(used[0], values, seed)
+        number, model = next(iter(parts.items()))
+        seen, result, error = _watched(number, model, values, seed)
         if error is None:
             return Accepted((tree_of(result),), device, tuple(seen.meetings))
+    ops = Ops()
     try:
-        with torch.no_grad(), kept(used, seed):
+        with torch.no_grad(), kept(used, seed), without_values(parts, ops):
             done = run(blueprint, parts, values, bridge_layers(blueprint, 0, device))
             results = _trees(done)
     except PartFailed as failed:
-        refused, stage = _refused(failed, device), _reached(failed, blueprint)
+        refused, stage = _refused(failed, device, ops.raised), _reached(failed, blueprint)
         if detail is Detail.OUTCOME or refused.out_of_memory or stage is None:
             return refused
-        return _explained(refused, failed, parts[stage], seen, seed)
+        return _explained(refused, failed, (stage, parts[stage]), seen, seed)
     return Accepted(results, device)
 
 
@@ -58,11 +62,12 @@ def _trees(done: Run) -> tuple[Tree, ...]:
     return tuple(map(tree_of, done.results))
 
 
-def _watched(model: Model, values: Values, seed: int) -> tuple[Seen, Any, BaseException | None]:
+def _watched(number: int, model: Model, values: Values, seed: int) -> tuple[Seen, Any, BaseException | None]:
     """A forward under watch: what was seen, and its result or its error."""
     result: Any = None
     error: BaseException | None = None
-    with torch.no_grad(), kept([model], seed), watching(model.module, [*values[0], *values[1].values()]) as seen:
+    given = [*values[0], *values[1].values()]
+    with torch.no_grad(), kept([model], seed), without_values({number: model}), watching(model.module, given) as seen:
         try:
             result = model.module(*values[0], **values[1])
         except (Exception, SystemExit) as raised:
@@ -70,14 +75,18 @@ def _watched(model: Model, values: Values, seed: int) -> tuple[Seen, Any, BaseEx
     return seen, result, error
 
 
-def _refused(failed: PartFailed, device: str) -> Refused:
+def _refused(failed: PartFailed, device: str, raised: BaseException | None) -> Refused:
+    """`raised` is the error of the op, for where the one that arrived has lost its words."""
+    error = failed.error
+    if raised is not None and str(error).rstrip().endswith(("RuntimeError:", "interpreter.")):
+        error = raised
     return Refused(
         stage=failed.number,
         error=type(failed.error).__name__,
-        message=last_line(failed.error),
+        message=last_line(error),
         device=device,
-        out_of_memory=_is_out_of_memory(failed.error),
-        no_descriptor=_wants_a_file(failed.error),
+        out_of_memory=_is_out_of_memory(error),
+        no_descriptor=_wants_a_file(error),
         results=_trees(failed.run),
     )
 
@@ -89,10 +98,10 @@ def _reached(failed: PartFailed, blueprint: Blueprint) -> int | None:
     return order[failed.number] if reached else None
 
 
-def _explained(base: Refused, failed: PartFailed, model: Model, seen: Seen | None, seed: int) -> Refused:
+def _explained(base: Refused, failed: PartFailed, part: tuple[int, Model], seen: Seen | None, seed: int) -> Refused:
     """The refusal with the op and the submodule, and what else would have passed. `seen` where it was watched."""
     values = failed.run.inputs[-1]
-    seen = seen or _watched(model, values, seed)[0]
+    seen = seen or _watched(*part, values, seed)[0]
     zeros: Values = (tuple(map(zeros_like, values[0])), {name: zeros_like(value) for name, value in values[1].items()})
     return replace(
         base,
@@ -102,8 +111,8 @@ def _explained(base: Refused, failed: PartFailed, model: Model, seen: Seen | Non
         operands=seen.refusal.operands if seen.refusal else (),
         numbers=seen.refusal.numbers if seen.refusal else (),
         ops=seen.ops,
-        runs_on_zeros=_runs(model, zeros, seed),
-        runs_in_eval=_runs_in_eval(model, values, seed),
+        runs_on_zeros=_runs(*part, zeros, seed),
+        runs_in_eval=_runs_in_eval(*part, values, seed),
         meetings=tuple(seen.meetings),
     )
 
@@ -123,16 +132,16 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
-def _runs(model: Model, values: Values, seed: int) -> bool:
+def _runs(number: int, model: Model, values: Values, seed: int) -> bool:
     try:
-        with torch.no_grad(), kept([model], seed):
-            run(single(0), {0: model}, values, {})
+        with torch.no_grad(), kept([model], seed), without_values({number: model}):
+            run(single(number), {number: model}, values, {})
     except PartFailed:
         return False
     return True
 
 
-def _runs_in_eval(model: Model, values: Values, seed: int) -> bool:
+def _runs_in_eval(number: int, model: Model, values: Values, seed: int) -> bool:
     """Whether the same input passes in eval mode; the flags are put back with the rest of the state."""
     flags: list[tuple[Any, bool]] = [
         (module, module.training) for module in model.module.modules() if hasattr(module, "training")
@@ -141,7 +150,7 @@ def _runs_in_eval(model: Model, values: Values, seed: int) -> bool:
         return False
     try:
         model.module.eval()
-        return _runs(model, values, seed)
+        return _runs(number, model, values, seed)
     finally:
         for module, training in flags:
             module.training = training

@@ -28,6 +28,9 @@ def kept(models: list[Model], seed: int) -> Iterator[None]:
     finally:
         for step in undo:
             step()
+        for model in models:
+            if model.weights is not None:
+                model.weights.settle()
         if any(parameter._version != version for parameter, version in versions):
             raise ParameterChanged
 

@@ -16,7 +16,7 @@ from composecli.reference import FileReference
 from composecli.trees import Call, leaves
 from composecli.worker.build import layer_name, part_name
 from composecli.worker.describe import shared_names
-from composecli.worker.load.torchscript import load_torchscript
+from composecli.worker.load import load, with_values
 from composecli.worker.model import Model, last_line
 from composecli.worker.run import Layers, bridge_layers, run
 from composecli.worker.state import kept
@@ -38,7 +38,7 @@ def verify(request: VerifyRequest, parts: dict[int, Model], samples: list[torch.
     device = next(iter(used.values())).request.device
     layers = bridge_layers(request.blueprint, request.seed, device)
     try:
-        written = load_torchscript(_written(request, device))
+        written = with_values(load(_written(request, device)))
     except CouldNotAttempt as failure:
         return Verified((Check("reload", passed=False, detail="; ".join(failure.problem.notes)),), ())
     joined = written.module

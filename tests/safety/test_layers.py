@@ -15,11 +15,13 @@ from torch import nn
 from composecli.blueprint import single
 from composecli.client import ChildWorker
 from composecli.errors import CouldNotAttempt
+from composecli.files.emptied import emptied_checkpoint
 from composecli.observations import Accepted, Refused
 from composecli.protocol import Confined, ConfineRequest, ModelKind, OpenRequest, ProbeRequest, Training
 from composecli.reference import FileReference
 from composecli.trees import Argument, Call, TensorSpec
 from composecli.worker.load import load
+from composecli.worker.load.admit import admitted, admitted_whole
 from tests.safety.fixtures import saved, scripted, touching
 from tests.safety.test_threats import FORWARD, STATE
 
@@ -166,14 +168,26 @@ def test_what_is_confined_still_runs_a_model(tmp_path: Path, worker: ChildWorker
     assert isinstance(worker.probe(ProbeRequest(single(opened.handle), CALL)), Accepted)
 
 
+def _emptied_after_a_change(path: Path, content: bytes) -> bytes:
+    with admitted(request(path, ModelKind.PICKLED)) as archive:
+        path.write_bytes(content)
+        return emptied_checkpoint(archive)
+
+
 @linux
 def test_a_file_that_changes_while_it_is_read_is_loaded_as_it_was_judged(tmp_path: Path) -> None:
-    """The copy is judged and loaded; the file may be anything by then."""
-    from composecli.worker.load.admit import admitted
-
+    """A copy is judged and loaded, or what was read to be judged; the file may be anything by then."""
     path = tmp_path / "model.pt"
     path.write_bytes(saved(nn.Linear(3, 2)))
-    with admitted(request(path, ModelKind.PICKLED)) as copy:
+    with (
+        admitted_whole(request(path, ModelKind.PICKLED)) as copy,
+        admitted(request(path, ModelKind.PICKLED)) as archive,
+    ):
+        judged = archive.read("data.pkl")
         path.write_bytes(touching(tmp_path / "marker"))
         assert isinstance(torch.load(copy, weights_only=False), nn.Linear)
+        assert archive.read("data.pkl") == judged
+    path.write_bytes(saved(nn.Linear(3, 2)))
+    with pytest.raises(CouldNotAttempt, match="damaged"):
+        _emptied_after_a_change(path, touching(tmp_path / "marker"))
     assert not (tmp_path / "marker").exists()

@@ -5,27 +5,44 @@ from __future__ import annotations
 from typing import assert_never
 
 from composecli.protocol import ModelKind, OpenRequest
+from composecli.worker.load import pickled, torchscript
 from composecli.worker.load.exported import load_exported
 from composecli.worker.load.factory import load_factory
-from composecli.worker.load.pickled import load_pickled
-from composecli.worker.load.torchscript import load_torchscript
 from composecli.worker.model import Model
 
 
 def load(request: OpenRequest) -> Model:
-    """The model that a request names, on its device and in its training state.
+    """The model that a request names, on its device and in its training state; without its tensors where it can be had
+    so, and then with `weights` to read them.
 
     Raises:
         CouldNotAttempt: it cannot be loaded, or its device is not there.
     """
     match request.kind:
         case ModelKind.TORCHSCRIPT:
-            return load_torchscript(request)
+            return torchscript.load_torchscript(request)
+        case ModelKind.PICKLED:
+            return pickled.load_pickled(request)
+    return load_whole(request)
+
+
+def load_whole(request: OpenRequest) -> Model:
+    """The same with all its tensors in memory."""
+    match request.kind:
+        case ModelKind.TORCHSCRIPT:
+            return torchscript.load_whole(request)
         case ModelKind.EXPORTED:
             return load_exported(request)
         case ModelKind.PICKLED:
-            return load_pickled(request)
+            return pickled.load_whole(request)
         case ModelKind.FACTORY:
             return load_factory(request)
         case _:
             assert_never(request.kind)
+
+
+def with_values(model: Model, op: str | None = None) -> Model:
+    """A model with the values of all its tensors, as pages of its file. `op` is what asks for them."""
+    if model.weights is not None:
+        model.weights.read(op=op)
+    return model

@@ -14,13 +14,13 @@ from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.exported import foreign_types
 from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest, Training
-from composecli.worker.load.admit import admitted
+from composecli.worker.load.admit import admitted_whole
 from composecli.worker.model import Model, could_not_load, last_line
 from composecli.worker.values import identity_of
 
 
 def load_exported(request: OpenRequest) -> Model:
-    with admitted(request) as copy:
+    with admitted_whole(request) as copy:
         if request.trusted:
             _import_libraries(request, copy)
         try:

@@ -17,7 +17,7 @@ from torch import nn
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import OpenRequest
 from composecli.reference import FactoryReference
-from composecli.worker.load.admit import admitted
+from composecli.worker.load.admit import admitted_whole
 from composecli.worker.model import Model, could_not_load, eager_arguments, last_line, set_training
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
@@ -78,7 +78,7 @@ def _weights(request: OpenRequest, reference: FactoryReference) -> Weights:
     if not pickled:
         return _safetensors(reference)
     try:
-        with admitted(request) as copy:
+        with admitted_whole(request) as copy:
             held: Any = torch.load(copy, map_location="cpu", weights_only=True)
     except CouldNotAttempt:
         raise

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +14,57 @@ from torch import nn
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.checkpoint import layers
-from composecli.files.pickle import walk
+from composecli.files.emptied import emptied_checkpoint, record_starts
 from composecli.files.refusals import of_overrides
 from composecli.files.zip import Archive
 from composecli.protocol import OpenRequest
-from composecli.worker.load.admit import admitted
+from composecli.worker.load.admit import admitted, admitted_whole
 from composecli.worker.model import Model, could_not_load, eager_arguments, last_line, set_training
+from composecli.worker.weights import Place, Weights
 
 
 def load_pickled(request: OpenRequest) -> Model:
+    """The module without its tensors where it can be had so, else with all of them."""
+    if request.device in ("cpu", "meta") and request.sha256 is None:
+        with admitted(request) as archive:
+            found = _without_tensors(request, archive)
+        if isinstance(found, Model):
+            return found
+        model = load_whole(request)
+        return replace(model, notes=(f"all its tensors were read: {found}",)) if found else model
+    return load_whole(request)
+
+
+def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
+    """The module, or why it cannot be had so: empty where it cannot be had at all."""
+    if not request.trusted:
+        _refuse_overrides(request, archive)
+    emptied = emptied_checkpoint(archive)
     try:
-        with admitted(request) as copy:
-            module = _unpickled(request, copy)
+        module = _unpickled(request, io.BytesIO(emptied), "meta")
+        if not isinstance(module, nn.Module):
+            return ""
+        _refuse_malformed(request, module)
+        if request.device == "meta":
+            weights = None
+        else:
+            weights = Weights(archive, tuple(_places(module, record_starts(emptied))))
+            weights.leave_out()
+            if _is_left_out(module):
+                return "some lie in lists or in objects"
+    except Exception as error:
+        return f"without them it does not load ({last_line(error)[:80]})"
+    set_training(module, request.training)
+    return Model(module, request, eager_arguments(module), {}, weights=weights)
+
+
+def load_whole(request: OpenRequest) -> Model:
+    try:
+        with admitted_whole(request) as copy:
+            if not request.trusted:
+                with Archive(copy) as archive:
+                    _refuse_overrides(request, archive)
+            module = _unpickled(request, copy, request.device)
     except CouldNotAttempt:
         raise
     except ModuleNotFoundError as error:
@@ -72,18 +114,16 @@ def _is_like(key: str, held: Any, usual: Any) -> bool:
     return isinstance(held, set) if isinstance(usual, set) else isinstance(held, bool | type(None))
 
 
-def _unpickled(request: OpenRequest, copy: Path) -> Any:
+def _unpickled(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any:
     if request.trusted:
-        return torch.load(copy, map_location=request.device, weights_only=False)
-    _refuse_overrides(request, copy)
+        return torch.load(file, map_location=device, weights_only=False)
     with torch.serialization.safe_globals(_layers()):
-        return torch.load(copy, map_location=request.device, weights_only=True)
+        return torch.load(file, map_location=device, weights_only=True)
 
 
-def _refuse_overrides(request: OpenRequest, copy: Path) -> None:
+def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
     """Attributes that would stand before what a class itself can do."""
-    with Archive(copy) as archive:
-        made = layers(walk(archive.read("data.pkl")))
+    made = layers(archive.pickle("data.pkl"))
     kinds = {kind.__name__: kind for kind in _layers() if isinstance(kind, type)}
     shadows = tuple(
         f"{name}: {key} is overridden"
@@ -101,3 +141,29 @@ def _layers() -> list[Any]:
     layers = [kind for kind in found.values() if isinstance(kind, type) and issubclass(kind, nn.Module)]
     inner = nn.modules.linear.NonDynamicallyQuantizableLinear
     return [*layers, inner, nn.functional.relu, nn.functional.gelu, torch.relu, set]
+
+
+def _places(module: nn.Module, records: Mapping[int, str]) -> Iterator[Place]:
+    """Where tensors are held. PyTorch notes of a storage that it left on meta where its record starts."""
+    for name, inner in module.named_modules():
+        held = {**inner.__dict__, **inner._buffers, **inner._parameters}
+        for attribute, tensor in held.items():
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                parameter = attribute in inner._parameters
+                if type(tensor) is not (nn.Parameter if parameter else torch.Tensor):
+                    raise TypeError("a tensor of another class")
+                record = records[tensor.untyped_storage()._checkpoint_offset]
+                yield Place(inner, name, attribute, record, tensor, parameter)
+
+
+def _is_left_out(module: nn.Module) -> bool:
+    """Whether a tensor is held in another way, in a list say, and is still without memory."""
+    return any(tensor.is_meta for inner in module.modules() for tensor in _tensors(inner.__dict__, 0))
+
+
+def _tensors(value: Any, depth: int) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth < 4 and isinstance(value, dict | list | tuple | set):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item, depth + 1)

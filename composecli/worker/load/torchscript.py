@@ -2,28 +2,91 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.torchscript import attributes
+from composecli.files.emptied import emptied_script, is_frozen
+from composecli.files.torchscript import Attributes, attributes
 from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest
-from composecli.worker.load.admit import admitted
-from composecli.worker.model import Model, could_not_load, set_training
+from composecli.worker.load.admit import admitted, admitted_whole
+from composecli.worker.model import Model, could_not_load, last_line, set_training
+from composecli.worker.weights import Weights, places_of
 
 
 def load_torchscript(request: OpenRequest) -> Model:
-    with admitted(request) as copy:
+    """The model without its tensors where it can be had so, else with all of them."""
+    if request.device in ("cpu", "meta") and request.sha256 is None:
+        with admitted(request) as archive:
+            found = _without_tensors(request, archive)
+        if isinstance(found, Model):
+            return found
+        return replace(load_whole(request), notes=(f"all its tensors were read: {found}",))
+    return load_whole(request)
+
+
+def load_whole(request: OpenRequest) -> Model:
+    with admitted_whole(request) as copy, Archive(copy) as archive:
         try:
             module = torch.jit.load(copy, map_location=request.device)
         except Exception as error:
             raise could_not_load(request, error) from error
-        with Archive(copy) as archive:
-            held = attributes(archive)
+        held = attributes(archive)
+    return _model(request, module, held, None)
+
+
+def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
+    """The model, or why it cannot be had so."""
+    if is_frozen(archive):
+        return "they are constants of its code"
+    if _looks_at_memory(archive):
+        return "its code looks at them without an op (tolist)"
+    held, emptied = attributes(archive), emptied_script(archive)
+    if emptied is None or _byte_order(archive) != sys.byteorder:
+        return "they are stored in an unusual way"
+    if not _all_placed(archive, held):
+        return "some lie in lists or in objects"
+    try:
+        module = torch.jit.load(io.BytesIO(emptied), map_location="meta" if request.device == "meta" else None)
+        if request.device == "meta":
+            return _model(request, module, held, None)
+        weights = Weights(archive, places_of(module, _records(held)))
+        weights.leave_out()
+    except RuntimeError as error:
+        # A packed weight, for one, is made of values while it is loaded.
+        return f"without them it does not load ({last_line(error)[:80]})"
+    return _model(request, module, held, weights)
+
+
+def _model(request: OpenRequest, module: Any, held: Attributes, weights: Weights | None) -> Model:
     if not module._c._has_method("forward"):
         raise _without_forward(request, module)
     set_training(module, request.training)
-    return Model(module, request, script_arguments(module), held)
+    names = {name: tuple(inner) for name, inner in held.items()}
+    return Model(module, request, script_arguments(module), names, weights=weights)
+
+
+def _records(held: Attributes) -> Mapping[tuple[str, str], str]:
+    return {(name, key): record for name, inner in held.items() for key, record in inner.items() if record is not None}
+
+
+def _all_placed(archive: Archive, held: Attributes) -> bool:
+    return {name for name in archive.names if name.startswith("data/")} == set(_records(held).values())
+
+
+def _byte_order(archive: Archive) -> str:
+    return archive.read("byteorder").decode() if "byteorder" in archive.names else sys.byteorder
+
+
+def _looks_at_memory(archive: Archive) -> bool:
+    """`tolist` reads a tensor without an op."""
+    return any(b"tolist" in archive.read(name) for name in archive.names if name.endswith(".py"))
 
 
 def _without_forward(request: OpenRequest, module: torch.jit.ScriptModule) -> CouldNotAttempt:

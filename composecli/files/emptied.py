@@ -1,0 +1,131 @@
+"""Archives without their tensors: what a question of shapes needs of a model, and no more.
+
+The code and the pickles are the file's own, and the records are empty. TorchScript reads its records wherever they go,
+but for storages that are said to lie on the meta device.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+from composecli.files.zip import Archive
+
+LARGEST_CONSTANTS = 2**20
+_FOLDER = "archive"
+# Of a member, before its name: APPNOTE 4.3.7; there is nothing behind the name.
+_LOCAL_HEADER = 30
+# Without `.storage_alignment`, from which PyTorch would compute where records lie in a file that has them.
+_KEPT = re.compile(r"code/.*|version|byteorder|\.data/.*")
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
+_GETS = ("GET", "BINGET", "LONG_BINGET")
+_DEVICE = 3
+
+
+def emptied_script(archive: Archive) -> bytes | None:
+    """A TorchScript archive without its tensors, but for the constants of its code, which PyTorch compares when it
+    compiles; None where its pickles are not what PyTorch writes."""
+    data = relocated(archive.read("data.pkl"), "meta")
+    held = relocated(archive.read("constants.pkl"), "cpu")
+    if data is None or held is None:
+        return None
+    pickles = {"data.pkl": data, "constants.pkl": held}
+    return _written(archive, pickles, frozenset(_constants(archive)))
+
+
+def is_frozen(archive: Archive) -> bool:
+    """Whether the code of a TorchScript archive holds weights as constants."""
+    return sum(map(archive.size, _constants(archive))) > LARGEST_CONSTANTS
+
+
+def _constants(archive: Archive) -> list[str]:
+    return [name for name in archive.names if name.startswith("constants/")]
+
+
+def emptied_checkpoint(archive: Archive) -> bytes:
+    """A checkpoint without its tensors: PyTorch reads none of them onto the meta device."""
+    return _written(archive, {"data.pkl": archive.read("data.pkl")}, frozenset())
+
+
+def record_starts(emptied: bytes) -> dict[int, str]:
+    """Where the records of such a checkpoint would start: number of the byte -> record."""
+    with zipfile.ZipFile(io.BytesIO(emptied)) as archive:
+        members = archive.infolist()
+    names = {member: member.filename.removeprefix(f"{_FOLDER}/") for member in members}
+    return {
+        member.header_offset + _LOCAL_HEADER + len(member.filename.encode()): name
+        for member, name in names.items()
+        if name.startswith("data/")
+    }
+
+
+def _written(archive: Archive, pickles: dict[str, bytes], whole: frozenset[str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as written:
+        for name in sorted(archive.names):
+            if name in pickles:
+                written.writestr(f"{_FOLDER}/{name}", pickles[name])
+            elif name in whole or _KEPT.fullmatch(name):
+                written.writestr(f"{_FOLDER}/{name}", archive.read(name))
+            elif name.startswith(("data/", "constants/")):
+                written.writestr(f"{_FOLDER}/{name}", b"")
+    return buffer.getvalue()
+
+
+def relocated(data: bytes, device: str) -> bytes | None:
+    """The pickle with every storage on this device; None where it is written in another way than PyTorch's: then it
+    might say another thing than the one that was judged. A text that says a device for another reason stays as it is,
+    though pickles share them."""
+    operations = list(pickletools.genops(data))
+    puts = [argument for opcode, argument, _ in operations if opcode.name in _PUTS]
+    if len(puts) != len(set(puts)):
+        return None
+    places = {_device_of(operations, number) for number, item in enumerate(operations) if item[0].name == "BINPERSID"}
+    if None in places:
+        return None
+    texts = {
+        slot: str(operations[place][1]) for place in places if place is not None for slot in _slots(operations, place)
+    }
+    ends = [place for _, _, place in operations[1:]] + [len(data)]
+    pieces = list[bytes]()
+    for number, ((opcode, argument, start), end) in enumerate(zip(operations, ends, strict=True)):
+        if number in places:
+            pieces.append(_literal(device))
+        elif opcode.name in _GETS and argument in texts:
+            pieces.append(_literal(texts[argument]))
+        elif opcode.name not in _PUTS or argument not in texts:
+            pieces.append(data[start:end])
+    return b"".join(pieces)
+
+
+def _literal(text: str) -> bytes:
+    return b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
+
+
+def _device_of(operations: list[Any], persistent: int) -> int | None:
+    """The operation that pushes the device in `(storage, class, key, device, count)`."""
+    number = persistent - 1
+    while number > 0 and operations[number][0].name in _PUTS:
+        number -= 1
+    if operations[number][0].name != "TUPLE":
+        return None
+    pushes = list[int]()
+    for place in range(number - 1, -1, -1):
+        name = operations[place][0].name
+        if name == "MARK":
+            pushes.reverse()
+            return pushes[_DEVICE] if len(pushes) > _DEVICE + 1 else None
+        if name not in _PUTS:
+            pushes.append(place)
+    return None
+
+
+def _slots(operations: list[Any], place: int) -> Iterator[int]:
+    """Where the text that is pushed here is remembered, to be pushed again."""
+    while operations[place + 1][0].name in _PUTS and operations[place][0].name not in _GETS:
+        place += 1
+        yield operations[place][1]

@@ -1,0 +1,164 @@
+"""Weights: what a model's tensors hold, read when an answer depends on it.
+
+A model is loaded without its tensors. In the place of each stands one of the same sizes that holds zeros, and takes
+memory only where it is small; where values are needed, the records of the file are mapped into their places.
+"""
+
+from __future__ import annotations
+
+import mmap
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from composecli.files.zip import Archive
+
+# Larger parameters are zeros that all share, and later pages of the file: they take no memory, and cannot be written
+# to.
+LARGEST_OWN = 2**16
+
+
+@dataclass(frozen=True)
+class Place:
+    """An attribute of a submodule that holds a tensor, and the record of the file that it lies in."""
+
+    owner: nn.Module
+    module: str
+    attribute: str
+    record: str
+    tensor: torch.Tensor
+    parameter: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}.{self.attribute}".lstrip(".")
+
+
+@dataclass
+class Weights:
+    """The places of a model's tensors. `notes` say what was read, and which op asked for it."""
+
+    archive: Archive
+    places: tuple[Place, ...]
+    notes: list[str] = field(default_factory=list)
+    _storages: dict[str, torch.UntypedStorage] = field(default_factory=dict)
+    _unread: set[str] = field(default_factory=set)
+    _own: set[str] = field(default_factory=set)
+    _fresh: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        # The archive is closed when all is loaded, and no file can be opened while a model runs.
+        self._file: Any = mmap.mmap(self.archive.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def leave_out(self) -> None:
+        """Put zeros into every place."""
+        records = {place.record for place in self.places}
+        own = {place.record for place in self.places if not place.parameter}
+        self._own = own | {record for record in records if self.archive.size(record) <= LARGEST_OWN}
+        zeros = _Zeros(max(map(self.archive.size, records - self._own), default=0))
+        for record in records:
+            size = self.archive.size(record)
+            self._storages[record] = zeros.storage(size) if record in self._own else zeros.shared_storage(size)
+        self._unread = records
+        self._put(records)
+
+    @property
+    def unread(self) -> Mapping[str, torch.UntypedStorage]:
+        """The storages that hold no values, by the record that would fill them."""
+        return {record: self._storages[record] for record in self._unread}
+
+    @property
+    def fixed(self) -> frozenset[int]:
+        """The storages that cannot be written to."""
+        return frozenset(storage._cdata for record, storage in self._storages.items() if record not in self._own)
+
+    def read(self, records: Collection[str] | None = None, op: str | None = None) -> None:
+        """Read these records into their places, all where none are named. `op` is what asks for their values."""
+        wanted = self._unread if records is None else self._unread & set(records)
+        if wanted and op is not None:
+            names = sorted({place.name for place in self.places if place.record in wanted})
+            size = sum(map(self.archive.size, wanted))
+            shown = "all tensors" if records is None else ", ".join(names)
+            self.notes.append(f"the values of {shown} were read ({size:,} bytes): {op} depends on them")
+        for record in wanted:
+            self._read(record)
+        self._unread = self._unread - wanted
+        self._put({record for record in wanted if record not in self._own})
+
+    def has_own_memory(self, record: str) -> bool:
+        """Whether it gets its values without becoming another tensor."""
+        return record in self._own
+
+    def _read(self, record: str) -> None:
+        start, size = self.archive.start(record), self.archive.size(record)
+        if record not in self._own:
+            self._storages[record] = _over(self._file, start, size)
+        elif size:
+            held = torch.frombuffer(bytearray(self._file[start : start + size]), dtype=torch.uint8)
+            self._storages[record].copy_(held.untyped_storage())
+            self._fresh.add(record)
+
+    def settle(self) -> None:
+        """Read again what was read in the midst of a forward, at whose end the state before it was put back."""
+        for record in tuple(self._fresh):
+            self._read(record)
+        self._fresh.clear()
+
+    def _put(self, records: Iterable[str]) -> None:
+        wanted, same = set(records), dict[Any, torch.Tensor]()
+        for place in self.places:
+            if place.record in wanted:
+                was = place.tensor
+                key = (place.record, was.storage_offset(), was.shape, was.stride(), place.parameter)
+                if key not in same:
+                    same[key] = _tensor(place, self._storages[place.record])
+                _set(place, same[key])
+
+
+def _tensor(place: Place, storage: torch.UntypedStorage) -> torch.Tensor:
+    was = place.tensor
+    made = torch.empty(0, dtype=was.dtype).set_(storage, was.storage_offset(), was.shape, was.stride())
+    return nn.Parameter(made, requires_grad=was.requires_grad) if place.parameter else made
+
+
+def _set(place: Place, tensor: torch.Tensor) -> None:
+    if isinstance(place.owner, torch.jit.ScriptModule):
+        place.owner._c.setattr(place.attribute, tensor)
+    else:
+        setattr(place.owner, place.attribute, tensor)
+
+
+class _Zeros:
+    """Storages of zeros. Those that are shared are one and the same memory, for reading alone, which takes none."""
+
+    def __init__(self, largest: int) -> None:
+        self.shared: mmap.mmap | None = None
+        if largest and hasattr(mmap, "MAP_PRIVATE"):
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+            self.shared = mmap.mmap(-1, largest, flags=flags, prot=mmap.PROT_READ)
+
+    def storage(self, size: int) -> torch.UntypedStorage:
+        return torch.zeros(size, dtype=torch.uint8).untyped_storage()
+
+    def shared_storage(self, size: int) -> torch.UntypedStorage:
+        return _over(self.shared, 0, size) if self.shared is not None else self.storage(size)
+
+
+def _over(memory: mmap.mmap, start: int, size: int) -> torch.UntypedStorage:
+    with warnings.catch_warnings(action="ignore"):
+        return torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=start).untyped_storage()
+
+
+def places_of(module: nn.Module, records: Mapping[tuple[str, str], str]) -> tuple[Place, ...]:
+    """The places of the tensors that `records` names by submodule and attribute."""
+    owners = dict(module.named_modules(remove_duplicate=False))
+    found = list[Place]()
+    for (name, attribute), record in records.items():
+        owner = owners[name]
+        parameter = any(own == attribute for own, _ in owner.named_parameters(recurse=False, remove_duplicate=False))
+        found.append(Place(owner, name, attribute, record, getattr(owner, attribute), parameter))
+    return tuple(found)

@@ -1,0 +1,299 @@
+"""Models without their tensors: they say the same as with them, and read no more than an answer needs."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from composecli.blueprint import single
+from composecli.errors import CouldNotAttempt
+from composecli.files.emptied import relocated
+from composecli.observations import Accepted, Observation, Refused
+from composecli.pipeline import check, inspect
+from composecli.protocol import Detail, ModelKind, OpenRequest, ProbeRequest, Training
+from composecli.reference import FileReference
+from composecli.requests import CheckRequest, InspectRequest, Options
+from composecli.trees import Argument, Call, TensorSpec
+from composecli.trust import Trust
+from composecli.worker.describe import facts
+from composecli.worker.engine import InProcessWorker
+from composecli.worker.load import load, load_whole
+from composecli.worker.model import Model
+from tests.models import (
+    Argmax,
+    Baked,
+    Biased,
+    Counter,
+    Deep,
+    DictOutput,
+    Ids,
+    NanCheck,
+    Shelf,
+    Tied,
+    encoder,
+)
+
+FORMS = {"scripted": ModelKind.TORCHSCRIPT, "traced": ModelKind.TORCHSCRIPT, "pickled": ModelKind.PICKLED}
+
+
+class Indexed(nn.Module):
+    """Takes some of its input's columns, by a table that it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.tensor([5, 0]))
+        self.register_buffer("scale", torch.ones(2))
+        self.fc = nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x[:, self.table] * self.scale)
+
+
+class Routed(nn.Module):
+    """Gives as many rows as its weights choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(4, 1)
+        nn.init.ones_(self.gate.bias)
+        nn.init.zeros_(self.gate.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[self.gate(x)[:, 0] > 0.5]
+
+
+class Listed(nn.Module):
+    """Python code that looks at what it computed without an op."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 1)
+        nn.init.ones_(self.fc.bias)
+        nn.init.zeros_(self.fc.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fc(x).sum(0).tolist() == [0.0]:
+            raise ValueError("nothing there")
+        return x
+
+
+class Decaying(nn.Module):
+    """Writes to its own parameter on each call."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.fc.weight.mul_(0.5)
+        return self.fc(x)
+
+
+MODELS = {
+    "encoder": (encoder(), ["float32[2,3,16,16]", "float32[1,3,8,8]", "float32[2,4,16,16]"]),
+    "deep": (Deep(), ["float32[2,10]", "float32[2,11]"]),
+    "biased": (Biased(), ["float32[2,10]", "float32[2,9]"]),
+    "counter": (Counter(), ["float32[2,10]", "float32[3,3]"]),
+    "tied": (Tied(), ["float32[2,8]", "float32[2,10]"]),
+    "nan": (NanCheck(), ["float32[2,10]", "float32[2,4]"]),
+    "argmax": (Argmax(), ["float32[2,10]", "float32[10]"]),
+    "baked": (Baked(), ["float32[2,10]"]),
+    "dict": (DictOutput(), ["float32[2,10]", "float32[2,3]"]),
+    "ids": (Ids(), ["int64[2,8]", "float32[2,8]"]),
+    "norm": (nn.BatchNorm2d(8).train(), ["float32[2,8,4,4]", "float32[1,8,1,1]"]),
+    "lstm": (nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6)), ["float32[2,5,6]", "float32[2,5,7]"]),
+    "indexed": (Indexed(), ["float32[2,6]", "float32[2,5]"]),
+    "routed": (Routed(), ["float32[2,4]", "float32[2,5]"]),
+}
+
+
+def spec(text: str) -> TensorSpec:
+    dtype, _, sizes = text.partition("[")
+    return TensorSpec(dtype, tuple(map(int, sizes.rstrip("]").split(","))), below=4)
+
+
+def request(path: str, form: str) -> OpenRequest:
+    return OpenRequest(FileReference(path), FORMS[form], "cpu", Training.SAVED, trusted=True, key=None)
+
+
+def model_of(worker: InProcessWorker) -> Model:
+    return worker._models[0]
+
+
+def seen(worker: InProcessWorker, text: str) -> Observation:
+    probe = ProbeRequest(single(0), Call((Argument(spec(text)),)), 0, Detail.MEETINGS)
+    return replace(worker.probe(probe), read=())
+
+
+@pytest.mark.parametrize("form", ["scripted", "pickled"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_says_the_same_with_and_without_its_tensors(shelf: Shelf, name: str, form: str) -> None:
+    module, calls = MODELS[name]
+    asked = request(shelf.save(f"weights_{name}", module, form), form)
+    without, whole = InProcessWorker(), InProcessWorker()
+    opened = without.open(asked)
+    whole._models[0] = load_whole(asked)
+    assert model_of(without).weights is not None
+    assert load(asked).weights is not None
+    assert opened.facts == facts(model_of(whole))
+    for text in [*calls, *calls]:
+        assert seen(without, text) == seen(whole, text)
+
+
+@pytest.mark.parametrize("form", ["scripted", "pickled"])
+@pytest.mark.parametrize("width", [10, 300])
+def test_a_model_that_writes_to_its_parameters_is_refused_as_such(shelf: Shelf, width: int, form: str) -> None:
+    """A large parameter lies in memory that cannot be written to, until the model is loaded as a whole."""
+    worker = InProcessWorker()
+    worker.open(request(shelf.save(f"decaying_{width}", Decaying(width), form), form))
+    with pytest.raises(CouldNotAttempt, match="changes the model's own parameters"):
+        seen(worker, f"float32[2,{width}]")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_contract_is_found_without_reading_a_tensor(shelf: Shelf, form: str) -> None:
+    path = shelf.save("unread_encoder", encoder(), form, (torch.rand(2, 3, 16, 16),))
+    worker = InProcessWorker()
+    report = inspect(InspectRequest(path, Options(trust=(Trust(path),))), worker)
+    assert report.model.contract is not None
+    assert report.model.notes == ()
+    weights = model_of(worker).weights
+    assert weights is not None
+    assert set(weights.unread) == {place.record for place in weights.places}
+
+
+@pytest.mark.parametrize(
+    ("form", "contract"),
+    [("scripted", "float32[N, D>=6] -> float32[N, 3]"), ("pickled", "float32[N, T>=6, 2] -> float32[N, 2, 3]")],
+)
+def test_only_the_table_that_is_looked_up_is_read(shelf: Shelf, form: str, contract: str) -> None:
+    path = shelf.save("weights_indexed", Indexed(), form)
+    worker = InProcessWorker()
+    report = inspect(InspectRequest(path, Options(trust=(Trust(path),))), worker)
+    assert str(report.model.contract) == contract
+    assert report.model.notes == ("the values of table were read (16 bytes): aten::index depends on them",)
+    weights = model_of(worker).weights
+    assert weights is not None
+    assert len(weights.unread) == len(weights.places) - 1
+
+
+def test_a_result_that_depends_on_all_weights_reads_them(shelf: Shelf) -> None:
+    path = shelf.save("weights_routed", Routed())
+    worker = InProcessWorker()
+    worker.open(request(path, "scripted"))
+    found = worker.probe(ProbeRequest(single(0), Call((Argument(spec("float32[3,4]")),))))
+    assert isinstance(found, Accepted)
+    assert str(found.result) == "float32[3, 4]"
+    assert [note.note for note in found.read] == [
+        "the values of gate.bias, gate.weight were read (20 bytes): aten::index depends on them"
+    ]
+
+
+def test_code_that_looks_at_memory_sees_values(shelf: Shelf) -> None:
+    worker = InProcessWorker()
+    worker.open(request(shelf.save("weights_listed", Listed(), "pickled"), "pickled"))
+    assert isinstance(seen(worker, "float32[2,4]"), Accepted)
+
+
+class Parts(nn.Module):
+    """Holds a tensor in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [torch.ones(10)]
+        self.fc = nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x * self.parts[0])
+
+
+def test_what_cannot_be_had_without_its_tensors_is_named_and_loaded(tmp_path: Path) -> None:
+    wide = nn.Sequential(nn.Linear(10, 400), nn.Linear(400, 800)).eval()
+    models = {
+        "constants of its code": torch.jit.freeze(torch.jit.script(wide)),
+        "lie in lists": torch.jit.script(Parts()),
+        "without an op": torch.jit.script(Looking()),
+    }
+    for reason, module in models.items():
+        path = tmp_path / f"{reason}.pt"
+        module.save(str(path))
+        worker = InProcessWorker()
+        opened = worker.open(request(str(path), "scripted"))
+        assert reason in opened.facts.notes[0]
+        assert model_of(worker).weights is None
+        assert isinstance(seen(worker, "float32[2,10]"), Accepted)
+        assert isinstance(seen(worker, "float32[2,11]"), Refused)
+
+
+class Looking(nn.Module):
+    """TorchScript that looks at memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen: list[float] = self.fc(x)[0].tolist()
+        return x * len(seen)
+
+
+def test_sharing_is_kept(shelf: Shelf) -> None:
+    for form in ("scripted", "pickled"):
+        worker = InProcessWorker()
+        opened = worker.open(request(shelf.save("weights_tied", Tied(), form), form))
+        assert opened.facts.shared
+        weights = model_of(worker).weights
+        assert weights is not None
+        weights.read()
+        assert worker.open(request(shelf.save("weights_tied", Tied(), form), form)).facts.shared == opened.facts.shared
+
+
+def test_a_check_of_two_models_reads_nothing_of_either(shelf: Shelf) -> None:
+    worker = InProcessWorker()
+    first = shelf.save("weights_deep", Deep())
+    report = check(CheckRequest((first, shelf.save("weights_head", nn.Linear(10, 3)))), worker)
+    assert all(not model.notes for model in report.models)
+    assert all(model.weights is not None and len(model.weights.unread) for model in worker._models.values())
+
+
+class Placed(nn.Module):
+    """Holds the name of a device as a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = "cpu"
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x)
+
+
+def test_a_text_that_names_a_device_is_no_device(shelf: Shelf) -> None:
+    path = shelf.save("placed", Placed())
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        data = archive.read(name)
+    moved = relocated(data, "meta")
+    assert moved is not None
+    assert moved != data
+    assert relocated(moved, "cpu") == relocated(data, "cpu")
+    assert load(request(path, "scripted")).module.place == "cpu"
+
+
+@pytest.mark.parametrize("text", ["cpu", "cuda:0", "a device of another name"])
+def test_a_pickle_of_pytorch_is_the_same_but_for_its_devices(text: str) -> None:
+    buffer = io.BytesIO()
+    torch.save(encoder().state_dict(), buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        data = archive.read("archive/data.pkl")
+    moved = relocated(data, text)
+    assert moved is not None
+    assert relocated(moved, "cpu") == relocated(data, "cpu")
+    assert moved.count(b"X" + len(text).to_bytes(4, "little") + text.encode()) == len(encoder().state_dict())
