@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from composecli.axes import larger_batch
@@ -12,10 +14,12 @@ from composecli.blueprint import Blueprint, Parallel, bridges
 from composecli.bridge import Linear, describe
 from composecli.codec import encode
 from composecli.errors import CouldNotAttempt, Problem
+from composecli.files.digests import Digests
 from composecli.files.output import Output, Stage, full
 from composecli.files.refusals import damaged, shown
-from composecli.files.snapshot import digest
-from composecli.files.zip import damaged_records, lacks_checksums
+from composecli.files.splice import DamagedRecord, Plan, Source, Spliced, Splicing
+from composecli.files.torchscript import PROVENANCE
+from composecli.files.zip import NotAnArchive, damaged_records, lacks_checksums
 from composecli.findings import Finding
 from composecli.infer import Found
 from composecli.judgement import Judged
@@ -24,48 +28,100 @@ from composecli.protocol import BuildRequest, Built, Verified, VerifyRequest, Wo
 from composecli.requests import JoinRequest
 from composecli.results import Written
 from composecli.session import Part, Session
-from composecli.targets import Target
 from composecli.trees import Call
 
 PROVENANCE_VERSION = 1
+_NO_SPACE = "no space is left where the output goes"
 
 
-def refuse_damaged(targets: tuple[Target, ...]) -> None:
-    """Hold the weights that are about to be copied against their checksums, which PyTorch never does.
+def _refuse_damaged(paths: Iterable[str]) -> None:
+    """Hold the weights that went through memory against their checksums, which PyTorch never does.
 
     Raises:
         CouldNotAttempt: one is not what was written.
     """
-    for path in dict.fromkeys(target.path for target in targets):
+    for path in dict.fromkeys(paths):
         damage = damaged_records(path)
         if damage:
             raise CouldNotAttempt(damaged(path, *shown(damage)))
 
 
-def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, stage: Stage) -> Written:
+def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, work: Work) -> Written:
     """Build into the stage, verify what a fresh load of it does, and only then give it its name."""
     blueprint, call = judged.blueprint, judged.call
     assert blueprint is not None
     assert call is not None
     calls = _verification_calls(session, judged, blueprint, call)
-    provenance = _provenance(request, session, parts, judged, blueprint)
-    output, path = stage.output, stage.path
+    output, path = work.stage.output, work.stage.path
     session.tell("building the join")
-    built = _build(session.worker, BuildRequest(blueprint, call, str(path), request.seed, provenance), output)
-    session.tell("verifying the join")
-    verified = session.worker.verify(VerifyRequest(blueprint, calls, str(path), request.seed))
-    _refuse_failed(verified, output)
-    size, sha256 = path.stat().st_size, digest(path)
-    stage.keep()
+    built = _build(session.worker, BuildRequest(blueprint, call, str(path), request.seed), output)
+    session.tell("writing and verifying the join")
+    provenance = _provenance(request, session, judged, blueprint, _inputs(parts, judged, work.digests))
+    verification = VerifyRequest(blueprint, calls, str(path), request.seed, built.left_out)
+    spliced, verified = _write_and_verify(session.worker, verification, _plan(built, parts, work, provenance), work)
+    work.stage.keep()
     return Written(
         output.path,
-        size,
-        sha256,
+        spliced.size,
+        spliced.sha256,
         bridges(blueprint),
         blueprint.merge if isinstance(blueprint, Parallel) else None,
         verified.checks,
         (*_join_notes(blueprint, built.notes, verified, calls), *_checksum_notes(parts)),
     )
+
+
+def _write_and_verify(worker: Worker, request: VerifyRequest, plan: Plan, work: Work) -> tuple[Spliced, Verified]:
+    """While records are copied, what was built is verified over the records that it is going to have; then the file
+    that was written is loaded afresh and run once more."""
+    path, output = work.stage.path, work.stage.output
+    whole = path.with_name(f"{path.name}.whole")
+    first = None
+    with Splicing(plan, whole) as splicing:
+        if request.left_out:
+            first = worker.verify(request)
+            _refuse_failed(first, output)
+        spliced = _spliced(splicing, work)
+    whole.replace(path)
+    last = replace(request, left_out=(), calls=request.calls[:1], gradients=False) if first is not None else request
+    with work.stage.flushing():
+        verified = worker.verify(last)
+    _refuse_failed(verified, output)
+    return spliced, first or verified
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Where the output is written, and the digests of the inputs, that are computed meanwhile."""
+
+    stage: Stage
+    digests: Digests
+
+
+def _plan(built: Built, parts: tuple[Part, ...], work: Work, provenance: str) -> Plan:
+    """The file that was built with the records that it leaves out, in their places."""
+    paths = {part.real: part.target.path for part in parts}
+    sources = {left.record: Source(paths[left.model], left.source) for left in built.left_out}
+    _refuse_damaged(path for path in paths.values() if path not in {source.path for source in sources.values()})
+    return Plan(work.stage.path, sources, {f"extra/{PROVENANCE}": provenance.encode()})
+
+
+def _spliced(splicing: Splicing, work: Work) -> Spliced:
+    try:
+        spliced = splicing.result()
+    except DamagedRecord as error:
+        raise CouldNotAttempt(damaged(error.source.path, str(error))) from error
+    except NotAnArchive as error:
+        problem = Problem("CC928", "a file became another while it was read", None, (str(error),))
+        raise CouldNotAttempt(problem) from error
+    except OSError as error:
+        title = f"could not write the output: {error.strerror or error}"
+        if error.errno == errno.ENOSPC:
+            title = _NO_SPACE
+        raise CouldNotAttempt(Problem("CC921", title, work.stage.output.path)) from error
+    for changed in work.digests.changed():
+        raise CouldNotAttempt(Problem("CC928", "the file became another while it was read", changed))
+    return spliced
 
 
 def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:
@@ -74,7 +130,7 @@ def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:
     except CouldNotAttempt as failure:
         if not full(output):
             raise
-        problem = Problem("CC921", "no space is left where the output goes", output.path, failure.problem.notes)
+        problem = Problem("CC921", _NO_SPACE, output.path, failure.problem.notes)
         raise CouldNotAttempt(problem) from failure
 
 
@@ -121,24 +177,13 @@ def _checksum_notes(parts: tuple[Part, ...]) -> Iterator[Finding]:
 
 
 def _provenance(
-    request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, blueprint: Blueprint
+    request: JoinRequest, session: Session, judged: Judged, blueprint: Blueprint, inputs: list[dict[str, object]]
 ) -> str:
-    contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
     merge = {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None
-    digests = {path: digest(Path(path)) for path in {part.target.path for part in parts}}
     facts = {
         "version": PROVENANCE_VERSION,
         "mode": str(request.check.mode),
-        "inputs": [
-            {
-                "name": Path(part.target.path).name,
-                "kind": str(part.target.kind),
-                "sha256": digests[part.target.path],
-                "contract": str(contract) if contract is not None else None,
-                "training": part.facts.training,
-            }
-            for part, contract in zip(parts, contracts, strict=True)
-        ],
+        "inputs": inputs,
         "example": str(judged.call),
         "bridges": [[encode(step) for step in bridge] for bridge in bridges(blueprint)],
         "merge": merge,
@@ -149,6 +194,21 @@ def _provenance(
         "torch": _version("torch"),
     }
     return json.dumps(facts, indent=1)
+
+
+def _inputs(parts: tuple[Part, ...], judged: Judged, digests: Digests) -> list[dict[str, object]]:
+    """What is told of each model that was joined."""
+    contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
+    return [
+        {
+            "name": Path(part.target.path).name,
+            "kind": str(part.target.kind),
+            "sha256": digests.of(part.target.path),
+            "contract": str(contract) if contract is not None else None,
+            "training": part.facts.training,
+        }
+        for part, contract in zip(parts, contracts, strict=True)
+    ]
 
 
 def _version(package: str) -> str | None:

@@ -10,9 +10,10 @@ from composecli.blueprint import Mode
 from composecli.chain import judge_chain
 from composecli.contract import Contract
 from composecli.errors import CouldNotAttempt, Problem
+from composecli.files.digests import Digests
 from composecli.files.output import allow, staged
 from composecli.infer import Found
-from composecli.joining import refuse_damaged, write
+from composecli.joining import Work, write
 from composecli.judgement import Judged, not_found_finding
 from composecli.portability import device_notes, ties
 from composecli.protocol import DescribeRequest, Worker
@@ -57,15 +58,14 @@ def join(request: JoinRequest, worker: Worker, tell: Tell = _silent) -> JoinRepo
     targets = _identify_all(asked.models, asked.options)
     output = allow(request.output, tuple(target.path for target in targets), force=request.force)
     session = Session(worker, asked.options, tell)
-    refuse_damaged(targets)
-    with staged(output) as stage:
-        session.confine(targets, (str(stage.path),))
+    with staged(output) as stage, Digests(target.path for target in targets) as digests:
+        session.confine(targets, (str(stage.path.parent),))
         parts = tuple(session.open(target) for target in targets)
         judged = _judge(asked, session, parts)
         report = _check_report(asked, session, parts, judged)
         if judged.blueprint is None or judged.call is None:
             return JoinReport(report, None)
-        written = write(request, session, parts, judged, stage)
+        written = write(request, session, parts, judged, Work(stage, digests))
     return JoinReport(report, written, judged.bridged)
 
 

@@ -208,24 +208,40 @@ class BuildRequest:
     call: Call
     path: str
     seed: int
-    provenance: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A record of a built file that is empty: its content is that of a record of the file of the model with this
+    handle."""
+
+    record: str
+    model: int
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`notes` say what the building lost: what tracing drops."""
+    """`notes` say what the building lost: what tracing drops. Where records are left out, the storages of the file are
+    said to lie on the meta device."""
 
     notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
-    """The file at `path` loaded afresh and compared with the blueprint run by hand, at each of these calls."""
+    """The file at `path` loaded afresh and compared with the blueprint run by hand, at each of these calls.
+
+    What is `left_out` of it is taken from the models' own files. `gradients`: whether these are compared, too.
+    """
 
     blueprint: Blueprint
     calls: tuple[Call, ...]
     path: str
     seed: int
+    left_out: tuple[LeftOut, ...] = ()
+    gradients: bool = True
 
 
 @dataclass(frozen=True, slots=True)

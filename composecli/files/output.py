@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,17 @@ class Stage:
 
     output: Output
     path: Path
+
+    @contextmanager
+    def flushing(self) -> Iterator[None]:
+        """Let the disk have what is written, while something else is done."""
+        with self.path.open("rb") as file:
+            thread = threading.Thread(target=os.fsync, args=(file.fileno(),), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                thread.join()
 
     def keep(self) -> None:
         """Give it the output's name.

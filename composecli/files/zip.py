@@ -142,6 +142,18 @@ class Archive:
             raise NotAnArchive(f"{name} does not match its checksum")
         return data
 
+    def in_order(self) -> tuple[str, ...]:
+        """The names, as the members follow each other."""
+        return tuple(sorted(self._members, key=self.start))
+
+    def full_name(self, name: str) -> str:
+        """With the folder that is above all members."""
+        return self._members[name].filename
+
+    def checksum(self, name: str) -> int:
+        """The CRC-32 that is recorded of a stored member, computed where none is."""
+        return self._members[name].CRC if self._crcs else self._computed(name)
+
     def start(self, name: str) -> int:
         """Where the content of a member starts in the file."""
         return self._starts[self._members[name].filename]
@@ -188,10 +200,13 @@ class Archive:
         against it."""
         if self._members[name].compress_type:
             return self._can_be_read(name)
+        return not self._crcs or self._computed(name) == self._members[name].CRC
+
+    def _computed(self, name: str) -> int:
         crc = 0
-        for piece in self.pieces(name) if self._crcs else ():
+        for piece in self.pieces(name):
             crc = zlib.crc32(piece, crc)
-        return not self._crcs or crc == self._members[name].CRC
+        return crc
 
     def _can_be_read(self, name: str) -> bool:
         try:

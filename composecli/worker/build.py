@@ -1,4 +1,4 @@
-"""Building: one TorchScript module out of the parts of a blueprint, saved with where it comes from."""
+"""Building: one TorchScript module out of the parts of a blueprint, without the tensors that their files hold."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import itertools
 import keyword
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_never
 
 import torch
@@ -16,14 +18,17 @@ from torch import nn
 from composecli.blueprint import Blueprint, Merge, Parallel, Sequential, models
 from composecli.bridge import Bridge, Cast, Flatten, Linear, Squeeze
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.torchscript import PROVENANCE
-from composecli.protocol import ArgumentFact, BuildRequest, Built
-from composecli.trees import Call, Path, path_text
+from composecli.files.torchscript import attributes
+from composecli.files.zip import Archive
+from composecli.protocol import ArgumentFact, BuildRequest, Built, LeftOut
+from composecli.trees import Call, path_text
+from composecli.trees import Path as Port
 from composecli.worker.load.torchscript import script_arguments
 from composecli.worker.model import Model, last_line
 from composecli.worker.run import Layers, bridge_layers, run
 from composecli.worker.state import kept
 from composecli.worker.values import Maker, Values
+from composecli.worker.weights import Weights
 
 
 def part_name(blueprint: Blueprint, model: int) -> str:
@@ -46,18 +51,65 @@ def build(request: BuildRequest, parts: dict[int, Model], maker: Maker) -> Built
     layers = bridge_layers(blueprint, request.seed, used[0].request.device)
     notes = list[str]()
     scripts = dict[int, torch.jit.ScriptModule]()
-    with torch.no_grad(), kept(used, request.seed):
-        inputs = run(blueprint, parts, maker.call(request.call), layers).inputs
-    for number, values in zip(models(blueprint), inputs, strict=True):
-        if number not in scripts:
-            scripts[number] = _script(parts[number], values, notes)
+    inputs = _inputs(request, parts, layers, maker) if not is_all_script(blueprint, parts) else {}
+    for number in dict.fromkeys(models(blueprint)):
+        scripts[number] = _script(parts[number], inputs.get(number, ((), {})), notes)
     try:
         joined = _join(blueprint, scripts, layers, request.call)
     except Exception as error:
         raise _could_not_build(used, error) from error
     joined.training = all(getattr(model.module, "training", False) for model in used)
-    joined.save(request.path, _extra_files={PROVENANCE: request.provenance})
-    return Built(tuple(notes))
+    named = {
+        part_name(blueprint, number): (number, parts[number].weights) for number in dict.fromkeys(models(blueprint))
+    }
+    with _left_out(joined, [(name, weights) for name, (_, weights) in named.items() if weights is not None]):
+        joined.save(request.path)
+    return Built(tuple(notes), tuple(_left_out_records(request.path, named)))
+
+
+def is_all_script(blueprint: Blueprint, parts: Mapping[int, Model]) -> bool:
+    """Whether nothing has to be run or traced to build it."""
+    return all(isinstance(parts[number].module, torch.jit.ScriptModule) for number in models(blueprint))
+
+
+def _inputs(request: BuildRequest, parts: dict[int, Model], layers: Layers, maker: Maker) -> dict[int, Values]:
+    """What each part is given the first time."""
+    order = models(request.blueprint)
+    used = [parts[number] for number in dict.fromkeys(order)]
+    with torch.no_grad(), kept(used, request.seed):
+        given = run(request.blueprint, parts, maker.call(request.call), layers).inputs
+    return dict(zip(reversed(order), reversed(given), strict=True))
+
+
+@contextmanager
+def _left_out(joined: torch.jit.ScriptModule, parts: list[tuple[str, Weights]]) -> Iterator[None]:
+    """The joined module without the tensors of these parts, by name, while it is saved."""
+    owners = dict(joined.named_modules(remove_duplicate=False))
+    kept = list[tuple[Any, str, torch.Tensor]]()
+    for name, weights in parts:
+        for module, attribute, tensor in weights.on_meta():
+            owner = owners[f"{name}.{module}".rstrip(".")]._c
+            if owner.hasattr(attribute):
+                kept.append((owner, attribute, owner.getattr(attribute)))
+                owner.setattr(attribute, tensor)
+    try:
+        yield
+    finally:
+        for owner, attribute, tensor in kept:
+            owner.setattr(attribute, tensor)
+
+
+def _left_out_records(path: str, parts: Mapping[str, tuple[int, Weights | None]]) -> Iterator[LeftOut]:
+    """Which record of which part is the content of each that was left out."""
+    with Archive(Path(path)) as archive:
+        held = attributes(archive)
+    found = dict[str, LeftOut]()
+    for name, (number, weights) in parts.items():
+        for place in weights.places if weights is not None else ():
+            record = held.get(f"{name}.{place.module}".rstrip("."), {}).get(place.attribute)
+            if record is not None:
+                found[record] = LeftOut(record, number, place.record)
+    yield from found.values()
 
 
 def _could_not_build(used: list[Model], error: BaseException) -> CouldNotAttempt:
@@ -168,7 +220,7 @@ def _body(blueprint: Blueprint, given: str) -> Iterator[str]:
             assert_never(blueprint)
 
 
-def _fed(name: str, path: Path, bridge: Bridge, layers: Iterator[int]) -> str:
+def _fed(name: str, path: Port, bridge: Bridge, layers: Iterator[int]) -> str:
     text = name + path_text(path)
     for step in bridge:
         match step:

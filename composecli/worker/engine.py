@@ -28,7 +28,7 @@ from composecli.protocol import (
     VerifyRequest,
 )
 from composecli.trees import Argument, Call, Entries, Items, TensorSpec, Tree
-from composecli.worker.build import build
+from composecli.worker.build import build, is_all_script
 from composecli.worker.describe import facts, rows
 from composecli.worker.load import load, load_whole, with_values
 from composecli.worker.model import Model, last_line
@@ -158,7 +158,8 @@ class InProcessWorker:
         return Described(rows(model, values))
 
     def build(self, request: BuildRequest) -> Built:
-        self._read_all(request.blueprint)
+        if not is_all_script(request.blueprint, self._models):
+            self._read_all(request.blueprint)
         return build(request, self._models, self._maker(request.blueprint, request.seed))
 
     def verify(self, request: VerifyRequest) -> Verified:

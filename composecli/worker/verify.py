@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,16 +13,37 @@ from torch import nn
 
 from composecli.blueprint import Blueprint, models
 from composecli.errors import CouldNotAttempt
+from composecli.files.torchscript import attributes
+from composecli.files.zip import Archive
 from composecli.protocol import Check, ModelKind, OpenRequest, Training, Verified, VerifyRequest
 from composecli.reference import FileReference
 from composecli.trees import Call, leaves
 from composecli.worker.build import layer_name, part_name
 from composecli.worker.describe import shared_names
 from composecli.worker.load import load, with_values
+from composecli.worker.load.torchscript import script_arguments
 from composecli.worker.model import Model, last_line
 from composecli.worker.run import Layers, bridge_layers, run
 from composecli.worker.state import kept
 from composecli.worker.values import Maker, tensors_in, tree_of
+from composecli.worker.weights import places_of, put
+
+# A gradient that is larger is not kept, but a digest of its bytes.
+LARGEST_GRADIENT = 2**16
+# The gradients of a model with more bytes of parameters are compared at the first call alone.
+LARGEST_TWICE = 2**28
+
+
+@dataclass(frozen=True)
+class _Digest:
+    """A gradient that was looked at and let go."""
+
+    shape: torch.Size
+    crc: int
+
+
+# A tensor, a digest, or None.
+Gradient = Any
 
 
 @dataclass(frozen=True)
@@ -29,7 +52,19 @@ class _Forward:
 
     outputs: list[torch.Tensor]
     result: str
-    gradients: dict[str, torch.Tensor | None]
+    gradients: dict[str, Gradient]
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    request: VerifyRequest
+    used: dict[int, Model]
+    layers: Layers
+    written: Model
+    samples: list[torch.Tensor]
+
+    def maker(self, seed: int) -> Maker:
+        return Maker(self.written.request.device, seed, self.samples)
 
 
 def verify(request: VerifyRequest, parts: dict[int, Model], samples: list[torch.Tensor]) -> Verified:
@@ -38,25 +73,47 @@ def verify(request: VerifyRequest, parts: dict[int, Model], samples: list[torch.
     device = next(iter(used.values())).request.device
     layers = bridge_layers(request.blueprint, request.seed, device)
     try:
-        written = with_values(load(_written(request, device)))
+        written = _completed(request, used) if request.left_out else with_values(load(_written(request, device)))
     except CouldNotAttempt as failure:
         return Verified((Check("reload", passed=False, detail="; ".join(failure.problem.notes)),), ())
-    joined = written.module
+    comparison = _Comparison(request, used, layers, written, samples)
     checks, results, cut = list[Check](), list[str](), tuple[str, ...]()
+    large = sum(parameter.nbytes for parameter in written.module.parameters()) > LARGEST_TWICE
     for number, call in enumerate(request.calls):
-        seed = request.seed + number
+        gradients = request.gradients and not (number and large)
+        sides = (make(comparison, call, request.seed + number) for make in (_by_hand, _from_file))
+        hand, file = (replace(side, gradients=gradients) for side in sides)
         try:
-            hand = _by_hand(request.blueprint, used, layers, call, Maker(device, seed, samples), seed)
-            file = _from_file(written, call, Maker(device, seed, samples), seed)
+            ran = hand.run(), file.run()
         except Exception as error:
             checks.append(Check(f"forward at {call}", passed=False, detail=last_line(error)))
             continue
-        results.append(hand.result)
-        checks += [_compare_outputs(hand, file, call), _compare_gradients(hand, file, call)]
-        cut = tuple(name for name, gradient in hand.gradients.items() if gradient is None)
-    checks.append(_compare_sharing(request.blueprint, used, joined))
-    checks.append(_compare_training(request.blueprint, used, joined))
+        results.append(ran[0].result)
+        checks.append(_compare_outputs(*ran, call))
+        if gradients:
+            checks.append(_compare_gradients(hand, file, ran, call))
+            cut = tuple(name for name, gradient in ran[0].gradients.items() if gradient is None)
+    checks.append(_compare_sharing(request.blueprint, used, written.module))
+    checks.append(_compare_training(request.blueprint, used, written.module))
     return Verified(tuple(checks), tuple(results), cut)
+
+
+def _completed(request: VerifyRequest, used: dict[int, Model]) -> Model:
+    """The file with what it leaves out, over the memory of the models that it is made of."""
+    written = _written(request, "cpu")
+    module = torch.jit.load(request.path)
+    with Archive(Path(request.path)) as archive:
+        held = attributes(archive)
+    storages = dict[str, torch.UntypedStorage]()
+    for left in request.left_out:
+        weights = used[left.model].weights
+        assert weights is not None
+        storages[left.record] = weights.storage(left.source)
+    records = {
+        (name, key): record for name, inner in held.items() for key, record in inner.items() if record in storages
+    }
+    put(places_of(module, {place: record for place, record in records.items() if record is not None}), storages)
+    return Model(module, written, script_arguments(module), {name: tuple(inner) for name, inner in held.items()})
 
 
 def _written(request: VerifyRequest, device: str) -> OpenRequest:
@@ -76,30 +133,52 @@ def _parameters(blueprint: Blueprint, used: dict[int, Model], layers: Layers) ->
     }
 
 
-def _by_hand(
-    blueprint: Blueprint, used: dict[int, Model], layers: Layers, call: Call, maker: Maker, seed: int
-) -> _Forward:
-    with torch.enable_grad(), kept(list(used.values()), seed):
-        result = run(blueprint, used, maker.call(call), layers).result
-        return _forward(result, _parameters(blueprint, used, layers))
+@dataclass(frozen=True)
+class _Side:
+    """One of the two that are compared, by hand or from the file: how it runs, and its parameters by the names that
+    they have in the file. `kept` names those whose gradients are kept whole, whatever their size."""
+
+    models: list[Model]
+    forward: Callable[[], Any]
+    parameters: dict[str, torch.Tensor]
+    seed: int
+    kept: frozenset[str] = frozenset()
+    gradients: bool = True
+
+    def run(self) -> _Forward:
+        with torch.set_grad_enabled(self.gradients), kept(self.models, self.seed):
+            result = self.forward()
+            outputs = tensors_in(result)
+            text = ", ".join(str(spec) for _, spec in leaves(tree_of(result)))
+            gradients = _gradients(outputs, self) if self.gradients else {}
+            return _Forward([output.detach() for output in outputs], text, gradients)
 
 
-def _from_file(joined: Model, call: Call, maker: Maker, seed: int) -> _Forward:
-    positional, named = maker.call(call)
-    with torch.enable_grad(), kept([joined], seed):
-        result = joined.module(*positional, **named)
-        return _forward(result, dict(joined.module.named_parameters(remove_duplicate=False)))
+def _by_hand(comparison: _Comparison, call: Call, seed: int) -> _Side:
+    request, used, layers = comparison.request, comparison.used, comparison.layers
+
+    def forward() -> Any:
+        return run(request.blueprint, used, comparison.maker(seed).call(call), layers).result
+
+    return _Side(list(used.values()), forward, _parameters(request.blueprint, used, layers), seed)
 
 
-def _forward(result: Any, parameters: dict[str, torch.Tensor]) -> _Forward:
-    outputs = tensors_in(result)
-    text = ", ".join(str(spec) for _, spec in leaves(tree_of(result)))
-    return _Forward([output.detach() for output in outputs], text, _gradients(outputs, parameters))
+def _from_file(comparison: _Comparison, call: Call, seed: int) -> _Side:
+    joined = comparison.written
+
+    def forward() -> Any:
+        positional, named = comparison.maker(seed).call(call)
+        return joined.module(*positional, **named)
+
+    return _Side([joined], forward, dict(joined.module.named_parameters(remove_duplicate=False)), seed)
 
 
-def _gradients(outputs: list[torch.Tensor], parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
-    """The gradient of one seeded combination of all outputs with respect to each parameter that asks for one."""
-    wanted = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+def _gradients(outputs: list[torch.Tensor], side: _Side) -> dict[str, Gradient]:
+    """The gradient of one seeded combination of all outputs with respect to each parameter that asks for one.
+
+    Each is looked at when it is there, and let go: all of them together are as large as the model.
+    """
+    wanted = {name: parameter for name, parameter in side.parameters.items() if parameter.requires_grad}
     generator = torch.Generator().manual_seed(0)
     loss: Any = 0
     for output in outputs:
@@ -108,8 +187,36 @@ def _gradients(outputs: list[torch.Tensor], parameters: dict[str, torch.Tensor])
             loss = loss + (output * weight).sum().abs()
     if not wanted or not isinstance(loss, torch.Tensor):
         return dict.fromkeys(wanted)
-    found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
-    return dict(zip(wanted, found, strict=True))
+    found = dict[int, Gradient]()
+    names = dict[int, set[str]]()
+    for name, parameter in wanted.items():
+        names.setdefault(id(parameter), set()).add(name)
+
+    def look(parameter: torch.Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        whole = gradient.nbytes <= LARGEST_GRADIENT or names[id(parameter)] & side.kept
+        found[id(parameter)] = gradient if whole else _Digest(gradient.shape, _crc(gradient))
+
+    distinct = {id(parameter): parameter for parameter in wanted.values()}
+    before = {number: parameter.grad for number, parameter in distinct.items()}
+    handles = [parameter.register_post_accumulate_grad_hook(look) for parameter in distinct.values()]
+    try:
+        for parameter in distinct.values():
+            parameter.grad = None
+        loss.backward(inputs=list(distinct.values()))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for number, parameter in distinct.items():
+            parameter.grad = before[number]
+    return {name: found.get(id(parameter)) for name, parameter in wanted.items()}
+
+
+def _crc(gradient: torch.Tensor) -> int:
+    """Of its bytes, wherever it lies."""
+    flat = gradient.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return zlib.crc32(flat.numpy())
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -126,21 +233,29 @@ def _compare_outputs(hand: _Forward, file: _Forward, call: Call) -> Check:
     return Check("outputs", same, detail)
 
 
-def _compare_gradients(hand: _Forward, file: _Forward, call: Call) -> Check:
-    if hand.gradients.keys() != file.gradients.keys():
-        differing = sorted(hand.gradients.keys() ^ file.gradients.keys())
+def _compare_gradients(hand: _Side, file: _Side, ran: tuple[_Forward, _Forward], call: Call) -> Check:
+    by_hand, from_file = (forward.gradients for forward in ran)
+    if by_hand.keys() != from_file.keys():
+        differing = sorted(by_hand.keys() ^ from_file.keys())
         return Check("gradients", passed=False, detail=f"parameters differ: {', '.join(differing[:4])}")
-    wrong = [name for name, gradient in hand.gradients.items() if not _same_gradient(gradient, file.gradients[name])]
+    wrong = [name for name, gradient in by_hand.items() if not _same_gradient(gradient, from_file[name])]
+    wrong = [name for name in wrong if not _close_when_kept(hand, file, name)]
     if wrong:
         return Check("gradients", passed=False, detail=f"{call}: {len(wrong)} differ, {wrong[0]} first")
-    some = sum(gradient is not None for gradient in hand.gradients.values())
-    return Check("gradients", passed=True, detail=f"{some} of {len(hand.gradients)} parameters, as by hand")
+    some = sum(gradient is not None for gradient in by_hand.values())
+    return Check("gradients", passed=True, detail=f"{some} of {len(by_hand)} parameters, as by hand")
 
 
-def _same_gradient(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return _close(one, other)
+def _same_gradient(one: Gradient, other: Gradient) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return _close(one, other)
+    return bool(one == other) if isinstance(one, _Digest) and isinstance(other, _Digest) else one is other
+
+
+def _close_when_kept(hand: _Side, file: _Side, name: str) -> bool:
+    """Whether two gradients that differ in their bytes are close, as those are that were rounded in another order."""
+    one, other = (replace(side, kept=frozenset((name,))).run().gradients[name] for side in (hand, file))
+    return isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and _close(one, other)
 
 
 def _compare_sharing(blueprint: Blueprint, used: dict[int, Model], joined: nn.Module) -> Check:

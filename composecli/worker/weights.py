@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,14 @@ class Weights:
         self._unread = self._unread - wanted
         self._put({record for record in wanted if record not in self._own})
 
+    def on_meta(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        """For each place, by submodule and attribute, a tensor like the one that belongs there and without memory;
+        places that share a record share it there."""
+        sizes = {place.record: self.archive.size(place.record) for place in self.places}
+        storages = {record: torch.UntypedStorage(size, device="meta") for record, size in sizes.items()}
+        for place, tensor in _tensors(self.places, storages):
+            yield place.module, place.attribute, tensor
+
     def has_own_memory(self, record: str) -> bool:
         """Whether it gets its values without becoming another tensor."""
         return record in self._own
@@ -109,27 +117,41 @@ class Weights:
         self._fresh.clear()
 
     def _put(self, records: Iterable[str]) -> None:
-        wanted, same = set(records), dict[Any, torch.Tensor]()
-        for place in self.places:
-            if place.record in wanted:
-                was = place.tensor
-                key = (place.record, was.storage_offset(), was.shape, was.stride(), place.parameter)
-                if key not in same:
-                    same[key] = _tensor(place, self._storages[place.record])
-                _set(place, same[key])
+        put(self.places, {record: self._storages[record] for record in records})
+
+    def storage(self, record: str) -> torch.UntypedStorage:
+        """What is in the places of a record now."""
+        return self._storages[record]
+
+
+def put(places: Iterable[Place], storages: Mapping[str, torch.UntypedStorage]) -> None:
+    """Tensors over these storages, by record, into the places."""
+    for place, tensor in _tensors(places, storages):
+        if isinstance(place.owner, torch.jit.ScriptModule):
+            place.owner._c.setattr(place.attribute, tensor)
+        else:
+            setattr(place.owner, place.attribute, tensor)
+
+
+def _tensors(
+    places: Iterable[Place], storages: Mapping[str, torch.UntypedStorage]
+) -> Iterator[tuple[Place, torch.Tensor]]:
+    """What goes into each place; where one tensor is held in two, it is one there, too."""
+    made = dict[int, torch.Tensor]()
+    for place in places:
+        if place.record in storages:
+            key = id(place.tensor)
+            if key not in made:
+                made[key] = _tensor(place, storages[place.record])
+            yield place, made[key]
 
 
 def _tensor(place: Place, storage: torch.UntypedStorage) -> torch.Tensor:
     was = place.tensor
-    made = torch.empty(0, dtype=was.dtype).set_(storage, was.storage_offset(), was.shape, was.stride())
+    made = torch.empty(0, dtype=was.dtype, device=storage.device).set_(
+        storage, was.storage_offset(), was.shape, was.stride()
+    )
     return nn.Parameter(made, requires_grad=was.requires_grad) if place.parameter else made
-
-
-def _set(place: Place, tensor: torch.Tensor) -> None:
-    if isinstance(place.owner, torch.jit.ScriptModule):
-        place.owner._c.setattr(place.attribute, tensor)
-    else:
-        setattr(place.owner, place.attribute, tensor)
 
 
 class _Zeros:
