@@ -21,13 +21,16 @@ TERMINATED = 143
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """How a command answers. `strangers`: no file that it opens is vouched for."""
+    """How a command answers. `strangers`: no file that it opens is vouched for; `remembers`: what was found of the
+    `models` before is not found again."""
 
     format: str
     quiet: bool
     debug: bool
     timeout: float
     strangers: bool
+    models: tuple[str, ...] = ()
+    remembers: bool = True
 
 
 Work = Callable[[Worker, Callable[[str], None]], Report]
@@ -35,13 +38,11 @@ Work = Callable[[Worker, Callable[[str], None]], Report]
 
 def answer(work: Work, screen: Screen) -> NoReturn:
     """Run a command against a child worker, print its report, and exit with its code."""
-    from composecli.client import ChildWorker
-
     signal.signal(signal.SIGTERM, _terminate)
     progress = _Progress(shown=sys.stderr.isatty() and not screen.quiet and screen.format == "table")
     worker = None
     try:
-        worker = ChildWorker(screen.timeout, show_output=screen.debug, strangers=screen.strangers)
+        worker = _worker(screen)
         report = work(worker, progress.tell)
     except CouldNotAttempt as failure:
         report = ProblemReport(failure.problem)
@@ -61,6 +62,24 @@ def answer(work: Work, screen: Screen) -> NoReturn:
             worker.close()
     _print(report, screen)
     sys.exit(report.exit_code)
+
+
+def _worker(screen: Screen) -> Worker:
+    """A child, started when it is needed: at once, unless all files are known."""
+
+    def start() -> Worker:
+        from composecli.client import ChildWorker
+
+        return ChildWorker(screen.timeout, show_output=screen.debug, strangers=screen.strangers)
+
+    if not screen.remembers or screen.debug:
+        return start()
+    from composecli.cache import Cache, default_folder
+    from composecli.remembered import Remembering
+
+    worker = Remembering(start, Cache(default_folder()))
+    worker.expect(screen.models)
+    return worker
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

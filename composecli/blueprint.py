@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.bridge import Bridge
@@ -72,6 +73,13 @@ def models(blueprint: Blueprint) -> tuple[int, ...]:
     """The number of each model, in the order in which they run."""
     parts = blueprint.stages if isinstance(blueprint, Sequential) else blueprint.branches
     return tuple(part.model for part in parts)
+
+
+def renumbered(blueprint: Blueprint, numbers: Mapping[int, int]) -> Blueprint:
+    """The same with other numbers for its models."""
+    if isinstance(blueprint, Sequential):
+        return Sequential(tuple(replace(stage, model=numbers[stage.model]) for stage in blueprint.stages))
+    return replace(blueprint, branches=tuple(replace(b, model=numbers[b.model]) for b in blueprint.branches))
 
 
 def bridges(blueprint: Blueprint) -> tuple[Bridge, ...]:

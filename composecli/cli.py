@@ -86,6 +86,7 @@ def _common(command: Command) -> Command:
                      metavar="N", help="Forwards that finding what one model takes may need."),
         click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), default=Budget().seconds,
                      show_default=True, metavar="S", help="Seconds for all of them together."),
+        click.option("--no-cache", is_flag=True, help="Find everything anew, and keep nothing of it."),
         click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True,
                      help="A table for people, or JSON as the whole of stdout."),
         click.option("--quiet", is_flag=True, help="Print the verdict and the findings alone."),
@@ -196,6 +197,20 @@ def explain_command(rule: str | None) -> None:
     click.echo(page(found), nl=False)
 
 
+@main.group("cache", short_help="What was found of files before.")
+def cache_group() -> None:
+    """What was found of files before is kept, by their content, and answers the next command that asks for it."""
+
+
+@cache_group.command("clear", short_help="Forget all of it.")
+def cache_clear() -> None:
+    """Forget what was found of files before."""
+    from composecli.cache import Cache, default_folder
+
+    folder = default_folder()
+    click.echo(f"removed {Cache(folder).clear()} entries from {folder}")
+
+
 def _two_or_more(models: tuple[str, ...]) -> None:
     if len(models) < 2:
         raise click.UsageError("two models or more are needed; 'composecli inspect MODEL' looks at one")
@@ -245,7 +260,9 @@ def _refuse_idle_trust(words: dict[str, Any], models: tuple[str, ...]) -> None:
 def _screen(words: dict[str, Any], models: tuple[str, ...]) -> Screen:
     made = any(isinstance(parse_reference(model), FactoryReference) for model in models if not os.path.exists(model))
     strangers = not words["trusts"] and not made
-    return Screen(words["form"], words["quiet"], words["debug"], words["timeout"], strangers)
+    return Screen(
+        words["form"], words["quiet"], words["debug"], words["timeout"], strangers, models, not words["no_cache"]
+    )
 
 
 def run() -> NoReturn:

@@ -7,6 +7,7 @@ members apart.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,8 +42,13 @@ class SizeRule:
 
 def candidates(seen: Mapping[int, int]) -> tuple[SizeRule, ...]:
     """Every member of the family that gives `seen`, a table of input size -> output size. Plainest first."""
-    points = list(seen.items())
-    if len(set(seen.values())) == 1:
+    return _candidates(tuple(seen.items()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _candidates(points: tuple[tuple[int, int], ...]) -> tuple[SizeRule, ...]:
+    """The same table is asked for by every axis that it stands for, and again when there is more to conclude."""
+    if len({value for _, value in points}) == 1:
         return (SizeRule(0, 0, 1, points[0][1]),)
     fitting = (rule for rule in _through(points) if all(rule.at(size) == value for size, value in points))
     return tuple(dict.fromkeys(fitting))

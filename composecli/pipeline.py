@@ -1,19 +1,14 @@
-"""The commands as stories: one function each, from a request to a report."""
+"""The commands as stories: one function each, from a request to a report. Each imports what it alone needs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from composecli.beside import judge_beside
 from composecli.blueprint import Mode
-from composecli.chain import judge_chain
 from composecli.contract import Contract
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.digests import Digests
-from composecli.files.output import allow, staged
 from composecli.infer import Found
-from composecli.joining import Work, write
 from composecli.judgement import Judged, not_found_finding
 from composecli.portability import device_notes, ties
 from composecli.protocol import DescribeRequest, Worker
@@ -54,6 +49,10 @@ def join(request: JoinRequest, worker: Worker, tell: Tell = _silent) -> JoinRepo
     Raises:
         CouldNotAttempt: a model cannot be read or run, or the output cannot be written.
     """
+    from composecli.files.digests import Digests
+    from composecli.files.output import allow, staged
+    from composecli.joining import Work, write
+
     asked = request.check
     targets = _identify_all(asked.models, asked.options)
     output = allow(request.output, tuple(target.path for target in targets), force=request.force)
@@ -128,7 +127,11 @@ def _open_all(request: CheckRequest, session: Session) -> tuple[Part, ...]:
 
 def _judge(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
     if request.mode is Mode.SEQUENTIAL:
+        from composecli.chain import judge_chain
+
         return judge_chain(request, session, parts)
+    from composecli.beside import judge_beside
+
     return judge_beside(request, session, parts)
 
 

@@ -26,6 +26,8 @@ from composecli.files.zip import PIECE, Archive, NotAnArchive
 
 ALIGNMENT = 64
 _WIDE = 0xFFFFFFFF
+# From here on a number has a field of its own, and this in the place of the old one.
+_WIDE_FROM = _WIDE
 _MOST = 0xFFFF
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
@@ -207,7 +209,7 @@ class _Writer:
         """The header of a member, whose content follows at a multiple of 64 bytes."""
         raw = name.encode()
         self.entries.append(_Entry(raw, size, crc, self.position))
-        wide = size >= _WIDE
+        wide = size >= _WIDE_FROM
         extra = struct.pack("<2H2Q", 1, 16, size, size) if wide else b""
         padding = -(self.position + _LOCAL.size + len(raw) + len(extra) + 4) % ALIGNMENT
         extra += _PADDING + struct.pack("<H", padding) + b"Z" * padding
@@ -220,12 +222,12 @@ class _Writer:
         start = self.position
         self._write(b"".join(map(_directory_entry, self.entries)))
         length, count = self.position - start, len(self.entries)
-        if max(start, length) >= _WIDE or count >= _MOST:
+        if max(start, length) >= _WIDE_FROM or count >= _MOST:
             end = self.position
             self._write(_END_64.pack(b"PK\x06\x06", 44, _NEEDED_64, _NEEDED_64, 0, 0, count, count, length, start))
             self._write(_LOCATOR.pack(b"PK\x06\x07", 0, end, 1))
         shown = min(count, _MOST)
-        self._write(_END.pack(b"PK\x05\x06", 0, 0, shown, shown, min(length, _WIDE), min(start, _WIDE), 0))
+        self._write(_END.pack(b"PK\x05\x06", 0, 0, shown, shown, _narrow(length), _narrow(start), 0))
 
     def advance(self, count: int) -> None:
         if self.stopped.is_set():
@@ -241,17 +243,21 @@ class _Writer:
             self.advance(count)
 
 
+def _narrow(number: int) -> int:
+    return number if number < _WIDE_FROM else _WIDE
+
+
 def _flags(name: bytes) -> int:
     return 0 if name.isascii() else _UTF8
 
 
 def _directory_entry(entry: _Entry) -> bytes:
-    numbers = [number for number in (entry.size, entry.size, entry.start) if number >= _WIDE]
+    numbers = [number for number in (entry.size, entry.size, entry.start) if number >= _WIDE_FROM]
     extra = struct.pack(f"<2H{len(numbers)}Q", 1, 8 * len(numbers), *numbers) if numbers else b""
-    size, needed = min(entry.size, _WIDE), _NEEDED_64 if numbers else _NEEDED
+    size, needed = _narrow(entry.size), _NEEDED_64 if numbers else _NEEDED
     head = _ENTRY.pack(
         b"PK\x01\x02", 0, needed, _flags(entry.name), 0, 0, 0, entry.crc, size, size, len(entry.name), len(extra),
-        0, 0, 0, 0, min(entry.start, _WIDE),
+        0, 0, 0, 0, _narrow(entry.start),
     )  # fmt: skip
     return head + entry.name + extra
 

@@ -142,6 +142,11 @@ class Archive:
             raise NotAnArchive(f"{name} does not match its checksum")
         return data
 
+    def directory(self) -> bytes:
+        """The bytes from its directory on: names, sizes, checksums and places of all members."""
+        size = os.fstat(self._file.fileno()).st_size
+        return self._bytes(self._directory, size - self._directory)
+
     def in_order(self) -> tuple[str, ...]:
         """The names, as the members follow each other."""
         return tuple(sorted(self._members, key=self.start))

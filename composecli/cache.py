@@ -1,0 +1,134 @@
+"""The cache: what was found of files before, by their content, so that it need not be found again.
+
+An answer from here is for speed alone: a file is judged each time, and whatever is loaded is loaded for real. Entries
+appear whole or not at all; what cannot be read, or was written for another key, is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from composecli.codec import encode
+
+MOST_ENTRIES = 4096
+_SUFFIX = ".json"
+
+
+def default_folder() -> Path:
+    """Where the system keeps what a user's programs can do without."""
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "composecli"
+
+
+def _versions() -> list[object]:
+    """What an answer may change with: the code of this package, torch, Python and the machine."""
+    return [_code(), _torch(), platform.python_version(), sys.platform, platform.machine()]
+
+
+def _code() -> list[list[object]]:
+    """The size and the time of each file of the package: a version alone stays the same while it is worked on."""
+    package = Path(__file__).parent
+    folders = [package, *(package / name for name in ("files", "worker", "worker/load"))]
+    entries = (entry for folder in folders for entry in os.scandir(folder) if entry.name.endswith((".py", ".txt")))
+    return sorted([entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in entries)
+
+
+def _torch() -> list[object]:
+    """The torch that would be imported, by the file that says its version."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return []
+    version = Path(spec.origin).with_name("version.py")
+    return [str(version), version.stat().st_size, version.stat().st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Values by keys, a file for each. A folder of another user, or that others may write to, is not used."""
+
+    folder: Path
+    versions: list[object] = field(default_factory=_versions)
+
+    def get(self, key: object) -> Any:
+        """The JSON that was put there; None where there is none."""
+        try:
+            if not self._is_ours():
+                return None
+            held = json.loads(self._path(key).read_bytes())
+            return held["value"] if held["key"] == encode(key) else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def put(self, key: object, value: object) -> None:
+        """Keep a value that is plain JSON; where that cannot be, it is not kept."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._is_ours():
+                self._make_room()
+                self._write(self._path(key), json.dumps({"key": encode(key), "value": value}))
+
+    def clear(self) -> int:
+        """Remove every entry, and say how many there were."""
+        if not self._is_ours():
+            return 0
+        count = 0
+        for entry in self._entries():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry)
+                count += 1
+        return count
+
+    def _write(self, path: Path, text: str) -> None:
+        temporary = path.with_name(f".{secrets.token_hex(8)}")
+        try:
+            with open(temporary, "x", opener=_private) as file:
+                file.write(text)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _path(self, key: object) -> Path:
+        text = json.dumps([self.versions, encode(key)], sort_keys=True)
+        return self.folder / (hashlib.sha256(text.encode()).hexdigest() + _SUFFIX)
+
+    def _is_ours(self) -> bool:
+        try:
+            status = self.folder.lstat()
+        except OSError:
+            return False
+        mine = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+        return mine and stat.S_ISDIR(status.st_mode)
+
+    def _entries(self) -> Iterator[Path]:
+        return (Path(entry.path) for entry in os.scandir(self.folder) if entry.name.endswith(_SUFFIX))
+
+    def _make_room(self) -> None:
+        """Remove the older half where there are too many."""
+        found = list(self._entries())
+        if len(found) > MOST_ENTRIES:
+            found.sort(key=lambda entry: entry.stat().st_mtime)
+            for entry in found[: len(found) // 2]:
+                entry.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

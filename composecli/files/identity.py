@@ -1,0 +1,27 @@
+"""The identity of a model's file: what tells its content from another's, without reading its tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from composecli.files.zip import Archive, NotAnArchive
+
+_TENSORS = re.compile(r"(data|constants|traced_inputs)/\d+|data/(weights|constants)/(weight|tensor)_\d+")
+
+
+def identity(path: str) -> str | None:
+    """The SHA-256, in hexadecimal, of an archive's directory, which has the size and the checksum of every record, and
+    of all its members but those that are tensors. None for what is no archive, or has no checksums."""
+    try:
+        with Archive(Path(path)) as archive:
+            if not archive.has_checksums:
+                return None
+            found = hashlib.sha256(archive.directory())
+            for name in archive.in_order():
+                if not _TENSORS.fullmatch(name):
+                    found.update(archive.read(name))
+    except (NotAnArchive, OSError, ValueError):
+        return None
+    return found.hexdigest()
