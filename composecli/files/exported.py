@@ -189,6 +189,24 @@ class _Program:
         return Free(name, max(1, low or 1), high if high is not None and high < UNBOUNDED else None)
 
 
+def size_of(size: Any) -> Expr | None:
+    """A size of the schema as an expression; None where it is one that is not understood."""
+    if "as_int" in size:
+        return Const(size["as_int"])
+    try:
+        return _expr(ast.parse(size["as_expr"]["expr_str"], mode="eval").body)
+    except (_Unreadable, SyntaxError):
+        return None
+
+
+def ranges_of(data: Any) -> dict[str, tuple[int | None, int | None]]:
+    """The least and the largest value of each symbol, None where there is no bound."""
+    bounds = {symbol: (held.get("min_val"), held.get("max_val")) for symbol, held in data["range_constraints"].items()}
+    return {
+        symbol: (low, high if high is not None and high < UNBOUNDED else None) for symbol, (low, high) in bounds.items()
+    }
+
+
 def _given(entry: Any) -> Iterator[Any]:
     """What a caller gives for an input of the graph: a tensor, a number; nothing for parameters and buffers."""
     if "user_input" in entry:

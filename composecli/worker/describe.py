@@ -10,6 +10,7 @@ from torch import nn
 
 from composecli.protocol import LayerFact, LayerRow, ModelFacts, NamedSizes
 from composecli.worker.model import Model
+from composecli.worker.program import Program
 from composecli.worker.settings import settings
 from composecli.worker.values import Values, has_sizes, identity_of, spec_of
 
@@ -41,7 +42,7 @@ def _text(value: Any) -> str | None:
 
 
 def class_name(module: nn.Module) -> str:
-    if isinstance(module, torch.fx.GraphModule):
+    if isinstance(module, torch.fx.GraphModule | Program):
         return "ExportedProgram"
     return str(getattr(module, "original_name", None) or type(module).__name__)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import ArgumentFact, OpenRequest, Training
+from composecli.worker.program import Program
 from composecli.worker.weights import Weights
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -35,7 +36,7 @@ class Model:
     @property
     def switchable(self) -> bool:
         """Whether it can be put into eval and train mode: an exported program cannot."""
-        return not isinstance(self.module, torch.fx.GraphModule)
+        return not isinstance(self.module, torch.fx.GraphModule | Program)
 
 
 def could_not_load(request: OpenRequest, error: BaseException) -> CouldNotAttempt:

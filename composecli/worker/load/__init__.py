@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from composecli.protocol import ModelKind, OpenRequest
-from composecli.worker.load import pickled, torchscript
-from composecli.worker.load.exported import load_exported
+from composecli.worker.load import exported, pickled, torchscript
 from composecli.worker.load.factory import load_factory
 from composecli.worker.model import Model
 
@@ -23,6 +22,8 @@ def load(request: OpenRequest) -> Model:
             return torchscript.load_torchscript(request)
         case ModelKind.PICKLED:
             return pickled.load_pickled(request)
+        case ModelKind.EXPORTED:
+            return exported.load_exported(request)
     return load_whole(request)
 
 
@@ -32,7 +33,7 @@ def load_whole(request: OpenRequest) -> Model:
         case ModelKind.TORCHSCRIPT:
             return torchscript.load_whole(request)
         case ModelKind.EXPORTED:
-            return load_exported(request)
+            return exported.load_whole(request)
         case ModelKind.PICKLED:
             return pickled.load_whole(request)
         case ModelKind.FACTORY:

@@ -1,25 +1,124 @@
-"""torch.export archives. They are programs: what one holds is judged before it is loaded."""
+"""torch.export archives. They are programs: what one holds is judged before it is loaded.
+
+Most run op by op as their JSON says, without their tensors and without torch.export. It loads those that say more: an
+op of higher order, a type of another library.
+"""
 
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.export
-from torch.export.passes import move_to_device_pass
+from torch import nn
 
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.exported import foreign_types
+from composecli.files.exported import DTYPE_CODES, foreign_types
 from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest, Training
-from composecli.worker.load.admit import admitted_whole
+from composecli.worker import weights as held
+from composecli.worker.guards import UnknownGuard
+from composecli.worker.load.admit import admitted, admitted_whole
 from composecli.worker.model import Model, could_not_load, last_line
+from composecli.worker.program import Program, Unsupported
 from composecli.worker.values import identity_of
+from composecli.worker.weights import Weights
 
 
 def load_exported(request: OpenRequest) -> Model:
+    """The program without its tensors where it can be had so, else with all of them."""
+    if request.device in ("cpu", "meta") and request.sha256 is None:
+        with admitted(request) as archive:
+            found = _without_tensors(request, archive)
+        if isinstance(found, Model):
+            return found
+        model = load_whole(request)
+        return replace(model, notes=(*model.notes, f"all its tensors were read: {found}"))
+    return load_whole(request)
+
+
+def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
+    """The program, or why it cannot be had so."""
+    programs = [name for name in archive.names if re.fullmatch(r"models/[\w.-]+\.json", name)]
+    if len(programs) != 1 or foreign_types(archive):
+        return "it takes or returns objects of a library"
+    try:
+        program = Program(archive.json(programs[0]), request.device)
+        places = tuple(_places(archive, program))
+    except (Unsupported, UnknownGuard) as error:
+        return f"it holds {error}"
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        return f"it is not read here ({type(error).__name__})"
+    weights = None
+    if request.device != "meta":
+        weights = Weights(archive, places)
+        weights.leave_out()
+    names = tuple(ArgumentFact(name, "", required=True) for name in program.argument_names)
+    return Model(program, request, names, {}, _mode_notes(request), weights)
+
+
+def _places(archive: Archive, program: Program) -> Iterator[held.Place]:
+    """The program's tensors put into it without memory, and where each lies in the file. Names that share a record as
+    a whole are one parameter, as they were in the module that was exported."""
+    described = _described(archive)
+    made = dict[tuple[Any, ...], torch.Tensor]()
+    for place in program.places:
+        name = f"{place.module}.{place.attribute}".lstrip(".")
+        record, meta = described[name]
+        owner = _owner(program, place.module)
+        geometry = tuple(_numbers(meta, key) for key in ("sizes", "strides"))
+        offset, dtype = meta["storage_offset"]["as_int"], getattr(torch, DTYPE_CODES[meta["dtype"]])
+        key = (record, *geometry, offset, dtype, place.parameter)
+        if key not in made:
+            storage = torch.UntypedStorage(archive.size(record), device="meta")
+            tensor = torch.empty(0, dtype=dtype, device="meta").set_(storage, offset, *geometry)
+            made[key] = nn.Parameter(tensor, requires_grad=meta["requires_grad"]) if place.parameter else tensor
+        if place.parameter:
+            owner.register_parameter(place.attribute, made[key])
+        else:
+            owner.register_buffer(place.attribute, made[key])
+        yield held.Place(owner, place.module, place.attribute, record, made[key], place.parameter)
+
+
+def _described(archive: Archive) -> Mapping[str, tuple[str, Any]]:
+    """Each tensor's record, and its sizes, strides and dtype."""
+    found = dict[str, tuple[str, Any]]()
+    for folder in ("weights", "constants"):
+        for name in archive.names:
+            if re.fullmatch(rf"data/{folder}/[\w.-]+_config\.json", name):
+                for tensor, payload in archive.json(name)["config"].items():
+                    found[tensor] = (f"data/{folder}/{payload['path_name']}", payload["tensor_meta"])
+    return found
+
+
+def _numbers(meta: Any, key: str) -> tuple[int, ...]:
+    return tuple(size["as_int"] for size in meta[key])
+
+
+def _owner(program: Program, path: str) -> nn.Module:
+    """The submodule with this name, made where it is not there: it holds tensors and does nothing."""
+    module: nn.Module = program
+    for step in path.split(".") if path else ():
+        inner = module._modules.get(step)
+        if inner is None:
+            inner = nn.Module()
+            module.add_module(step, inner)
+        module = inner
+    return module
+
+
+def _mode_notes(request: OpenRequest) -> tuple[str, ...]:
+    return () if request.training is Training.SAVED else ("an exported program stays in the mode it was exported in",)
+
+
+def load_whole(request: OpenRequest) -> Model:
+    import torch.export
+    from torch.export.passes import move_to_device_pass
+
     with admitted_whole(request) as copy:
         if request.trusted:
             _import_libraries(request, copy)
@@ -34,8 +133,7 @@ def load_exported(request: OpenRequest) -> Model:
             if foreign:
                 raise _needs_libraries(request, foreign) from error
             raise could_not_load(request, error) from error
-    notes = () if request.training is Training.SAVED else ("an exported program stays in the mode it was exported in",)
-    return Model(module, request, _arguments(program), {}, notes)
+    return Model(module, request, _arguments(program), {}, _mode_notes(request))
 
 
 def _foreign(copy: Path) -> tuple[str, ...]:
