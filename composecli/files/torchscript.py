@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from composecli.files.ops import CLASSES
 from composecli.files.pickle import Global, Made, NotAPickle, Pairs, Persistent, Walked
@@ -47,12 +48,23 @@ def baked_devices(archive: Archive) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-Attributes = dict[str, dict[str, str | None]]
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """What a submodule holds beside its submodules: a tensor in a record, a list of those, or something else.
+
+    `hidden`: it holds tensors in another way.
+    """
+
+    records: tuple[str, ...] = ()
+    listed: bool = False
+    hidden: bool = False
+
+
+Attributes = dict[str, dict[str, Attribute]]
 
 
 def attributes(archive: Archive) -> Attributes:
-    """The attributes of each submodule that are no submodules: parameters, buffers, flags, lists and numbers; each with
-    the record that it lies in where it is a tensor."""
+    """The attributes of each submodule that are no submodules: parameters, buffers, flags, lists and numbers."""
     try:
         root = archive.pickle("data.pkl").value
     except (NotAPickle, NotAnArchive):
@@ -65,9 +77,41 @@ def attributes(archive: Archive) -> Attributes:
             continue
         seen.add(id(node))
         inner = [(str(key), value) for key, value in node.state.items]
-        found[name] = {key: _record_of(value) for key, value in inner if not _is_submodule(value)}
+        found[name] = {key: _attribute(value) for key, value in inner if not _is_submodule(value)}
         todo += [(f"{name}.{key}".strip("."), value) for key, value in inner if _is_submodule(value)]
     return found
+
+
+def _attribute(node: object) -> Attribute:
+    record = _record_of(node)
+    if record is not None:
+        return Attribute((record,))
+    match node:
+        case Made(Global("torch.jit._pickle", "build_tensorlist"), (list(items),)):
+            records = tuple(record for record in map(_record_of, items) if record is not None)
+            return Attribute(records, listed=True) if len(records) == len(items) else Attribute(hidden=True)
+    return Attribute(hidden=_holds_tensors(node))
+
+
+def _holds_tensors(node: object) -> bool:
+    todo, seen = [node], set[int]()
+    while todo:
+        inner = todo.pop()
+        if isinstance(inner, Persistent):
+            return True
+        if id(inner) not in seen:
+            seen.add(id(inner))
+            todo += _inside(inner)
+    return False
+
+
+def _inside(node: object) -> Iterator[object]:
+    if isinstance(node, tuple | list):
+        yield from node
+    elif isinstance(node, Pairs):
+        yield from (item for pair in node.items for item in pair)
+    elif isinstance(node, Made):
+        yield from (node.arguments, node.state, *(item for pair in node.items for item in pair))
 
 
 def _record_of(node: object) -> str | None:

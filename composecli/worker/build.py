@@ -85,7 +85,7 @@ def _inputs(request: BuildRequest, parts: dict[int, Model], layers: Layers, make
 def _left_out(joined: torch.jit.ScriptModule, parts: list[tuple[str, Weights]]) -> Iterator[None]:
     """The joined module without the tensors of these parts, by name, while it is saved."""
     owners = dict(joined.named_modules(remove_duplicate=False))
-    kept = list[tuple[Any, str, torch.Tensor]]()
+    kept = list[tuple[Any, str, Any]]()
     for name, weights in parts:
         for module, attribute, tensor in weights.on_meta():
             owner = owners[f"{name}.{module}".rstrip(".")]._c
@@ -106,8 +106,9 @@ def _left_out_records(path: str, parts: Mapping[str, tuple[int, Weights | None]]
     found = dict[str, LeftOut]()
     for name, (number, weights) in parts.items():
         for place in weights.places if weights is not None else ():
-            record = held.get(f"{name}.{place.module}".rstrip("."), {}).get(place.attribute)
-            if record is not None:
+            attribute = held.get(f"{name}.{place.module}".rstrip("."), {}).get(place.attribute)
+            if attribute is not None and attribute.records:
+                record = attribute.records[place.index or 0]
                 found[record] = LeftOut(record, number, place.record)
     yield from found.values()
 

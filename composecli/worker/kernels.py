@@ -22,21 +22,22 @@ aten = torch.ops.aten
 
 def plain(*tensors: Any) -> bool:
     """Whether all are dense tensors on the CPU, of one floating dtype, that hold something."""
-    first = tensors[0]
-    return first.dtype in _DTYPES and all(
-        isinstance(tensor, torch.Tensor)
-        and tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-        and tensor.dtype is first.dtype
-        and tensor.numel() > 0
-        and not tensor.is_neg()
-        for tensor in tensors
-    )
+    dtype = tensors[0].dtype
+    if dtype not in _DTYPES:
+        return False
+    for tensor in tensors:
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype is not dtype or tensor.layout is not torch.strided:
+            return False
+        if not tensor.is_cpu or not tensor.numel() or tensor.is_neg():
+            return False
+    return True
 
 
 def dense(*tensors: torch.Tensor) -> bool:
     """Whether they are plain and lie in memory row by row; `is_contiguous` asks nothing of axes of size 1."""
-    return plain(*tensors) and all(tensor.is_contiguous() and _row_by_row(tensor) for tensor in tensors)
+    if not plain(*tensors):
+        return False
+    return all(tensor.is_contiguous() and (1 not in tensor.shape or _row_by_row(tensor)) for tensor in tensors)
 
 
 def _row_by_row(tensor: torch.Tensor) -> bool:

@@ -19,8 +19,8 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 @dataclass(frozen=True)
 class Model:
-    """`attributes` lists, for TorchScript, what each submodule holds beside its submodules. `weights` are to be read
-    where values are needed; None where all of them are there."""
+    """`attributes` lists, for TorchScript, what each submodule holds beside its submodules and parameters. `weights`
+    are to be read where values are needed; None where all of them are there."""
 
     module: nn.Module
     request: OpenRequest

@@ -86,16 +86,16 @@ def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> Iterator[Undo]:
+    """`attributes` are those that are no parameters, where they are known."""
     inner: Any = module._c
-    own = dict(module.named_parameters(recurse=False))
-    names = attributes if attributes is not None else (*dict(module.named_buffers(recurse=False)), "training")
-    for name in names:
-        if name in own or not inner.hasattr(name):
-            continue
-        value = inner.getattr(name)
-        if isinstance(value, torch.Tensor):
-            yield _restore_tensor(value)
-        yield _restore_attribute(inner, name, value)
+    if attributes is None:
+        attributes = (*dict(module.named_buffers(recurse=False)), "training")
+    for name in attributes:
+        if inner.hasattr(name):
+            value = inner.getattr(name)
+            if isinstance(value, torch.Tensor):
+                yield _restore_tensor(value)
+            yield _restore_attribute(inner, name, value)
 
 
 def _restore_attribute(inner: Any, name: str, value: Any) -> Undo:

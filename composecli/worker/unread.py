@@ -6,9 +6,11 @@ values that it is given, these have to be read first; heavy ops are answered by 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from composecli.worker.kernels import KERNELS
 from composecli.worker.model import Model
+from composecli.worker.program import Program
 from composecli.worker.values import storage_of, tensors_in
 from composecli.worker.weights import Weights
 
@@ -102,14 +105,14 @@ class _Unread(TorchDispatchMode):  # type: ignore[misc]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = tensors_in([*args, *kwargs.values()])
-        sources = [(tensor, self.marker.of(tensor)) for tensor in given]
-        unread = [(tensor, records) for tensor, records in sources if records is not None]
+        unread = [(tensor, records) for tensor in given if (records := self.marker.of(tensor)) is not None]
         if not unread:
             return self._run(func, args, kwargs)
-        asked = [records for tensor, records in _asked(func, unread) if not self._read_now(tensor, func)]
+        asks = _asks(func)
+        asked = [records for tensor, records in _asked(asks, unread) if not self._read_now(tensor, func)]
         if asked:
             self._stop(_together(asked), func)
-        for storage in _written(func, args):
+        for storage in _written(func, args) if func._schema.is_mutable else ():
             if storage in self.fixed:
                 self._stop(WHOLE, func)
             # What it holds now is not what the file says any more.
@@ -181,21 +184,39 @@ def without_values(models: Mapping[int, Model], ops: Ops | None = None) -> Itera
         return
     mode = _Unread(held, ops or Ops())
     try:
-        with mode, _Looked(mode):
+        with mode, _Looked(mode) if any(map(_is_python, models.values())) else nullcontext():
             yield
     finally:
         if mode.needed is not None:
             raise mode.needed from None
 
 
-def _asked(func: Any, unread: list[tuple[torch.Tensor, Records]]) -> Iterator[tuple[torch.Tensor, Records]]:
-    """The tensors and the records whose values decide what the op does."""
+def _is_python(model: Model) -> bool:
+    return not isinstance(model.module, torch.jit.ScriptModule | Program)
+
+
+class _Asks(Enum):
+    """Which values an op depends on: those of all its tensors, of those that hold whole numbers, of none."""
+
+    ALL = auto()
+    WHOLE = auto()
+    NONE = auto()
+
+
+@functools.cache
+def _asks(func: Any) -> _Asks:
     name = func._schema.name.removeprefix("aten::")
-    everything = name in _VALUED or name.startswith("linalg_") or any(tag in func.tags for tag in _TAGS)
-    indexed = name in _INDEXED
+    if name in _VALUED or name.startswith("linalg_") or any(tag in func.tags for tag in _TAGS):
+        return _Asks.ALL
+    return _Asks.WHOLE if name in _INDEXED else _Asks.NONE
+
+
+def _asked(asks: _Asks, unread: list[tuple[torch.Tensor, Records]]) -> Iterator[tuple[torch.Tensor, Records]]:
+    """The tensors and the records whose values decide what the op does."""
+    if asks is _Asks.NONE:
+        return
     for tensor, records in unread:
-        whole = not tensor.is_floating_point() and not tensor.is_complex()
-        if everything or (indexed and whole):
+        if asks is _Asks.ALL or not (tensor.is_floating_point() or tensor.is_complex()):
             yield tensor, records
 
 
@@ -206,7 +227,6 @@ def _together(found: list[Records]) -> Records:
 
 def _written(func: Any, args: Any) -> Iterator[int]:
     """The storages that the op writes to."""
-    if func._schema.is_mutable:
-        for argument, value in zip(func._schema.arguments, args, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                yield from map(storage_of, tensors_in([value]))
+    for argument, value in zip(func._schema.arguments, args, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from map(storage_of, tensors_in([value]))

@@ -21,7 +21,7 @@ from composecli.trees import Call, leaves
 from composecli.worker.build import layer_name, part_name
 from composecli.worker.describe import shared_names
 from composecli.worker.load import load, with_values
-from composecli.worker.load.torchscript import script_arguments
+from composecli.worker.load.torchscript import script_arguments, state_of
 from composecli.worker.model import Model, last_line
 from composecli.worker.run import Layers, bridge_layers, run
 from composecli.worker.state import kept
@@ -109,11 +109,9 @@ def _completed(request: VerifyRequest, used: dict[int, Model]) -> Model:
         weights = used[left.model].weights
         assert weights is not None
         storages[left.record] = weights.storage(left.source)
-    records = {
-        (name, key): record for name, inner in held.items() for key, record in inner.items() if record in storages
-    }
-    put(places_of(module, {place: record for place, record in records.items() if record is not None}), storages)
-    return Model(module, written, script_arguments(module), {name: tuple(inner) for name, inner in held.items()})
+    places = places_of(module, held)
+    put(places, storages, {id(place.tensor): place.tensor for place in places})
+    return Model(module, written, script_arguments(module), state_of(module, held))
 
 
 def _written(request: VerifyRequest, device: str) -> OpenRequest:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from composecli.files.torchscript import Attributes
 from composecli.files.zip import Archive
 
 # Larger parameters are zeros that all share, and later pages of the file: they take no memory, and cannot be written
@@ -24,7 +25,8 @@ LARGEST_OWN = 2**16
 
 @dataclass(frozen=True)
 class Place:
-    """An attribute of a submodule that holds a tensor, and the record of the file that it lies in."""
+    """An attribute of a submodule that holds a tensor, in a list of them where it has an `index`, and the record of the
+    file that it lies in."""
 
     owner: nn.Module
     module: str
@@ -32,6 +34,7 @@ class Place:
     record: str
     tensor: torch.Tensor
     parameter: bool
+    index: int | None = None
 
     @property
     def name(self) -> str:
@@ -49,6 +52,7 @@ class Weights:
     _unread: set[str] = field(default_factory=set)
     _own: set[str] = field(default_factory=set)
     _fresh: set[str] = field(default_factory=set)
+    _held: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # The archive is closed when all is loaded, and no file can be opened while a model runs.
@@ -89,13 +93,14 @@ class Weights:
         self._unread = self._unread - wanted
         self._put({record for record in wanted if record not in self._own})
 
-    def on_meta(self) -> Iterator[tuple[str, str, torch.Tensor]]:
-        """For each place, by submodule and attribute, a tensor like the one that belongs there and without memory;
-        places that share a record share it there."""
+    def on_meta(self) -> Iterator[tuple[str, str, torch.Tensor | list[torch.Tensor]]]:
+        """For each attribute, by submodule and name, tensors like those that belong there and without memory; places
+        that share a record share it there."""
         sizes = {place.record: self.archive.size(place.record) for place in self.places}
         storages = {record: torch.UntypedStorage(size, device="meta") for record, size in sizes.items()}
-        for place, tensor in _tensors(self.places, storages):
-            yield place.module, place.attribute, tensor
+        modules = {id(place.owner): place.module for place in self.places}
+        for owner, attribute, value in filled(self.places, storages, {}):
+            yield modules[id(owner)], attribute, value
 
     def has_own_memory(self, record: str) -> bool:
         """Whether it gets its values without becoming another tensor."""
@@ -117,33 +122,48 @@ class Weights:
         self._fresh.clear()
 
     def _put(self, records: Iterable[str]) -> None:
-        put(self.places, {record: self._storages[record] for record in records})
+        put(self.places, {record: self._storages[record] for record in records}, self._held)
 
     def storage(self, record: str) -> torch.UntypedStorage:
         """What is in the places of a record now."""
         return self._storages[record]
 
 
-def put(places: Iterable[Place], storages: Mapping[str, torch.UntypedStorage]) -> None:
-    """Tensors over these storages, by record, into the places."""
-    for place, tensor in _tensors(places, storages):
-        if isinstance(place.owner, torch.jit.ScriptModule):
-            place.owner._c.setattr(place.attribute, tensor)
+def put(
+    places: Iterable[Place],
+    storages: Mapping[str, torch.UntypedStorage],
+    held: dict[int, torch.Tensor] | None = None,
+) -> None:
+    """Tensors over these storages, by record, into the places. `held` are those that are there already, and then also
+    these, by the place that they belong to."""
+    for owner, attribute, value in filled(places, storages, held if held is not None else {}):
+        if isinstance(owner, torch.jit.ScriptModule):
+            owner._c.setattr(attribute, value)
         else:
-            setattr(place.owner, place.attribute, tensor)
+            setattr(owner, attribute, value)
 
 
-def _tensors(
-    places: Iterable[Place], storages: Mapping[str, torch.UntypedStorage]
-) -> Iterator[tuple[Place, torch.Tensor]]:
-    """What goes into each place; where one tensor is held in two, it is one there, too."""
+def filled(
+    places: Iterable[Place], storages: Mapping[str, torch.UntypedStorage], held: dict[int, torch.Tensor]
+) -> Iterator[tuple[nn.Module, str, torch.Tensor | list[torch.Tensor]]]:
+    """What goes into each attribute; where one tensor is held in two, it is one there, too."""
+    places = tuple(places)
+    touched = [place for place in places if place.record in storages]
     made = dict[int, torch.Tensor]()
-    for place in places:
-        if place.record in storages:
-            key = id(place.tensor)
-            if key not in made:
-                made[key] = _tensor(place, storages[place.record])
-            yield place, made[key]
+    for place in sorted(touched, key=lambda place: not place.parameter):
+        key = id(place.tensor)
+        if key not in made:
+            made[key] = _tensor(place, storages[place.record])
+    held.update(made)
+    lists = dict[tuple[int, str], Place]()
+    for place in touched:
+        if place.index is None:
+            yield place.owner, place.attribute, made[id(place.tensor)]
+        else:
+            lists[id(place.owner), place.attribute] = place
+    for where, place in lists.items():
+        members = [other for other in places if (id(other.owner), other.attribute) == where]
+        yield place.owner, place.attribute, [held[id(member.tensor)] for member in members]
 
 
 def _tensor(place: Place, storage: torch.UntypedStorage) -> torch.Tensor:
@@ -175,12 +195,17 @@ def _over(memory: mmap.mmap, start: int, size: int) -> torch.UntypedStorage:
         return torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=start).untyped_storage()
 
 
-def places_of(module: nn.Module, records: Mapping[tuple[str, str], str]) -> tuple[Place, ...]:
-    """The places of the tensors that `records` names by submodule and attribute."""
+def places_of(module: nn.Module, held: Attributes) -> tuple[Place, ...]:
+    """The places of the tensors of a TorchScript module, by what its archive says that it holds."""
     owners = dict(module.named_modules(remove_duplicate=False))
     found = list[Place]()
-    for (name, attribute), record in records.items():
+    for name, inner in held.items():
         owner = owners[name]
-        parameter = any(own == attribute for own, _ in owner.named_parameters(recurse=False, remove_duplicate=False))
-        found.append(Place(owner, name, attribute, record, getattr(owner, attribute), parameter))
+        parameters = {own for own, _ in owner.named_parameters(recurse=False, remove_duplicate=False)}
+        for key, attribute in inner.items():
+            if attribute.listed:
+                tensors = enumerate(getattr(owner, key))
+                found += [Place(owner, name, key, attribute.records[n], tensor, False, n) for n, tensor in tensors]
+            elif attribute.records:
+                found.append(Place(owner, name, key, attribute.records[0], getattr(owner, key), key in parameters))
     return tuple(found)

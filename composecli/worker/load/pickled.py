@@ -51,7 +51,7 @@ def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
             weights = Weights(archive, tuple(_places(module, record_starts(emptied))))
             weights.leave_out()
             if _is_left_out(module):
-                return "some lie in lists or in objects"
+                return "some lie in structures of its own"
     except Exception as error:
         return f"without them it does not load ({last_line(error)[:80]})"
     set_training(module, request.training)

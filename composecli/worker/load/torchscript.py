@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,12 +50,12 @@ def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
     if emptied is None or _byte_order(archive) != sys.byteorder:
         return "they are stored in an unusual way"
     if not _all_placed(archive, held):
-        return "some lie in lists or in objects"
+        return "some lie in structures of its own"
     try:
         module = torch.jit.load(io.BytesIO(emptied), map_location="meta" if request.device == "meta" else None)
         if request.device == "meta":
             return _model(request, module, held, None)
-        weights = Weights(archive, places_of(module, _records(held)))
+        weights = Weights(archive, places_of(module, held))
         weights.leave_out()
     except RuntimeError as error:
         # A packed weight, for one, is made of values while it is loaded.
@@ -68,16 +67,24 @@ def _model(request: OpenRequest, module: Any, held: Attributes, weights: Weights
     if not module._c._has_method("forward"):
         raise _without_forward(request, module)
     set_training(module, request.training)
-    names = {name: tuple(inner) for name, inner in held.items()}
-    return Model(module, request, script_arguments(module), names, weights=weights)
+    return Model(module, request, script_arguments(module), state_of(module, held), weights=weights)
 
 
-def _records(held: Attributes) -> Mapping[tuple[str, str], str]:
-    return {(name, key): record for name, inner in held.items() for key, record in inner.items() if record is not None}
+def state_of(module: torch.jit.ScriptModule, held: Attributes) -> dict[str, tuple[str, ...]]:
+    """What each submodule holds beside its submodules and its parameters."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return {
+        name: tuple(key for key in inner if f"{name}.{key}".lstrip(".") not in parameters)
+        for name, inner in held.items()
+    }
 
 
 def _all_placed(archive: Archive, held: Attributes) -> bool:
-    return {name for name in archive.names if name.startswith("data/")} == set(_records(held).values())
+    """Whether every tensor is an attribute of a submodule, or in a list that is one."""
+    attributes = [attribute for inner in held.values() for attribute in inner.values()]
+    records = {record for attribute in attributes for record in attribute.records}
+    everything = {name for name in archive.names if name.startswith("data/")}
+    return records == everything and not any(attribute.hidden for attribute in attributes)
 
 
 def _byte_order(archive: Archive) -> str:

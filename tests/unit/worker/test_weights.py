@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.blueprint import single
+from composecli.blueprint import Mode, single
 from composecli.errors import CouldNotAttempt
 from composecli.files.emptied import relocated
 from composecli.observations import Accepted, Observation, Refused
-from composecli.pipeline import check, inspect
+from composecli.pipeline import check, inspect, join
 from composecli.protocol import Detail, ModelKind, OpenRequest, ProbeRequest, Training
 from composecli.reference import FileReference
-from composecli.requests import CheckRequest, InspectRequest, Options
+from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
 from composecli.trees import Argument, Call, TensorSpec
 from composecli.trust import Trust
 from composecli.worker.describe import facts
@@ -108,7 +108,7 @@ MODELS = {
     "dict": (DictOutput(), ["float32[2,10]", "float32[2,3]"]),
     "ids": (Ids(), ["int64[2,8]", "float32[2,8]"]),
     "norm": (nn.BatchNorm2d(8).train(), ["float32[2,8,4,4]", "float32[1,8,1,1]"]),
-    "lstm": (nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6)), ["float32[2,5,6]", "float32[2,5,7]"]),
+    "layer norm": (nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6)), ["float32[2,5,6]", "float32[2,5,7]"]),
     "indexed": (Indexed(), ["float32[2,6]", "float32[2,5]"]),
     "routed": (Routed(), ["float32[2,4]", "float32[2,5]"]),
 }
@@ -203,22 +203,64 @@ def test_code_that_looks_at_memory_sees_values(shelf: Shelf) -> None:
 
 
 class Parts(nn.Module):
-    """Holds a tensor in a list."""
+    """Holds a tensor in a tuple."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = [torch.ones(10)]
         self.fc = nn.Linear(10, 3)
+        self.parts = (torch.ones(10), 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(x * self.parts[0])
+        return self.fc(x * self.parts[0] * self.parts[1])
+
+
+class Listing(nn.Module):
+    """Holds its parameters in a list, too, as torch's recurrent layers do, and others besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 3)
+        self.tensors = [self.fc.weight, torch.ones(10), self.fc.bias]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x * self.tensors[1], self.tensors[0], self.tensors[2])
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(10, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rnn(x)[0]
+
+
+@pytest.mark.parametrize("module", [Listing(), Recurrent()], ids=["listing", "recurrent"])
+def test_tensors_in_lists_are_those_that_are_held_by_name(tmp_path: Path, module: nn.Module) -> None:
+    path = tmp_path / "listing.pt"
+    torch.jit.script(module).save(str(path))
+    without, whole = InProcessWorker(), InProcessWorker()
+    assert without.open(request(str(path), "scripted")).facts.notes == ()
+    whole._models[0] = load_whole(request(str(path), "scripted"))
+    for text in ("float32[2,5,10]", "float32[2,5,11]"):
+        assert seen(without, text) == seen(whole, text)
+    weights = model_of(without).weights
+    assert weights is not None
+    weights.read()
+    x = torch.rand(2, 5, 10)
+    torch.testing.assert_close(model_of(without).module(x), model_of(whole).module(x))
+    joined = join(JoinRequest(CheckRequest((str(path), str(path)), Mode.PARALLEL), str(tmp_path / "j.pt")), without)
+    assert joined.written is not None
+    loaded, own = torch.jit.load(str(tmp_path / "j.pt")), torch.jit.load(str(path))
+    torch.testing.assert_close(loaded(x), torch.cat([own(x), own(x)], 1))
+    assert len(list(loaded.parameters())) == len(list(own.parameters()))
 
 
 def test_what_cannot_be_had_without_its_tensors_is_named_and_loaded(tmp_path: Path) -> None:
     wide = nn.Sequential(nn.Linear(10, 400), nn.Linear(400, 800)).eval()
     models = {
         "constants of its code": torch.jit.freeze(torch.jit.script(wide)),
-        "lie in lists": torch.jit.script(Parts()),
+        "structures of its own": torch.jit.script(Parts()),
         "without an op": torch.jit.script(Looking()),
     }
     for reason, module in models.items():
