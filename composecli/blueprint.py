@@ -13,6 +13,7 @@ from composecli.trees import Path
 class Mode(StrEnum):
     SEQUENTIAL = "sequential"
     PARALLEL = "parallel"
+    PAIRS = "pairs"
 
 
 class Merge(StrEnum):

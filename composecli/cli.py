@@ -97,10 +97,13 @@ def _common(command: Command) -> Command:
     return command
 
 
+def _modes(modes: tuple[Mode, ...], help: str) -> Callable[[Command], Command]:
+    choice = click.Choice([str(mode) for mode in modes])
+    return click.option("--mode", type=choice, default="sequential", show_default=True, help=help)
+
+
 def _joining(command: Command) -> Command:
     options = (
-        click.option("--mode", type=click.Choice([str(mode) for mode in Mode]), default="sequential", show_default=True,
-                     help="One after the other, or beside each other on the same input."),
         click.option("--merge", type=click.Choice([str(merge) for merge in Merge]), default="cat", show_default=True,
                      help="In parallel: what becomes of the outputs."),
         click.option("--dim", type=int, default=1, show_default=True, help="In parallel: the axis of cat and stack."),
@@ -129,12 +132,16 @@ def main() -> None:
 
 @main.command("check", epilog=EXIT_CODES, short_help="Does each model accept what the one before gives?")
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
+@_modes(tuple(Mode), "One after the other, beside each other on the same input, or each against each other.")
 @_joining
 @_common
 def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
-    """Say whether each model accepts what the one before it produces (or, in parallel, whether they merge)."""
+    """Say whether each model accepts what the one before it produces (in parallel: whether they merge; with pairs:
+    which of them accepts what which other produces)."""
     _two_or_more(models)
     _refuse_idle_trust(words, models)
+    if words["mode"] == Mode.PAIRS and words["inputs"]:
+        raise click.UsageError("--input states what the first model takes; with --mode pairs each of them is the first")
     request = _check_request(models, words, BridgeMode.NONE)
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
@@ -147,6 +154,7 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
 
 @main.command("join", epilog=EXIT_CODES, short_help="Write one verified TorchScript file that does both.")
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
+@_modes((Mode.SEQUENTIAL, Mode.PARALLEL), "One after the other, or beside each other on the same input.")
 @click.option("-o", "--output", required=True, metavar="OUT", help="The TorchScript file to write.")
 @click.option("--bridge", type=click.Choice([str(mode) for mode in BridgeMode]), default="none", show_default=True,
               help="Put nothing between, steps without parameters, or an untrained linear layer too.")  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from composecli.dims import Dim, Fixed, Free, Shape, Unknown, admits, example_size, parse_dim
-from composecli.trees import Call, Entries, Items, Literal, Path, TensorSpec, Tree, path_text
+from composecli.trees import Call, Entries, Items, Literal, Path, TensorSpec, Tree, call_leaves, path_text
 
 DTYPES = (
     "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
@@ -251,3 +251,12 @@ def takes(port: Port, spec: TensorSpec) -> bool | None:
         return False
     answers = {admits(dim, size) for dim, size in zip(port.dims, spec.sizes, strict=True)}
     return False if False in answers else None if None in answers else True
+
+
+def takes_call(contract: Contract, call: Call) -> bool:
+    """Whether the contract says of each tensor of the call that it is taken."""
+    given, ports = dict(call_leaves(call)), {port.path: port for port in contract.inputs}
+    needed = {port.path for port in contract.required}
+    if not needed <= given.keys() <= ports.keys() or any(argument.name for argument in call.arguments):
+        return False
+    return all(takes(ports[path], spec) is True for path, spec in given.items())

@@ -130,6 +130,10 @@ def _judge(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> 
         from composecli.chain import judge_chain
 
         return judge_chain(request, session, parts)
+    if request.mode is Mode.PAIRS:
+        from composecli.pairs import judge_pairs
+
+        return judge_pairs(request, session, parts)
     from composecli.beside import judge_beside
 
     return judge_beside(request, session, parts)

@@ -17,6 +17,7 @@ from composecli.contract import (
     Evidence,
     EvidenceKind,
     example_sizes,
+    takes_call,
 )
 from composecli.dims import Fixed, Free, Shape
 from composecli.errors import CouldNotAttempt, Problem
@@ -71,6 +72,7 @@ class Session:
         self.known = list[ModelReport]()
         self.confined: Confined | None = None
         self._read = dict[int, dict[str, None]]()
+        self._found = dict[int, Found | NotFound]()
 
     @property
     def real_device(self) -> str:
@@ -172,7 +174,11 @@ class Session:
         raise CouldNotAttempt(Problem("CC925", f"the model has no input {name}", part.name, (note,)))
 
     def infer(self, part: Part, *, stated: Proposal | None = None, given: Call | None = None) -> Found | NotFound:
-        """The contract of one model, from what is stated, what its file says, and probes."""
+        """The contract of one model, from what is stated, what its file says, and probes. One that was found before is
+        found no more, unless the model takes what is given and the contract says nothing of that."""
+        before = self._found.get(part.real)
+        if before is not None and stated is None and not self._tells_more(part, before, given):
+            return before
         self.tell(f"finding what {part.name} takes")
         file = part.target.file
         clues = Clues(
@@ -192,7 +198,14 @@ class Session:
         self.known.append(self.report(part, found))
         if found.stopped == INTERRUPTED:
             raise KeyboardInterrupt
+        if stated is None:
+            self._found.setdefault(part.real, found)
         return found
+
+    def _tells_more(self, part: Part, before: Found | NotFound, given: Call | None) -> bool:
+        if given is None or (isinstance(before, Found) and takes_call(before.contract, given)):
+            return False
+        return isinstance(self._probe(ProbeRequest(single(part.real), given, detail=Detail.OUTCOME)), Accepted)
 
     def _explore(self, part: Part, call: Call, detail: Detail) -> Observation:
         """A probe where exploring is done. On meta what is refused is refused, and nothing is accepted that does not

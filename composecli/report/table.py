@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Iterable
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from composecli.blueprint import Mode
 from composecli.bridge import describe
 from composecli.findings import Finding, Verdict
 from composecli.protocol import Confined, LayerRow
@@ -64,10 +66,13 @@ def _plain_box() -> Any:
 
 
 def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...] = ()) -> None:
-    if not quiet and report.seams:
-        console.print(_seam_table(report))
-    for number, seam in enumerate(report.seams):
-        _seam_findings(console, seam, bridged=number in bridged)
+    if report.mode is Mode.PAIRS:
+        _pairs(console, report)
+    else:
+        if not quiet and report.seams:
+            console.print(_seam_table(report))
+        for number, seam in enumerate(report.seams):
+            _seam_findings(console, seam, bridged=number in bridged)
     if not quiet:
         for model in _distinct(report.models):
             _contract(console, model)
@@ -83,6 +88,39 @@ def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple
     if bridged and word is Verdict.BRIDGEABLE:
         suffix = ", and bridged as asked"
     console.print(Text.assemble("verdict: ", (str(word), STYLES[word]), suffix))
+
+
+_MARKS = {
+    Verdict.COMPATIBLE: "yes", Verdict.BRIDGEABLE: "brd", Verdict.INCOMPATIBLE: "-", Verdict.UNKNOWN: "?",
+}  # fmt: skip
+
+
+def _pairs(console: Console, report: CheckReport) -> None:
+    """A grid of all pairs, a row for each model that gives, as many columns as fit beside each other; then those that
+    fit. The findings of the others are in the JSON."""
+    seams = iter(report.seams)
+    count = len(report.models)
+    verdicts = {
+        (gives, takes): next(seams).verdict for gives in range(count) for takes in range(count) if gives != takes
+    }
+    room = max(1, (console.width - 31) // 5)
+    for first in range(0, count, room):
+        table = Table(box=_plain_box(), pad_edge=False, expand=False)
+        table.add_column("gives \\ takes", overflow="fold", max_width=26)
+        columns = range(first, min(first + room, count))
+        for column in columns:
+            table.add_column(str(column + 1), justify="center", no_wrap=True)
+        for row, model in enumerate(report.models):
+            cells = [verdicts.get((row, column)) for column in columns]
+            marks = [Text(_MARKS[cell], STYLES[cell]) if cell is not None else Text("") for cell in cells]
+            table.add_row(f"{row + 1} {plain(_short(model.name))}", *marks)
+        console.print(table)
+    found = Counter(seam.verdict for seam in report.seams)
+    said = ", ".join(f"{found[verdict]} {verdict} ({_MARKS[verdict]})" for verdict in _MARKS if found[verdict])
+    console.print(f"{len(report.seams)} pairs: {said}")
+    for seam in report.seams:
+        if seam.verdict is Verdict.COMPATIBLE:
+            console.print(f"  {plain(seam.producer)} -> {plain(seam.consumer)}")
 
 
 def _isolation(console: Console, confined: Confined | None) -> None:

@@ -1,0 +1,25 @@
+"""Models against each other: every ordered pair of them judged as a chain of two, each model's contract found once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+from composecli.blueprint import Mode
+from composecli.chain import judge_chain
+from composecli.judgement import Judged
+from composecli.requests import CheckRequest
+from composecli.results import SeamReport
+from composecli.session import Part, Session
+
+
+def judge_pairs(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
+    """The seam of each pair, in the order of the models. There is nothing to be built of them."""
+    contracts = tuple(session.infer(part) for part in parts)
+    seams = list[SeamReport]()
+    for number, pair in enumerate(permutations(parts, 2)):
+        if number % len(parts) == 0:
+            session.tell(f"judging pairs: {number} of {len(parts) * (len(parts) - 1)}")
+        names = tuple(part.name for part in pair)
+        seams += judge_chain(replace(request, models=names, mode=Mode.SEQUENTIAL), session, pair).seams
+    return Judged(contracts, tuple(seams), None, None, None)

@@ -1,0 +1,79 @@
+"""Each model against each other: the verdicts are those of checks of two, and each contract is found once."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from composecli.blueprint import Mode
+from composecli.observations import Observation
+from composecli.pipeline import check
+from composecli.protocol import ProbeRequest
+from composecli.requests import CheckRequest
+from composecli.worker.engine import InProcessWorker
+from tests.commands.running import Composecli
+from tests.models import Ids, Shelf, TwoOutputs, encoder
+
+
+def models(shelf: Shelf) -> list[str]:
+    return [
+        shelf.save("linear", nn.Linear(10, 5)),
+        shelf.save("head_5", nn.Linear(5, 2)),
+        shelf.save("relu", nn.ReLU()),
+        shelf.save("encoder", encoder()),
+        shelf.save("flat", nn.Sequential(nn.Flatten(), nn.Linear(40, 10))),
+        shelf.save("two_outputs", TwoOutputs()),
+        shelf.save("ids", Ids()),
+    ]
+
+
+def test_pairs_are_judged_as_checks_of_two_are(composecli: Composecli, shelf: Shelf) -> None:
+    paths = models(shelf)
+    together = composecli.json("check", "--mode", "pairs", *paths)
+    assert together.code == 1
+    alone = {pair: composecli.json("check", *pair).json["seams"][0] for pair in permutations(paths, 2)}
+    seams = together.json["seams"]
+    assert [(seam["producer"], seam["consumer"]) for seam in seams] == list(alone)
+    for seam in seams:
+        expected = alone[seam["producer"], seam["consumer"]]
+        assert seam["verdict"] == expected["verdict"], (seam, expected)
+        assert [finding["code"] for finding in seam["findings"]] == [item["code"] for item in expected["findings"]]
+    assert len(together.json["models"]) == len(paths)
+
+
+class _Counting(InProcessWorker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.probes = 0
+
+    def probe(self, request: ProbeRequest) -> Observation:
+        self.probes += 1
+        return super().probe(request)
+
+
+def test_n_models_cost_n_inferences(shelf: Shelf) -> None:
+    """And a forward or a few for each pair."""
+    paths = tuple(shelf.save(f"linear_{width}", nn.Linear(width, width)) for width in range(2, 12))
+    worker = _Counting()
+    report = check(CheckRequest(paths, Mode.PAIRS), worker)
+    found = sum(model.probes for model in report.models)
+    pairs = len(paths) * (len(paths) - 1)
+    assert len(report.seams) == pairs
+    assert found <= 12 * len(paths)
+    assert worker.probes <= found + 4 * pairs
+
+
+@pytest.mark.parametrize("words", [("--mode", "pairs", "--input", "1,10")])
+def test_an_input_belongs_to_one_first_model(composecli: Composecli, shelf: Shelf, words: tuple[str, ...]) -> None:
+    path = shelf.save("linear", nn.Linear(10, 5))
+    refused = composecli("check", path, path, *words)
+    assert refused.code == 2
+    assert "--mode pairs" in refused.err
+
+
+def test_nothing_is_joined_of_pairs(composecli: Composecli, shelf: Shelf, tmp_path: Path) -> None:
+    path = shelf.save("linear", nn.Linear(10, 5))
+    assert composecli("join", path, path, "--mode", "pairs", "-o", tmp_path / "both.pt").code == 2
