@@ -1,0 +1,72 @@
+"""Measuring a command: how long it takes, and the most memory that it and what it starts hold at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+EVERY = 0.02
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`memory` is the most that was resident, `anonymous` the most of it that was not a file's, both in bytes."""
+
+    seconds: float
+    memory: int
+    anonymous: int
+
+
+def measure(words: Words, environment: dict[str, str], expected: tuple[int, ...]) -> Measured:
+    """Run a command to its end.
+
+    Raises:
+        SystemExit: it ended with another code than it should.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peaks = [0, 0]
+    done = threading.Event()
+    watching = threading.Thread(target=_watch, args=(process.pid, peaks, done))
+    watching.start()
+    code = process.wait()
+    seconds = time.perf_counter() - start
+    done.set()
+    watching.join()
+    if code not in expected:
+        raise SystemExit(f"{' '.join(words)[:300]} ended with {code}")
+    return Measured(seconds, *peaks)
+
+
+def _watch(process: int, peaks: list[int], done: threading.Event) -> None:
+    while not done.wait(EVERY):
+        held = [_memory(number) for number in _family(process)]
+        for place in (0, 1):
+            peaks[place] = max(peaks[place], sum(memory[place] for memory in held))
+
+
+def _family(process: int) -> Iterator[int]:
+    yield process
+    try:
+        tasks = os.listdir(f"/proc/{process}/task")
+        texts = [Path(f"/proc/{process}/task/{task}/children").read_text() for task in tasks]
+    except OSError:
+        return
+    for text in texts:
+        for child in text.split():
+            yield from _family(int(child))
+
+
+def _memory(process: int) -> tuple[int, int]:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    held = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return tuple(1024 * int(held.get(name, ["0"])[0]) for name in ("VmRSS", "RssAnon"))  # type: ignore[return-value]
