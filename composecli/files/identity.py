@@ -15,6 +15,9 @@ def identity(path: str) -> str | None:
     """The SHA-256, in hexadecimal, of an archive's directory, which has the size and the checksum of every record, and
     of all its members but those that are tensors. None for what is no archive, or has no checksums."""
     try:
+        # What is no regular file may never end, or wait for somebody to write to it.
+        if not Path(path).is_file():
+            return None
         with Archive(Path(path)) as archive:
             if not archive.has_checksums:
                 return None

@@ -28,7 +28,7 @@ from composecli.worker.model import Model, last_line
 from composecli.worker.run import Layers, bridge_layers, run
 from composecli.worker.state import kept
 from composecli.worker.values import Maker, Values
-from composecli.worker.weights import Weights
+from composecli.worker.weights import AnyWeights
 
 
 def part_name(blueprint: Blueprint, model: int) -> str:
@@ -82,7 +82,7 @@ def _inputs(request: BuildRequest, parts: dict[int, Model], layers: Layers, make
 
 
 @contextmanager
-def _left_out(joined: torch.jit.ScriptModule, parts: list[tuple[str, Weights]]) -> Iterator[None]:
+def _left_out(joined: torch.jit.ScriptModule, parts: list[tuple[str, AnyWeights]]) -> Iterator[None]:
     """The joined module without the tensors of these parts, by name, while it is saved."""
     owners = dict(joined.named_modules(remove_duplicate=False))
     kept = list[tuple[Any, str, Any]]()
@@ -99,7 +99,7 @@ def _left_out(joined: torch.jit.ScriptModule, parts: list[tuple[str, Weights]]) 
             owner.setattr(attribute, tensor)
 
 
-def _left_out_records(path: str, parts: Mapping[str, tuple[int, Weights | None]]) -> Iterator[LeftOut]:
+def _left_out_records(path: str, parts: Mapping[str, tuple[int, AnyWeights | None]]) -> Iterator[LeftOut]:
     """Which record of which part is the content of each that was left out."""
     with Archive(Path(path)) as archive:
         held = attributes(archive)

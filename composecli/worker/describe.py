@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from composecli.protocol import LayerFact, LayerRow, ModelFacts, NamedSizes
 from composecli.worker.model import Model
 from composecli.worker.program import Program
 from composecli.worker.settings import settings
+from composecli.worker.unread import without_values
 from composecli.worker.values import Values, has_sizes, identity_of, spec_of
 
 
@@ -123,10 +125,12 @@ def _torchinfo_rows(model: Model, values: Values) -> tuple[LayerRow, ...]:
     import torchinfo
 
     try:
-        module = copy.deepcopy(model.module)
+        # Its state is copied and its parameters are not: they are as large as the file.
+        module = copy.deepcopy(model.module, {id(parameter): parameter for parameter in model.module.parameters()})
         mode = "train" if module.training else "eval"
         given = [*values[0], *values[1].values()]
-        found = torchinfo.summary(module, input_data=given, mode=mode, verbose=0, device=model.request.device)
+        with without_values({0: replace(model, module=module)}):
+            found = torchinfo.summary(module, input_data=given, mode=mode, verbose=0, device=model.request.device)
     except Exception:
         return ()
     return tuple(

@@ -12,7 +12,7 @@ from torch import nn
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import ArgumentFact, OpenRequest, Training
 from composecli.worker.program import Program
-from composecli.worker.weights import Weights
+from composecli.worker.weights import AnyWeights
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -27,7 +27,7 @@ class Model:
     arguments: tuple[ArgumentFact, ...]
     attributes: dict[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
-    weights: Weights | None = None
+    weights: AnyWeights | None = None
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten, treespec
 from composecli.files.exported import DTYPE_CODES
 from composecli.worker.guards import Guards
 
+SCHEMA = 8
 _KEYWORD = 2
 _MEMORY_FORMATS = {
     1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format,
@@ -59,6 +60,8 @@ class Program(nn.Module):  # type: ignore[misc]
 
     def __init__(self, data: Any, device: str) -> None:
         super().__init__()
+        if data["schema_version"]["major"] != SCHEMA:
+            raise Unsupported("another version of the schema")
         graph, signature = data["graph_module"]["graph"], data["graph_module"]["signature"]
         call = data["graph_module"]["module_call_graph"][0]["signature"]
         self._in_spec, self._out_spec = treespec_loads(call["in_spec"]), treespec_loads(call["out_spec"])

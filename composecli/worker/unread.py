@@ -21,7 +21,7 @@ from composecli.worker.kernels import KERNELS
 from composecli.worker.model import Model
 from composecli.worker.program import Program
 from composecli.worker.values import storage_of, tensors_in
-from composecli.worker.weights import Weights
+from composecli.worker.weights import AnyWeights
 
 # A value that depends on more records than this depends on the model.
 MOST_RECORDS = 16
@@ -84,10 +84,10 @@ class _Marker:
 
 
 class _Unread(TorchDispatchMode):  # type: ignore[misc]
-    def __init__(self, held: Mapping[int, Weights], ops: Ops) -> None:
+    def __init__(self, held: Mapping[int, AnyWeights], ops: Ops) -> None:
         super().__init__()
         self.marker = _Marker()
-        self.own = dict[int, tuple[Weights, str]]()
+        self.own = dict[int, tuple[AnyWeights, str]]()
         for number, weights in held.items():
             for record, storage in weights.unread.items():
                 self.marker.mark(storage, frozenset(((number, record),)))

@@ -26,7 +26,7 @@ from composecli.worker.model import Model, last_line
 from composecli.worker.run import Layers, bridge_layers, run
 from composecli.worker.state import kept
 from composecli.worker.values import Maker, tensors_in, tree_of
-from composecli.worker.weights import places_of, put
+from composecli.worker.weights import Weights, places_of, put
 
 # A gradient that is larger is not kept, but a digest of its bytes.
 LARGEST_GRADIENT = 2**16
@@ -107,7 +107,7 @@ def _completed(request: VerifyRequest, used: dict[int, Model]) -> Model:
     storages = dict[str, torch.UntypedStorage]()
     for left in request.left_out:
         weights = used[left.model].weights
-        assert weights is not None
+        assert isinstance(weights, Weights)
         storages[left.record] = weights.storage(left.source)
     places = places_of(module, held)
     put(places, storages, {id(place.tensor): place.tensor for place in places})

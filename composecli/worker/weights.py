@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +127,47 @@ class Weights:
     def storage(self, record: str) -> torch.UntypedStorage:
         """What is in the places of a record now."""
         return self._storages[record]
+
+
+@dataclass
+class LateWeights:
+    """The tensors of a module that was made by a factory: those of its file, once an answer depends on their values."""
+
+    module: nn.Module
+    load: Callable[[], None]
+    notes: list[str] = field(default_factory=list)
+    places: tuple[Place, ...] = ()
+    fixed: frozenset[int] = frozenset()
+    _read: bool = False
+
+    @property
+    def unread(self) -> Mapping[str, torch.UntypedStorage]:
+        """The storages that do not hold the values of the file, by the names of their tensors."""
+        if self._read:
+            return {}
+        return {name: tensor.untyped_storage() for name, tensor in self.module.state_dict().items()}
+
+    def read(self, _records: Collection[str] | None = None, op: str | None = None) -> None:
+        """Load all of them."""
+        if not self._read:
+            self._read = True
+            if op is not None:
+                self.notes.append(f"the values of all tensors were read: {op} depends on them")
+            self.load()
+
+    def has_own_memory(self, _record: str) -> bool:
+        """None is read in the midst of a forward."""
+        return False
+
+    def on_meta(self) -> tuple[()]:
+        """None: they are in memory, and are saved from there."""
+        return ()
+
+    def settle(self) -> None:
+        """Nothing is read in the midst of a forward."""
+
+
+AnyWeights = Weights | LateWeights
 
 
 def put(

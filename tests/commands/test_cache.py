@@ -239,3 +239,11 @@ def test_a_file_without_checksums_is_not_known_by_its_directory(
     for _ in range(2):
         assert composecli("inspect", path).code == 0
     assert starts.count == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_a_pipe_in_the_place_of_a_model_is_not_waited_for(
+    composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    assert composecli("inspect", tmp_path / "pipe.pt").code == 3

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from composecli.protocol import ModelKind, OpenRequest
-from composecli.worker.load import exported, pickled, torchscript
-from composecli.worker.load.factory import load_factory
+from composecli.worker.load import exported, factory, pickled, torchscript
 from composecli.worker.model import Model
 
 
@@ -24,7 +23,10 @@ def load(request: OpenRequest) -> Model:
             return pickled.load_pickled(request)
         case ModelKind.EXPORTED:
             return exported.load_exported(request)
-    return load_whole(request)
+        case ModelKind.FACTORY:
+            return factory.load_factory(request)
+        case _:
+            assert_never(request.kind)
 
 
 def load_whole(request: OpenRequest) -> Model:
@@ -37,7 +39,7 @@ def load_whole(request: OpenRequest) -> Model:
         case ModelKind.PICKLED:
             return pickled.load_whole(request)
         case ModelKind.FACTORY:
-            return load_factory(request)
+            return factory.load_whole(request)
         case _:
             assert_never(request.kind)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ import torch
 from torch import nn
 
 from composecli.errors import CouldNotAttempt, Problem
+from composecli.files.emptied import emptied_checkpoint
 from composecli.protocol import OpenRequest
 from composecli.reference import FactoryReference
-from composecli.worker.load.admit import admitted_whole
+from composecli.worker.load.admit import admitted, admitted_whole
 from composecli.worker.model import Model, could_not_load, eager_arguments, last_line, set_training
+from composecli.worker.weights import LateWeights
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
@@ -28,16 +31,31 @@ Weights = dict[str, torch.Tensor]
 
 
 def load_factory(request: OpenRequest) -> Model:
+    """The module with the weights that the factory gave it, held against the file's sizes; their values are read where
+    they are needed."""
+    return _loaded(request, late=request.device == "cpu" and request.sha256 is None)
+
+
+def load_whole(request: OpenRequest) -> Model:
+    return _loaded(request, late=False)
+
+
+def _loaded(request: OpenRequest, *, late: bool) -> Model:
     reference = request.reference
     assert isinstance(reference, FactoryReference)
     module = _make(reference)
-    weights = _weights(request, reference)
-    weights = _without_prefix(weights, set(module.state_dict()))
+    names = set(module.state_dict())
+    weights = _without_prefix(_weights(request, reference, sizes_alone=late), names)
     _refuse_misfit(module, weights, reference)
-    module.load_state_dict(weights)
+    if not late:
+        module.load_state_dict(weights)
     module.to(request.device)
     set_training(module, request.training)
-    return Model(module, request, eager_arguments(module), {})
+
+    def read() -> None:
+        module.load_state_dict(_without_prefix(_weights(request, reference, sizes_alone=False), names))
+
+    return Model(module, request, eager_arguments(module), {}, weights=LateWeights(module, read) if late else None)
 
 
 def _make(reference: FactoryReference) -> nn.Module:
@@ -71,15 +89,15 @@ def _import(reference: FactoryReference) -> ModuleType:
     return module
 
 
-def _weights(request: OpenRequest, reference: FactoryReference) -> Weights:
+def _weights(request: OpenRequest, reference: FactoryReference, *, sizes_alone: bool) -> Weights:
+    """The state dict of the file; with tensors that have no memory where its sizes are all that is asked for."""
     path = Path(reference.path)
     with path.open("rb") as file:
         pickled = file.read(2) in (b"PK", b"\x80\x02")
     if not pickled:
-        return _safetensors(reference)
+        return _safetensors(reference, sizes_alone=sizes_alone)
     try:
-        with admitted_whole(request) as copy:
-            held: Any = torch.load(copy, map_location="cpu", weights_only=True)
+        held = _sizes(request) if sizes_alone else _values(request)
     except CouldNotAttempt:
         raise
     except Exception as error:
@@ -87,8 +105,19 @@ def _weights(request: OpenRequest, reference: FactoryReference) -> Weights:
     return _unwrapped(held, request.key, reference)
 
 
-def _safetensors(reference: FactoryReference) -> Weights:
+def _sizes(request: OpenRequest) -> Any:
+    with admitted(request) as archive:
+        return torch.load(io.BytesIO(emptied_checkpoint(archive)), map_location="meta", weights_only=True)
+
+
+def _values(request: OpenRequest) -> Any:
+    with admitted_whole(request) as copy:
+        return torch.load(copy, map_location="cpu", weights_only=True)
+
+
+def _safetensors(reference: FactoryReference, *, sizes_alone: bool) -> Weights:
     try:
+        from safetensors import safe_open
         from safetensors.torch import load_file
     except ImportError as error:
         raise CouldNotAttempt(
@@ -98,7 +127,11 @@ def _safetensors(reference: FactoryReference) -> Weights:
             )
         ) from error  # fmt: skip
     try:
-        return dict(load_file(reference.path))
+        if not sizes_alone:
+            return dict(load_file(reference.path))
+        with safe_open(reference.path, framework="pt") as file:
+            names = file.keys()
+            return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
     except Exception as error:
         problem = Problem("CC913", "the safetensors file could not be read", reference.name, (last_line(error),))
         raise CouldNotAttempt(problem) from error

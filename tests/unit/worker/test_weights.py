@@ -17,7 +17,7 @@ from composecli.files.emptied import relocated
 from composecli.observations import Accepted, Observation, Refused
 from composecli.pipeline import check, inspect, join
 from composecli.protocol import Detail, ModelKind, OpenRequest, ProbeRequest, Training
-from composecli.reference import FileReference
+from composecli.reference import FactoryReference, FileReference
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
 from composecli.trees import Argument, Call, TensorSpec
 from composecli.trust import Trust
@@ -339,3 +339,46 @@ def test_a_pickle_of_pytorch_is_the_same_but_for_its_devices(text: str) -> None:
     assert moved is not None
     assert relocated(moved, "cpu") == relocated(data, "cpu")
     assert moved.count(b"X" + len(text).to_bytes(4, "little") + text.encode()) == len(encoder().state_dict())
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(4, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x):
+        return x[self.gate(x)[:, 0] > 0.5]
+
+
+def plain():
+    return nn.Linear(4, 2)
+"""
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_the_weights_of_a_factory_are_read_where_they_decide(tmp_path: Path, name: str) -> None:
+    from safetensors.torch import save_file
+
+    (tmp_path / "made.py").write_text(FACTORY)
+    for factory, bias, rows in (("Gated", 1.0, 3), ("Gated", 0.0, 0), ("plain", 1.0, 3)):
+        held = {"weight": torch.zeros(2, 4), "bias": torch.ones(2)}
+        if factory == "Gated":
+            held = {"gate.weight": torch.zeros(1, 4), "gate.bias": torch.full((1,), bias)}
+        path = str(tmp_path / name)
+        save_file(held, path) if name.endswith("safetensors") else torch.save({"state_dict": held}, path)
+        reference = FactoryReference(str(tmp_path / "made.py"), factory, path)
+        asked = OpenRequest(reference, ModelKind.FACTORY, "cpu", Training.SAVED, trusted=False, key=None)
+        worker = InProcessWorker()
+        worker.open(asked)
+        found = worker.probe(ProbeRequest(single(0), Call((Argument(spec("float32[3,4]")),))))
+        assert isinstance(found, Accepted)
+        assert len(found.read) == (factory == "Gated")
+        assert isinstance(found.result, TensorSpec)
+        assert found.result.sizes[0] == rows
