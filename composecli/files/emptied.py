@@ -23,7 +23,8 @@ _LOCAL_HEADER = 30
 _KEPT = re.compile(r"code/.*|version|byteorder|\.data/.*")
 _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 _GETS = ("GET", "BINGET", "LONG_BINGET")
-_DEVICE = 3
+# Of a reference to a storage.
+_ELEMENTS, _DEVICE = 5, 3
 
 
 def emptied_script(archive: Archive) -> bytes | None:
@@ -118,7 +119,8 @@ def _device_of(operations: list[Any], persistent: int) -> int | None:
         name = operations[place][0].name
         if name == "MARK":
             pushes.reverse()
-            return pushes[_DEVICE] if len(pushes) > _DEVICE + 1 else None
+            device = pushes[_DEVICE] if len(pushes) == _ELEMENTS else 0
+            return device if operations[device][0].name in ("BINUNICODE", *_GETS) else None
         if name not in _PUTS:
             pushes.append(place)
     return None

@@ -9,6 +9,7 @@ Source of the format: `torch/_export/serde/schema.py`, schema major version 8, a
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -159,6 +160,8 @@ def _program(data: Any) -> Iterator[Reason]:
     todo: list[tuple[str, Any]] = [("", data)]
     while todo:
         key, value = todo.pop()
+        if key in ("in_spec", "out_spec") and value is not None:
+            yield from _structure(value)
         if isinstance(value, dict):
             yield from _keys(key, value)
             todo += value.items()
@@ -166,6 +169,28 @@ def _program(data: Any) -> Iterator[Reason]:
             todo += ((key, item) for item in value)
         elif isinstance(value, str):
             yield from _text(key, value)
+
+
+def _structure(text: Any) -> Iterator[Reason]:
+    """PyTorch imports what the structure of an input names as an enum, or as what makes the values of a defaultdict."""
+    try:
+        todo = [json.loads(text)[1]]
+        while todo:
+            spec = todo.pop()
+            kind, context = spec["type"], spec["context"]
+            plain = json.loads(context) if isinstance(context, str) else context
+            own = str(kind).startswith(("builtins.", "collections."))
+            if kind == "collections.defaultdict" or (own and not _plain_context(plain)):
+                yield Reason(f"it takes or returns a {kind} of {str(context)[:60]}")
+            todo += spec["children_spec"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        yield Reason(f"a structure that is not read: {str(text)[:60]}")
+
+
+def _plain_context(context: Any) -> bool:
+    """None, a number, or the keys of a dict."""
+    keys = context if isinstance(context, list) else [context]
+    return all(key is None or isinstance(key, str | int | float) for key in keys)
 
 
 def _keys(key: str, value: dict[str, Any]) -> Iterator[Reason]:

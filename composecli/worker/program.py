@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,12 +47,13 @@ class Place:
 
 @dataclass(frozen=True)
 class _Node:
-    """One op: how to call it, and how its result gets names."""
+    """One op: how to call it, and how its result gets names. `last` are values that nothing asks for after it."""
 
     call: Callable[..., Any]
     arguments: tuple[Callable[[Values], Any], ...]
     keywords: Mapping[str, Callable[[Values], Any]]
     names: Callable[[Any, Values], None]
+    last: tuple[str, ...] = ()
 
 
 class Program(nn.Module):  # type: ignore[misc]
@@ -67,12 +68,13 @@ class Program(nn.Module):  # type: ignore[misc]
         self._in_spec, self._out_spec = treespec_loads(call["in_spec"]), treespec_loads(call["out_spec"])
         self.argument_names = tuple(_argument_names(self._in_spec, call.get("forward_arg_names") or []))
         reader = _Reader(device)
-        self._nodes = tuple(map(reader.node, graph["nodes"]))
+        self._written = tuple(_mutations(signature))
+        kept = {*_named(signature["output_specs"]), *(name for pair in self._written for name in pair)}
+        self._nodes = tuple(_with_last(graph["nodes"], map(reader.node, graph["nodes"]), kept))
         self.places = tuple(_places(signature["input_specs"]))
         self._inputs = tuple(_user_inputs(signature["input_specs"]))
         self._guards = Guards(data, self._inputs)
         self._outputs = tuple(reader.value(_one(spec["user_output"])) for spec in _kind(signature, "user_output"))
-        self._written = tuple(_mutations(signature))
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         ordered = {name: keywords[name] for name in self._keywords() if name in keywords}
@@ -90,12 +92,40 @@ class Program(nn.Module):  # type: ignore[misc]
                 **{name: argument(values) for name, argument in node.keywords.items()},
             )
             node.names(result, values)
+            for name in node.last:
+                values.pop(name, None)
         for target, value in self._written:
             values[target].copy_(values[value])
         return tree_unflatten([output(values) for output in self._outputs], self._out_spec)
 
     def _keywords(self) -> list[str]:
         return list(self._in_spec.children()[1].context or [])
+
+
+def _with_last(said: Sequence[Any], nodes: Iterable[_Node], kept: set[str]) -> Iterator[_Node]:
+    """Each node with the values that can go after it: all of a forward's together may not have room."""
+    last = dict[str, int]()
+    for number, node in enumerate(said):
+        last.update(dict.fromkeys((*_named(node["inputs"]), *_named(node["outputs"])), number))
+    ends = dict[int, list[str]]()
+    for name, number in last.items():
+        if name not in kept:
+            ends.setdefault(number, []).append(name)
+    for number, node in enumerate(nodes):
+        yield replace(node, last=tuple(ends.get(number, ())))
+
+
+def _named(held: Any) -> Iterator[str]:
+    """The values that a part of the program names."""
+    if isinstance(held, dict):
+        for key, value in held.items():
+            if key in ("name", "as_name") and isinstance(value, str):
+                yield value
+            else:
+                yield from _named(value)
+    elif isinstance(held, list):
+        for item in held:
+            yield from _named(item)
 
 
 def _argument_names(spec: TreeSpec, names: Sequence[str]) -> Iterator[str]:

@@ -49,7 +49,9 @@ _VALUED = frozenset(
         "multinomial", "bernoulli", "bernoulli_", "normal", "_assert_async", "cholesky", "cholesky_solve",
         "cholesky_inverse", "inverse", "histc", "logdet", "slogdet", "_linalg_det", "_linalg_slogdet", "_linalg_svd",
         "_linalg_eigh", "_linalg_solve_ex", "_linalg_check_errors", "lu_solve", "geqrf", "ormqr", "poisson", "binomial",
-        "_sample_dirichlet", "_standard_gamma", "native_dropout_backward", "equal", "allclose", "is_nonzero",
+        "_sample_dirichlet", "_standard_gamma", "equal", "allclose", "is_nonzero", "quantize_per_tensor",
+        "quantize_per_channel", "fake_quantize_per_channel_affine_cachemask", "_fused_moving_avg_obs_fq_helper",
+        "fake_quantize_per_tensor_affine_cachemask", "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
     )
 )  # fmt: skip
 

@@ -145,7 +145,8 @@ class LateWeights:
         """The storages that do not hold the values of the file, by the names of their tensors."""
         if self._read:
             return {}
-        return {name: tensor.untyped_storage() for name, tensor in self.module.state_dict().items()}
+        tensors = self.module.state_dict().items()
+        return {name: tensor.untyped_storage() for name, tensor in tensors if tensor.layout is torch.strided}
 
     def read(self, _records: Collection[str] | None = None, op: str | None = None) -> None:
         """Load all of them."""

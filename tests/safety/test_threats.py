@@ -4,6 +4,7 @@ its code, and nothing is left on the disk."""
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import warnings
@@ -223,6 +224,23 @@ def _name(found: dict[str, dict], marker: Path) -> None:  # type: ignore[type-ar
     graph["tensor_values"][name] = graph["tensor_values"].pop(old)
 
 
+def _enum(found: dict[str, dict], _: Path) -> None:  # type: ignore[type-arg]
+    """PyTorch imports the module that an enum among the keys of a dict is said to be of."""
+    context = json.dumps([{"__enum__": True, "fqn": "antigravity:Thing", "name": "A"}])
+    inner = {"type": "builtins.dict", "context": context, "children_spec": []}
+    _set_structure(found, inner)
+
+
+def _factory(found: dict[str, dict], _: Path) -> None:  # type: ignore[type-arg]
+    context = {"default_factory_module": "antigravity", "default_factory_name": "x", "dict_context": []}
+    _set_structure(found, {"type": "collections.defaultdict", "context": context, "children_spec": []})
+
+
+def _set_structure(found: dict[str, dict], inner: object) -> None:  # type: ignore[type-arg]
+    signature = found["graph_module"]["module_call_graph"][0]["signature"]
+    signature["out_spec"] = json.dumps([1, {"type": "builtins.tuple", "context": "null", "children_spec": [inner]}])
+
+
 Make = Callable[[Path], bytes]
 # The row of the list of threats, what is done, the file, and the codes of which one is the answer.
 ROWS: list[tuple[int, str, Make, tuple[str, ...]]] = [
@@ -274,6 +292,8 @@ ROWS: list[tuple[int, str, Make, tuple[str, ...]]] = [
     (25, "a target of torch", _model(_target), ("CC926",)),
     (25, "a target that reads files", _model(_file_target), ("CC926",)),
     (25, "a name that is source", _model(_name), ("CC926",)),
+    (25, "an enum that is imported", _model(_enum), ("CC926",)),
+    (25, "a factory that is imported", _model(_factory), ("CC926",)),
     (26, "a compiled library", lambda _: rewritten(exported(), {"data/aotinductor/model/x.so": b"ELF"}), ("CC926",)),
 ]  # fmt: skip
 
