@@ -53,7 +53,8 @@ zoo-pairs: $(ZOO)/.ready
 fuzz: env
 	$(BIN)/python -m tests.safety.fuzz $(WORDS)
 
-# Times as ratios against what a user would otherwise run. WORDS="--repeats 15" for steadier ones.
+# Ratios of time and memory against what a user would otherwise run: ten minutes, and 15 GB of disk for two models of
+# 2 GB and what is made of them. WORDS="--gigabytes 0.2" for smaller ones, WORDS="--row .pt2" for some rows.
 bench: env
 	$(BIN)/python -m tests.bench.run $(WORDS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,7 +56,11 @@ def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judge
     session.tell("building the join")
     built = _build(session.worker, BuildRequest(blueprint, call, str(path), request.seed), output)
     session.tell("writing and verifying the join")
-    provenance = _provenance(request, session, judged, blueprint, _inputs(parts, judged, work.digests))
+
+    def provenance() -> bytes:
+        inputs = _inputs(parts, judged, work.digests)
+        return _provenance(request, session, judged, blueprint, inputs).encode()
+
     verification = VerifyRequest(blueprint, calls, str(path), request.seed, built.left_out)
     spliced, verified = _write_and_verify(session.worker, verification, _plan(built, parts, work, provenance), work)
     work.stage.keep()
@@ -83,7 +87,9 @@ def _write_and_verify(worker: Worker, request: VerifyRequest, plan: Plan, work: 
             _refuse_failed(first, output)
         spliced = _spliced(splicing, work)
     whole.replace(path)
-    last = replace(request, left_out=(), calls=request.calls[:1], gradients=False) if first is not None else request
+    last = request
+    if first is not None:
+        last = replace(request, left_out=(), calls=request.calls[:1], gradients=False, expected=first.expected)
     with work.stage.flushing():
         verified = worker.verify(last)
     _refuse_failed(verified, output)
@@ -98,12 +104,12 @@ class Work:
     digests: Digests
 
 
-def _plan(built: Built, parts: tuple[Part, ...], work: Work, provenance: str) -> Plan:
+def _plan(built: Built, parts: tuple[Part, ...], work: Work, provenance: Callable[[], bytes]) -> Plan:
     """The file that was built with the records that it leaves out, in their places."""
     paths = {part.real: part.target.path for part in parts}
     sources = {left.record: Source(paths[left.model], left.source) for left in built.left_out}
     _refuse_damaged(path for path in paths.values() if path not in {source.path for source in sources.values()})
-    return Plan(work.stage.path, sources, {f"extra/{PROVENANCE}": provenance.encode()})
+    return Plan(work.stage.path, sources, {f"extra/{PROVENANCE}": provenance})
 
 
 def _spliced(splicing: Splicing, work: Work) -> Spliced:

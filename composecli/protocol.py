@@ -234,6 +234,7 @@ class VerifyRequest:
     """The file at `path` loaded afresh and compared with the blueprint run by hand, at each of these calls.
 
     What is `left_out` of it is taken from the models' own files. `gradients`: whether these are compared, too.
+    `expected` stands for the outputs at the first call: where the file gives just these, no more is compared.
     """
 
     blueprint: Blueprint
@@ -242,6 +243,7 @@ class VerifyRequest:
     seed: int
     left_out: tuple[LeftOut, ...] = ()
     gradients: bool = True
+    expected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,11 +255,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`cut` names the parameters that get no gradient though they ask for one, in the parts run by hand too."""
+    """`cut` names the parameters that get no gradient though they ask for one, in the parts run by hand too; `expected`
+    stands for what the file gave at the first call."""
 
     checks: tuple[Check, ...]
     results: tuple[str, ...]
     cut: tuple[str, ...] = ()
+    expected: str | None = None
 
     @property
     def passed(self) -> bool:

@@ -15,7 +15,8 @@ from typing import Any
 from composecli.blueprint import models, renumbered
 from composecli.cache import Cache
 from composecli.codec import NotAMessage, decode, encode
-from composecli.files.identity import identity
+from composecli.errors import CouldNotAttempt
+from composecli.files.identity import identity, stamp
 from composecli.observations import Accepted, Observation, Refused
 from composecli.protocol import (
     BuildRequest,
@@ -68,6 +69,7 @@ class Remembering:
         self._models = list[_Model]()
         self._books = dict[tuple[str, ...], _Book]()
         self._identities = dict[str, str | None]()
+        self._stamps = dict[str, tuple[int, ...]]()
 
     def expect(self, paths: Iterable[str]) -> None:
         """Start the worker now where one of these files was never seen, so that it gets ready meanwhile."""
@@ -93,7 +95,12 @@ class Remembering:
         facts = self._known((number,), "open", ModelFacts)
         if facts is not None and self._worker is None:
             return Opened(number, facts)
-        opened = self._worker.open(request) if self._worker is not None else self._caught_up(number)
+        try:
+            opened = self._worker.open(request) if self._worker is not None else self._caught_up(number)
+        except CouldNotAttempt:
+            # The worker has no number for it either.
+            self._models.pop()
+            raise
         self._learn((number,), "open", opened.facts)
         return opened
 
@@ -130,11 +137,14 @@ class Remembering:
         return self._real().verify(request)
 
     def close(self) -> None:
-        """End the worker, and keep what was learned."""
+        """End the worker, and keep what was learned of files that are still what they were: the worker opened them
+        later than they were known by."""
         if self._worker is not None:
             self._worker.close()
+        paths = {model.subject: model.request.reference.path for model in self._models}
+        changed = {subject for subject, path in paths.items() if stamp(path) != self._stamps.get(path)}
         for key, book in self._books.items():
-            if book.changed:
+            if book.changed and not changed & set(key):
                 others = self._cache.get(key)
                 self._cache.put(key, {**(others if isinstance(others, dict) else {}), **book.answers})
                 for subject in key:
@@ -162,6 +172,7 @@ class Remembering:
 
     def _identity(self, path: str) -> str | None:
         if path not in self._identities:
+            self._stamps[path] = stamp(path)
             self._identities[path] = identity(path)
         return self._identities[path]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Iterable
 from types import TracebackType
 
+from composecli.files.identity import stamp
 from composecli.files.zip import PIECE
 
 
@@ -17,7 +17,7 @@ class Digests:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = tuple(dict.fromkeys(paths))
-        self._before = {path: _identity(path) for path in self._paths}
+        self._before = {path: stamp(path) for path in self._paths}
         self._found = dict[str, str | OSError]()
         self._changed = threading.Condition()
         self._stopped = False
@@ -48,7 +48,7 @@ class Digests:
 
     def changed(self) -> tuple[str, ...]:
         """The files that are others by now than they were at the start."""
-        return tuple(path for path in self._paths if _identity(path) != self._before[path])
+        return tuple(path for path in self._paths if stamp(path) != self._before[path])
 
     def _run(self) -> None:
         for path in self._paths:
@@ -66,12 +66,3 @@ class Digests:
         except OSError as error:
             return error
         return found.hexdigest()
-
-
-def _identity(path: str) -> tuple[int, ...]:
-    """What changes with a file's content, or with the file in its place."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -7,12 +7,11 @@ but for storages that are said to lie on the meta device.
 from __future__ import annotations
 
 import io
-import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from composecli.files.pickle import Operation
 from composecli.files.zip import Archive
 
 LARGEST_CONSTANTS = 2**20
@@ -30,8 +29,8 @@ _ELEMENTS, _DEVICE = 5, 3
 def emptied_script(archive: Archive) -> bytes | None:
     """A TorchScript archive without its tensors, but for the constants of its code, which PyTorch compares when it
     compiles; None where its pickles are not what PyTorch writes."""
-    data = relocated(archive.read("data.pkl"), "meta")
-    held = relocated(archive.read("constants.pkl"), "cpu")
+    data = moved(archive, "data.pkl", "meta")
+    held = moved(archive, "constants.pkl", "cpu")
     if data is None or held is None:
         return None
     pickles = {"data.pkl": data, "constants.pkl": held}
@@ -77,29 +76,36 @@ def _written(archive: Archive, pickles: dict[str, bytes], whole: frozenset[str])
     return buffer.getvalue()
 
 
-def relocated(data: bytes, device: str) -> bytes | None:
+def moved(archive: Archive, name: str, device: str) -> bytes | None:
+    """A pickle of an archive with every storage on this device."""
+    return relocated(archive.read(name), archive.operations(name), device)
+
+
+def relocated(data: bytes, operations: Sequence[Operation], device: str) -> bytes | None:
     """The pickle with every storage on this device; None where it is written in another way than PyTorch's: then it
     might say another thing than the one that was judged. A text that says a device for another reason stays as it is,
     though pickles share them."""
-    operations = list(pickletools.genops(data))
-    puts = [argument for opcode, argument, _ in operations if opcode.name in _PUTS]
+    puts = [operation.argument for operation in operations if operation.name in _PUTS]
     if len(puts) != len(set(puts)):
         return None
-    places = {_device_of(operations, number) for number, item in enumerate(operations) if item[0].name == "BINPERSID"}
+    places = {_device_of(operations, number) for number, item in enumerate(operations) if item.name == "BINPERSID"}
     if None in places:
         return None
     texts = {
-        slot: str(operations[place][1]) for place in places if place is not None for slot in _slots(operations, place)
+        slot: str(operations[place].argument)
+        for place in places
+        if place is not None
+        for slot in _slots(operations, place)
     }
-    ends = [place for _, _, place in operations[1:]] + [len(data)]
+    ends = [operation.place for operation in operations[1:]] + [len(data)]
     pieces = list[bytes]()
-    for number, ((opcode, argument, start), end) in enumerate(zip(operations, ends, strict=True)):
+    for number, (operation, end) in enumerate(zip(operations, ends, strict=True)):
         if number in places:
             pieces.append(_literal(device))
-        elif opcode.name in _GETS and argument in texts:
-            pieces.append(_literal(texts[argument]))
-        elif opcode.name not in _PUTS or argument not in texts:
-            pieces.append(data[start:end])
+        elif operation.name in _GETS and operation.argument in texts:
+            pieces.append(_literal(texts[operation.argument]))
+        elif operation.name not in _PUTS or operation.argument not in texts:
+            pieces.append(data[operation.place : end])
     return b"".join(pieces)
 
 
@@ -107,27 +113,27 @@ def _literal(text: str) -> bytes:
     return b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
 
 
-def _device_of(operations: list[Any], persistent: int) -> int | None:
+def _device_of(operations: Sequence[Operation], persistent: int) -> int | None:
     """The operation that pushes the device in `(storage, class, key, device, count)`."""
     number = persistent - 1
-    while number > 0 and operations[number][0].name in _PUTS:
+    while number > 0 and operations[number].name in _PUTS:
         number -= 1
-    if operations[number][0].name != "TUPLE":
+    if operations[number].name != "TUPLE":
         return None
     pushes = list[int]()
     for place in range(number - 1, -1, -1):
-        name = operations[place][0].name
+        name = operations[place].name
         if name == "MARK":
             pushes.reverse()
             device = pushes[_DEVICE] if len(pushes) == _ELEMENTS else 0
-            return device if operations[device][0].name in ("BINUNICODE", *_GETS) else None
+            return device if operations[device].name in ("BINUNICODE", *_GETS) else None
         if name not in _PUTS:
             pushes.append(place)
     return None
 
 
-def _slots(operations: list[Any], place: int) -> Iterator[int]:
+def _slots(operations: Sequence[Operation], place: int) -> Iterator[int]:
     """Where the text that is pushed here is remembered, to be pushed again."""
-    while operations[place + 1][0].name in _PUTS and operations[place][0].name not in _GETS:
+    while operations[place + 1].name in _PUTS and operations[place].name not in _GETS:
         place += 1
-        yield operations[place][1]
+        yield int(operations[place].argument)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
 from composecli.files.zip import Archive, NotAnArchive
 
 _TENSORS = re.compile(r"(data|constants|traced_inputs)/\d+|data/(weights|constants)/(weight|tensor)_\d+")
+
+
+def stamp(path: str) -> tuple[int, ...]:
+    """What is another once anybody writes to the file, or puts another in its place; empty where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def identity(path: str) -> str | None:

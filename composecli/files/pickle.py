@@ -68,27 +68,56 @@ class Walked:
     persistent: tuple[Persistent, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One opcode by its name, with its argument, and the byte that it starts at."""
+
+    name: str
+    argument: Any
+    place: int
+
+
+def operations(data: bytes) -> tuple[Operation, ...]:
+    """The opcodes of one pickle.
+
+    Raises:
+        NotAPickle: it breaks off, or something comes behind its end.
+    """
+    found = list[Operation]()
+    try:
+        for opcode, argument, place in pickletools.genops(data):
+            found.append(Operation(opcode.name, argument, place or 0))
+            if len(found) > MOST_OPCODES:
+                raise NotAPickle("more opcodes than any model has")
+    except (ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise NotAPickle(f"{type(error).__name__}: {error}") from None
+    if found[-1].name != "STOP" or found[-1].place + 1 != len(data):
+        raise NotAPickle("something behind its end")
+    return tuple(found)
+
+
 def walk(data: bytes) -> Walked:
     """Follow the opcodes of one pickle.
 
     Raises:
         NotAPickle: it breaks off, holds an opcode that PyTorch never writes, or does not hold together.
     """
+    return follow(operations(data))
+
+
+def follow(found: tuple[Operation, ...]) -> Walked:
+    """Follow the opcodes of one pickle, all but the last, its end.
+
+    Raises:
+        NotAPickle: one is an opcode that PyTorch never writes, or they do not hold together.
+    """
     machine = _Machine()
     try:
-        for number, (opcode, argument, place) in enumerate(pickletools.genops(data)):
-            if number > MOST_OPCODES:
-                raise NotAPickle("more opcodes than any model has")
-            if opcode.name == "STOP":
-                if place is None or place + 1 != len(data):
-                    raise NotAPickle("something behind its end")
-                return machine.walked()
-            machine.step(opcode.name, argument)
-    except NotAPickle:
-        raise
+        for operation in found[:-1]:
+            machine.step(operation.name, operation.argument)
+        return machine.walked()
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError, OverflowError) as error:
         raise NotAPickle(f"{type(error).__name__}: {error}") from None
-    raise NotAPickle("no end")
 
 
 _MARK = object()

@@ -14,14 +14,14 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from composecli.files.emptied import relocated
+from composecli.files.emptied import moved
 from composecli.files.zip import PIECE, Archive, NotAnArchive
 
 ALIGNMENT = 64
@@ -67,11 +67,11 @@ class DamagedRecord(Exception):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The members of `skeleton`, with the content of `sources` for those that these name, and `extra` members after
-    them."""
+    them, made when all else is written."""
 
     skeleton: Path
     sources: Mapping[str, Source]
-    extra: Mapping[str, bytes]
+    extra: Mapping[str, Callable[[], bytes]]
 
 
 class Splicing:
@@ -135,20 +135,19 @@ def splice(plan: Plan, target: Path, stopped: threading.Event) -> Spliced:
                 else:
                     writer.add(full, _content(members, name))
             folder = members.full_name("data.pkl").removesuffix("data.pkl")
-            for name, data in plan.extra.items():
-                writer.add(folder + name, data)
+            for name, make in plan.extra.items():
+                writer.add(folder + name, make())
             writer.finish()
         return Spliced(writer.position, writer.hashing.hexdigest())
 
 
 def _content(members: Archive, name: str) -> bytes:
-    data = members.read(name)
     if name != "data.pkl":
-        return data
-    moved = relocated(data, "cpu")
-    if moved is None:
+        return members.read(name)
+    data = moved(members, name, "cpu")
+    if data is None:
         raise NotAnArchive("data.pkl is not written as PyTorch does")
-    return moved
+    return data
 
 
 def _copy(writer: _Writer, name: str, archive: Archive, source: Source) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from composecli.files.pickle import Walked, walk
+from composecli.files.pickle import Operation, Walked, follow, operations
 from composecli.files.snapshot import nameless
 
 LARGEST_TEXT = 64 * 2**20
@@ -94,6 +94,7 @@ class Archive:
         self._read = dict[str, bytes]()
         self._parsed = dict[str, Any]()
         self._walked = dict[str, Walked]()
+        self._operations = dict[str, tuple[Operation, ...]]()
         self._crcs = any(member.CRC for member in members)
 
     def __enter__(self) -> Archive:
@@ -186,8 +187,18 @@ class Archive:
             NotAnArchive, NotAPickle: it cannot be read.
         """
         if name not in self._walked:
-            self._walked[name] = walk(self.read(name))
+            self._walked[name] = follow(self.operations(name))
         return self._walked[name]
+
+    def operations(self, name: str) -> tuple[Operation, ...]:
+        """The opcodes of a member that is a pickle, found once.
+
+        Raises:
+            NotAnArchive, NotAPickle: it cannot be read.
+        """
+        if name not in self._operations:
+            self._operations[name] = operations(self.read(name))
+        return self._operations[name]
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a stored member of any size, in pieces."""

@@ -186,16 +186,15 @@ def _command(finding: Finding) -> str:
 
 def _contract(console: Console, model: ModelReport) -> None:
     console.print(f"{plain(model.name)}  ({model.kind})")
+    lines = list[str]()
     if model.contract is None:
-        console.print(f"  contract: not found ({model.probes} probe{'s' if model.probes != 1 else ''})")
-        return
-    _lines(console, _wrapped(f"  contract: {model.contract}", console.width))
-    for why in model.contract.open_dims:
-        _lines(console, _wrapped(f"  unknown:  {why}", console.width))
-    for evidence in model.contract.evidence:
-        _lines(console, _wrapped(f"  evidence: {evidence}", console.width))
-    for note in model.notes:
-        console.print(f"  note: {plain(note)}")
+        lines.append(f"  contract: not found ({model.probes} probe{'s' if model.probes != 1 else ''})")
+    else:
+        lines.append(f"  contract: {model.contract}")
+        lines += [f"  unknown:  {why}" for why in model.contract.open_dims]
+        lines += [f"  evidence: {evidence}" for evidence in model.contract.evidence]
+    for line in (*lines, *(f"  note: {note}" for note in model.notes)):
+        _lines(console, _wrapped(line, console.width))
 
 
 def _wrapped(text: str, width: int) -> Iterable[Line]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from composecli.reference import FileReference
 from composecli.trees import Call, leaves
 from composecli.worker.build import layer_name, part_name
 from composecli.worker.describe import shared_names
+from composecli.worker.factors import Consumed, crc, factored, factors_of
 from composecli.worker.load import load, with_values
 from composecli.worker.load.torchscript import script_arguments, state_of
 from composecli.worker.model import Model, last_line
@@ -36,10 +36,10 @@ LARGEST_TWICE = 2**28
 
 @dataclass(frozen=True)
 class _Digest:
-    """A gradient that was looked at and let go."""
+    """A gradient that was looked at and let go: what stands for its values, or for those that it is the product of."""
 
     shape: torch.Size
-    crc: int
+    crcs: tuple[int, ...]
 
 
 # A tensor, a digest, or None.
@@ -77,7 +77,10 @@ def verify(request: VerifyRequest, parts: dict[int, Model], samples: list[torch.
     except CouldNotAttempt as failure:
         return Verified((Check("reload", passed=False, detail="; ".join(failure.problem.notes)),), ())
     comparison = _Comparison(request, used, layers, written, samples)
-    checks, results, cut = list[Check](), list[str](), tuple[str, ...]()
+    if request.expected is not None and _gives(comparison, request.expected):
+        same = Check("outputs", passed=True, detail="of the file, as before it was written")
+        return Verified((same, *_compare_held(comparison)), ())
+    checks, results, cut, expected = list[Check](), list[str](), tuple[str, ...](), None
     large = sum(parameter.nbytes for parameter in written.module.parameters()) > LARGEST_TWICE
     for number, call in enumerate(request.calls):
         gradients = request.gradients and not (number and large)
@@ -89,13 +92,32 @@ def verify(request: VerifyRequest, parts: dict[int, Model], samples: list[torch.
             checks.append(Check(f"forward at {call}", passed=False, detail=last_line(error)))
             continue
         results.append(ran[0].result)
+        expected = expected or _outputs_digest(ran[1])
         checks.append(_compare_outputs(*ran, call))
         if gradients:
             checks.append(_compare_gradients(hand, file, ran, call))
             cut = tuple(name for name, gradient in ran[0].gradients.items() if gradient is None)
-    checks.append(_compare_sharing(request.blueprint, used, written.module))
-    checks.append(_compare_training(request.blueprint, used, written.module))
-    return Verified(tuple(checks), tuple(results), cut)
+    return Verified((*checks, *_compare_held(comparison)), tuple(results), cut, expected)
+
+
+def _compare_held(comparison: _Comparison) -> tuple[Check, Check]:
+    """What the file says of its tensors and modules, without running it."""
+    blueprint, used, module = comparison.request.blueprint, comparison.used, comparison.written.module
+    return _compare_sharing(blueprint, used, module), _compare_training(blueprint, used, module)
+
+
+def _gives(comparison: _Comparison, expected: str) -> bool:
+    """Whether the file gives at the first call what it gave before, to the bit."""
+    request = comparison.request
+    side = replace(_from_file(comparison, request.calls[0], request.seed), gradients=False)
+    try:
+        return _outputs_digest(side.run()) == expected
+    except RuntimeError:
+        return False
+
+
+def _outputs_digest(ran: _Forward) -> str:
+    return " ".join(f"{output.dtype} {tuple(output.shape)} {crc(output):08x}" for output in ran.outputs)
 
 
 def _completed(request: VerifyRequest, used: dict[int, Model]) -> Model:
@@ -172,49 +194,69 @@ def _from_file(comparison: _Comparison, call: Call, seed: int) -> _Side:
 
 
 def _gradients(outputs: list[torch.Tensor], side: _Side) -> dict[str, Gradient]:
-    """The gradient of one seeded combination of all outputs with respect to each parameter that asks for one.
-
-    Each is looked at when it is there, and let go: all of them together are as large as the model.
-    """
+    """The gradient of one seeded combination of all outputs with respect to each parameter that asks for one."""
     wanted = {name: parameter for name, parameter in side.parameters.items() if parameter.requires_grad}
-    generator = torch.Generator().manual_seed(0)
-    loss: Any = 0
-    for output in outputs:
-        if output.requires_grad:
-            weight = torch.randn(output.shape, generator=generator).to(output)
-            loss = loss + (output * weight).sum().abs()
-    if not wanted or not isinstance(loss, torch.Tensor):
+    loss = _loss(outputs)
+    if not wanted or loss is None:
         return dict.fromkeys(wanted)
-    found = dict[int, Gradient]()
-    names = dict[int, set[str]]()
-    for name, parameter in wanted.items():
-        names.setdefault(id(parameter), set()).add(name)
-
-    def look(parameter: torch.Tensor) -> None:
-        gradient, parameter.grad = parameter.grad, None
-        assert gradient is not None
-        whole = gradient.nbytes <= LARGEST_GRADIENT or names[id(parameter)] & side.kept
-        found[id(parameter)] = gradient if whole else _Digest(gradient.shape, _crc(gradient))
-
-    distinct = {id(parameter): parameter for parameter in wanted.values()}
-    before = {number: parameter.grad for number, parameter in distinct.items()}
-    handles = [parameter.register_post_accumulate_grad_hook(look) for parameter in distinct.values()]
+    distinct = list({id(parameter): parameter for parameter in wanted.values()}.values())
+    collected = _Collected({id(wanted[name]) for name in side.kept & wanted.keys()})
+    before = [(parameter, parameter.grad) for parameter in distinct]
+    handles = [parameter.register_post_accumulate_grad_hook(collected.look) for parameter in distinct]
     try:
-        for parameter in distinct.values():
-            parameter.grad = None
-        loss.backward(inputs=list(distinct.values()))
+        _backward(loss, distinct, collected)
     finally:
         for handle in handles:
             handle.remove()
-        for number, parameter in distinct.items():
-            parameter.grad = before[number]
-    return {name: found.get(id(parameter)) for name, parameter in wanted.items()}
+        for parameter, gradient in before:
+            parameter.grad = gradient
+    return {name: collected.found.get(id(parameter)) for name, parameter in wanted.items()}
 
 
-def _crc(gradient: torch.Tensor) -> int:
-    """Of its bytes, wherever it lies."""
-    flat = gradient.detach().cpu().contiguous().view(-1).view(torch.uint8)
-    return zlib.crc32(flat.numpy())
+def _loss(outputs: list[torch.Tensor]) -> torch.Tensor | None:
+    generator = torch.Generator().manual_seed(0)
+    loss: torch.Tensor | None = None
+    for output in outputs:
+        if output.requires_grad:
+            weight = torch.randn(output.shape, generator=generator).to(output)
+            part = (output * weight).sum().abs()
+            loss = part if loss is None else loss + part
+    return loss
+
+
+@dataclass
+class _Collected:
+    """Gradients, each looked at when it is there and let go: all of them together are as large as the model. Those of
+    the parameters in `whole` are kept as they are."""
+
+    whole: set[int]
+    found: dict[int, Gradient] = field(default_factory=dict)
+
+    def look(self, parameter: torch.Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        factors = factors_of(gradient)
+        if factors is not None:
+            self.found[id(parameter)] = _Digest(gradient.shape, factors)
+        elif gradient.nbytes <= LARGEST_GRADIENT or id(parameter) in self.whole:
+            self.found[id(parameter)] = gradient
+        else:
+            self.found[id(parameter)] = _Digest(gradient.shape, (crc(gradient),))
+
+
+def _backward(loss: torch.Tensor, parameters: list[Any], collected: _Collected) -> None:
+    """One backward pass, in which large products are not formed unless more than a gradient asks for them."""
+    shapes = {tuple(parameter.shape) for parameter in parameters if parameter.is_cpu and not collected.whole}
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        with factored(shapes):
+            loss.backward(inputs=parameters, retain_graph=True)
+    except Consumed:
+        collected.found.clear()
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(inputs=parameters)
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from torch import nn
 
 from composecli import client
 from composecli.cache import MOST_ENTRIES, Cache
+from composecli.protocol import Opened, OpenRequest
+from composecli.remembered import Remembering
 from tests.commands.running import Composecli
 from tests.models import Shelf, TwoOutputs, encoder
 from tests.safety.fixtures import scripted, touching
@@ -74,6 +77,21 @@ def test_the_second_answer_is_the_first_and_needs_no_worker(
     assert starts.count == 2
     assert composecli(*asked) == first == fresh
     assert starts.count == 2
+
+
+def _quantized(shelf: Shelf) -> str:
+    """A model that cannot be had on meta."""
+    with warnings.catch_warnings(action="ignore"):
+        module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(10, 3)), {nn.Linear})
+        return shelf.save("quantized", module)
+
+
+def test_a_model_that_cannot_be_opened_as_asked_keeps_the_others_in_order(
+    composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
+) -> None:
+    asked = ["check", _quantized(shelf), shelf.save("head_3", nn.Linear(3, 2)), "--device", "meta"]
+    fresh = composecli(*asked, "--no-cache")
+    assert composecli(*asked) == composecli(*asked) == fresh
 
 
 def test_a_join_of_known_models_is_built_and_verified(
@@ -247,3 +265,25 @@ def test_a_pipe_in_the_place_of_a_model_is_not_waited_for(
 ) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     assert composecli("inspect", tmp_path / "pipe.pt").code == 3
+
+
+def test_a_file_that_changes_meanwhile_is_not_remembered(
+    composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known by what it was, and opened as what it is by then."""
+    path = tmp_path / "model.pt"
+    torch.jit.script(nn.Linear(10, 5)).save(str(path))
+    first = path.read_bytes()
+    usual = Remembering.open
+
+    def late(self: Remembering, request: OpenRequest) -> Opened:
+        torch.jit.script(nn.Linear(11, 5)).save(str(path))
+        return usual(self, request)
+
+    monkeypatch.setattr(Remembering, "open", late)
+    assert composecli.json("inspect", path).json["model"]["contract"]["text"] == "float32[N, 11] -> float32[N, 5]"
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent))
+    path.write_bytes(first)
+    Path(folder).mkdir(exist_ok=True)
+    assert not any(b"Accepted" in entry.read_bytes() for entry in folder.iterdir())

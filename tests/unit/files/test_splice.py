@@ -49,7 +49,7 @@ def test_records_arrive_as_they_were(tmp_path: Path, sizes: list[int]) -> None:
     plan = Plan(
         skeleton(tmp_path / "skeleton.pt", [f"data/x{number}" for number in range(len(sizes))]),
         {f"data/x{number}": Source(str(source), name) for number, name in enumerate(names)},
-        {"extra/about.json": b"{}", "extra/über": b"utf-8"},
+        {"extra/about.json": lambda: b"{}", "extra/über": lambda: b"utf-8"},
     )
     target = tmp_path / "target.pt"
     spliced = splice(plan, target, NEVER)
@@ -126,7 +126,7 @@ def test_a_record_of_more_than_4_gb(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(4_400_000_000, dtype=torch.uint8)}, source)
     plan = Plan(skeleton(tmp_path / "skeleton.pt", ["data/0", "data/1"]), {
         "data/0": Source(str(source), "data/0"), "data/1": Source(str(source), "data/0"),
-    }, {"extra/last": b"there"})  # fmt: skip
+    }, {"extra/last": lambda: b"there"})  # fmt: skip
     splice(plan, tmp_path / "target.pt", NEVER)
     with Archive(tmp_path / "target.pt") as archive:
         assert archive.size("data/1") == 4_400_000_000

@@ -1,0 +1,121 @@
+"""Verifying a joined file: what would be wrong with it is found, in large parameters too, whose gradients are compared
+by their factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from composecli.blueprint import Feed, Sequential, Stage
+from composecli.pipeline import join
+from composecli.protocol import ModelKind, OpenRequest, Training, Verified, VerifyRequest
+from composecli.reference import FileReference
+from composecli.requests import CheckRequest, JoinRequest
+from composecli.trees import Argument, Call, TensorSpec
+from composecli.worker import factors
+from composecli.worker.engine import InProcessWorker
+from tests.models import Shelf
+
+WIDTH = 300
+CALL = Call((Argument(TensorSpec("float32", (2, WIDTH))),))
+
+
+class Twice(nn.Module):
+    """Its large weight is used twice: the gradients of both uses are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.fc(x)))
+
+
+class Regular(nn.Module):
+    """Its large weight is asked for by more than a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH) / WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.weight * 2).t() + self.weight.sum()
+
+
+def _nothing(_: torch.jit.ScriptModule) -> None:
+    return
+
+
+def _other_weight(module: torch.jit.ScriptModule) -> None:
+    with torch.no_grad():
+        next(iter(module.parameters()))[0, 0] += 1
+
+
+def _no_gradient(module: torch.jit.ScriptModule) -> None:
+    next(iter(module.parameters())).requires_grad_(False)
+
+
+def _other_mode(module: torch.jit.ScriptModule) -> None:
+    module.eval()
+
+
+def verified(shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..., None] = _nothing) -> Verified:
+    """The join of a model and a head, changed behind its back, held against its parts."""
+    one = shelf.save(f"verify_{type(first).__name__}", first)
+    other = shelf.save("verify_head", nn.Linear(WIDTH, 5))
+    joined = str(tmp_path / "joined.pt")
+    worker = InProcessWorker()
+    assert join(JoinRequest(CheckRequest((one, other)), joined), worker).written is not None
+    module = torch.jit.load(joined)
+    change(module)
+    module.save(joined)
+    fresh = InProcessWorker()
+    for path in (one, other):
+        asked = OpenRequest(FileReference(path), ModelKind.TORCHSCRIPT, "cpu", Training.SAVED, trusted=False, key=None)
+        fresh.open(asked)
+    return fresh.verify(VerifyRequest(Sequential((Stage(0), Stage(1, (Feed(),)))), (CALL, CALL), joined, 0))
+
+
+@pytest.mark.parametrize("first", [nn.Linear(WIDTH, WIDTH), Twice(), Regular()], ids=lambda m: type(m).__name__)
+def test_a_file_that_does_what_its_parts_do_is_verified(shelf: Shelf, tmp_path: Path, first: nn.Module) -> None:
+    found = verified(shelf, tmp_path, first)
+    assert found.passed, found.checks
+    assert sum(check.name == "gradients" for check in found.checks) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (_other_weight, {"outputs", "gradients"}),
+        (_no_gradient, {"gradients"}),
+        (_other_mode, {"training state"}),
+    ],
+)
+@pytest.mark.parametrize("first", [nn.Linear(WIDTH, WIDTH), Twice()], ids=lambda m: type(m).__name__)
+def test_a_file_that_does_something_else_is_not(
+    shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..., None], failed: set[str]
+) -> None:
+    found = verified(shelf, tmp_path, first, change)
+    assert failed <= {check.name for check in found.checks if not check.passed}
+
+
+def test_the_gradient_of_a_large_matrix_is_not_formed(shelf: Shelf, tmp_path: Path) -> None:
+    weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
+    x = torch.randn(2, WIDTH)
+    with factors.factored({(WIDTH, WIDTH)}):
+        nn.functional.linear(x, weight).sum().backward()
+    assert weight.grad is not None
+    one, other = torch.ones(2, WIDTH), x
+    assert factors.factors_of(weight.grad) in [
+        (factors.crc(one.t()), factors.crc(other)), (factors.crc(other.t()), factors.crc(one)),
+    ]  # fmt: skip
+
+
+def test_a_product_that_is_more_than_a_gradient_is_asked_for() -> None:
+    weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
+    with pytest.raises(factors.Consumed), factors.factored({(WIDTH, WIDTH)}):
+        (nn.functional.linear(torch.randn(2, WIDTH), weight * 2)).sum().backward()
