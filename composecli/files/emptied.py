@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 
@@ -35,6 +36,11 @@ def emptied_script(archive: Archive) -> bytes | None:
         return None
     pickles = {"data.pkl": data, "constants.pkl": held}
     return _written(archive, pickles, frozenset(_constants(archive)))
+
+
+def is_foreign(archive: Archive) -> bool:
+    """Whether its tensors were written in another order of bytes than this machine's."""
+    return "byteorder" in archive.names and archive.read("byteorder") != sys.byteorder.encode()
 
 
 def is_frozen(archive: Archive) -> bool:

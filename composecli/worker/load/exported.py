@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest, Training
 from composecli.worker import weights as held
 from composecli.worker.guards import UnknownGuard
-from composecli.worker.load.admit import admitted, admitted_whole
+from composecli.worker.load.admit import admitted_whole
+from composecli.worker.load.late import load_late
 from composecli.worker.model import Model, could_not_load, last_line
 from composecli.worker.program import Program, Unsupported
 from composecli.worker.values import identity_of
@@ -30,15 +30,7 @@ from composecli.worker.weights import Weights
 
 
 def load_exported(request: OpenRequest) -> Model:
-    """The program without its tensors where it can be had so, else with all of them."""
-    if request.device in ("cpu", "meta") and request.sha256 is None:
-        with admitted(request) as archive:
-            found = _without_tensors(request, archive)
-        if isinstance(found, Model):
-            return found
-        model = load_whole(request)
-        return replace(model, notes=(*model.notes, f"all its tensors were read: {found}"))
-    return load_whole(request)
+    return load_late(request, _without_tensors, load_whole)
 
 
 def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:

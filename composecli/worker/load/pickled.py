@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,26 @@ from torch import nn
 
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.checkpoint import layers
-from composecli.files.emptied import emptied_checkpoint, record_starts
+from composecli.files.emptied import emptied_checkpoint, is_foreign, record_starts
 from composecli.files.refusals import of_overrides
 from composecli.files.zip import Archive
 from composecli.protocol import OpenRequest
-from composecli.worker.load.admit import admitted, admitted_whole
+from composecli.worker.load.admit import admitted_whole
+from composecli.worker.load.late import load_late
 from composecli.worker.model import Model, could_not_load, eager_arguments, last_line, set_training
 from composecli.worker.weights import Place, Weights
 
 
 def load_pickled(request: OpenRequest) -> Model:
-    """The module without its tensors where it can be had so, else with all of them."""
-    if request.device in ("cpu", "meta") and request.sha256 is None:
-        with admitted(request) as archive:
-            found = _without_tensors(request, archive)
-        if isinstance(found, Model):
-            return found
-        model = load_whole(request)
-        return replace(model, notes=(f"all its tensors were read: {found}",)) if found else model
-    return load_whole(request)
+    return load_late(request, _without_tensors, load_whole)
 
 
 def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
     """The module, or why it cannot be had so: empty where it cannot be had at all."""
     if not request.trusted:
         _refuse_overrides(request, archive)
+    if is_foreign(archive):
+        return "they are stored in an unusual way"
     emptied = emptied_checkpoint(archive)
     try:
         module = _unpickled(request, io.BytesIO(emptied), "meta")

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import io
-import sys
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from composecli.errors import CouldNotAttempt, Problem
-from composecli.files.emptied import emptied_script, is_frozen
+from composecli.files.emptied import emptied_script, is_foreign, is_frozen
 from composecli.files.torchscript import Attributes, attributes
 from composecli.files.zip import Archive
 from composecli.protocol import ArgumentFact, OpenRequest
-from composecli.worker.load.admit import admitted, admitted_whole
+from composecli.worker.load.admit import admitted_whole
+from composecli.worker.load.late import load_late
 from composecli.worker.model import Model, could_not_load, last_line, set_training
 from composecli.worker.weights import Weights, places_of
 
 
 def load_torchscript(request: OpenRequest) -> Model:
-    """The model without its tensors where it can be had so, else with all of them."""
-    if request.device in ("cpu", "meta") and request.sha256 is None:
-        with admitted(request) as archive:
-            found = _without_tensors(request, archive)
-        if isinstance(found, Model):
-            return found
-        return replace(load_whole(request), notes=(f"all its tensors were read: {found}",))
-    return load_whole(request)
+    return load_late(request, _without_tensors, load_whole)
 
 
 def load_whole(request: OpenRequest) -> Model:
@@ -47,7 +39,7 @@ def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
     if _looks_at_memory(archive):
         return "its code looks at them without an op (tolist)"
     held, emptied = attributes(archive), emptied_script(archive)
-    if emptied is None or _byte_order(archive) != sys.byteorder:
+    if emptied is None or is_foreign(archive):
         return "they are stored in an unusual way"
     if not _all_placed(archive, held):
         return "some lie in structures of its own"
@@ -85,10 +77,6 @@ def _all_placed(archive: Archive, held: Attributes) -> bool:
     records = {record for attribute in attributes for record in attribute.records}
     everything = {name for name in archive.names if name.startswith("data/")}
     return records == everything and not any(attribute.hidden for attribute in attributes)
-
-
-def _byte_order(archive: Archive) -> str:
-    return archive.read("byteorder").decode() if "byteorder" in archive.names else sys.byteorder
 
 
 def _looks_at_memory(archive: Archive) -> bool:

@@ -38,6 +38,7 @@ from tests.models import (
     Shelf,
     Tied,
     encoder,
+    rewrite,
 )
 
 FORMS = {"scripted": ModelKind.TORCHSCRIPT, "traced": ModelKind.TORCHSCRIPT, "pickled": ModelKind.PICKLED}
@@ -387,3 +388,15 @@ def test_the_weights_of_a_factory_are_read_where_they_decide(tmp_path: Path, nam
         assert len(found.read) == (factory == "Gated")
         assert isinstance(found.result, TensorSpec)
         assert found.result.sizes[0] == rows
+
+
+@pytest.mark.parametrize("form", ["scripted", "pickled"])
+@pytest.mark.parametrize("order", [b"big", b"\xff\xfe"])
+def test_bytes_in_another_order_are_pytorchs_to_read(shelf: Shelf, tmp_path: Path, form: str, order: bytes) -> None:
+    path = tmp_path / "other.pt"
+    rewrite(Path(shelf.save("weights_plain", nn.Linear(10, 5), form)), path, "byteorder", lambda _: order)
+    try:
+        model = load(request(str(path), form))
+    except CouldNotAttempt:
+        return
+    assert model.weights is None
