@@ -78,7 +78,7 @@ def _worker(screen: Screen) -> Worker:
     from composecli.remembered import Remembering
 
     worker = Remembering(start, Cache(default_folder()))
-    worker.expect(screen.models)
+    worker.prepare(screen.models)
     return worker
 
 

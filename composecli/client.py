@@ -21,7 +21,9 @@ from composecli.protocol import (
     Described,
     DescribeRequest,
     Detail,
+    ExpectRequest,
     Failed,
+    Kept,
     Opened,
     OpenRequest,
     ProbeRequest,
@@ -43,6 +45,7 @@ _STAGES = {
     ProbeRequest: "running a forward",
     DescribeRequest: "listing layers",
     BuildRequest: "building the join",
+    ExpectRequest: "running the parts by hand",
     VerifyRequest: "verifying the join",
 }
 
@@ -134,6 +137,9 @@ class ChildWorker:
 
     def build(self, request: BuildRequest) -> Built:
         return self._ask(request, Built)
+
+    def expect(self, request: ExpectRequest) -> Kept:
+        return self._ask(request, Kept)
 
     def verify(self, request: VerifyRequest) -> Verified:
         return self._ask(request, Verified)

@@ -6,7 +6,8 @@ import errno
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from composecli.axes import larger_batch
@@ -24,7 +25,7 @@ from composecli.findings import Finding
 from composecli.infer import Found
 from composecli.judgement import Judged
 from composecli.observations import Accepted
-from composecli.protocol import BuildRequest, Built, Verified, VerifyRequest, Worker
+from composecli.protocol import BuildRequest, Built, ExpectRequest, Verified, VerifyRequest, Worker
 from composecli.requests import JoinRequest
 from composecli.results import Written
 from composecli.session import Part, Session
@@ -61,8 +62,8 @@ def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judge
         inputs = _inputs(parts, judged, work.digests)
         return _provenance(request, session, judged, blueprint, inputs).encode()
 
-    verification = VerifyRequest(blueprint, calls, str(path), request.seed, built.left_out)
-    spliced, verified = _write_and_verify(session.worker, verification, _plan(built, parts, work, provenance), work)
+    expected = ExpectRequest(blueprint, calls, request.seed)
+    spliced, verified = _write_and_verify(session.worker, expected, _plan(built, parts, work, provenance), work)
     work.stage.keep()
     return Written(
         output.path,
@@ -75,25 +76,27 @@ def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judge
     )
 
 
-def _write_and_verify(worker: Worker, request: VerifyRequest, plan: Plan, work: Work) -> tuple[Spliced, Verified]:
-    """While records are copied, what was built is verified over the records that it is going to have; then the file
-    that was written is loaded afresh and run once more."""
+def _write_and_verify(worker: Worker, expected: ExpectRequest, plan: Plan, work: Work) -> tuple[Spliced, Verified]:
+    """While records are copied, the parts are run by hand; while the file is read back and flushed, it is loaded afresh
+    and held against them."""
     path, output = work.stage.path, work.stage.output
     whole = path.with_name(f"{path.name}.whole")
-    first = None
-    with Splicing(plan, whole) as splicing:
-        if request.left_out:
-            first = worker.verify(request)
-            _refuse_failed(first, output)
-        spliced = _spliced(splicing, work)
-    whole.replace(path)
-    last = request
-    if first is not None:
-        last = replace(request, left_out=(), calls=request.calls[:1], gradients=False, expected=first.expected)
-    with work.stage.flushing():
-        verified = worker.verify(last)
+    # The splice waits for the digests: where it is left, they have to end first.
+    with Splicing(plan, whole) as splicing, closing(work.digests):
+        worker.expect(expected)
+        with _told(work):
+            splicing.written()
+            # A file that takes the place of another is flushed before anything else goes on.
+            path.unlink()
+            whole.rename(path)
+        with work.stage.flushing():
+            verified = worker.verify(VerifyRequest(str(path), expected))
+            with _told(work):
+                spliced = splicing.result()
+    for changed in work.digests.changed():
+        raise CouldNotAttempt(Problem("CC928", "the file became another while it was read", changed))
     _refuse_failed(verified, output)
-    return spliced, first or verified
+    return spliced, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +115,11 @@ def _plan(built: Built, parts: tuple[Part, ...], work: Work, provenance: Callabl
     return Plan(work.stage.path, sources, {f"extra/{PROVENANCE}": provenance})
 
 
-def _spliced(splicing: Splicing, work: Work) -> Spliced:
+@contextmanager
+def _told(work: Work) -> Iterator[None]:
+    """What goes wrong in writing, as a problem."""
     try:
-        spliced = splicing.result()
+        yield
     except DamagedRecord as error:
         raise CouldNotAttempt(damaged(error.source.path, str(error))) from error
     except NotAnArchive as error:
@@ -125,9 +130,6 @@ def _spliced(splicing: Splicing, work: Work) -> Spliced:
         if error.errno == errno.ENOSPC:
             title = _NO_SPACE
         raise CouldNotAttempt(Problem("CC921", title, work.stage.output.path)) from error
-    for changed in work.digests.changed():
-        raise CouldNotAttempt(Problem("CC928", "the file became another while it was read", changed))
-    return spliced
 
 
 def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:

@@ -230,20 +230,25 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyRequest:
-    """The file at `path` loaded afresh and compared with the blueprint run by hand, at each of these calls.
-
-    What is `left_out` of it is taken from the models' own files. `gradients`: whether these are compared, too.
-    `expected` stands for the outputs at the first call: where the file gives just these, no more is compared.
-    """
+class ExpectRequest:
+    """The blueprint run by hand, at each of these calls. What it gives is kept for the file that is to do the same."""
 
     blueprint: Blueprint
     calls: tuple[Call, ...]
-    path: str
     seed: int
-    left_out: tuple[LeftOut, ...] = ()
-    gradients: bool = True
-    expected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """It was run, and what came of it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """The file at `path` loaded afresh and held against what is expected, which is run by hand if it was not before."""
+
+    path: str
+    expected: ExpectRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +260,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`cut` names the parameters that get no gradient though they ask for one, in the parts run by hand too; `expected`
-    stands for what the file gave at the first call."""
+    """`cut` names the parameters that get no gradient though they ask for one, in the parts run by hand too."""
 
     checks: tuple[Check, ...]
     results: tuple[str, ...]
     cut: tuple[str, ...] = ()
-    expected: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -275,8 +278,17 @@ class Failed:
     problem: Problem
 
 
-Request = ConfineRequest | OpenRequest | SampleRequest | ProbeRequest | DescribeRequest | BuildRequest | VerifyRequest
-Reply = Confined | Opened | Sampled | Accepted | Refused | Described | Built | Verified | Failed
+Request = (
+    ConfineRequest
+    | OpenRequest
+    | SampleRequest
+    | ProbeRequest
+    | DescribeRequest
+    | BuildRequest
+    | ExpectRequest
+    | VerifyRequest
+)
+Reply = Confined | Opened | Sampled | Accepted | Refused | Described | Built | Kept | Verified | Failed
 
 
 class Worker(Protocol):
@@ -293,6 +305,8 @@ class Worker(Protocol):
     def describe(self, request: DescribeRequest) -> Described: ...
 
     def build(self, request: BuildRequest) -> Built: ...
+
+    def expect(self, request: ExpectRequest) -> Kept: ...
 
     def verify(self, request: VerifyRequest) -> Verified: ...
 

@@ -25,6 +25,8 @@ from composecli.protocol import (
     ConfineRequest,
     Described,
     DescribeRequest,
+    ExpectRequest,
+    Kept,
     ModelFacts,
     ModelKind,
     Opened,
@@ -71,7 +73,7 @@ class Remembering:
         self._identities = dict[str, str | None]()
         self._stamps = dict[str, tuple[int, ...]]()
 
-    def expect(self, paths: Iterable[str]) -> None:
+    def prepare(self, paths: Iterable[str]) -> None:
         """Start the worker now where one of these files was never seen, so that it gets ready meanwhile."""
         for path in paths:
             found = self._identity(path)
@@ -132,6 +134,9 @@ class Remembering:
 
     def build(self, request: BuildRequest) -> Built:
         return self._real().build(request)
+
+    def expect(self, request: ExpectRequest) -> Kept:
+        return self._real().expect(request)
 
     def verify(self, request: VerifyRequest) -> Verified:
         return self._real().verify(request)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import threading
 from collections.abc import Iterable
 from types import TracebackType
@@ -30,8 +32,12 @@ class Digests:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped = True
+        self.close()
         self._thread.join()
+
+    def close(self) -> None:
+        """Compute no more: what was not computed by now is an error for those who wait for it."""
+        self._stopped = True
 
     def of(self, path: str) -> str:
         """Wait for the digest of one of the files.
@@ -65,4 +71,6 @@ class Digests:
                     found.update(piece)
         except OSError as error:
             return error
+        if self._stopped:
+            return OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), path)
         return found.hexdigest()

@@ -1,7 +1,8 @@
 """Splicing: an archive written anew, with records of other files in the place of its empty ones.
 
-Content goes from file to file without passing through this process where the system can do that. Nothing is packed;
-contents start at multiples of 64 bytes, as PyTorch writes them.
+Content goes from file to file without passing through this process where the system can do that, and is read back
+behind the writer, for its checksums. Nothing is packed; contents start at multiples of 64 bytes, as PyTorch writes
+them.
 
 Source of the format: PKWARE's APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.14 (zip64 end of
 directory), 4.3.16 (end of directory), 4.5.3 (zip64 extra field).
@@ -9,13 +10,16 @@ directory), 4.3.16 (end of directory), 4.5.3 (zip64 extra field).
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
+import queue
 import struct
+import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +42,8 @@ _UTF8 = 0x800
 _NEEDED, _NEEDED_64 = 20, 45
 # An extra field of no meaning, as PyTorch pads with.
 _PADDING = b"FB"
+# Of the thread that reads back: others wait for the writer, and nobody for it.
+_NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +81,10 @@ class Plan:
 
 
 class Splicing:
-    """A splice in a thread of its own. Where it is left before the end, it is not finished."""
+    """A splice in threads of its own. Where it is left before the end, it is not finished."""
 
     def __init__(self, plan: Plan, target: Path) -> None:
-        self._stopped = threading.Event()
+        self._progress = Progress()
         self._found: Spliced | Exception | None = None
         self._thread = threading.Thread(target=self._run, args=(plan, target), daemon=True)
 
@@ -89,8 +95,14 @@ class Splicing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped.set()
+        self._progress.stopped.set()
         self._thread.join()
+
+    def written(self) -> None:
+        """Wait until all of it is in its file, though not read back. Raises what `splice` does."""
+        self._progress.written.wait()
+        if isinstance(self._found, Exception):
+            raise self._found
 
     def result(self) -> Spliced:
         """Wait for it. Raises what `splice` does."""
@@ -102,16 +114,26 @@ class Splicing:
 
     def _run(self, plan: Plan, target: Path) -> None:
         try:
-            self._found = splice(plan, target, self._stopped)
+            self._found = splice(plan, target, self._progress)
         except Exception as error:
             self._found = error
+        finally:
+            self._progress.written.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`written`: all is in the file. `stopped`: nobody waits for it any more."""
+
+    written: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 class _Stopped(Exception):
     """Nobody waits for the splice any more."""
 
 
-def splice(plan: Plan, target: Path, stopped: threading.Event) -> Spliced:
+def splice(plan: Plan, target: Path, progress: Progress) -> Spliced:
     """Write `target`, unless it is stopped.
 
     Raises:
@@ -126,8 +148,9 @@ def splice(plan: Plan, target: Path, stopped: threading.Event) -> Spliced:
         paths = {source.path for source in sources.values()}
         archives = {path: stack.enter_context(Archive(Path(path))) for path in paths}
         file = stack.enter_context(target.open("w+b", buffering=0))
-        writer = _Writer(file, stopped)
-        with writer.hashing:
+        behind = _ReadBack(file.fileno(), progress.stopped)
+        writer = _Writer(file, behind)
+        with behind:
             for name in members.in_order():
                 full = members.full_name(name)
                 if name in sources:
@@ -138,7 +161,8 @@ def splice(plan: Plan, target: Path, stopped: threading.Event) -> Spliced:
             for name, make in plan.extra.items():
                 writer.add(folder + name, make())
             writer.finish()
-        return Spliced(writer.position, writer.hashing.hexdigest())
+            progress.written.set()
+        return Spliced(writer.position, behind.sha256())
 
 
 def _content(members: Archive, name: str) -> bytes:
@@ -151,26 +175,14 @@ def _content(members: Archive, name: str) -> bytes:
 
 
 def _copy(writer: _Writer, name: str, archive: Archive, source: Source) -> None:
-    size = archive.size(source.record)
-    crc = archive.checksum(source.record)
-    writer.start(name, size, crc)
-    if _copied(archive.fileno(), archive.start(source.record), writer, size) != crc:
-        raise DamagedRecord(source)
-
-
-def _copied(reading: int, start: int, writer: _Writer, size: int) -> int:
-    """Copy that many bytes to where the writer is; the CRC-32 of what lies there after."""
-    crc, left = 0, size
+    start, left = archive.start(source.record), archive.size(source.record)
+    writer.start(name, left, archive.checksum(source.record), source)
     while left:
-        count = _move(reading, writer.file.fileno(), start, writer.position, min(left, 8 * PIECE))
+        count = _move(archive.fileno(), writer.file.fileno(), start, writer.position, min(left, 8 * PIECE))
         if not count:
             raise NotAnArchive("a file ends early that was read before")
-        for place in range(writer.position, writer.position + count, PIECE):
-            length = min(PIECE, writer.position + count - place)
-            crc = zlib.crc32(os.pread(writer.file.fileno(), length, place), crc)
         start, left = start + count, left - count
         writer.advance(count)
-    return crc
 
 
 def _move(reading: int, writing: int, start: int, position: int, count: int) -> int:
@@ -193,19 +205,19 @@ class _Entry:
 class _Writer:
     """Members one after the other, then their directory."""
 
-    def __init__(self, file: IO[bytes], stopped: threading.Event) -> None:
+    def __init__(self, file: IO[bytes], behind: _ReadBack) -> None:
         self.file = file
-        self.stopped = stopped
+        self.behind = behind
         self.position = 0
         self.entries = list[_Entry]()
-        self.hashing = _Hashing(file.fileno())
 
     def add(self, name: str, data: bytes) -> None:
         self.start(name, len(data), zlib.crc32(data))
         self._write(data)
 
-    def start(self, name: str, size: int, crc: int) -> None:
-        """The header of a member, whose content follows at a multiple of 64 bytes."""
+    def start(self, name: str, size: int, crc: int, source: Source | None = None) -> None:
+        """The header of a member, whose content follows at a multiple of 64 bytes. What is copied from a source is held
+        against the checksum when it is read back."""
         raw = name.encode()
         self.entries.append(_Entry(raw, size, crc, self.position))
         wide = size >= _WIDE_FROM
@@ -215,6 +227,8 @@ class _Writer:
         shown, needed = (_WIDE, _NEEDED_64) if wide else (size, _NEEDED)
         head = _LOCAL.pack(b"PK\x03\x04", needed, _flags(raw), 0, 0, 0, crc, shown, shown, len(raw), len(extra))
         self._write(head + raw + extra)
+        if source is not None:
+            self.behind.expect(_Sum(self.position, self.position + size, crc, source))
 
     def finish(self) -> None:
         """The directory."""
@@ -229,10 +243,8 @@ class _Writer:
         self._write(_END.pack(b"PK\x05\x06", 0, 0, shown, shown, _narrow(length), _narrow(start), 0))
 
     def advance(self, count: int) -> None:
-        if self.stopped.is_set():
-            raise _Stopped
         self.position += count
-        self.hashing.reached(self.position)
+        self.behind.reached(self.position)
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
@@ -261,46 +273,109 @@ def _directory_entry(entry: _Entry) -> bytes:
     return head + entry.name + extra
 
 
-@dataclass
-class _Hashing:
-    """The SHA-256 of a file that is being written, in a thread that follows the writer."""
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """The CRC-32 that the bytes between these two places are to have, and where they are from."""
 
-    descriptor: int
-    _end: int = 0
-    _done: bool = False
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+    start: int
+    end: int
+    crc: int
+    source: Source
+
+
+class _ReadBack:
+    """A thread that follows the writer of a file and reads what lies there, for the SHA-256 of all and the CRC-32 of
+    each record."""
+
+    def __init__(self, descriptor: int, stopped: threading.Event) -> None:
+        self._descriptor = descriptor
+        self._stopped = stopped
+        self._reached = queue.SimpleQueue[int | None]()
+        self._sums = collections.deque[_Sum]()
+        self._sha256 = hashlib.sha256()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> None:
-        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._done = True
-            self._changed.notify()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._stopped.set()
+        self._reached.put(None)
         self._thread.join()
 
-    def reached(self, position: int) -> None:
-        with self._changed:
-            self._end = position
-            self._changed.notify()
+    def expect(self, found: _Sum) -> None:
+        """The next record that is going to be written."""
+        if found.start < found.end:
+            self._sums.append(found)
+        elif found.crc:
+            raise DamagedRecord(found.source)
 
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
+    def reached(self, position: int) -> None:
+        """All before it is written."""
+        if self._failure is not None:
+            raise self._failure
+        if self._stopped.is_set():
+            raise _Stopped
+        self._reached.put(position)
+
+    def sha256(self) -> str:
+        """In hexadecimal, of the whole file.
+
+        Raises:
+            DamagedRecord: a record has another checksum than it is to have.
+            OSError: it cannot be read.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return self._sha256.hexdigest()
+
+    def _run(self) -> None:
+        _step_back()
+        try:
+            self._follow()
+        except Exception as error:
+            self._failure = error
 
     def _follow(self) -> None:
-        for start, end in self._pieces():
-            self._hash.update(os.pread(self.descriptor, end - start, start))
+        position = crc = 0
+        while (end := self._reached.get()) is not None:
+            while position < end:
+                data = self._piece(position, end)
+                self._sha256.update(data)
+                position += len(data)
+                crc = self._summed(data, position, crc)
 
-    def _pieces(self) -> Iterator[tuple[int, int]]:
-        position = 0
-        while True:
-            with self._changed:
-                while self._end == position and not self._done:
-                    self._changed.wait()
-                end = min(self._end, position + PIECE)
-            if end == position:
-                return
-            yield position, end
-            position = end
+    def _piece(self, position: int, end: int) -> bytes:
+        """What is there to read, as far as the next place where a record starts or ends."""
+        if self._stopped.is_set():
+            raise _Stopped
+        if self._sums:
+            found = self._sums[0]
+            end = min(end, found.end if position >= found.start else found.start)
+        data = os.pread(self._descriptor, min(PIECE, end - position), position)
+        if not data:
+            raise NotAnArchive("the output became shorter while it was written")
+        return data
+
+    def _summed(self, data: bytes, position: int, crc: int) -> int:
+        """The checksum of the record in whose midst the position is, which these bytes lead to."""
+        if not self._sums or position <= self._sums[0].start:
+            return 0
+        crc, found = zlib.crc32(data, crc), self._sums[0]
+        if position == found.end:
+            self._sums.popleft()
+            if crc != found.crc:
+                raise DamagedRecord(found.source)
+            return 0
+        return crc
+
+
+def _step_back() -> None:
+    """Leave the cores to whoever else wants them: on Linux a thread has a priority of its own."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -19,6 +19,8 @@ from composecli.protocol import (
     Described,
     DescribeRequest,
     Detail,
+    ExpectRequest,
+    Kept,
     Opened,
     OpenRequest,
     ProbeRequest,
@@ -36,7 +38,7 @@ from composecli.worker.probe import cannot_be_made, probe
 from composecli.worker.state import ParameterChanged
 from composecli.worker.unread import ALL, WHOLE, ValuesNeeded
 from composecli.worker.values import Maker, Values, tree_of
-from composecli.worker.verify import verify
+from composecli.worker.verify import Expected, expect, verify
 
 
 class InProcessWorker:
@@ -45,6 +47,7 @@ class InProcessWorker:
     def __init__(self) -> None:
         self._models = dict[int, Model]()
         self._samples = list[torch.Tensor]()
+        self._expected: Expected | None = None
 
     def open(self, request: OpenRequest) -> Opened:
         _refuse_missing_device(request)
@@ -162,9 +165,16 @@ class InProcessWorker:
             self._read_all(request.blueprint)
         return build(request, self._models, self._maker(request.blueprint, request.seed))
 
-    def verify(self, request: VerifyRequest) -> Verified:
+    def expect(self, request: ExpectRequest) -> Kept:
         self._read_all(request.blueprint)
-        return verify(request, self._models, self._samples)
+        self._expected = expect(request, self._models, self._samples)
+        return Kept()
+
+    def verify(self, request: VerifyRequest) -> Verified:
+        if self._expected is None or self._expected.parts.request != request.expected:
+            self.expect(request.expected)
+        assert self._expected is not None
+        return verify(request.path, self._expected)
 
     def _read_all(self, blueprint: Blueprint) -> None:
         for number in dict.fromkeys(models(blueprint)):
@@ -173,6 +183,7 @@ class InProcessWorker:
     def close(self) -> None:
         self._models.clear()
         self._samples.clear()
+        self._expected = None
 
     def _maker(self, blueprint: Blueprint, seed: int) -> Maker:
         return Maker(self._models[models(blueprint)[0]].request.device, seed, self._samples)

@@ -20,6 +20,7 @@ from composecli.protocol import (
     Confined,
     ConfineRequest,
     DescribeRequest,
+    ExpectRequest,
     Failed,
     OpenRequest,
     ProbeRequest,
@@ -106,6 +107,8 @@ def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
             reply = worker.describe(request)
         case BuildRequest():
             reply = worker.build(request)
+        case ExpectRequest():
+            reply = worker.expect(request)
         case VerifyRequest():
             reply = worker.verify(request)
         case _:

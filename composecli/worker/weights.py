@@ -124,10 +124,6 @@ class Weights:
     def _put(self, records: Iterable[str]) -> None:
         put(self.places, {record: self._storages[record] for record in records}, self._held)
 
-    def storage(self, record: str) -> torch.UntypedStorage:
-        """What is in the places of a record now."""
-        return self._storages[record]
-
 
 @dataclass
 class LateWeights:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.measure import Measured, Words, measure
+from tests.bench.measure import Measured, Words, fill_free_memory, measure
 
 PYTHON = (sys.executable, "-c")
 COMPOSECLI = (sys.executable, "-m", "composecli")
@@ -40,7 +40,8 @@ with torch.no_grad():
 
 @dataclass(frozen=True)
 class Row:
-    """A command and what it is measured against; each ratio is to be at most its goal. `files` are made for it."""
+    """A command and what it is measured against; each ratio is to be at most its goal. `files` are made for it, and
+    what they `write`, large files, is not there when either starts."""
 
     name: str
     command: Words
@@ -48,6 +49,7 @@ class Row:
     goals: Mapping[str, float]
     files: str = "small"
     repeats: int | None = None
+    writes: tuple[Path, ...] = ()
 
 
 def rows(folder: Path, width: int) -> list[Row]:
@@ -62,7 +64,8 @@ def rows(folder: Path, width: int) -> list[Row]:
     many = tuple(f"many_{number}.pt" for number in range(MANY))
     copies = " && ".join(f"cp {folder / name} {folder}/copy_{name}" for name in large)
     copy = f"{copies} && sync {' '.join(f'{folder}/copy_{name}' for name in large)}"
-    join = (*COMPOSECLI, "join", *(str(folder / name) for name in large), "-o", str(folder / "joined.pt"), "--force")
+    written = (folder / "joined.pt", *(folder / f"copy_{name}" for name in large))
+    join = (*COMPOSECLI, "join", *(str(folder / name) for name in large), "-o", str(written[0]), "--force")
     inspects = " && ".join(f"{sys.executable} -m composecli inspect {folder / name} --no-cache" for name in many)
     time, both = {"time": 1.1}, {"time": 1.1, "memory": 1.1}
     return [
@@ -76,7 +79,7 @@ def rows(folder: Path, width: int) -> list[Row]:
         Row("check, large, against a script", check(*large), script(large, f"1,{width}"),
             {"time": 0.5, "memory": 0.1}, "large", 3),
         Row("check, large, against 20 MB", check(*large), check(*middle), both, "large", 5),
-        Row("join, large, against cp and sync", join, ("sh", "-c", copy), {"time": 2}, "large", 3),
+        Row("join, large, against cp and sync", join, ("sh", "-c", copy), {"time": 2}, "large", 5, written),
         Row("join, large, against import torch", join, IMPORT, {"anonymous": 2}, "large", 3),
         Row(f"check, {MANY} files in pairs, against {MANY} inspects", (*check(*many), "--mode", "pairs"),
             ("sh", "-c", inspects), time, "many", 3),
@@ -104,12 +107,21 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def pairs(row: Row, repeats: int, folder: Path) -> list[tuple[Measured, Measured]]:
     """What both sides cost, one after the other, as often; a first time to warm what can be warm is left out."""
-    environment = _environment(folder)
     found = [
-        (measure(row.command, environment, (0, 1)), measure(row.against, environment, (0, 1)))
+        (_side(row.command, row.writes, folder), _side(row.against, row.writes, folder))
         for _ in range((row.repeats or repeats) + 1)
     ]
     return found[1:]
+
+
+def _side(words: Words, writes: tuple[Path, ...], folder: Path) -> Measured:
+    for path in writes:
+        path.unlink(missing_ok=True)
+    if writes:
+        fill_free_memory(folder / "empty")
+        for path in folder.glob("large_*"):
+            subprocess.run(["cat", path], check=True, stdout=subprocess.DEVNULL)
+    return measure(words, _environment(folder), (0, 1))
 
 
 def lines(row: Row, found: list[tuple[Measured, Measured]]) -> tuple[list[str], int]:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from composecli.errors import CouldNotAttempt
-from composecli.protocol import Check, Verified, VerifyRequest
+from composecli.protocol import Check, ExpectRequest, Verified, VerifyRequest
 from composecli.worker.engine import InProcessWorker
 from tests.commands.running import Composecli, environment
 from tests.models import Argmax, Counter, DictOutput, Shelf, Tied
@@ -115,7 +115,7 @@ def test_an_output_that_cannot_be_is_refused_first(composecli: Composecli, shelf
     assert stat.S_ISFIFO(os.stat("pipe").st_mode)
 
 
-@pytest.mark.parametrize("stage", ["build", "verify"])
+@pytest.mark.parametrize("stage", ["build", "expect", "verify"])
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, RuntimeError, OSError])
 def test_nothing_half_written_is_left(
     composecli: Composecli,
@@ -282,13 +282,13 @@ def test_a_written_file_that_differs_is_caught(shelf: Shelf, here: Path) -> None
     failed = {}
     for name, module in cases.items():
         torch.jit.script(module).save(name)
-        verified = worker.verify(VerifyRequest(single(opened.handle), (call,), name, 0))
+        verified = worker.verify(VerifyRequest(name, ExpectRequest(single(opened.handle), (call,), 0)))
         failed[name] = [check.name for check in verified.checks if not check.passed]
     assert failed["right.pt"] == []
     assert failed["other.pt"][:1] == ["outputs"]
     assert failed["cut.pt"] == ["gradients"]
     Path("broken.pt").write_bytes(b"PK nothing")
-    broken = worker.verify(VerifyRequest(Sequential((Stage(opened.handle),)), (call,), "broken.pt", 0))
+    broken = worker.verify(VerifyRequest("broken.pt", ExpectRequest(Sequential((Stage(opened.handle),)), (call,), 0)))
     assert not broken.passed
 
 

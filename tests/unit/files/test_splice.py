@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from composecli.files import splice as module
 from composecli.files.digests import Digests
-from composecli.files.splice import ALIGNMENT, DamagedRecord, Plan, Source, Splicing, splice
+from composecli.files.splice import ALIGNMENT, DamagedRecord, Plan, Progress, Source, Splicing, splice
 from composecli.files.zip import Archive
 
-NEVER = threading.Event()
 SIZES = st.lists(st.integers(0, 3_000_000) | st.integers(0, 200), min_size=1, max_size=5)
 
 
@@ -52,7 +51,7 @@ def test_records_arrive_as_they_were(tmp_path: Path, sizes: list[int]) -> None:
         {"extra/about.json": lambda: b"{}", "extra/über": lambda: b"utf-8"},
     )
     target = tmp_path / "target.pt"
-    spliced = splice(plan, target, NEVER)
+    spliced = splice(plan, target, Progress())
     data = target.read_bytes()
     assert (spliced.size, spliced.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     with Archive(target) as written, Archive(source) as read:
@@ -73,7 +72,7 @@ def planned(tmp_path: Path, size: int = 5_000_000) -> Plan:
 @pytest.mark.parametrize("how", ["by the kernel", "through memory", "without such a call"])
 def test_every_way_of_copying_gives_the_same(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(tmp_path)
-    splice(plan, tmp_path / "expected.pt", NEVER)
+    splice(plan, tmp_path / "expected.pt", Progress())
 
     def refuse(*_: object) -> int:
         raise OSError("between these two it cannot")
@@ -82,7 +81,7 @@ def test_every_way_of_copying_gives_the_same(tmp_path: Path, how: str, monkeypat
         monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     elif how == "without such a call":
         monkeypatch.delattr(os, "copy_file_range", raising=False)
-    splice(plan, tmp_path / "target.pt", NEVER)
+    splice(plan, tmp_path / "target.pt", Progress())
     assert (tmp_path / "target.pt").read_bytes() == (tmp_path / "expected.pt").read_bytes()
 
 
@@ -93,7 +92,7 @@ def test_a_record_that_is_not_what_was_written_is_refused(tmp_path: Path) -> Non
     data[len(data) // 2] ^= 1
     source.write_bytes(data)
     with pytest.raises(DamagedRecord, match="data/0"):
-        splice(plan, tmp_path / "target.pt", NEVER)
+        splice(plan, tmp_path / "target.pt", Progress())
 
 
 def test_what_nobody_waits_for_stops(tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_a_failure_in_the_thread_arrives(tmp_path: Path) -> None:
 def test_large_numbers_are_written_in_their_own_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written for more than 4 GB, with the bound at a few bytes; the standard library reads it."""
     monkeypatch.setattr(module, "_WIDE_FROM", 1000)
-    splice(planned(tmp_path), tmp_path / "target.pt", NEVER)
+    splice(planned(tmp_path), tmp_path / "target.pt", Progress())
     with zipfile.ZipFile(tmp_path / "target.pt") as seen:
         assert seen.testzip() is None
         assert seen.getinfo("archive/data/0").file_size == 5_000_000
@@ -127,13 +126,23 @@ def test_a_record_of_more_than_4_gb(tmp_path: Path) -> None:
     plan = Plan(skeleton(tmp_path / "skeleton.pt", ["data/0", "data/1"]), {
         "data/0": Source(str(source), "data/0"), "data/1": Source(str(source), "data/0"),
     }, {"extra/last": lambda: b"there"})  # fmt: skip
-    splice(plan, tmp_path / "target.pt", NEVER)
+    splice(plan, tmp_path / "target.pt", Progress())
     with Archive(tmp_path / "target.pt") as archive:
         assert archive.size("data/1") == 4_400_000_000
         assert archive.matches_checksum("data/1")
         assert archive.read("extra/last") == b"there"
     with zipfile.ZipFile(tmp_path / "target.pt") as seen:
         assert seen.read("archive/extra/last") == b"there"
+
+
+def test_who_waits_for_a_digest_is_told_that_it_will_not_come(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.touch()
+    os.truncate(large, 10**13)
+    with Digests((str(large),)) as digests:
+        threading.Timer(0.1, digests.close).start()
+        with pytest.raises(OSError, match="anceled"):
+            digests.of(str(large))
 
 
 def test_digests_are_those_of_the_files(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from composecli.blueprint import Feed, Sequential, Stage
 from composecli.pipeline import join
-from composecli.protocol import ModelKind, OpenRequest, Training, Verified, VerifyRequest
+from composecli.protocol import ExpectRequest, ModelKind, OpenRequest, Training, Verified, VerifyRequest
 from composecli.reference import FileReference
 from composecli.requests import CheckRequest, JoinRequest
 from composecli.trees import Argument, Call, TensorSpec
@@ -77,7 +77,8 @@ def verified(shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..
     for path in (one, other):
         asked = OpenRequest(FileReference(path), ModelKind.TORCHSCRIPT, "cpu", Training.SAVED, trusted=False, key=None)
         fresh.open(asked)
-    return fresh.verify(VerifyRequest(Sequential((Stage(0), Stage(1, (Feed(),)))), (CALL, CALL), joined, 0))
+    expected = ExpectRequest(Sequential((Stage(0), Stage(1, (Feed(),)))), (CALL, CALL), 0)
+    return fresh.verify(VerifyRequest(joined, expected))
 
 
 @pytest.mark.parametrize("first", [nn.Linear(WIDTH, WIDTH), Twice(), Regular()], ids=lambda m: type(m).__name__)

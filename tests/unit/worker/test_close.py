@@ -1,0 +1,54 @@
+"""Closeness: the same decisions as torch.testing.assert_close."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from composecli.worker.close import close
+
+DTYPES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2,
+    torch.complex64, torch.complex128, torch.int64, torch.uint8, torch.bool,
+)  # fmt: skip
+VALUES = (0.0, 1.0, 8.0, 300.0, float("nan"), float("inf"))
+STEPS = (0.0, 1e-9, 1e-8, 1e-6, 5e-6, 1e-5, 1e-3, 1e-2, 1.0)
+
+
+def as_torch_has_it(one: torch.Tensor, other: torch.Tensor) -> bool:
+    try:
+        torch.testing.assert_close(one, other, equal_nan=True)
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (dtype, value)
+        for dtype in DTYPES
+        for value in VALUES
+        if value < 9 or dtype.is_floating_point or dtype.is_complex
+    ],
+    ids=str,
+)
+def test_values_are_close_where_torch_has_them_so(dtype: torch.dtype, value: float) -> None:
+    one = torch.tensor([1.0, value], dtype=torch.float64)
+    for step in STEPS:
+        other = torch.tensor([1.0, float(one[1]) + step], dtype=torch.float64)
+        pair = one.to(dtype), other.to(dtype)
+        assert close(*pair) == as_torch_has_it(*pair), step
+
+
+@pytest.mark.filterwarnings("ignore:.*quant")
+def test_kinds_have_to_be_the_same() -> None:
+    dense = torch.eye(3)
+    tensors = [dense, dense.double(), dense[:2], dense.to_sparse(), torch.empty(0), dense[0]]
+    tensors += [torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8), dense.to("meta")]
+    for one, other in itertools.permutations(tensors, 2):
+        assert not close(one, other), (one, other)
+    for one in tensors[:-1]:
+        assert close(one, one.clone())
