@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -274,7 +275,17 @@ def _screen(words: dict[str, Any], models: tuple[str, ...]) -> Screen:
 
 
 def run() -> NoReturn:
-    """The entry point. Exit code 1 means not compatible and nothing else: neither Ctrl-C nor a bug of ours is that."""
+    """The entry point."""
+    try:
+        _run()
+    finally:
+        # All is unwound: what Python does in leaving has nobody to tell of a signal.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run() -> NoReturn:
+    """Exit code 1 means not compatible and nothing else: neither Ctrl-C nor a bug of ours is that."""
     try:
         sys.exit(main(prog_name="composecli", standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -74,17 +74,24 @@ class Stage:
 
     @contextmanager
     def flushing(self) -> Iterator[None]:
-        """Let the disk have what is written, while something else is done."""
-        with self.path.open("rb") as file:
-            thread = threading.Thread(target=os.fsync, args=(file.fileno(),), daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                thread.join()
+        """Let the disk have what is written, while something else is done.
+
+        Raises:
+            CouldNotAttempt: the disk does not take it, of which it tells once.
+        """
+        failures = list[OSError]()
+        thread = threading.Thread(target=_flush, args=(self.path, failures), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+        with _told(self.output.path):
+            for failure in failures:
+                raise failure
 
     def keep(self) -> None:
-        """Give it the output's name.
+        """Give it, once it is flushed, the output's name.
 
         Raises:
             CouldNotAttempt: the disk is full, the folder is gone.
@@ -140,14 +147,20 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def _flush(path: Path, failures: list[OSError]) -> None:
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        failures.append(error)
+
+
 def full(output: Output) -> bool:
     """Whether the disk of the output has no space left, which torch answers by aborting its process."""
     return shutil.disk_usage(output.target.parent).free < LEAST_FREE
 
 
 def _take_name(written: Path, target: Path) -> None:
-    with written.open("rb") as file:
-        os.fsync(file.fileno())
     written.chmod(_mode(target))
     written.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -134,6 +135,28 @@ def test_nothing_half_written_is_left(
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
     ended = composecli("join", a, b, "-o", "both.pt", "--force")
     assert ended.code != 0 or failure is SystemExit
+    assert [path.name for path in here.iterdir()] == ["both.pt"]
+    assert Path("both.pt").read_text() == "old"
+
+
+def test_a_disk_that_does_not_take_the_file_is_an_error_and_the_old_file_stays(
+    composecli: Composecli, shelf: Shelf, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux tells of a failed write once, to whoever flushes first."""
+    Path("both.pt").write_text("old")
+    told = list[int]()
+
+    def fail_once(descriptor: int) -> None:
+        told.append(descriptor)
+        if len(told) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
+    refused = composecli("join", a, b, "-o", "both.pt", "--force")
+    assert (refused.code, len(told)) == (3, 1)
+    assert "CC921" in refused.err
+    assert "Input/output error" in refused.err
     assert [path.name for path in here.iterdir()] == ["both.pt"]
     assert Path("both.pt").read_text() == "old"
 

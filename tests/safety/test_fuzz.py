@@ -27,9 +27,15 @@ def test_a_module_whose_attributes_have_no_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "what"), [(5876, "no buffers"), (3364, "a type for hooks"), (8033, "a guard that is true")]
+    ("seed", "number", "what"),
+    [
+        (1, 5876, "no buffers"),
+        (1, 3364, "a type for hooks"),
+        (1, 8033, "a guard that is true"),
+        (11, 3208, "a memo that is not there"),
+    ],
 )
-def test_what_the_fuzzer_found(number: int, what: str) -> None:
-    """Files of seed 1 that ended in a traceback once."""
-    _, wrong = fuzz(1, 1, first=number)
+def test_what_the_fuzzer_found(seed: int, number: int, what: str) -> None:
+    """Files that ended in a traceback once."""
+    _, wrong = fuzz(1, seed, first=number)
     assert wrong == [], what

@@ -43,14 +43,16 @@ def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
         return "they are stored in an unusual way"
     if not _all_placed(archive, held):
         return "some lie in structures of its own"
+    # A packed weight, for one, is made of values while it is loaded; and a damaged file is told of by loading it whole.
     try:
         module = torch.jit.load(io.BytesIO(emptied), map_location="meta" if request.device == "meta" else None)
         if request.device == "meta":
             return _model(request, module, held, None)
         weights = Weights(archive, places_of(module, held))
         weights.leave_out()
-    except RuntimeError as error:
-        # A packed weight, for one, is made of values while it is loaded.
+    except CouldNotAttempt:
+        raise
+    except Exception as error:
         return f"without them it does not load ({last_line(error)[:80]})"
     return _model(request, module, held, weights)
 
