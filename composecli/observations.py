@@ -45,10 +45,12 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What had to be read of the tensors of the model with this handle, and for which op."""
+    """What had to be read of the tensors of the model with this handle, and for which op: these records, all of them
+    where none is named."""
 
     model: int
     note: str
+    records: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

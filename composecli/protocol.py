@@ -146,8 +146,11 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
+    """`whole`: all its tensors had their values from the start."""
+
     handle: int
     facts: ModelFacts
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

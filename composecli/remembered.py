@@ -16,7 +16,7 @@ from composecli.blueprint import models, renumbered
 from composecli.cache import Cache
 from composecli.codec import NotAMessage, decode, encode
 from composecli.errors import CouldNotAttempt
-from composecli.files.identity import identity, stamp
+from composecli.files.identity import contents, identity, stamp
 from composecli.observations import Accepted, Observation, Refused
 from composecli.protocol import (
     BuildRequest,
@@ -27,7 +27,6 @@ from composecli.protocol import (
     DescribeRequest,
     ExpectRequest,
     Kept,
-    ModelFacts,
     ModelKind,
     Opened,
     OpenRequest,
@@ -42,6 +41,16 @@ from composecli.trees import call_leaves
 
 MOST_ANSWERS = 2000
 _DIED = "ChildEnded"
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What else an answer rests on: the bytes of these records of the model in this place of its subject, of all where
+    none is named."""
+
+    place: int
+    records: tuple[str, ...]
+    sha256: str
 
 
 @dataclass
@@ -72,6 +81,8 @@ class Remembering:
         self._books = dict[tuple[str, ...], _Book]()
         self._identities = dict[str, str | None]()
         self._stamps = dict[str, tuple[int, ...]]()
+        self._records = dict[int, frozenset[str]]()
+        self._contents = dict[tuple[str, tuple[str, ...]], str | None]()
 
     def prepare(self, paths: Iterable[str]) -> None:
         """Start the worker now where one of these files was never seen, so that it gets ready meanwhile."""
@@ -94,17 +105,17 @@ class Remembering:
     def open(self, request: OpenRequest) -> Opened:
         number = len(self._models)
         self._models.append(_Model(request, self._subject(request)))
-        facts = self._known((number,), "open", ModelFacts)
-        if facts is not None and self._worker is None:
-            return Opened(number, facts)
+        known: Opened | None = self._known((number,), "open", Opened)
+        if known is not None and self._worker is None:
+            return self._opened(number, known)
         try:
             opened = self._worker.open(request) if self._worker is not None else self._caught_up(number)
         except CouldNotAttempt:
             # The worker has no number for it either.
             self._models.pop()
             raise
-        self._learn((number,), "open", opened.facts)
-        return opened
+        self._learn((number,), "open", replace(opened, handle=0))
+        return self._opened(number, opened)
 
     def sample(self, request: SampleRequest) -> Sampled:
         return self._real().sample(request)
@@ -119,6 +130,8 @@ class Remembering:
         if known is not None:
             return replace(known, read=tuple(replace(read, model=numbers[read.model]) for read in known.read))
         seen = self._real().probe(request)
+        for read in seen.read:
+            self._depend(read.model, read.records)
         if not (isinstance(seen, Refused) and (seen.out_of_memory or seen.error == _DIED)):
             kept = replace(seen, read=tuple(replace(read, model=places[read.model]) for read in seen.read))
             self._learn(numbers, question, kept)
@@ -200,13 +213,48 @@ class Remembering:
 
     def _known(self, numbers: tuple[int, ...], question: str, hint: Any) -> Any:
         book = self._book(numbers)
-        return _decoded(hint, book.answers.get(question)) if book is not None else None
+        held = book.answers.get(question) if book is not None else None
+        if not isinstance(held, dict):
+            return None
+        rests_on = _decoded(tuple[_Contents, ...], held.get("contents"))
+        if rests_on is None or any(item != self._contents_of(numbers, item.place, item.records) for item in rests_on):
+            return None
+        return _decoded(hint, held.get("answer"))
 
     def _learn(self, numbers: tuple[int, ...], question: str, answer: object) -> None:
         book = self._book(numbers)
-        if book is not None and len(book.answers) < MOST_ANSWERS and question not in book.answers:
-            book.answers[question] = encode(answer)
-            book.changed = True
+        if book is None or len(book.answers) >= MOST_ANSWERS:
+            return
+        rests_on = [
+            self._contents_of(numbers, place, tuple(sorted(self._records[number])))
+            for place, number in enumerate(numbers)
+            if number in self._records
+        ]
+        if None in rests_on:
+            return
+        book.answers[question] = {"answer": encode(answer), "contents": encode(rests_on)}
+        book.changed = True
+
+    def _depend(self, number: int, records: tuple[str, ...]) -> None:
+        """From now on the worker has the values of these records, of all where none is named."""
+        held = self._records.get(number)
+        alone = not records or held == frozenset()
+        self._records[number] = frozenset() if alone else frozenset(records) | (held or frozenset())
+
+    def _opened(self, number: int, opened: Opened) -> Opened:
+        if opened.whole:
+            self._depend(number, ())
+        return replace(opened, handle=number)
+
+    def _contents_of(self, numbers: tuple[int, ...], place: int, records: tuple[str, ...]) -> _Contents | None:
+        """None where there is no such place, or what is there cannot be read."""
+        if not 0 <= place < len(numbers):
+            return None
+        path = self._models[numbers[place]].request.reference.path
+        if (path, records) not in self._contents:
+            self._contents[path, records] = contents(path, records)
+        sha256 = self._contents[path, records]
+        return _Contents(place, records, sha256) if sha256 is not None else None
 
 
 def _decoded(hint: Any, held: Any) -> Any:

@@ -48,13 +48,14 @@ class InProcessWorker:
         self._models = dict[int, Model]()
         self._samples = list[torch.Tensor]()
         self._expected: Expected | None = None
+        self._read = list[Read]()
 
     def open(self, request: OpenRequest) -> Opened:
         _refuse_missing_device(request)
         model = load(request)
         handle = len(self._models)
         self._models[handle] = model
-        return Opened(handle, facts(model))
+        return Opened(handle, facts(model), whole=model.weights is None and request.device != "meta")
 
     def sample(self, request: SampleRequest) -> Sampled:
         """The tensors of a file, as a call: a tuple or list is its positional arguments, a dict its named ones."""
@@ -113,16 +114,16 @@ class InProcessWorker:
             try:
                 seen = probe(request.blueprint, self._models, values, seed=request.seed, detail=request.detail)
             except ValuesNeeded as needed:
-                self._read(request.blueprint, needed)
+                self._read_values(request.blueprint, needed)
             else:
                 return replace(seen, read=tuple(self._newly_read(request.blueprint)))
 
-    def _read(self, blueprint: Blueprint, needed: ValuesNeeded) -> None:
+    def _read_values(self, blueprint: Blueprint, needed: ValuesNeeded) -> None:
         for number in dict.fromkeys(models(blueprint)):
             records = {record for owner, record in needed.records if owner == number}
             weights = self._models[number].weights
             if needed.records == WHOLE:
-                self._models[number] = load_whole(self._models[number].request)
+                self._load_whole(number, f"{needed.op} writes to them")
             elif needed.records == ALL:
                 self._models[number] = with_values(self._models[number], needed.op)
             elif weights is not None:
@@ -133,25 +134,34 @@ class InProcessWorker:
         for number in dict.fromkeys(models(blueprint)):
             weights = self._models[number].weights
             if weights is not None:
-                yield from (Read(number, note) for note in weights.notes)
-                weights.notes.clear()
+                self._read += (Read(number, reading.note, reading.records) for reading in weights.readings)
+                weights.readings.clear()
+        yield from self._read
+        self._read.clear()
 
     def _probe_on_fresh_copies(self, request: ProbeRequest) -> Observation:
         """For models whose forward writes to their parameters: each forward gets them as they were saved."""
         self._reload(request.blueprint)
         values = self._maker(request.blueprint, request.seed).call(request.call)
         try:
-            return probe(request.blueprint, self._models, values, seed=request.seed, detail=Detail.OUTCOME)
+            seen = probe(request.blueprint, self._models, values, seed=request.seed, detail=Detail.OUTCOME)
         except ParameterChanged:
             self._reload(request.blueprint)
             names = ", ".join(self._models[number].name for number in models(request.blueprint))
             raise CouldNotAttempt(
                 Problem("CC913", "the forward changes the model's own parameters", names, ("it cannot be probed",))
             ) from None
+        return replace(seen, read=tuple(self._newly_read(request.blueprint)))
 
     def _reload(self, blueprint: Blueprint) -> None:
         for number in dict.fromkeys(models(blueprint)):
-            self._models[number] = load_whole(self._models[number].request)
+            self._load_whole(number, "the forward changes them")
+
+    def _load_whole(self, number: int, reason: str) -> None:
+        """Open a model again with all its tensors in memory."""
+        if self._models[number].weights is not None:
+            self._read.append(Read(number, f"all its tensors were read: {reason}"))
+        self._models[number] = load_whole(self._models[number].request)
 
     def describe(self, request: DescribeRequest) -> Described:
         model = self._models[request.handle]

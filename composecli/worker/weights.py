@@ -41,13 +41,21 @@ class Place:
         return f"{self.module}.{self.attribute}".lstrip(".")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """These records were read, all where none is named: what, and which op asked for it."""
+
+    note: str
+    records: tuple[str, ...] = ()
+
+
 @dataclass
 class Weights:
-    """The places of a model's tensors. `notes` say what was read, and which op asked for it."""
+    """The places of a model's tensors, and what was read of them for an op."""
 
     archive: Archive
     places: tuple[Place, ...]
-    notes: list[str] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     _storages: dict[str, torch.UntypedStorage] = field(default_factory=dict)
     _unread: set[str] = field(default_factory=set)
     _own: set[str] = field(default_factory=set)
@@ -87,7 +95,8 @@ class Weights:
             names = sorted({place.name for place in self.places if place.record in wanted})
             size = sum(map(self.archive.size, wanted))
             shown = "all tensors" if records is None else ", ".join(names)
-            self.notes.append(f"the values of {shown} were read ({size:,} bytes): {op} depends on them")
+            note = f"the values of {shown} were read ({size:,} bytes): {op} depends on them"
+            self.readings.append(Reading(note, () if records is None else tuple(sorted(wanted))))
         for record in wanted:
             self._read(record)
         self._unread = self._unread - wanted
@@ -131,7 +140,7 @@ class LateWeights:
 
     module: nn.Module
     load: Callable[[], None]
-    notes: list[str] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     places: tuple[Place, ...] = ()
     fixed: frozenset[int] = frozenset()
     _read: bool = False
@@ -149,7 +158,7 @@ class LateWeights:
         if not self._read:
             self._read = True
             if op is not None:
-                self.notes.append(f"the values of all tensors were read: {op} depends on them")
+                self.readings.append(Reading(f"the values of all tensors were read: {op} depends on them"))
             self.load()
 
     def has_own_memory(self, _record: str) -> bool:

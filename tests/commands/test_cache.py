@@ -7,7 +7,9 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +127,62 @@ def test_the_same_content_under_another_name_is_known(
     one, other = composecli("inspect", first), composecli("inspect", tmp_path / "copy.pt")
     assert one.out.replace(first, "X").split("layer")[1] == other.out.split("layer")[1]
     assert starts.count == 1
+
+
+class Table(nn.Module):
+    """Where it looks is a matter of values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, self.table]
+
+
+class Heavy(Table):
+    """It is loaded whole when it is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(5, 60_000))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, self.table] @ self.weight
+
+
+def _frozen(module: nn.Module) -> torch.jit.ScriptModule:
+    return torch.jit.freeze(torch.jit.script(module.eval()))
+
+
+@pytest.mark.parametrize(
+    ("make", "module"),
+    [(torch.jit.script, Table()), (_frozen, Table()), (_frozen, Heavy())],
+    ids=["read for an op", "a constant", "loaded whole"],
+)
+def test_values_that_an_answer_rests_on_have_to_be_the_same(
+    composecli: Composecli,
+    shelf: Shelf,
+    starts: Starts,
+    folder: Path,
+    tmp_path: Path,
+    make: Callable[..., Any],
+    module: nn.Module,
+) -> None:
+    """Not what the directory says of them: another's file may have the checksums of this one."""
+    path = tmp_path / "model.pt"
+    make(module).save(str(path))
+    first = composecli("inspect", path, "--input", "2,5")
+    assert (first.code, starts.count) == (0, 1)
+    assert composecli("inspect", path, "--input", "2,5") == first
+    assert starts.count == 1
+    old = torch.arange(5).numpy().tobytes()
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, torch.arange(100, 105).numpy().tobytes()))
+    other = composecli("inspect", path, "--input", "2,5")
+    assert (other.code, starts.count) == (3, 2)
+    assert other == composecli("inspect", path, "--input", "2,5", "--no-cache")
 
 
 def test_a_known_file_is_judged_all_the_same(
