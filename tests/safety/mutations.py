@@ -90,7 +90,8 @@ def _members(data: bytes, random: Random, _: str) -> Mutated:
             return Mutated(rewritten(data, {record: lambda old: old[: len(old) // 2]}), f"{record} cut", broken=True)
         case 2 if records:
             record = random.choice(records)
-            longer = rewritten(data, {record: lambda old: old + b"\0" * 4})
+            # By no number of bytes that a cut may have taken from a tensor of floats.
+            longer = rewritten(data, {record: lambda old: old + b"\0" * 5})
             return Mutated(longer, f"{record} longer", broken="/weights/" not in record)
         case 3:
             return Mutated(data + bytes(random.randrange(1, 64)), "bytes behind", broken=True)
