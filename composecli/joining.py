@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from composecli.axes import larger_batch
 from composecli.blueprint import Blueprint, Parallel, bridges
@@ -79,23 +80,20 @@ def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judge
 def _write_and_verify(worker: Worker, expected: ExpectRequest, plan: Plan, work: Work) -> tuple[Spliced, Verified]:
     """While records are copied, the parts are run by hand; while the file is read back and flushed, it is loaded afresh
     and held against them."""
-    path, output = work.stage.path, work.stage.output
+    path = work.stage.path
     whole = path.with_name(f"{path.name}.whole")
     # The splice waits for the digests: where it is left, they have to end first.
-    with Splicing(plan, whole) as splicing, closing(work.digests):
+    with _told(work), Splicing(plan, whole) as splicing, closing(work.digests):
         worker.expect(expected)
-        with _told(work):
-            splicing.written()
-            # A file that takes the place of another is flushed before anything else goes on.
-            path.unlink()
-            whole.rename(path)
+        splicing.written()
+        # A file that takes the place of another is flushed before anything else goes on.
+        path.unlink()
+        whole.rename(path)
         with work.stage.flushing():
             verified = worker.verify(VerifyRequest(str(path), expected))
-            with _told(work):
-                spliced = splicing.result()
-    for changed in work.digests.changed():
-        raise CouldNotAttempt(Problem("CC928", "the file became another while it was read", changed))
-    _refuse_failed(verified, output)
+            spliced = splicing.result()
+        _refuse_changed(work)
+        _refuse_failed(verified, work.stage.output)
     return spliced, verified
 
 
@@ -117,19 +115,33 @@ def _plan(built: Built, parts: tuple[Part, ...], work: Work, provenance: Callabl
 
 @contextmanager
 def _told(work: Work) -> Iterator[None]:
-    """What goes wrong in writing, as a problem."""
+    """What goes wrong in writing, as a problem. Where an input is another by now, that is what went wrong."""
     try:
         yield
-    except DamagedRecord as error:
-        raise CouldNotAttempt(damaged(error.source.path, str(error))) from error
-    except NotAnArchive as error:
-        problem = Problem("CC928", "a file became another while it was read", None, (str(error),))
-        raise CouldNotAttempt(problem) from error
-    except OSError as error:
-        title = f"could not write the output: {error.strerror or error}"
-        if error.errno == errno.ENOSPC:
-            title = _NO_SPACE
-        raise CouldNotAttempt(Problem("CC921", title, work.stage.output.path)) from error
+    except CouldNotAttempt:
+        _refuse_changed(work)
+        raise
+    except (DamagedRecord, NotAnArchive, OSError) as error:
+        _refuse_changed(work)
+        raise _problem(error, work.stage.output.path) from error
+
+
+def _refuse_changed(work: Work) -> None:
+    for changed in work.digests.changed():
+        raise CouldNotAttempt(Problem("CC928", "the file became another while it was read", changed))
+
+
+def _problem(error: DamagedRecord | NotAnArchive | OSError, output: str) -> CouldNotAttempt:
+    match error:
+        case DamagedRecord():
+            return CouldNotAttempt(damaged(error.source.path, str(error)))
+        case NotAnArchive():
+            return CouldNotAttempt(Problem("CC928", "a file became another while it was read", None, (str(error),)))
+        case OSError():
+            title = f"could not write the output: {error.strerror or error}"
+            return CouldNotAttempt(Problem("CC921", _NO_SPACE if error.errno == errno.ENOSPC else title, output))
+        case _:
+            assert_never(error)
 
 
 def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.errors import CouldNotAttempt
+from composecli.errors import CouldNotAttempt, Problem
 from composecli.protocol import Check, ExpectRequest, Verified, VerifyRequest
 from composecli.worker.engine import InProcessWorker
 from tests.commands.running import Composecli, environment
@@ -137,6 +137,24 @@ def test_nothing_half_written_is_left(
     assert ended.code != 0 or failure is SystemExit
     assert [path.name for path in here.iterdir()] == ["both.pt"]
     assert Path("both.pt").read_text() == "old"
+
+
+def test_an_input_that_changes_meanwhile_is_what_is_told(
+    composecli: Composecli, shelf: Shelf, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that the worker, which had its pages, ended for it."""
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
+    Path("a.pt").write_bytes(Path(a).read_bytes())
+
+    def shorten(self: object, request: object) -> None:
+        os.truncate("a.pt", 100)
+        raise CouldNotAttempt(Problem("CC916", "the worker was killed by SIGBUS"))
+
+    monkeypatch.setattr(InProcessWorker, "expect", shorten)
+    refused = composecli("join", "a.pt", b, "-o", "both.pt")
+    assert refused.code == 3
+    assert "error[CC928]: the file became another while it was read\n  a.pt" in refused.err
+    assert [path.name for path in here.iterdir()] == ["a.pt"]
 
 
 def test_a_disk_that_does_not_take_the_file_is_an_error_and_the_old_file_stays(
