@@ -25,6 +25,8 @@ from composecli.worker.values import Maker
 
 # The gradients of a model with more bytes of parameters are compared at the first call alone.
 LARGEST_TWICE = 2**28
+# Gradients that are compared again are kept whole, so many bytes of them at a time.
+LARGEST_KEPT = 2**26
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ def _compare_gradients(sides: tuple[Side, Side], ran: tuple[Forward, Forward], c
     if by_hand.keys() != from_file.keys():
         differing = sorted(by_hand.keys() ^ from_file.keys())
         return Check("gradients", passed=False, detail=f"parameters differ: {', '.join(differing[:4])}")
-    wrong = [name for name, gradient in by_hand.items() if not _same_gradient(gradient, from_file[name])]
-    wrong = [name for name in wrong if not _close_when_kept(sides, name)]
+    others = [name for name, gradient in by_hand.items() if not _same_gradient(gradient, from_file[name])]
+    wrong = [name for group in _groups(others, sides[0]) for name in _not_close(group, sides)]
     if wrong:
         return Check("gradients", passed=False, detail=f"{call}: {len(wrong)} differ, {wrong[0]} first")
     some = sum(gradient is not None for gradient in by_hand.values())
@@ -158,10 +160,27 @@ def _same_gradient(one: Gradient, other: Gradient) -> bool:
     return bool(one == other) if isinstance(one, Digest) and isinstance(other, Digest) else one is other
 
 
-def _close_when_kept(sides: tuple[Side, Side], name: str) -> bool:
-    """Whether two gradients that differ in their bytes are close, as those are that were rounded in another order."""
-    one, other = (replace(side, kept=frozenset((name,))).run().gradients[name] for side in sides)
-    return isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and close(one, other)
+def _groups(names: list[str], side: Side) -> Iterator[list[str]]:
+    """The parameters, as many together as there is room for their gradients."""
+    group, size = list[str](), 0
+    for name in names:
+        if group and size + side.parameters[name].nbytes > LARGEST_KEPT:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += side.parameters[name].nbytes
+    if group:
+        yield group
+
+
+def _not_close(names: list[str], sides: tuple[Side, Side]) -> Iterator[str]:
+    """Of gradients that differ in their bytes those that are not close, as those are that were rounded in another
+    order."""
+    hand, file = (replace(side, kept=frozenset(names)).run().gradients for side in sides)
+    for name in names:
+        one, other = hand[name], file[name]
+        if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and close(one, other)):
+            yield name
 
 
 def _compare_sharing(blueprint: Blueprint, used: dict[int, Model], joined: nn.Module) -> Check:

@@ -16,7 +16,7 @@ from composecli.protocol import ExpectRequest, ModelKind, OpenRequest, Training,
 from composecli.reference import FileReference
 from composecli.requests import CheckRequest, JoinRequest
 from composecli.trees import Argument, Call, TensorSpec
-from composecli.worker import factors
+from composecli.worker import factors, verify
 from composecli.worker.engine import InProcessWorker
 from tests.models import Shelf
 
@@ -63,6 +63,12 @@ def _other_mode(module: torch.jit.ScriptModule) -> None:
     module.eval()
 
 
+def _other_rounding(module: torch.jit.ScriptModule) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.nextafter(parameter, torch.tensor(torch.inf)))
+
+
 def verified(shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..., None] = _nothing) -> Verified:
     """The join of a model and a head, changed behind its back, held against its parts."""
     one = shelf.save(f"verify_{type(first).__name__}", first)
@@ -86,6 +92,16 @@ def test_a_file_that_does_what_its_parts_do_is_verified(shelf: Shelf, tmp_path: 
     found = verified(shelf, tmp_path, first)
     assert found.passed, found.checks
     assert sum(check.name == "gradients" for check in found.checks) == 2
+
+
+@pytest.mark.parametrize("room", [0, verify.LARGEST_KEPT])
+@pytest.mark.parametrize("first", [nn.Linear(WIDTH, WIDTH), Twice()], ids=lambda m: type(m).__name__)
+def test_gradients_that_differ_by_rounding_are_the_same(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: nn.Module, room: int
+) -> None:
+    monkeypatch.setattr(verify, "LARGEST_KEPT", room)
+    found = verified(shelf, tmp_path, first, _other_rounding)
+    assert found.passed, found.checks
 
 
 @pytest.mark.parametrize(
