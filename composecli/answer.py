@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ TERMINATED = 143
 @dataclass(frozen=True, slots=True)
 class Screen:
     """How a command answers. `strangers`: no file that it opens is vouched for; `remembers`: what was found of the
-    `models` before is not found again."""
+    `models` before is not found again; `lanes`: how many workers it is worth."""
 
     format: str
     quiet: bool
@@ -31,6 +32,7 @@ class Screen:
     strangers: bool
     models: tuple[str, ...] = ()
     remembers: bool = True
+    lanes: int = 1
 
 
 Work = Callable[[Worker, Callable[[str], None]], Report]
@@ -67,17 +69,24 @@ def answer(work: Work, screen: Screen) -> NoReturn:
 def _worker(screen: Screen) -> Worker:
     """A child, started when it is needed: at once, unless all files are known."""
 
-    def start() -> Worker:
+    def start_one() -> Worker:
         from composecli.client import ChildWorker
 
         return ChildWorker(screen.timeout, show_output=screen.debug, strangers=screen.strangers)
+
+    def start() -> Worker:
+        if screen.lanes == 1:
+            return start_one()
+        from composecli.workers import Workers
+
+        return Workers(start_one, screen.lanes)
 
     if not screen.remembers or screen.debug:
         return start()
     from composecli.cache import Cache, default_folder
     from composecli.remembered import Remembering
 
-    worker = Remembering(start, Cache(default_folder()))
+    worker = Remembering(start, Cache(default_folder()), screen.lanes)
     worker.prepare(screen.models)
     return worker
 
@@ -124,8 +133,14 @@ class _Progress:
     def __init__(self, *, shown: bool) -> None:
         self.shown = shown
         self.length = 0
+        self._lock = threading.Lock()
 
     def tell(self, text: str) -> None:
+        """Say it; from any thread."""
+        with self._lock:
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
         if self.shown:
             self.clear()
             line = text if text.isprintable() else ascii(text)

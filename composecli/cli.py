@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -150,7 +151,7 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
 
         return check(request, worker, tell)
 
-    answer(work, _screen(words, models))
+    answer(work, replace(_screen(words, models), lanes=_lanes(request)))
 
 
 @main.command("join", epilog=EXIT_CODES, short_help="Write one verified TorchScript file that does both.")
@@ -264,6 +265,15 @@ def _refuse_idle_trust(words: dict[str, Any], models: tuple[str, ...]) -> None:
     for trust, text in words["trusts"]:
         if not any(trust.covers(path) for path in paths):
             raise click.BadParameter(f"{text} is none of the models", param_hint="--trust")
+
+
+def _lanes(request: CheckRequest) -> int:
+    """How many workers a command is worth: models that are judged against each other keep several busy."""
+    if request.mode is not Mode.PAIRS or request.options.device.startswith("cuda"):
+        return 1
+    from composecli.workers import lanes
+
+    return lanes(len(request.models))
 
 
 def _screen(words: dict[str, Any], models: tuple[str, ...]) -> Screen:

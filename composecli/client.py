@@ -65,6 +65,8 @@ class ChildWorker:
     `strangers`: it opens files that nobody vouches for, and gets none of the environment but what the system needs.
     """
 
+    lanes = 1
+
     def __init__(
         self,
         timeout: float,
@@ -80,6 +82,7 @@ class ChildWorker:
         self._environment = _environment(_SYSTEMS if strangers else None)
         self._state = list[ConfineRequest | OpenRequest | SampleRequest]()
         self._deaths = 0
+        self._closed = False
         self._start()
 
     def _start(self) -> None:
@@ -122,7 +125,7 @@ class ChildWorker:
         try:
             reply = self._ask_any(request)
         except ChildEnded as ended:
-            if request.detail is Detail.REASON:
+            if request.detail is Detail.REASON or self._closed:
                 raise
             self._replace()
             if self._deaths > MOST_DEATHS:
@@ -145,7 +148,11 @@ class ChildWorker:
         return self._ask(request, Verified)
 
     def close(self) -> None:
-        """End the child, whatever it is doing."""
+        """End the child, whatever it is doing, and for good."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         if self._process.poll() is None:
             self._kill()
         for descriptor in (self._from_us, self._to_us):
@@ -157,7 +164,7 @@ class ChildWorker:
     def _replace(self) -> None:
         """Another child, with the same models and samples under the same numbers."""
         self._deaths += 1
-        self.close()
+        self._end()
         self._start()
         for request in self._state:
             self._ask_any(request)

@@ -15,11 +15,15 @@ from composecli.session import Part, Session
 
 def judge_pairs(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
     """The seam of each pair, in the order of the models. There is nothing to be built of them."""
-    contracts = tuple(session.infer(part) for part in parts)
-    seams = list[SeamReport]()
-    for number, pair in enumerate(permutations(parts, 2)):
+    contracts = tuple(session.each(session.infer, parts))
+    pairs = list(permutations(parts, 2))
+
+    def judge(number: int) -> tuple[SeamReport, ...]:
         if number % len(parts) == 0:
-            session.tell(f"judging pairs: {number} of {len(parts) * (len(parts) - 1)}")
+            session.tell(f"judging pairs: {number} of {len(pairs)}")
+        pair = pairs[number]
         names = tuple(part.name for part in pair)
-        seams += judge_chain(replace(request, models=names, mode=Mode.SEQUENTIAL), session, pair).seams
-    return Judged(contracts, tuple(seams), None, None, None)
+        return judge_chain(replace(request, models=names, mode=Mode.SEQUENTIAL), session, pair).seams
+
+    seams = tuple(seam for found in session.each(judge, range(len(pairs))) for seam in found)
+    return Judged(contracts, seams, None, None, None)

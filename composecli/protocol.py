@@ -295,7 +295,11 @@ Reply = Confined | Opened | Sampled | Accepted | Refused | Described | Built | K
 
 
 class Worker(Protocol):
-    """Opens models and runs them. Each method raises CouldNotAttempt where it cannot."""
+    """Opens models and runs them. Each method raises CouldNotAttempt where it cannot. `lanes`: how many threads may ask
+    it at a time."""
+
+    @property
+    def lanes(self) -> int: ...
 
     def confine(self, request: ConfineRequest, /) -> Confined: ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,10 +71,12 @@ class _Model:
 
 
 class Remembering:
-    """The Worker protocol over a cache and a worker that `start` makes when it is needed."""
+    """The Worker protocol over a cache and a worker of so many lanes that `start` makes when it is needed."""
 
-    def __init__(self, start: Callable[[], Worker], cache: Cache) -> None:
+    def __init__(self, start: Callable[[], Worker], cache: Cache, lanes: int = 1) -> None:
+        self.lanes = lanes
         self._start = start
+        self._starting = threading.RLock()
         self._cache = cache
         self._worker: Worker | None = None
         self._confinement: ConfineRequest | None = None
@@ -175,10 +178,11 @@ class Remembering:
 
     def _real(self) -> Worker:
         """The worker, with all models open that were asked for."""
-        if self._worker is None:
-            self._caught_up(len(self._models) - 1)
-        assert self._worker is not None
-        return self._worker
+        with self._starting:
+            if self._worker is None:
+                self._caught_up(len(self._models) - 1)
+            assert self._worker is not None
+            return self._worker
 
     def _caught_up(self, last: int) -> Opened:
         """Start the worker and tell it what it has missed, up to this model."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from composecli.blueprint import Blueprint, single
 from composecli.clues import Clues
@@ -42,7 +43,12 @@ from composecli.results import ModelReport
 from composecli.targets import Target
 from composecli.trees import Argument, Call, Literal, Path, TensorSpec
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 Tell = Callable[[str], None]
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class Session:
         self.confined: Confined | None = None
         self._read = dict[int, dict[str, None]]()
         self._found = dict[int, Found | NotFound]()
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def real_device(self) -> str:
@@ -201,6 +208,21 @@ class Session:
         if stated is None:
             self._found.setdefault(part.real, found)
         return found
+
+    def each(self, work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+        """What it gives for each of them, as many at a time as the worker has lanes."""
+        if self.worker.lanes == 1:
+            return [work(item) for item in items]
+        from concurrent.futures import ThreadPoolExecutor
+
+        # Its threads live as long as this does: a child that takes the place of another ends with its thread.
+        self._threads = self._threads or ThreadPoolExecutor(self.worker.lanes)
+        found = [self._threads.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in found]
+        except BaseException:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
     def _tells_more(self, part: Part, before: Found | NotFound, given: Call | None) -> bool:
         if given is None or (isinstance(before, Found) and takes_call(before.contract, given)):

@@ -44,6 +44,8 @@ from composecli.worker.verify import Expected, expect, verify
 class InProcessWorker:
     """The Worker protocol without a child process: for the Python API, the debugger and most tests."""
 
+    lanes = 1
+
     def __init__(self) -> None:
         self._models = dict[int, Model]()
         self._samples = list[torch.Tensor]()

@@ -20,7 +20,7 @@ from composecli.cache import MOST_ENTRIES, Cache
 from composecli.protocol import Opened, OpenRequest
 from composecli.remembered import Remembering
 from tests.commands.running import Composecli
-from tests.models import Shelf, TwoOutputs, encoder
+from tests.models import Shelf, Table, TwoOutputs, encoder
 from tests.safety.fixtures import scripted, touching
 from tests.safety.test_threats import FORWARD
 
@@ -127,17 +127,6 @@ def test_the_same_content_under_another_name_is_known(
     one, other = composecli("inspect", first), composecli("inspect", tmp_path / "copy.pt")
     assert one.out.replace(first, "X").split("layer")[1] == other.out.split("layer")[1]
     assert starts.count == 1
-
-
-class Table(nn.Module):
-    """Where it looks is a matter of values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("table", torch.arange(5))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, self.table]
 
 
 class Heavy(Table):
