@@ -73,7 +73,7 @@ class ChildWorker:
         *,
         show_output: bool = False,
         strangers: bool = False,
-        module: str = "composecli.worker.serve",
+        module: str = "composecli.worker",
     ) -> None:
         self._timeout = timeout
         self._last = ""

@@ -16,6 +16,7 @@ from composecli.pipeline import check, inspect, join
 from composecli.protocol import BuildRequest, Built, ProbeRequest
 from composecli.requests import CheckRequest, InspectRequest, JoinRequest
 from composecli.worker.engine import InProcessWorker
+from composecli.worker.sides import Forward, Side
 from tests.bench.models import FromVector, resnet50, tower
 from tests.commands.running import environment
 from tests.models import Shelf
@@ -77,6 +78,11 @@ def test_a_check_imports_nothing_heavy_beside_torch(shelf: Shelf, form: str) -> 
     assert not imported(f"api.check({one!r}, {other!r})")
 
 
+def test_a_join_imports_nothing_heavy_beside_torch(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = shelf.save("economy_linear", nn.Linear(10, 5)), shelf.save("economy_other", nn.Linear(5, 2))
+    assert not imported(f"api.join({one!r}, {other!r}, output={str(tmp_path / 'both.pt')!r})")
+
+
 def test_help_imports_neither_torch_nor_rich() -> None:
     code = "import sys; from composecli.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
@@ -102,6 +108,22 @@ def test_a_join_leaves_every_tensor_to_be_copied(shelf: Shelf, tmp_path: Path) -
     assert report.written is not None
     assert worker.built is not None
     assert len(worker.built.left_out) == sum(records for _, records in worker.unread)
+
+
+def test_a_join_is_verified_by_one_forward_of_each_side_and_call(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, usual = list[Side](), Side.run
+
+    def run(side: Side) -> Forward:
+        ran.append(side)
+        return usual(side)
+
+    monkeypatch.setattr(Side, "run", run)
+    one, other = shelf.save("economy_tower", tower(300, 300, 3)), shelf.save("economy_end", tower(300, 10, 3))
+    assert join(JoinRequest(CheckRequest((one, other)), str(tmp_path / "both.pt")), InProcessWorker()).written
+    assert len(ran) == 4
+    assert not any(side.kept for side in ran)
 
 
 def test_a_resnet_50_takes_few_forwards_and_no_tensor(shelf: Shelf) -> None:
