@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import secrets
 import stat
 import sys
@@ -24,6 +25,7 @@ from composecli.codec import encode
 
 MOST_ENTRIES = 4096
 _SUFFIX = ".json"
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}")
 
 
 def default_folder() -> Path:
@@ -38,9 +40,10 @@ def default_folder() -> Path:
     return base / "composecli"
 
 
-def _versions() -> list[object]:
-    """What an answer may change with: the code of this package, torch, Python and the machine."""
-    return [_code(), _torch(), platform.python_version(), sys.platform, platform.machine()]
+def _versions() -> str:
+    """The SHA-256 of what an answer may change with: the code of this package, torch, Python and the machine."""
+    found = [_code(), _torch(), platform.python_version(), sys.platform, platform.machine()]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 def _code() -> list[list[object]]:
@@ -65,7 +68,7 @@ class Cache:
     """Values by keys, a file for each. A folder of another user, or that others may write to, is not used."""
 
     folder: Path
-    versions: list[object] = field(default_factory=_versions)
+    versions: str = field(default_factory=_versions)
 
     def get(self, key: object) -> Any:
         """The JSON that was put there; None where there is none."""
@@ -82,18 +85,27 @@ class Cache:
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._is_ours():
-                self._make_room()
                 self._write(self._path(key), json.dumps({"key": encode(key), "value": value}))
 
+    def make_room(self) -> None:
+        """Remove the older half where there are too many."""
+        with contextlib.suppress(OSError):
+            found = list(self._entries()) if self._is_ours() else []
+            if len(found) > MOST_ENTRIES:
+                found.sort(key=lambda entry: entry.stat().st_mtime)
+                for entry in found[: len(found) // 2]:
+                    entry.unlink(missing_ok=True)
+
     def clear(self) -> int:
-        """Remove every entry, and say how many there were."""
+        """Remove every entry, and what a run that was killed left of one; say how many entries there were."""
         if not self._is_ours():
             return 0
         count = 0
-        for entry in self._entries():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry)
-                count += 1
+        for entry in os.scandir(self.folder):
+            if entry.name.endswith(_SUFFIX) or _TEMPORARY.fullmatch(entry.name):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry)
+                    count += entry.name.endswith(_SUFFIX)
         return count
 
     def _write(self, path: Path, text: str) -> None:
@@ -120,14 +132,6 @@ class Cache:
 
     def _entries(self) -> Iterator[Path]:
         return (Path(entry.path) for entry in os.scandir(self.folder) if entry.name.endswith(_SUFFIX))
-
-    def _make_room(self) -> None:
-        """Remove the older half where there are too many."""
-        found = list(self._entries())
-        if len(found) > MOST_ENTRIES:
-            found.sort(key=lambda entry: entry.stat().st_mtime)
-            for entry in found[: len(found) // 2]:
-                entry.unlink(missing_ok=True)
 
 
 def _private(path: str, flags: int) -> int:

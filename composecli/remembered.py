@@ -164,12 +164,14 @@ class Remembering:
             self._worker.close()
         paths = {model.subject: model.request.reference.path for model in self._models}
         changed = {subject for subject, path in paths.items() if stamp(path) != self._stamps.get(path)}
-        for key, book in self._books.items():
-            if book.changed and not changed & set(key):
-                others = self._cache.get(key)
-                self._cache.put(key, {**(others if isinstance(others, dict) else {}), **book.answers})
-                for subject in key:
-                    self._cache.put(("seen", subject.partition(" ")[0]), True)
+        learned = {key: book for key, book in self._books.items() if book.changed and not changed & set(key)}
+        if learned:
+            self._cache.make_room()
+        for key, book in learned.items():
+            others = self._cache.get(key)
+            self._cache.put(key, {**(others if isinstance(others, dict) else {}), **book.answers})
+        for found in {subject.partition(" ")[0] for key in learned for subject in key}:
+            self._cache.put(("seen", found), True)
 
     def _begin(self) -> Worker:
         if self._worker is None:

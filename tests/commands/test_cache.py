@@ -267,25 +267,40 @@ def test_a_write_that_fails_leaves_no_entry(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_another_version_of_anything_finds_nothing(tmp_path: Path) -> None:
-    Cache(tmp_path / "cache", [1]).put("key", 1)
-    assert Cache(tmp_path / "cache", [1]).get("key") == 1
-    assert Cache(tmp_path / "cache", [2]).get("key") is None
+    Cache(tmp_path / "cache", "1").put("key", 1)
+    assert Cache(tmp_path / "cache", "1").get("key") == 1
+    assert Cache(tmp_path / "cache", "2").get("key") is None
 
 
 def test_there_is_an_end_to_what_is_kept(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", [])
+    cache = Cache(tmp_path / "cache")
     cache.put(0, 0)
     for number in range(MOST_ENTRIES + 1):
         (tmp_path / "cache" / f"{number:064}.json").touch()
+    cache.make_room()
     cache.put("last", 1)
     assert cache.get("last") == 1
     assert len(list((tmp_path / "cache").iterdir())) < MOST_ENTRIES
+
+
+def test_room_is_made_before_more_is_learned(
+    composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
+) -> None:
+    folder.mkdir(mode=0o700, parents=True)
+    for number in range(MOST_ENTRIES + 1):
+        (folder / f"{number:064}.json").touch()
+    path = shelf.save("linear", nn.Linear(10, 5))
+    first = composecli("inspect", path)
+    assert len(list(folder.iterdir())) < MOST_ENTRIES
+    assert composecli("inspect", path) == first
+    assert starts.count == 1
 
 
 def test_clear_forgets_and_says_how_much(composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
     composecli("inspect", path)
     count = len(list(folder.iterdir()))
+    (folder / ".0123456789abcdef").write_text("half of an entry, of a run that was killed")
     assert composecli("cache", "clear").out == f"removed {count} entries from {folder}\n"
     assert not list(folder.iterdir())
     composecli("inspect", path)
