@@ -141,6 +141,35 @@ def test_a_failure_ends_the_rest(shelf: Shelf) -> None:
         judged(Workers(Failing, 2), paths(shelf))
 
 
+class _Dying(ChildWorker):
+    """Its child is killed in the midst of the work, once."""
+
+    def __init__(self) -> None:
+        super().__init__(30)
+        self.asked = 0
+
+    def probe(self, request: ProbeRequest) -> Observation:
+        self.asked += 1
+        if self.asked == 20:
+            self._process.kill()
+        return super().probe(request)
+
+
+def test_a_child_that_dies_is_replaced_for_all_that_follows(shelf: Shelf) -> None:
+    """Also where a thread started it that has nothing more to do for a while."""
+    made = list[_Dying]()
+
+    def start() -> _Dying:
+        made.append(_Dying())
+        return made[-1]
+
+    models = paths(shelf)
+    report = judged(Workers(start, 2), models)
+    assert len([model for model in report.models if model.contract is not None]) >= len(models) - 2
+    assert all(worker.asked > 21 for worker in made)
+    assert len(report.seams) == len(models) * (len(models) - 1)
+
+
 def test_a_child_that_was_closed_stays_closed(shelf: Shelf) -> None:
     worker = ChildWorker(30)
     worker.open(opened(shelf.save("linear", nn.Linear(10, 5))))
