@@ -16,7 +16,6 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,12 +88,14 @@ class Cache:
 
     def make_room(self) -> None:
         """Remove the older half where there are too many."""
+        if not self._is_ours():
+            return
         with contextlib.suppress(OSError):
-            found = list(self._entries()) if self._is_ours() else []
+            found = [entry for entry in os.scandir(self.folder) if entry.name.endswith(_SUFFIX)]
             if len(found) > MOST_ENTRIES:
                 found.sort(key=lambda entry: entry.stat().st_mtime)
                 for entry in found[: len(found) // 2]:
-                    entry.unlink(missing_ok=True)
+                    Path(entry.path).unlink(missing_ok=True)
 
     def clear(self) -> int:
         """Remove every entry, and what a run that was killed left of one; say how many entries there were."""
@@ -129,9 +130,6 @@ class Cache:
             return False
         mine = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
         return mine and stat.S_ISDIR(status.st_mode)
-
-    def _entries(self) -> Iterator[Path]:
-        return (Path(entry.path) for entry in os.scandir(self.folder) if entry.name.endswith(_SUFFIX))
 
 
 def _private(path: str, flags: int) -> int:

@@ -17,7 +17,7 @@ from composecli.bridge import Linear, describe
 from composecli.codec import encode
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.digests import Digests
-from composecli.files.output import Output, Stage, full
+from composecli.files.output import Output, Stage, could_not_write, full
 from composecli.files.refusals import damaged, shown
 from composecli.files.splice import DamagedRecord, Plan, Source, Spliced, Splicing
 from composecli.files.torchscript import PROVENANCE
@@ -92,8 +92,8 @@ def _write_and_verify(worker: Worker, expected: ExpectRequest, plan: Plan, work:
         with work.stage.flushing():
             verified = worker.verify(VerifyRequest(str(path), expected))
             spliced = splicing.result()
-        _refuse_changed(work)
         _refuse_failed(verified, work.stage.output)
+    _refuse_changed(work)
     return spliced, verified
 
 
@@ -137,9 +137,10 @@ def _problem(error: DamagedRecord | NotAnArchive | OSError, output: str) -> Coul
             return CouldNotAttempt(damaged(error.source.path, str(error)))
         case NotAnArchive():
             return CouldNotAttempt(Problem("CC928", "a file became another while it was read", None, (str(error),)))
+        case OSError(errno=errno.ENOSPC):
+            return CouldNotAttempt(Problem("CC921", _NO_SPACE, output))
         case OSError():
-            title = f"could not write the output: {error.strerror or error}"
-            return CouldNotAttempt(Problem("CC921", _NO_SPACE if error.errno == errno.ENOSPC else title, output))
+            return could_not_write(output, error)
         case _:
             assert_never(error)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from composecli.trees import TensorSpec, Tree
 
@@ -106,6 +107,11 @@ class Refused:
         if place and self.op:
             return f"{place} ({self.op})"
         return place or self.op or "its own code"
+
+
+def read_of(seen: Observation, numbers: Mapping[int, int]) -> Observation:
+    """The same with other numbers for the models whose tensors were read."""
+    return replace(seen, read=tuple(replace(read, model=numbers[read.model]) for read in seen.read))
 
 
 @dataclass(frozen=True, slots=True)

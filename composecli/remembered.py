@@ -18,7 +18,7 @@ from composecli.cache import Cache
 from composecli.codec import NotAMessage, decode, encode
 from composecli.errors import CouldNotAttempt
 from composecli.files.identity import contents, identity, stamp
-from composecli.observations import Accepted, Observation, Refused
+from composecli.observations import Accepted, Observation, Refused, read_of
 from composecli.protocol import (
     BuildRequest,
     Built,
@@ -131,13 +131,12 @@ class Remembering:
         question = _question(replace(request, blueprint=renumbered(request.blueprint, places)))
         known: Observation | None = self._known(numbers, question, Accepted | Refused)
         if known is not None:
-            return replace(known, read=tuple(replace(read, model=numbers[read.model]) for read in known.read))
+            return read_of(known, dict(enumerate(numbers)))
         seen = self._real().probe(request)
         for read in seen.read:
             self._depend(read.model, read.records)
         if not (isinstance(seen, Refused) and (seen.out_of_memory or seen.error == _DIED)):
-            kept = replace(seen, read=tuple(replace(read, model=places[read.model]) for read in seen.read))
-            self._learn(numbers, question, kept)
+            self._learn(numbers, question, read_of(seen, places))
         return seen
 
     def describe(self, request: DescribeRequest) -> Described:
@@ -243,9 +242,8 @@ class Remembering:
 
     def _depend(self, number: int, records: tuple[str, ...]) -> None:
         """From now on the worker has the values of these records, of all where none is named."""
-        held = self._records.get(number)
-        alone = not records or held == frozenset()
-        self._records[number] = frozenset() if alone else frozenset(records) | (held or frozenset())
+        held = self._records.get(number, frozenset(records))
+        self._records[number] = held.union(records) if held and records else frozenset()
 
     def _opened(self, number: int, opened: Opened) -> Opened:
         if opened.whole:

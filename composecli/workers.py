@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from composecli.blueprint import models, renumbered
-from composecli.observations import Observation
+from composecli.observations import Observation, read_of
 from composecli.protocol import (
     BuildRequest,
     Built,
@@ -42,7 +42,8 @@ def lanes(count: int) -> int:
 
 @dataclass(eq=False)
 class _Lane:
-    """One worker, with its own numbers of the models that it has opened by now."""
+    """One worker, with its own numbers of the models that it has opened by now. `ready`: it is told what the first
+    was."""
 
     worker: Worker
     handles: dict[int, int] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Workers:
     def __init__(self, start: Callable[[], Worker], count: int) -> None:
         self.lanes = count
         # Here, and not when one is needed: a child ends with the thread that started it.
-        self._all = [_Lane(start()) for _ in range(count)]
+        self._all = [_Lane(start(), ready=not number) for number in range(count)]
         self._busy = set[_Lane]()
         self._changed = threading.Condition()
         self._confinement: ConfineRequest | None = None
@@ -74,6 +75,7 @@ class Workers:
         with self._first() as worker:
             opened = worker.open(request)
         self._opened[opened.handle] = request
+        self._all[0].handles[opened.handle] = opened.handle
         return opened
 
     def sample(self, request: SampleRequest) -> Sampled:
@@ -86,8 +88,7 @@ class Workers:
         with self._held(self._all) as lane:
             handles = {number: self._handle(lane, number) for number in models(request.blueprint)}
             seen = lane.worker.probe(replace(request, blueprint=renumbered(request.blueprint, handles)))
-        numbers = {handle: number for number, handle in handles.items()}
-        return replace(seen, read=tuple(replace(read, model=numbers[read.model]) for read in seen.read))
+        return read_of(seen, {handle: number for number, handle in handles.items()})
 
     def describe(self, request: DescribeRequest) -> Described:
         with self._held(self._all) as lane:
@@ -131,7 +132,7 @@ class Workers:
                 self._changed.notify_all()
 
     def _make_ready(self, lane: _Lane) -> None:
-        if lane is self._all[0] or lane.ready:
+        if lane.ready:
             return
         lane.ready = True
         if self._confinement is not None:
@@ -141,8 +142,6 @@ class Workers:
 
     def _handle(self, lane: _Lane, number: int) -> int:
         """The number of a model in this lane, where it is opened if it was not before."""
-        if lane is self._all[0]:
-            return number
         if number not in lane.handles:
             lane.handles[number] = lane.worker.open(self._opened[number]).handle
         return lane.handles[number]

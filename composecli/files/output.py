@@ -124,8 +124,13 @@ def _told(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", path)) from error
+        raise could_not_write(path, error) from error
+
+
+def could_not_write(path: str, error: OSError | ValueError) -> CouldNotAttempt:
+    """The output, by the name it was given, and what the system says of it."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", path))
 
 
 def _remove_stale(target: Path) -> None:

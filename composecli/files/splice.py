@@ -10,7 +10,6 @@ directory), 4.3.16 (end of directory), 4.5.3 (zip64 extra field).
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import os
 import queue
@@ -18,7 +17,7 @@ import struct
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,7 +227,7 @@ class _Writer:
         head = _LOCAL.pack(b"PK\x03\x04", needed, _flags(raw), 0, 0, 0, crc, shown, shown, len(raw), len(extra))
         self._write(head + raw + extra)
         if source is not None:
-            self.behind.expect(_Sum(self.position, self.position + size, crc, source))
+            self.behind.expect(_Sum(self.position + size, crc, source))
 
     def finish(self) -> None:
         """The directory."""
@@ -275,9 +274,8 @@ def _directory_entry(entry: _Entry) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """The CRC-32 that the bytes between these two places are to have, and where they are from."""
+    """The CRC-32 that what comes next is to have, up to this place, and where it is from."""
 
-    start: int
     end: int
     crc: int
     source: Source
@@ -290,8 +288,7 @@ class _ReadBack:
     def __init__(self, descriptor: int, stopped: threading.Event) -> None:
         self._descriptor = descriptor
         self._stopped = stopped
-        self._reached = queue.SimpleQueue[int | None]()
-        self._sums = collections.deque[_Sum]()
+        self._said = queue.SimpleQueue[int | _Sum | None]()
         self._sha256 = hashlib.sha256()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -304,15 +301,12 @@ class _ReadBack:
     ) -> None:
         if kind is not None:
             self._stopped.set()
-        self._reached.put(None)
+        self._said.put(None)
         self._thread.join()
 
     def expect(self, found: _Sum) -> None:
-        """The next record that is going to be written."""
-        if found.start < found.end:
-            self._sums.append(found)
-        elif found.crc:
-            raise DamagedRecord(found.source)
+        """A record is going to be written from here on."""
+        self._said.put(found)
 
     def reached(self, position: int) -> None:
         """All before it is written."""
@@ -320,7 +314,7 @@ class _ReadBack:
             raise self._failure
         if self._stopped.is_set():
             raise _Stopped
-        self._reached.put(position)
+        self._said.put(position)
 
     def sha256(self) -> str:
         """In hexadecimal, of the whole file.
@@ -342,36 +336,30 @@ class _ReadBack:
 
     def _follow(self) -> None:
         position = crc = 0
-        while (end := self._reached.get()) is not None:
-            while position < end:
-                data = self._piece(position, end)
-                self._sha256.update(data)
-                position += len(data)
-                crc = self._summed(data, position, crc)
+        expected: _Sum | None = None
+        while (said := self._said.get()) is not None:
+            if isinstance(said, _Sum):
+                expected, crc = said, 0
+            else:
+                for data in self._pieces(position, said):
+                    crc = zlib.crc32(data, crc) if expected is not None else 0
+                position = said
+            if expected is not None and position == expected.end:
+                if crc != expected.crc:
+                    raise DamagedRecord(expected.source)
+                expected = None
 
-    def _piece(self, position: int, end: int) -> bytes:
-        """What is there to read, as far as the next place where a record starts or ends."""
-        if self._stopped.is_set():
-            raise _Stopped
-        if self._sums:
-            found = self._sums[0]
-            end = min(end, found.end if position >= found.start else found.start)
-        data = os.pread(self._descriptor, min(PIECE, end - position), position)
-        if not data:
-            raise NotAnArchive("the output became shorter while it was written")
-        return data
-
-    def _summed(self, data: bytes, position: int, crc: int) -> int:
-        """The checksum of the record in whose midst the position is, which these bytes lead to."""
-        if not self._sums or position <= self._sums[0].start:
-            return 0
-        crc, found = zlib.crc32(data, crc), self._sums[0]
-        if position == found.end:
-            self._sums.popleft()
-            if crc != found.crc:
-                raise DamagedRecord(found.source)
-            return 0
-        return crc
+    def _pieces(self, position: int, end: int) -> Iterator[bytes]:
+        """What lies between these two, once it is in the SHA-256."""
+        while position < end:
+            if self._stopped.is_set():
+                raise _Stopped
+            data = os.pread(self._descriptor, min(PIECE, end - position), position)
+            if not data:
+                raise NotAnArchive("the output became shorter while it was written")
+            self._sha256.update(data)
+            position += len(data)
+            yield data
 
 
 def _step_back() -> None:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from composecli.worker.mode import OpMode
 from composecli.worker.values import tensors_in
 
 # Elements. A smaller product is formed.
@@ -26,16 +26,11 @@ class Consumed(Exception):
     """A product that was not formed is asked for by an op: it is more than a gradient."""
 
 
-class _Factored(TorchDispatchMode):  # type: ignore[misc]
+class _Factored(OpMode):
     def __init__(self, shapes: Collection[tuple[int, ...]]) -> None:
         super().__init__()
         self.shapes = {*shapes, *(tuple(reversed(shape)) for shape in shapes)}
         self.consumed = False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and the guard against it imports torch._dynamo."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _aten.mm.default and self._is_left_open(*args):

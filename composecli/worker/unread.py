@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from composecli.worker.kernels import KERNELS
+from composecli.worker.mode import OpMode
 from composecli.worker.model import Model
 from composecli.worker.program import Program
 from composecli.worker.values import storage_of, tensors_in
@@ -85,7 +85,7 @@ class _Marker:
         return records if marker is self else None
 
 
-class _Unread(TorchDispatchMode):  # type: ignore[misc]
+class _Unread(OpMode):
     def __init__(self, held: Mapping[int, AnyWeights], ops: Ops) -> None:
         super().__init__()
         self.marker = _Marker()
@@ -98,11 +98,6 @@ class _Unread(TorchDispatchMode):  # type: ignore[misc]
         self.fixed = frozenset[int]().union(*(weights.fixed for weights in held.values()))
         self.needed: ValuesNeeded | None = None
         self.ops = ops
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and the guard against it imports torch._dynamo."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -42,9 +42,13 @@ class _Parts:
     def device(self) -> str:
         return next(iter(self.used.values())).request.device
 
+    def seed(self, number: int) -> int:
+        """Of the call with this number."""
+        return self.request.seed + number
+
     def maker(self, number: int) -> Maker:
-        """Of the values of the call with this number."""
-        return Maker(self.device, self.request.seed + number, self.samples)
+        """Of its values."""
+        return Maker(self.device, self.seed(number), self.samples)
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,8 @@ def _by_hand(parts: _Parts, number: int, call: Call) -> Side:
     parameters = _parameters(parts)
     distinct = {id(parameter): parameter for parameter in parameters.values()}
     large = sum(parameter.nbytes for parameter in distinct.values()) > LARGEST_TWICE
-    seed = parts.request.seed + number
-    return Side(list(parts.used.values()), forward, parameters, seed, gradients=not (number and large))
+    gradients = not (number and large)
+    return Side(list(parts.used.values()), forward, parameters, parts.seed(number), gradients)
 
 
 def _from_file(parts: _Parts, written: Model, number: int, call: Call, *, gradients: bool) -> Side:
@@ -132,7 +136,7 @@ def _from_file(parts: _Parts, written: Model, number: int, call: Call, *, gradie
         return written.module(*positional, **named)
 
     parameters = dict(written.module.named_parameters(remove_duplicate=False))
-    return Side([written], forward, parameters, parts.request.seed + number, gradients)
+    return Side([written], forward, parameters, parts.seed(number), gradients)
 
 
 def _compare_outputs(hand: Forward, file: Forward, call: Call) -> Check:

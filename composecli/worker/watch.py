@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from composecli.observations import Meeting, Operand
+from composecli.worker.mode import OpMode
 from composecli.worker.values import has_sizes, spec_of, storage_of, tensors_in
 
 MOST_MEETINGS = 32
@@ -45,7 +45,7 @@ class Seen:
         return next((name for name in reversed(self.running) if name), None)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[misc]
+class _Watch(OpMode):
     """Sees every op of eager, scripted and exported modules alike, below autograd."""
 
     def __init__(self, module: nn.Module, seen: Seen) -> None:
@@ -53,11 +53,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         self.seen = seen
         named = [*module.named_buffers(), *module.named_parameters()]
         self.names = {storage_of(tensor): name for name, tensor in named}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and the guard against it imports torch._dynamo: as long as torch itself takes."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = tensors_in([*args, *(kwargs or {}).values()])

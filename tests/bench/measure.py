@@ -53,7 +53,7 @@ def fill_free_memory(empty: Path) -> None:
     A virtual machine gives free memory back to its host, and to get it again costs more than a copy: which of two
     commands pays for that is chance.
     """
-    while (free := _free_memory() - LEFT_FREE) > PIECE:
+    while (free := _sizes("/proc/meminfo", "MemFree")[0] - LEFT_FREE) > PIECE:
         start = empty.stat().st_size if empty.exists() else 0
         with empty.open("ab") as file:
             file.truncate(start + free)
@@ -61,15 +61,6 @@ def fill_free_memory(empty: Path) -> None:
             file.seek(start)
             while file.read(PIECE):
                 pass
-
-
-def _free_memory() -> int:
-    """In bytes; none where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemFree:"))
 
 
 def _watch(process: int, peaks: list[int], done: threading.Event) -> None:
@@ -92,9 +83,15 @@ def _family(process: int) -> Iterator[int]:
 
 
 def _memory(process: int) -> tuple[int, int]:
+    resident, anonymous = _sizes(f"/proc/{process}/status", "VmRSS", "RssAnon")
+    return resident, anonymous
+
+
+def _sizes(path: str, *names: str) -> list[int]:
+    """In bytes, what a file of the system says of memory under these names; none where it does not."""
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        lines = Path(path).read_text().splitlines()
     except OSError:
-        return 0, 0
+        lines = []
     held = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    return tuple(1024 * int(held.get(name, ["0"])[0]) for name in ("VmRSS", "RssAnon"))  # type: ignore[return-value]
+    return [1024 * int(held.get(name, ["0"])[0]) for name in names]
