@@ -118,9 +118,9 @@ def _render(report: Report, screen: Screen) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     if screen.format == "json":
-        from composecli.report import as_json
+        from composecli.report import json_v1
 
-        as_json.render(report, sys.stdout)
+        json_v1.render(report, sys.stdout)
         return
     from composecli.report import table
 

@@ -83,6 +83,21 @@ def describe(step: Step) -> str:
             assert_never(step)
 
 
+def as_data(step: Step) -> dict[str, str | int]:
+    """Return a step as JSON reports and the provenance of a joined file show it: its type, then its fields."""
+    match step:
+        case Cast(dtype):
+            return {"type": "Cast", "dtype": dtype}
+        case Flatten(start):
+            return {"type": "Flatten", "start": start}
+        case Squeeze(axis):
+            return {"type": "Squeeze", "axis": axis}
+        case Linear(axis, before, after, dtype):
+            return {"type": "Linear", "axis": axis, "before": before, "after": after, "dtype": dtype}
+        case _:
+            assert_never(step)
+
+
 def apply(step: Step, spec: TensorSpec) -> TensorSpec:
     """The tensor that comes out of a step.
 

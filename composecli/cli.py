@@ -207,6 +207,14 @@ def explain_command(rule: str | None) -> None:
     click.echo(page(found), nl=False)
 
 
+@main.command("schema", short_help="The JSON Schema of --format json.")
+def schema_command() -> None:
+    """Print the JSON Schema that every `--format json` report follows, and the provenance of joined files."""
+    from composecli.report.json_v1 import schema_text
+
+    click.echo(schema_text(), nl=False)
+
+
 @main.group("cache", short_help="What was found of files before.")
 def cache_group() -> None:
     """What was found of files before is kept, by their content, and answers the next command that asks for it."""

@@ -13,8 +13,7 @@ from typing import assert_never
 
 from composecli.axes import larger_batch
 from composecli.blueprint import Blueprint, Parallel, bridges
-from composecli.bridge import Linear, describe
-from composecli.codec import encode
+from composecli.bridge import Linear, as_data, describe
 from composecli.errors import CouldNotAttempt, Problem
 from composecli.files.digests import Digests
 from composecli.files.output import Output, Stage, could_not_write, full
@@ -200,14 +199,14 @@ def _checksum_notes(parts: tuple[Part, ...]) -> Iterator[Finding]:
 def _provenance(
     request: JoinRequest, session: Session, judged: Judged, blueprint: Blueprint, inputs: list[dict[str, object]]
 ) -> str:
-    merge = {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None
+    """Return the JSON that a joined file holds of where it comes from: `provenance` of `schema_v1.json`."""
     facts = {
         "version": PROVENANCE_VERSION,
         "mode": str(request.check.mode),
         "inputs": inputs,
         "example": str(judged.call),
-        "bridges": [[encode(step) for step in bridge] for bridge in bridges(blueprint)],
-        "merge": merge,
+        "bridges": [[as_data(step) for step in bridge] for bridge in bridges(blueprint)],
+        "merge": {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None,
         "seed": request.seed,
         "device": session.real_device,
         "training": str(session.options.training),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from click.testing import CliRunner
 from composecli import client
 from composecli.cli import main
 from composecli.worker.engine import InProcessWorker
+from tests.schema import parse_report
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.out)
+        return parse_report(self.out)
 
     @property
     def codes(self) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from composecli.cli import main
-from composecli.report.as_json import SCHEMA
+from composecli.report.json_v1 import SCHEMA, schema_text
 from composecli.rules import RULES, Severity
 from tests.commands.running import Composecli
 from tests.models import Shelf
@@ -143,6 +143,11 @@ def test_json_is_the_whole_of_stdout_and_versioned(composecli: Composecli, shelf
     inspected = composecli.json("inspect", a)
     assert inspected.json["facts"]["parameters"] == 55
     assert inspected.json["layers"][0]["class_name"] == "Linear"
+
+
+def test_the_schema_of_reports_is_printed(composecli: Composecli) -> None:
+    printed = composecli("schema")
+    assert (printed.code, printed.out) == (0, schema_text())
 
 
 def commands() -> dict[str, click.Command]:

@@ -22,6 +22,7 @@ from composecli.protocol import Check, ExpectRequest, Verified, VerifyRequest
 from composecli.worker.engine import InProcessWorker
 from tests.commands.running import Composecli, environment
 from tests.models import Argmax, Counter, DictOutput, Shelf, Tied
+from tests.schema import validator
 
 
 def load(name: str) -> torch.jit.ScriptModule:
@@ -200,6 +201,7 @@ def test_where_it_comes_from_is_in_the_file_and_shown(composecli: Composecli, sh
     with zipfile.ZipFile("both.pt") as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/extra/composecli.json"))
         facts = json.loads(archive.read(name))
+    validator("provenance").validate(facts)
     assert facts["seed"] == 7
     assert facts["bridges"] == [[{"type": "Linear", "axis": 1, "before": 5, "after": 3, "dtype": "float32"}]]
     assert [len(entry["sha256"]) for entry in facts["inputs"]] == [64, 64]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from composecli.requests import InspectRequest, Limits, Options, parse_memory
 from composecli.worker.engine import InProcessWorker
 from tests.commands.running import environment
 from tests.models import Shelf, encoder
+from tests.schema import parse_report
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def _no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _inspect(path: str, *words: str) -> Any:
     ran = CliRunner().invoke(main, ["inspect", path, "--format", "json", *words], catch_exceptions=False)
-    return json.loads(ran.stdout)
+    return parse_report(ran.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the measures are Linux's")

@@ -1,0 +1,242 @@
+"""Render a report as JSON, version 1 of the public schema.
+
+Every key is written out here, so that renaming an internal class or field cannot change the output. A new key belongs
+here and in `schema_v1.json`, which `composecli schema` prints. Removing a key, or changing its meaning, needs a
+`json_v2.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from composecli.bridge import as_data
+from composecli.contract import Contract, Port
+from composecli.errors import Problem
+from composecli.findings import Finding, Fix
+from composecli.protocol import Check, Confined, LayerRow, ModelFacts
+from composecli.results import (
+    CheckReport,
+    InspectReport,
+    JoinReport,
+    ModelReport,
+    PortRow,
+    ProblemReport,
+    Report,
+    SeamReport,
+    Written,
+)
+
+SCHEMA = 1
+_SCHEMA_FILE = Path(__file__).with_name("schema_v1.json")
+
+
+def render(report: Report, file: IO[str]) -> None:
+    """Write one JSON object, followed by a newline."""
+    json.dump(as_json(report), file, indent=2)
+    file.write("\n")
+
+
+def schema_text() -> str:
+    """Return the JSON Schema (draft 2020-12) of the reports and of the provenance in a joined file."""
+    return _SCHEMA_FILE.read_text(encoding="utf-8")
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return the report as JSON data that follows `schema_v1.json`."""
+    return {"schema": SCHEMA, "exit_code": report.exit_code, **_body(report)}
+
+
+def _body(report: Report) -> dict[str, Any]:
+    match report:
+        case CheckReport():
+            return {"command": "check", **_check_report(report)}
+        case JoinReport(check, written, bridged):
+            return {
+                "command": "join",
+                **_check_report(check),
+                "bridged_seams": list(bridged),
+                "written": None if written is None else _written(written),
+            }
+        case InspectReport():
+            return {"command": "inspect", **_inspect_report(report)}
+        case ProblemReport(problem):
+            return {"command": None, "error": _problem(problem)}
+
+
+def _check_report(report: CheckReport) -> dict[str, Any]:
+    return {
+        "verdict": str(report.verdict),
+        "mode": str(report.mode),
+        "device": report.device,
+        "strict": report.strict,
+        "example": report.example,
+        "result": report.result,
+        "models": [_model(model) for model in report.models],
+        "seams": [_seam(seam) for seam in report.seams],
+        "interrupted": report.interrupted,
+        "isolation": _isolation(report.isolation),
+    }
+
+
+def _inspect_report(report: InspectReport) -> dict[str, Any]:
+    return {
+        "model": _model(report.model),
+        "finding": None if report.finding is None else _finding(report.finding),
+        "facts": _facts(report.facts),
+        "layers": [_layer(row) for row in report.layers],
+        "portability": list(report.portability),
+        "provenance": _parse_or_keep(report.provenance),
+        "file_size": report.file_size,
+        "interrupted": report.interrupted,
+        "isolation": _isolation(report.isolation),
+    }
+
+
+def _model(model: ModelReport) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "kind": model.kind,
+        "contract": None if model.contract is None else _contract(model.contract),
+        "probes": model.probes,
+        "notes": list(model.notes),
+    }
+
+
+def _contract(contract: Contract) -> dict[str, Any]:
+    return {
+        "text": str(contract),
+        "inputs": _ports(contract.inputs),
+        "outputs": _ports(contract.outputs),
+        "unknown": list(contract.open_dims),
+        "example": str(contract.example),
+        "evidence": [{"kind": str(item.kind), "detail": item.detail} for item in contract.evidence],
+    }
+
+
+def _ports(ports: Iterable[Port]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": port.name,
+            "dtype": port.dtype,
+            "dims": None if port.dims is None else [str(dim) for dim in port.dims],
+            "optional": port.optional,
+        }
+        for port in ports
+    ]
+
+
+def _seam(seam: SeamReport) -> dict[str, Any]:
+    return {
+        "producer": seam.producer,
+        "consumer": seam.consumer,
+        "verdict": str(seam.verdict),
+        "ports": [_port_row(row) for row in seam.rows],
+        "findings": [_finding(finding) for finding in seam.findings],
+    }
+
+
+def _port_row(row: PortRow) -> dict[str, Any]:
+    return {
+        "gives": row.gives,
+        "given": row.given,
+        "takes": row.takes,
+        "taken": row.taken,
+        "verdict": str(row.verdict),
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "rule": finding.rule.slug,
+        "severity": str(finding.severity),
+        "title": finding.title,
+        "sides": [{"model": side.model, "port": side.port, "text": side.text} for side in finding.sides],
+        "axis": finding.axis,
+        "notes": list(finding.notes),
+        "fix": None if finding.fix is None else _fix(finding.fix),
+    }
+
+
+def _fix(fix: Fix) -> dict[str, Any]:
+    return {
+        "command": fix.command,
+        "effect": list(fix.effect),
+        "bridge": [as_data(step) for step in fix.bridge],
+    }
+
+
+def _written(written: Written) -> dict[str, Any]:
+    return {
+        "path": written.path,
+        "size": written.size,
+        "sha256": written.sha256,
+        "bridges": [[as_data(step) for step in bridge] for bridge in written.bridges],
+        "merge": None if written.merge is None else str(written.merge),
+        "checks": [_verification(check) for check in written.checks],
+        "notes": [_finding(note) for note in written.notes],
+    }
+
+
+def _verification(check: Check) -> dict[str, Any]:
+    return {"name": check.name, "passed": check.passed, "detail": check.detail}
+
+
+def _facts(facts: ModelFacts) -> dict[str, Any]:
+    return {
+        "class_name": facts.class_name,
+        "arguments": [
+            {"name": argument.name, "type_name": argument.type_name, "required": argument.required}
+            for argument in facts.arguments
+        ],
+        "training": facts.training,
+        "parameters": facts.parameters,
+        "trainable": facts.trainable,
+        "size": facts.size,
+        "dtypes": list(facts.dtypes),
+        "devices": list(facts.devices),
+        "shared": [list(names) for names in facts.shared],
+        "notes": list(facts.notes),
+        "settings": [{"name": setting.name, "values": list(setting.values)} for setting in facts.settings],
+        "main_input": facts.main_input,
+    }
+
+
+def _layer(row: LayerRow) -> dict[str, Any]:
+    return {
+        "depth": row.depth,
+        "name": row.name,
+        "class_name": row.class_name,
+        "output": row.output,
+        "parameters": row.parameters,
+    }
+
+
+def _isolation(confined: Confined | None) -> dict[str, Any] | None:
+    if confined is None:
+        return None
+    return {"had": list(confined.had), "missing": list(confined.missing)}
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "code": problem.code,
+        "title": problem.title,
+        "where": problem.where,
+        "notes": list(problem.notes),
+        "help": list(problem.help),
+        "trace": problem.trace,
+    }
+
+
+def _parse_or_keep(text: str | None) -> Any:
+    """Return the provenance as data, or as the text that it is if it is not JSON: a file may hold anything there."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
