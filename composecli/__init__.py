@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from composecli.api import check, inspect, join, options
-    from composecli.errors import CouldNotAttempt
-    from composecli.findings import Verdict
+    from composecli.core.errors import CouldNotAttempt
+    from composecli.core.findings import Verdict
 
 __version__ = "0.1.0"
 __all__ = ["CouldNotAttempt", "Verdict", "check", "inspect", "join", "options"]
 
-_HOMES = {"CouldNotAttempt": "errors", "Verdict": "findings"}
+_HOMES = {"CouldNotAttempt": "core.errors", "Verdict": "core.findings"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike, fspath
 
-from composecli import pipeline
-from composecli.blueprint import Merge, Mode
-from composecli.bridge import BridgeMode
-from composecli.budget import Budget
-from composecli.client import in_process
-from composecli.contract import parse_input
-from composecli.protocol import Training, Worker
-from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options, parse_device, parse_selection
-from composecli.results import CheckReport, InspectReport, JoinReport
-from composecli.trust import parse_op, parse_trust
+from composecli.commands.check import check as run_check
+from composecli.commands.inspect import inspect as run_inspect
+from composecli.commands.join import join as run_join
+from composecli.commands.requests import (
+    CheckRequest,
+    InspectRequest,
+    JoinRequest,
+    Options,
+    parse_device,
+    parse_selection,
+)
+from composecli.commands.results import CheckReport, InspectReport, JoinReport
+from composecli.commands.trust import parse_op, parse_trust
+from composecli.core.blueprint import Merge, Mode
+from composecli.core.bridge import BridgeMode
+from composecli.core.input_spec import parse_input
+from composecli.inference.budget import Budget
+from composecli.workers.protocol import Training, Worker
 
 PathText = str | PathLike[str]
 
@@ -64,7 +72,7 @@ def check(
         ValueError: fewer than two models, or a word that means nothing.
     """
     request = _check_request(models, (mode, merge, dim, strict), BridgeMode.NONE, options)
-    return pipeline.check(request, worker or in_process())
+    return run_check(request, worker or in_process())
 
 
 def join(  # noqa: PLR0913 (the words of the command, all but two by name)
@@ -87,7 +95,7 @@ def join(  # noqa: PLR0913 (the words of the command, all but two by name)
         ValueError: fewer than two models, or a word that means nothing.
     """
     asked = _check_request(models, (mode, merge, dim, strict), BridgeMode(bridge), options)
-    return pipeline.join(JoinRequest(asked, fspath(output), seed, force), worker or in_process())
+    return run_join(JoinRequest(asked, fspath(output), seed, force), worker or in_process())
 
 
 def inspect(model: PathText, *, options: Options | None = None, worker: Worker | None = None) -> InspectReport:
@@ -96,7 +104,7 @@ def inspect(model: PathText, *, options: Options | None = None, worker: Worker |
     Raises:
         CouldNotAttempt: the model cannot be read or run, or is not trusted.
     """
-    return pipeline.inspect(InspectRequest(fspath(model), options or Options()), worker or in_process())
+    return run_inspect(InspectRequest(fspath(model), options or Options()), worker or in_process())
 
 
 def _check_request(
@@ -107,3 +115,10 @@ def _check_request(
     mode, merge, dim, strict = words
     paths = tuple(fspath(model) for model in models)
     return CheckRequest(paths, Mode(mode), strict, Merge(merge), dim, bridge, options or Options())
+
+
+def in_process() -> Worker:
+    """The worker in this process, for the Python API: torch is imported here and now."""
+    from composecli.runtime.in_process import InProcessWorker
+
+    return InProcessWorker()

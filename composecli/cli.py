@@ -13,15 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from composecli import __version__
-from composecli.answer import Screen, answer
-from composecli.blueprint import Merge, Mode
-from composecli.bridge import BridgeMode
-from composecli.budget import Budget
-from composecli.contract import parse_input
-from composecli.protocol import Isolation, Training, Worker
-from composecli.reference import FactoryReference, parse_reference
-from composecli.report.explain import find, listing, page
-from composecli.requests import (
+from composecli.commands.requests import (
     CheckRequest,
     InspectRequest,
     JoinRequest,
@@ -31,8 +23,16 @@ from composecli.requests import (
     parse_memory,
     parse_selection,
 )
-from composecli.results import BUG, INTERRUPTED, OUR_BUG, Report
-from composecli.trust import parse_op, parse_trust
+from composecli.commands.results import BUG, INTERRUPTED, OUR_BUG, Report
+from composecli.commands.trust import parse_op, parse_trust
+from composecli.console import Screen, answer
+from composecli.core.blueprint import Merge, Mode
+from composecli.core.bridge import BridgeMode
+from composecli.core.input_spec import parse_input
+from composecli.core.model_ref import FactoryReference, parse_reference
+from composecli.inference.budget import Budget
+from composecli.report.explain import find, listing, page
+from composecli.workers.protocol import Isolation, Training, Worker
 
 EXIT_CODES = """\b
 Exit codes, the same in every format:
@@ -147,7 +147,7 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
     request = _check_request(models, words, BridgeMode.NONE)
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
-        from composecli.pipeline import check
+        from composecli.commands.check import check
 
         return check(request, worker, tell)
 
@@ -171,7 +171,7 @@ def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, f
     request = JoinRequest(_check_request(models, words, BridgeMode(bridge)), output, seed, force)
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
-        from composecli.pipeline import join
+        from composecli.commands.join import join
 
         return join(request, worker, tell)
 
@@ -187,7 +187,7 @@ def inspect_command(model: str, **words: Any) -> NoReturn:
     request = InspectRequest(model, _options(words))
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
-        from composecli.pipeline import inspect
+        from composecli.commands.inspect import inspect
 
         return inspect(request, worker, tell)
 
@@ -223,7 +223,7 @@ def cache_group() -> None:
 @cache_group.command("clear", short_help="Forget all of it.")
 def cache_clear() -> None:
     """Forget what was found of files before."""
-    from composecli.cache import Cache, default_folder
+    from composecli.workers.cache_store import Cache, default_folder
 
     folder = default_folder()
     click.echo(f"removed {Cache(folder).clear()} entries from {folder}")
@@ -279,7 +279,7 @@ def _lanes(request: CheckRequest) -> int:
     """How many workers a command is worth: models that are judged against each other keep several busy."""
     if request.mode is not Mode.PAIRS or request.options.device.startswith("cuda"):
         return 1
-    from composecli.workers import lanes
+    from composecli.workers.pool import lanes
 
     return lanes(len(request.models))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from composecli.contract import Port
-from composecli.dims import parse_dim
-from composecli.trees import TensorSpec
+from composecli.core.contract import Port
+from composecli.core.dims import parse_dim
+from composecli.core.pytree import TensorSpec
 
 HERE = Path(__file__).parent
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from composecli.core.pytree import Entries, TensorSpec, leaves
 from composecli.files.pickle import Global, Made, Pairs, Walked
-from composecli.files.storages import DTYPE_SIZES
-from composecli.files.tensors import tree_of
-from composecli.trees import Entries, TensorSpec, leaves
+from composecli.files.pickle_tree import tree_of
+from composecli.files.storage_bounds import DTYPE_SIZES
 
 _LAYER = re.compile(r"torch\.nn\.modules\.[a-z]+")
 # What unpickling may call, and does nothing but make a container or a tensor of what is there.

@@ -9,17 +9,18 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from composecli.contract import Contract
-from composecli.errors import Problem
-from composecli.files import programs, torchscript
+from composecli.core.contract import Contract
+from composecli.core.errors import Problem
+from composecli.core.model_ref import ModelKind
+from composecli.core.pytree import Call
+from composecli.files import torchscript
+from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import Checkpoint, Holds, judge
-from composecli.files.exported import exported_contract
 from composecli.files.pickle import NotAPickle
-from composecli.files.refusals import Reason, damaged, of_checkpoint, of_program, of_records
-from composecli.files.storages import misfits, record_sizes
-from composecli.files.zip import Archive, NotAnArchive
-from composecli.protocol import ModelKind
-from composecli.trees import Call
+from composecli.files.pt2 import exported_contract
+from composecli.files.safety import pt2_program as programs
+from composecli.files.safety.refusals import Reason, damaged, of_checkpoint, of_program, of_records
+from composecli.files.storage_bounds import misfits, record_sizes
 
 HEAD = 4096
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."

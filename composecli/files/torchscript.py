@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from composecli.files.ops import CLASSES
+from composecli.core.pytree import Argument, Call, Entries, Items, Other, TensorSpec, leaves
+from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.pickle import Global, Made, NotAPickle, Pairs, Persistent, Walked
-from composecli.files.refusals import Reason
-from composecli.files.storages import misfits, record_sizes
-from composecli.files.tensors import tree_of
-from composecli.files.zip import Archive, NotAnArchive
-from composecli.trees import Argument, Call, Entries, Items, Other, TensorSpec, leaves
+from composecli.files.pickle_tree import tree_of
+from composecli.files.safety.allowlist import CLASSES
+from composecli.files.safety.refusals import Reason
+from composecli.files.storage_bounds import misfits, record_sizes
 
 PROVENANCE = "composecli.json"
 _DEVICE = re.compile(r'torch\.device\("([a-z]+(?::\d+)?)"\)')

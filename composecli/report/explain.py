@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from composecli.rules import RULES, Rule
+from composecli.core.rules import RULES, Rule
 
 _EFFECT = {
     "error": "It makes the verdict bridgeable or incompatible: exit code 1.",

@@ -12,12 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from composecli.bridge import as_data
-from composecli.contract import Contract, Port
-from composecli.errors import Problem
-from composecli.findings import Finding, Fix
-from composecli.protocol import Check, Confined, LayerRow, ModelFacts
-from composecli.results import (
+from composecli.commands.results import (
     CheckReport,
     InspectReport,
     JoinReport,
@@ -28,6 +23,12 @@ from composecli.results import (
     SeamReport,
     Written,
 )
+from composecli.core.bridge import as_data
+from composecli.core.contract import Contract, Port
+from composecli.core.errors import Problem
+from composecli.core.facts import ModelFacts
+from composecli.core.findings import Finding, Fix
+from composecli.workers.protocol import Check, Confined, LayerRow
 
 SCHEMA = 1
 _SCHEMA_FILE = Path(__file__).with_name("schema_v1.json")

@@ -14,12 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from composecli.blueprint import Mode
-from composecli.bridge import describe
-from composecli.findings import Finding, Verdict
-from composecli.protocol import Confined, LayerRow
+from composecli.commands.results import (
+    CheckReport,
+    InspectReport,
+    JoinReport,
+    ModelReport,
+    ProblemReport,
+    Report,
+    SeamReport,
+)
+from composecli.core.blueprint import Mode
+from composecli.core.bridge import describe
+from composecli.core.findings import Finding, Verdict
 from composecli.report.text import Line, finding_lines, plain, problem_lines
-from composecli.results import CheckReport, InspectReport, JoinReport, ModelReport, ProblemReport, Report, SeamReport
+from composecli.workers.protocol import Confined, LayerRow
 
 MOST_LAYERS = 40
 STYLES = {

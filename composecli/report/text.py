@@ -6,8 +6,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator
 
-from composecli.errors import Problem
-from composecli.findings import Finding
+from composecli.core.errors import Problem
+from composecli.core.findings import Finding
 
 LONGEST = 2000
 INDENT = "  "

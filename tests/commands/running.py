@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from composecli import client
 from composecli.cli import main
-from composecli.worker.engine import InProcessWorker
+from composecli.runtime.in_process import InProcessWorker
+from composecli.workers import child as client
 from tests.schema import parse_report
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from composecli import client
-from composecli.cache import MOST_ENTRIES, Cache
-from composecli.protocol import Opened, OpenRequest
-from composecli.remembered import Remembering
+from composecli.workers import child as client
+from composecli.workers.cache_store import MOST_ENTRIES, Cache
+from composecli.workers.caching import Remembering
+from composecli.workers.protocol import Opened, OpenRequest
 from tests.commands.running import Composecli
 from tests.models import Shelf, Table, TwoOutputs, encoder
 from tests.safety.fixtures import scripted, touching

@@ -12,8 +12,8 @@ import pytest
 from torch import nn
 
 from composecli.cli import main
+from composecli.core.rules import RULES, Severity
 from composecli.report.json_v1 import SCHEMA, schema_text
-from composecli.rules import RULES, Severity
 from tests.commands.running import Composecli
 from tests.models import Shelf
 
@@ -76,7 +76,7 @@ def test_a_bug_of_ours_is_exit_70(composecli: Composecli, shelf: Shelf, monkeypa
     def fail(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("composecli.pipeline.check", fail)
+    monkeypatch.setattr("composecli.commands.check.check", fail)
     ran = composecli("check", "a.pt", "b.pt")
     assert ran.code == 70
     assert "CC970" in ran.err

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.observations import Observation
-from composecli.pipeline import check, inspect, join
-from composecli.protocol import BuildRequest, Built, ProbeRequest
-from composecli.requests import CheckRequest, InspectRequest, JoinRequest
-from composecli.worker.engine import InProcessWorker
-from composecli.worker.sides import Forward, Side
+from composecli.commands.check import check
+from composecli.commands.inspect import inspect
+from composecli.commands.join import join
+from composecli.commands.requests import CheckRequest, InspectRequest, JoinRequest
+from composecli.core.observations import Observation
+from composecli.runtime.in_process import InProcessWorker
+from composecli.runtime.joining.gradients import Forward, Side
+from composecli.workers.protocol import BuildRequest, Built, ProbeRequest
 from tests.bench.models import FromVector, resnet50, tower
 from tests.commands.running import environment
 from tests.models import Shelf

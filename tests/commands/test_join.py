@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.errors import CouldNotAttempt, Problem
-from composecli.protocol import Check, ExpectRequest, Verified, VerifyRequest
-from composecli.worker.engine import InProcessWorker
+from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.runtime.in_process import InProcessWorker
+from composecli.workers.protocol import Check, ExpectRequest, Verified, VerifyRequest
 from tests.commands.running import Composecli, environment
 from tests.models import Argmax, Counter, DictOutput, Shelf, Tied
 from tests.schema import validator
@@ -297,10 +297,10 @@ def test_a_joined_file_joins_again(composecli: Composecli, shelf: Shelf, here: P
 
 def test_a_written_file_that_differs_is_caught(shelf: Shelf, here: Path) -> None:
     """The verification itself: a file with other weights, and one whose gradients are cut, do not pass."""
-    from composecli.blueprint import Sequential, Stage, single
-    from composecli.protocol import ModelKind, OpenRequest, Training
-    from composecli.reference import FileReference
-    from composecli.trees import Argument, Call, TensorSpec
+    from composecli.core.blueprint import Sequential, Stage, single
+    from composecli.core.model_ref import FileReference, ModelKind
+    from composecli.core.pytree import Argument, Call, TensorSpec
+    from composecli.workers.protocol import OpenRequest, Training
 
     class Held(nn.Module):
         def __init__(self, part: nn.Module) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from composecli.blueprint import Mode
-from composecli.observations import Observation
-from composecli.pipeline import check
-from composecli.protocol import ProbeRequest
-from composecli.requests import CheckRequest
-from composecli.worker.engine import InProcessWorker
+from composecli.commands.check import check
+from composecli.commands.requests import CheckRequest
+from composecli.core.blueprint import Mode
+from composecli.core.observations import Observation
+from composecli.runtime.in_process import InProcessWorker
+from composecli.workers.protocol import ProbeRequest
 from tests.commands.running import Composecli
 from tests.models import Ids, Shelf, TwoOutputs, encoder
 

@@ -21,13 +21,13 @@ from random import Random
 import torch
 from torch import nn
 
-from composecli.budget import Budget
-from composecli.client import ChildWorker
-from composecli.errors import CouldNotAttempt
-from composecli.infer import Found
-from composecli.requests import Options
-from composecli.session import Session
-from composecli.targets import identify
+from composecli.commands.requests import Options
+from composecli.commands.resolve import identify
+from composecli.commands.session import Session
+from composecli.core.errors import CouldNotAttempt
+from composecli.inference.budget import Budget
+from composecli.inference.result import Found
+from composecli.workers.child import ChildWorker
 from tests.safety.fixtures import exported, linear, saved
 from tests.safety.mutations import Mutated, mutate
 

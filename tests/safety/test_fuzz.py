@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from composecli.errors import Problem
+from composecli.core.errors import Problem
 from composecli.files.sniff import sniff
 from tests.safety.fixtures import rewritten, saved
 from tests.safety.fuzz import fuzz

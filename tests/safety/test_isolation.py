@@ -14,12 +14,12 @@ from torch import nn
 
 from composecli import options
 from composecli.cli import main
-from composecli.client import ChildWorker
-from composecli.errors import CouldNotAttempt
-from composecli.pipeline import inspect
-from composecli.protocol import Confined, ConfineRequest, Isolation
-from composecli.requests import InspectRequest, Limits, Options, parse_memory
-from composecli.worker.engine import InProcessWorker
+from composecli.commands.inspect import inspect
+from composecli.commands.requests import InspectRequest, Limits, Options, parse_memory
+from composecli.core.errors import CouldNotAttempt
+from composecli.runtime.in_process import InProcessWorker
+from composecli.workers.child import ChildWorker
+from composecli.workers.protocol import Confined, ConfineRequest, Isolation
 from tests.commands.running import environment
 from tests.models import Shelf, encoder
 from tests.schema import parse_report

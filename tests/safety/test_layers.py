@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.blueprint import single
-from composecli.client import ChildWorker
-from composecli.errors import CouldNotAttempt
-from composecli.files.emptied import emptied_checkpoint
-from composecli.observations import Accepted, Refused
-from composecli.protocol import Confined, ConfineRequest, ModelKind, OpenRequest, ProbeRequest, Training
-from composecli.reference import FileReference
-from composecli.trees import Argument, Call, TensorSpec
-from composecli.worker.load import load
-from composecli.worker.load.admit import admitted, admitted_whole
+from composecli.core.blueprint import single
+from composecli.core.errors import CouldNotAttempt
+from composecli.core.model_ref import FileReference, ModelKind
+from composecli.core.observations import Accepted, Refused
+from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.files.skeleton import emptied_checkpoint
+from composecli.runtime.loading import load
+from composecli.runtime.loading.admission import admitted, admitted_whole
+from composecli.workers.child import ChildWorker
+from composecli.workers.protocol import Confined, ConfineRequest, OpenRequest, ProbeRequest, Training
 from tests.safety.fixtures import saved, scripted, touching
 from tests.safety.test_threats import FORWARD, STATE
 

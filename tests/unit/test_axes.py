@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.axes import explore
-from composecli.dims import Dim, Fixed, Free, admits, as_expr, evaluate, example_size, parse_dim
-from composecli.groups import Start
-from composecli.observations import Accepted, Observation, Refused, Untried
-from composecli.trees import Argument, Call, TensorSpec, call_leaves
+from composecli.core.dims import Dim, Fixed, Free, admits, as_expr, example_size, parse_dim
+from composecli.core.observations import Accepted, Observation, Refused, Untried
+from composecli.core.pytree import Argument, Call, TensorSpec, call_leaves
+from composecli.core.size_expr import evaluate
+from composecli.inference.axis_groups import Start
+from composecli.inference.free_dims import explore
 
 Runs = Callable[[Call], Observation]
 NO = Refused(0, "RuntimeError", "no", "cpu")

@@ -7,25 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from composecli.blueprint import Feed, Sequential, Stage
-from composecli.bridge import (
-    BridgeMode,
-    Cast,
-    Flatten,
-    Linear,
-    Squeeze,
-    apply,
-    apply_all,
-    castable,
-    describe,
-    parameter_count,
-    plan,
-)
-from composecli.contract import Port, takes
-from composecli.dims import Dim, Fixed, Free, Unknown
-from composecli.trees import TensorSpec
-from composecli.worker.run import bridge_layers, bridged
-from composecli.worker.values import dtype_of, spec_of
+from composecli.compose.bridge_plan import apply, apply_all, castable, plan
+from composecli.core.blueprint import Feed, Sequential, Stage
+from composecli.core.bridge import BridgeMode, Cast, Flatten, Linear, Squeeze, describe, parameter_count
+from composecli.core.contract import Port, takes
+from composecli.core.dims import Dim, Fixed, Free, Unknown
+from composecli.core.pytree import TensorSpec
+from composecli.runtime.forward.run import bridge_layers, bridged
+from composecli.runtime.tensors import dtype_of, spec_of
 from tests.reading import port, spec
 
 DTYPES = ["float32", "float64", "float16", "int64", "int32", "bool"]

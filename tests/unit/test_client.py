@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from composecli import check, options
-from composecli.client import ChildWorker
-from composecli.errors import CouldNotAttempt
-from composecli.findings import Verdict
-from composecli.frames import Frames, Late, NoFrame, Nonsense
-from composecli.protocol import Described, ModelKind, OpenRequest, Reply, Training
-from composecli.reference import FileReference
+from composecli.core.errors import CouldNotAttempt
+from composecli.core.findings import Verdict
+from composecli.core.model_ref import FileReference, ModelKind
+from composecli.workers.channel import Frames, Late, NoFrame, Nonsense
+from composecli.workers.child import ChildWorker
+from composecli.workers.protocol import Described, OpenRequest, Reply, Training
 from tests.commands.running import environment
 from tests.models import Shelf
 

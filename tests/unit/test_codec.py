@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.blueprint import Branch, Feed, Merge, Parallel, Sequential, Stage
-from composecli.bridge import Cast, Flatten, Linear, Squeeze, Step
-from composecli.codec import NotAMessage, decode, encode
-from composecli.observations import Accepted, Refused
-from composecli.protocol import Detail, ProbeRequest, Reply, Request
-from composecli.trees import Argument, Call, Entries, Items, Literal, Other, TensorSpec, Tree
+from composecli.core.blueprint import Branch, Feed, Merge, Parallel, Sequential, Stage
+from composecli.core.bridge import Cast, Flatten, Linear, Squeeze, Step
+from composecli.core.observations import Accepted, Detail, Refused
+from composecli.core.pytree import Argument, Call, Entries, Items, Literal, Other, TensorSpec, Tree
+from composecli.workers.codec import NotAMessage, decode, encode
+from composecli.workers.protocol import ProbeRequest, Reply, Request
 
 SPECS = st.builds(
     TensorSpec,

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.conditions import REACH, condition, equalities
-from composecli.dims import Derived, Fixed, Free, Unknown, admits, evaluate, parse_dim
-from composecli.fit import SizeRule
+from composecli.compose.conditions import REACH, condition, equalities
+from composecli.core.dims import Derived, Fixed, Free, Unknown, admits, parse_dim
+from composecli.core.size_expr import evaluate
+from composecli.inference.size_rules import SizeRule
 
 
 @pytest.mark.parametrize(

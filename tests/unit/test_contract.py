@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from composecli.contract import (
-    DeclaredLiteral,
-    DeclaredSample,
-    DeclaredTensor,
-    example_sizes,
-    input_name,
-    output_name,
-    parse_input,
-    takes,
-)
-from composecli.dims import Fixed, Free
+from composecli.core.contract import input_name, output_name, takes
+from composecli.core.dims import Fixed, Free
+from composecli.core.input_spec import DeclaredLiteral, DeclaredSample, DeclaredTensor, example_sizes, parse_input
 from tests.reading import port, spec
 
 INPUTS = [

@@ -6,25 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.dims import (
+from composecli.core.dims import Derived, Fixed, Free, Unknown, admits, as_dim, example_size, parse_dim
+from composecli.core.size_expr import (
     Const,
-    Derived,
     Expr,
-    Fixed,
     Floor,
-    Free,
     Product,
     Sum,
     Symbol,
-    Unknown,
     add,
-    admits,
-    as_dim,
     evaluate,
-    example_size,
     floor_divide,
     multiply,
-    parse_dim,
     parse_expr,
     substitute,
     symbols,

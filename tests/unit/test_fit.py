@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.dims import Const, Expr, Symbol, add, as_dim, evaluate, floor_divide, multiply, substitute
-from composecli.fit import Moved, SizeRule, candidates, jointly, splitting_size
+from composecli.core.dims import as_dim
+from composecli.core.size_expr import Const, Expr, Symbol, add, evaluate, floor_divide, multiply, substitute
+from composecli.inference.size_rules import Moved, SizeRule, candidates, jointly, splitting_size
 
 BASE = 96
 NAME = Symbol("H")

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from composecli import CouldNotAttempt, inspect, options
-from composecli.clues import Clues
-from composecli.infer import Found, NotFound, infer
-from composecli.observations import Accepted, Observation, Refused
-from composecli.propose import Proposal
-from composecli.protocol import Detail, ModelFacts
-from composecli.trees import Argument, Call, TensorSpec
+from composecli.core.facts import ModelFacts
+from composecli.core.observations import Accepted, Detail, Observation, Refused
+from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.inference.candidates import Proposal
+from composecli.inference.hints import Clues
+from composecli.inference.infer import infer
+from composecli.inference.result import Found, NotFound
 from tests.models import FORMS, Shelf
 
 LAYERS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], str]] = {

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from composecli import Verdict, check, join
-from composecli.contract import Contract
-from composecli.dims import Free, Shape, as_expr, evaluate
-from composecli.trees import TensorSpec
+from composecli.core.contract import Contract
+from composecli.core.dims import Free, Shape, as_expr
+from composecli.core.pytree import TensorSpec
+from composecli.core.size_expr import evaluate
 
 WIDTHS = st.sampled_from([3, 4, 5])
 BETWEEN = st.sampled_from(["relu", "tanh", "dropout", "layer_norm", "batch_norm"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from composecli.aims import mismatches
-from composecli.corrections import corrections
-from composecli.observations import Accepted, Meeting, Observation, Operand, Refused, Untried
-from composecli.propose import Proposal, seeds
-from composecli.protocol import ArgumentFact, LayerFact, ModelFacts, NamedSizes, Setting
-from composecli.search import MOST_PROPOSALS, Begun, search
-from composecli.trees import Argument, Call, TensorSpec, call_leaves
+from composecli.core.facts import ArgumentFact, LayerFact, ModelFacts, NamedSizes, Setting
+from composecli.core.observations import Accepted, Meeting, Observation, Operand, Refused, Untried
+from composecli.core.pytree import Argument, Call, TensorSpec, call_leaves
+from composecli.inference.candidates import Proposal, seeds
+from composecli.inference.repairs import corrections
+from composecli.inference.search import MOST_PROPOSALS, Begun, search
+from composecli.inference.size_solver import mismatches
 from tests.reading import spec
 
 FACTS = ModelFacts("M", (ArgumentFact("x", "Tensor", required=True),), "eval", (), 0, 0, 0, ("float32",), (), ())

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from composecli.client import ChildWorker
-from composecli.tail import Tail
+from composecli.workers.child import ChildWorker
+from composecli.workers.output_tail import Tail
 
 
 def test_the_end_of_much_is_kept() -> None:

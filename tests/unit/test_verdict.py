@@ -6,12 +6,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from composecli.bridge import Flatten
-from composecli.contract import Port
-from composecli.dims import Fixed, Free
-from composecli.findings import Finding, Fix, Verdict, verdict_of
-from composecli.trees import TensorSpec
-from composecli.verdict import Ask, Offer, carried, compare
+from composecli.compose.compare import Ask, Offer, compare
+from composecli.compose.propagate import carried
+from composecli.core.bridge import Flatten
+from composecli.core.contract import Port
+from composecli.core.dims import Fixed, Free
+from composecli.core.findings import Finding, Fix, Verdict, verdict_of
+from composecli.core.pytree import TensorSpec
 from tests.reading import lines, port, spec
 
 

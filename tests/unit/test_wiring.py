@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from composecli.findings import Finding
-from composecli.protocol import ArgumentFact
-from composecli.trees import Entries, Items, TensorSpec, Tree
-from composecli.wiring import Ends, Wired, at, select, wire
+from composecli.compose.wiring import Ends, Wired, wire
+from composecli.core.facts import ArgumentFact
+from composecli.core.findings import Finding
+from composecli.core.pytree import Entries, Items, TensorSpec, Tree, at, select
 
 A, B = TensorSpec("float32", (2, 5)), TensorSpec("float32", (2, 7))
 ENDS = Ends("a.pt", "b.pt")

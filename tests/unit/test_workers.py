@@ -10,28 +10,27 @@ from contextlib import contextmanager
 import pytest
 from torch import nn
 
-from composecli.blueprint import Mode, single
-from composecli.client import ChildWorker
-from composecli.errors import CouldNotAttempt, Problem
-from composecli.observations import Accepted, Observation
-from composecli.pipeline import check
-from composecli.protocol import (
+from composecli.commands.check import check
+from composecli.commands.requests import CheckRequest
+from composecli.commands.results import CheckReport
+from composecli.core.blueprint import Mode, single
+from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.model_ref import FileReference, ModelKind
+from composecli.core.observations import Accepted, Observation
+from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.runtime.in_process import InProcessWorker
+from composecli.workers.child import ChildWorker
+from composecli.workers.pool import MODELS_TO_EACH, MOST, Workers, lanes
+from composecli.workers.protocol import (
     Confined,
     ConfineRequest,
     DescribeRequest,
-    ModelKind,
     Opened,
     OpenRequest,
     ProbeRequest,
     Training,
     Worker,
 )
-from composecli.reference import FileReference
-from composecli.requests import CheckRequest
-from composecli.results import CheckReport
-from composecli.trees import Argument, Call, TensorSpec
-from composecli.worker.engine import InProcessWorker
-from composecli.workers import MODELS_TO_EACH, MOST, Workers, lanes
 from tests.models import Shelf, Table, TwoOutputs, encoder
 
 CALL = Call((Argument(TensorSpec("float32", (2, 10))),))

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from composecli.contract import Contract, Port, takes_dtype
-from composecli.dims import Derived, Fixed, Free, Unknown, admits, evaluate
-from composecli.trees import Argument, Call, Path, TensorSpec, call_leaves, call_with, leaves
-from composecli.worker.values import Maker, tree_of
+from composecli.core.contract import Contract, Port, takes_dtype
+from composecli.core.dims import Derived, Fixed, Free, Unknown, admits
+from composecli.core.pytree import Argument, Call, Path, TensorSpec, call_leaves, call_with, leaves
+from composecli.core.size_expr import evaluate
+from composecli.runtime.tensors import Maker, tree_of
 
 SEEDS = (1, 2)
 MOST_ELEMENTS = 400_000

@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from composecli.client import ChildWorker
-from composecli.errors import CouldNotAttempt
-from composecli.findings import Verdict
-from composecli.pipeline import check
-from composecli.requests import CheckRequest, Options
-from composecli.results import CheckReport
-from composecli.trust import Trust
-from composecli.worker.model import eager_arguments
-from composecli.worker.values import Maker
+from composecli.commands.check import check
+from composecli.commands.requests import CheckRequest, Options
+from composecli.commands.results import CheckReport
+from composecli.commands.trust import Trust
+from composecli.core.errors import CouldNotAttempt
+from composecli.core.findings import Verdict
+from composecli.runtime.model import eager_arguments
+from composecli.runtime.tensors import Maker
+from composecli.workers.child import ChildWorker
 from tests.zoo.run import SOURCES
 from tests.zoo.specimens import save
 

@@ -28,13 +28,13 @@ from typing import Any
 
 import torch
 
-from composecli.client import ChildWorker
-from composecli.infer import Found
-from composecli.protocol import Worker
-from composecli.requests import Options
-from composecli.session import Session
-from composecli.targets import identify
-from composecli.trust import Trust
+from composecli.commands.requests import Options
+from composecli.commands.resolve import identify
+from composecli.commands.session import Session
+from composecli.commands.trust import Trust
+from composecli.inference.result import Found
+from composecli.workers.child import ChildWorker
+from composecli.workers.protocol import Worker
 from tests.zoo import nn_models, torchvision_models, transformers_models
 from tests.zoo.judge import judge
 from tests.zoo.report import Row, said, table

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from composecli import CouldNotAttempt, inspect, options
-from composecli.files.exported import exported_contract, foreign_types
-from composecli.files.zip import Archive
+from composecli.files.archive import Archive
+from composecli.files.pt2 import exported_contract, foreign_types
 
 
 class Many(nn.Module):

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from composecli.core.pytree import Entries, Items, Literal, TensorSpec
 from composecli.files.checkpoint import Holds, judge
 from composecli.files.pickle import Made, NotAPickle, Pairs, walk
-from composecli.files.tensors import tree_of
-from composecli.trees import Entries, Items, Literal, TensorSpec
+from composecli.files.pickle_tree import tree_of
 
 PLAIN = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),

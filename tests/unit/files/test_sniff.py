@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from composecli.errors import Problem
+from composecli.core.errors import Problem
+from composecli.core.model_ref import ModelKind
 from composecli.files.sniff import ModelFile, WeightsFile, sniff
-from composecli.protocol import ModelKind
 from tests.models import Shelf
 
 

@@ -14,10 +14,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from composecli.files import splice as module
-from composecli.files.digests import Digests
-from composecli.files.splice import ALIGNMENT, DamagedRecord, Plan, Progress, Source, Splicing, splice
-from composecli.files.zip import Archive
+from composecli.files.archive import Archive
+from composecli.files.writing import splice as module
+from composecli.files.writing.digests import Digests
+from composecli.files.writing.splice import ALIGNMENT, DamagedRecord, Plan, Progress, Source, Splicing, splice
 
 SIZES = st.lists(st.integers(0, 3_000_000) | st.integers(0, 200), min_size=1, max_size=5)
 

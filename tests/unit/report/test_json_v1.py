@@ -10,15 +10,7 @@ from typing import Any, get_args
 import pytest
 from jsonschema import ValidationError
 
-from composecli.blueprint import Merge, Mode
-from composecli.bridge import Cast, Flatten, Linear, Squeeze, Step, as_data
-from composecli.contract import Contract, Evidence, EvidenceKind, Port
-from composecli.dims import Fixed, Free, Unknown
-from composecli.errors import Problem
-from composecli.findings import Finding, Fix, Side, Verdict
-from composecli.protocol import ArgumentFact, Check, Confined, LayerRow, ModelFacts, Setting
-from composecli.report.json_v1 import as_json, render, schema_text
-from composecli.results import (
+from composecli.commands.results import (
     CheckReport,
     InspectReport,
     JoinReport,
@@ -29,7 +21,16 @@ from composecli.results import (
     SeamReport,
     Written,
 )
-from composecli.trees import Argument, Call, TensorSpec
+from composecli.core.blueprint import Merge, Mode
+from composecli.core.bridge import Cast, Flatten, Linear, Squeeze, Step, as_data
+from composecli.core.contract import Contract, Evidence, EvidenceKind, Port
+from composecli.core.dims import Fixed, Free, Unknown
+from composecli.core.errors import Problem
+from composecli.core.facts import ArgumentFact, ModelFacts, Setting
+from composecli.core.findings import Finding, Fix, Side, Verdict
+from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.report.json_v1 import as_json, render, schema_text
+from composecli.workers.protocol import Check, Confined, LayerRow
 from tests.schema import validator
 
 STEPS: tuple[Step, ...] = (Cast("int64"), Flatten(1), Squeeze(2), Linear(1, 5, 3))

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from composecli.worker.close import close
+from composecli.runtime.joining.allclose import close
 
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2,

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from composecli.worker.kernels import KERNELS
-from composecli.worker.values import tensors_in
+from composecli.runtime.tensors import tensors_in
+from composecli.runtime.weights.meta_kernels import KERNELS
 
 aten = torch.ops.aten
 SIZES = st.integers(1, 6)

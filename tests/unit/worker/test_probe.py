@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.blueprint import single
-from composecli.observations import Accepted, Refused
-from composecli.protocol import Detail, ModelKind, OpenRequest, ProbeRequest, Training
-from composecli.reference import FileReference
-from composecli.trees import Argument, Call, TensorSpec
-from composecli.worker.engine import InProcessWorker
+from composecli.core.blueprint import single
+from composecli.core.model_ref import FileReference, ModelKind
+from composecli.core.observations import Accepted, Detail, Refused
+from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.runtime.in_process import InProcessWorker
+from composecli.workers.protocol import OpenRequest, ProbeRequest, Training
 from tests.models import Counter, Deep, Ids, NanCheck, Shelf
 from tests.reading import spec
 
@@ -113,7 +113,7 @@ class Writing(nn.Module):
 
 
 def test_a_forward_that_writes_to_parameters_is_said_so(shelf: Shelf) -> None:
-    from composecli.errors import CouldNotAttempt
+    from composecli.core.errors import CouldNotAttempt
 
     worker = opened(shelf.save("writing", Writing()))
     before = torch.jit.load(str(shelf.path("writing", "scripted"))).fc.weight

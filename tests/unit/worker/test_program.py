@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from composecli.protocol import ModelKind, OpenRequest, Training
-from composecli.reference import FileReference
-from composecli.worker.load import load, load_whole, with_values
-from composecli.worker.model import Model
-from composecli.worker.program import Program
-from composecli.worker.values import tensors_in
+from composecli.core.model_ref import FileReference, ModelKind
+from composecli.runtime.loading import load, load_whole, with_values
+from composecli.runtime.model import Model
+from composecli.runtime.pt2.program import Program
+from composecli.runtime.tensors import tensors_in
+from composecli.workers.protocol import OpenRequest, Training
 from tests.models import DictOutput, Tied, TwoInputs, TwoOutputs, encoder
 
 

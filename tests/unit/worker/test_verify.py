@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.blueprint import Feed, Sequential, Stage
-from composecli.pipeline import join
-from composecli.protocol import ExpectRequest, ModelKind, OpenRequest, Training, Verified, VerifyRequest
-from composecli.reference import FileReference
-from composecli.requests import CheckRequest, JoinRequest
-from composecli.trees import Argument, Call, TensorSpec
-from composecli.worker import factors, verify
-from composecli.worker.engine import InProcessWorker
+from composecli.commands.join import join
+from composecli.commands.requests import CheckRequest, JoinRequest
+from composecli.core.blueprint import Feed, Sequential, Stage
+from composecli.core.model_ref import FileReference, ModelKind
+from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.runtime.in_process import InProcessWorker
+from composecli.runtime.joining import factored_gradients as factors
+from composecli.runtime.joining import verify
+from composecli.workers.protocol import ExpectRequest, OpenRequest, Training, Verified, VerifyRequest
 from tests.models import Shelf
 
 WIDTH = 300

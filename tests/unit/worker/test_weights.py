@@ -11,21 +11,23 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.blueprint import Mode, single
-from composecli.errors import CouldNotAttempt
-from composecli.files.emptied import relocated
+from composecli.commands.check import check
+from composecli.commands.inspect import inspect
+from composecli.commands.join import join
+from composecli.commands.requests import CheckRequest, InspectRequest, JoinRequest, Options
+from composecli.commands.trust import Trust
+from composecli.core.blueprint import Mode, single
+from composecli.core.errors import CouldNotAttempt
+from composecli.core.model_ref import FactoryReference, FileReference, ModelKind
+from composecli.core.observations import Accepted, Detail, Observation, Refused
+from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.files.pickle import operations
-from composecli.observations import Accepted, Observation, Refused
-from composecli.pipeline import check, inspect, join
-from composecli.protocol import Detail, ModelKind, OpenRequest, ProbeRequest, Training
-from composecli.reference import FactoryReference, FileReference
-from composecli.requests import CheckRequest, InspectRequest, JoinRequest, Options
-from composecli.trees import Argument, Call, TensorSpec
-from composecli.trust import Trust
-from composecli.worker.describe import facts
-from composecli.worker.engine import InProcessWorker
-from composecli.worker.load import load, load_whole
-from composecli.worker.model import Model
+from composecli.files.skeleton import relocated
+from composecli.runtime.describe import facts
+from composecli.runtime.in_process import InProcessWorker
+from composecli.runtime.loading import load, load_whole
+from composecli.runtime.model import Model
+from composecli.workers.protocol import OpenRequest, ProbeRequest, Training
 from tests.models import (
     Argmax,
     Baked,

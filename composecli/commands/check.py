@@ -1,0 +1,88 @@
+"""The commands as stories: one function each, from a request to a report. Each imports what it alone needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from composecli.commands.composition import Judged
+from composecli.commands.opened_model import Part
+from composecli.commands.portability import device_notes
+from composecli.commands.requests import CheckRequest, Options
+from composecli.commands.resolve import Target, identify
+from composecli.commands.results import CheckReport
+from composecli.commands.session import Session, Tell
+from composecli.core.blueprint import Mode
+from composecli.core.pytree import leaves
+from composecli.workers.protocol import Worker
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def check(request: CheckRequest, worker: Worker, tell: Tell = _silent) -> CheckReport:
+    """The verdict of every seam.
+
+    Raises:
+        CouldNotAttempt: a model cannot be read or run, or is not trusted.
+    """
+    session = Session(worker, request.options, tell)
+    try:
+        parts = _open_all(request, session)
+        return _check_report(request, session, parts, _judge(request, session, parts))
+    except KeyboardInterrupt:
+        if not session.known:
+            raise
+        device, strict, models = request.options.device, request.strict, tuple(session.known)
+        return CheckReport(
+            request.mode, device, strict, models, (), None, None, interrupted=True, isolation=session.confined
+        )
+
+
+def _identify(model: str, options: Options) -> Target:
+    return identify(model, options.trust, options.allowed_ops)
+
+
+def _identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...]:
+    return tuple(_identify(model, options) for model in models)
+
+
+def _open_all(request: CheckRequest, session: Session) -> tuple[Part, ...]:
+    targets = _identify_all(request.models, request.options)
+    session.confine(targets)
+    return tuple(session.open(target) for target in targets)
+
+
+def _judge(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
+    if request.mode is Mode.SEQUENTIAL:
+        from composecli.commands.sequential import judge_chain
+
+        return judge_chain(request, session, parts)
+    if request.mode is Mode.PAIRS:
+        from composecli.commands.pairs import judge_pairs
+
+        return judge_pairs(request, session, parts)
+    from composecli.commands.parallel import judge_beside
+
+    return judge_beside(request, session, parts)
+
+
+def _check_report(request: CheckRequest, session: Session, parts: tuple[Part, ...], judged: Judged) -> CheckReport:
+    result = None
+    if judged.result is not None:
+        result = ", ".join(str(spec) for _, spec in leaves(judged.result))
+    notes = tuple(device_notes(parts, session))
+    seams = tuple(
+        replace(seam, findings=(*seam.findings, *notes)) if not number else seam
+        for number, seam in enumerate(judged.seams)
+    )
+    return CheckReport(
+        request.mode,
+        session.options.device,
+        request.strict,
+        tuple(session.report(part, found) for part, found in zip(parts, judged.contracts, strict=True)),
+        seams,
+        str(judged.call) if judged.call is not None else None,
+        result,
+        isolation=session.confined,
+    )

@@ -1,0 +1,147 @@
+"""Several workers behind the one protocol: as many requests at a time, each to one that is free."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from composecli.core.blueprint import models, renumbered
+from composecli.core.observations import Observation, read_of
+from composecli.workers.protocol import (
+    BuildRequest,
+    Built,
+    Confined,
+    ConfineRequest,
+    Described,
+    DescribeRequest,
+    ExpectRequest,
+    Kept,
+    Opened,
+    OpenRequest,
+    ProbeRequest,
+    Sampled,
+    SampleRequest,
+    Verified,
+    VerifyRequest,
+    Worker,
+)
+
+MOST = 8
+# One takes as long to start as it takes to look at so many small models.
+MODELS_TO_EACH = 4
+
+
+def lanes(count: int) -> int:
+    """How many workers so many models are worth, on the cores that there are."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST, cores, count // MODELS_TO_EACH))
+
+
+@dataclass(eq=False)
+class _Lane:
+    """One worker, with its own numbers of the models that it has opened by now. `ready`: it is told what the first
+    was."""
+
+    worker: Worker
+    handles: dict[int, int] = field(default_factory=dict)
+    ready: bool = False
+
+
+class Workers:
+    """All of them start at once. The first opens every model, and has the numbers that are given; another opens a model
+    when it is first asked about it."""
+
+    def __init__(self, start: Callable[[], Worker], count: int) -> None:
+        self.lanes = count
+        # Here, and not when one is needed: a child ends with the thread that started it.
+        self._all = [_Lane(start(), ready=not number) for number in range(count)]
+        self._busy = set[_Lane]()
+        self._changed = threading.Condition()
+        self._confinement: ConfineRequest | None = None
+        self._opened = dict[int, OpenRequest]()
+        self._samples = list[SampleRequest]()
+
+    def confine(self, request: ConfineRequest) -> Confined:
+        """Together they may take as much memory as one alone."""
+        memory = request.memory // self.lanes if request.memory is not None else None
+        self._confinement = replace(request, memory=memory)
+        with self._first() as worker:
+            return worker.confine(self._confinement)
+
+    def open(self, request: OpenRequest) -> Opened:
+        with self._first() as worker:
+            opened = worker.open(request)
+        self._opened[opened.handle] = request
+        self._all[0].handles[opened.handle] = opened.handle
+        return opened
+
+    def sample(self, request: SampleRequest) -> Sampled:
+        with self._first() as worker:
+            sampled = worker.sample(request)
+        self._samples.append(request)
+        return sampled
+
+    def probe(self, request: ProbeRequest) -> Observation:
+        with self._held(self._all) as lane:
+            handles = {number: self._handle(lane, number) for number in models(request.blueprint)}
+            seen = lane.worker.probe(replace(request, blueprint=renumbered(request.blueprint, handles)))
+        return read_of(seen, {handle: number for number, handle in handles.items()})
+
+    def describe(self, request: DescribeRequest) -> Described:
+        with self._held(self._all) as lane:
+            return lane.worker.describe(replace(request, handle=self._handle(lane, request.handle)))
+
+    def build(self, request: BuildRequest) -> Built:
+        with self._first() as worker:
+            return worker.build(request)
+
+    def expect(self, request: ExpectRequest) -> Kept:
+        with self._first() as worker:
+            return worker.expect(request)
+
+    def verify(self, request: VerifyRequest) -> Verified:
+        with self._first() as worker:
+            return worker.verify(request)
+
+    def close(self) -> None:
+        """End all of them, whatever they are doing."""
+        for lane in self._all:
+            lane.worker.close()
+
+    @contextmanager
+    def _first(self) -> Iterator[Worker]:
+        with self._held(self._all[:1]) as lane:
+            yield lane.worker
+
+    @contextmanager
+    def _held(self, wanted: list[_Lane]) -> Iterator[_Lane]:
+        """One of these, for whoever asks alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(lane not in self._busy for lane in wanted))
+            lane = next(lane for lane in wanted if lane not in self._busy)
+            self._busy.add(lane)
+        try:
+            self._make_ready(lane)
+            yield lane
+        finally:
+            with self._changed:
+                self._busy.remove(lane)
+                self._changed.notify_all()
+
+    def _make_ready(self, lane: _Lane) -> None:
+        if lane.ready:
+            return
+        lane.ready = True
+        if self._confinement is not None:
+            lane.worker.confine(self._confinement)
+        for sample in self._samples:
+            lane.worker.sample(sample)
+
+    def _handle(self, lane: _Lane, number: int) -> int:
+        """The number of a model in this lane, where it is opened if it was not before."""
+        if number not in lane.handles:
+            lane.handles[number] = lane.worker.open(self._opened[number]).handle
+        return lane.handles[number]
