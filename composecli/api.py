@@ -98,7 +98,9 @@ def join(  # noqa: PLR0913 (the words of the command, all but two by name)
     return run_join(JoinRequest(asked, fspath(output), seed, force), worker or in_process())
 
 
-def inspect(model: PathText, *, options: Options | None = None, worker: Worker | None = None) -> InspectReport:
+def inspect(
+    model: PathText, *, options: Options | None = None, worker: Worker | None = None
+) -> InspectReport:
     """What a model takes and gives, with the evidence, its layers and what ties it to a device.
 
     Raises:
@@ -108,7 +110,10 @@ def inspect(model: PathText, *, options: Options | None = None, worker: Worker |
 
 
 def _check_request(
-    models: tuple[PathText, ...], words: tuple[str, str, int, bool], bridge: BridgeMode, options: Options | None
+    models: tuple[PathText, ...],
+    words: tuple[str, str, int, bool],
+    bridge: BridgeMode,
+    options: Options | None,
 ) -> CheckRequest:
     if len(models) < 2:
         raise ValueError("two models or more are needed")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from composecli import __version__
+from composecli import __version__, console
 from composecli.commands.requests import (
     CheckRequest,
     InspectRequest,
@@ -25,7 +25,7 @@ from composecli.commands.requests import (
 )
 from composecli.commands.results import BUG, INTERRUPTED, OUR_BUG, Report
 from composecli.commands.trust import parse_op, parse_trust
-from composecli.console import Screen, answer
+from composecli.console import OutputOptions
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
 from composecli.core.input_spec import parse_input
@@ -116,7 +116,9 @@ def _joining(command: Command) -> Command:
     return command
 
 
-@click.group(name="composecli", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    name="composecli", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="composecli")
 def main() -> None:
     """Does the second model accept what the first one produces? And if so: one file that does both.
@@ -132,9 +134,14 @@ def main() -> None:
     """
 
 
-@main.command("check", epilog=EXIT_CODES, short_help="Does each model accept what the one before gives?")
+@main.command(
+    "check", epilog=EXIT_CODES, short_help="Does each model accept what the one before gives?"
+)
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
-@_modes(tuple(Mode), "One after the other, beside each other on the same input, or each against each other.")
+@_modes(
+    tuple(Mode),
+    "One after the other, beside each other on the same input, or each against each other.",
+)
 @_joining
 @_common
 def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
@@ -143,7 +150,9 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
     _two_or_more(models)
     _refuse_idle_trust(words, models)
     if words["mode"] == Mode.PAIRS and words["inputs"]:
-        raise click.UsageError("--input states what the first model takes; with --mode pairs each of them is the first")
+        raise click.UsageError(
+            "--input states what the first model takes; with --mode pairs each of them is the first"
+        )
     request = _check_request(models, words, BridgeMode.NONE)
 
     def work(worker: Worker, tell: Callable[[str], None]) -> Report:
@@ -151,20 +160,32 @@ def check_command(models: tuple[str, ...], **words: Any) -> NoReturn:
 
         return check(request, worker, tell)
 
-    answer(work, replace(_screen(words, models), lanes=_lanes(request)))
+    console.run(work, replace(_screen(words, models), workers=_workers(request)))
 
 
-@main.command("join", epilog=EXIT_CODES, short_help="Write one verified TorchScript file that does both.")
+@main.command(
+    "join", epilog=EXIT_CODES, short_help="Write one verified TorchScript file that does both."
+)
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
-@_modes((Mode.SEQUENTIAL, Mode.PARALLEL), "One after the other, or beside each other on the same input.")
+@_modes(
+    (Mode.SEQUENTIAL, Mode.PARALLEL), "One after the other, or beside each other on the same input."
+)
 @click.option("-o", "--output", required=True, metavar="OUT", help="The TorchScript file to write.")
 @click.option("--bridge", type=click.Choice([str(mode) for mode in BridgeMode]), default="none", show_default=True,
               help="Put nothing between, steps without parameters, or an untrained linear layer too.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the generated layers.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the generated layers.",
+)
 @click.option("--force", is_flag=True, help="Replace the output where it exists.")
 @_joining
 @_common
-def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, force: bool, **words: Any) -> NoReturn:
+def join_command(
+    models: tuple[str, ...], output: str, bridge: str, seed: int, force: bool, **words: Any
+) -> NoReturn:
     """Write one TorchScript module that does what the models do, verified against running them by hand."""
     _two_or_more(models)
     _refuse_idle_trust(words, models)
@@ -175,7 +196,7 @@ def join_command(models: tuple[str, ...], output: str, bridge: str, seed: int, f
 
         return join(request, worker, tell)
 
-    answer(work, _screen(words, models))
+    console.run(work, _screen(words, models))
 
 
 @main.command("inspect", epilog=EXIT_CODES, short_help="What does a model take and give?")
@@ -191,7 +212,7 @@ def inspect_command(model: str, **words: Any) -> NoReturn:
 
         return inspect(request, worker, tell)
 
-    answer(work, _screen(words, (model,)))
+    console.run(work, _screen(words, (model,)))
 
 
 @main.command("explain", short_help="The page of help for a rule, as in explain CC203.")
@@ -203,7 +224,9 @@ def explain_command(rule: str | None) -> None:
         return
     found = find(rule)
     if found is None:
-        raise click.BadParameter(f"no rule is called {rule}; 'composecli explain' lists them", param_hint="CODE")
+        raise click.BadParameter(
+            f"no rule is called {rule}; 'composecli explain' lists them", param_hint="CODE"
+        )
     click.echo(page(found), nl=False)
 
 
@@ -231,12 +254,22 @@ def cache_clear() -> None:
 
 def _two_or_more(models: tuple[str, ...]) -> None:
     if len(models) < 2:
-        raise click.UsageError("two models or more are needed; 'composecli inspect MODEL' looks at one")
+        raise click.UsageError(
+            "two models or more are needed; 'composecli inspect MODEL' looks at one"
+        )
 
 
-def _check_request(models: tuple[str, ...], words: dict[str, Any], bridge: BridgeMode) -> CheckRequest:
+def _check_request(
+    models: tuple[str, ...], words: dict[str, Any], bridge: BridgeMode
+) -> CheckRequest:
     return CheckRequest(
-        models, Mode(words["mode"]), words["strict"], Merge(words["merge"]), words["dim"], bridge, _options(words)
+        models,
+        Mode(words["mode"]),
+        words["strict"],
+        Merge(words["merge"]),
+        words["dim"],
+        bridge,
+        _options(words),
     )
 
 
@@ -250,7 +283,9 @@ def _options(words: dict[str, Any]) -> Options:
         trust=tuple(parsed for parsed, _ in words["trusts"]),
         allowed_ops=tuple(parsed for parsed, _ in words["allowed_ops"]),
         budget=Budget(words["max_probes"], words["max_seconds"]),
-        limits=Limits(Isolation(words["isolation"]), (words["max_memory"] or (None,))[0], words["timeout"]),
+        limits=Limits(
+            Isolation(words["isolation"]), (words["max_memory"] or (None,))[0], words["timeout"]
+        ),
         words=_repeated(words),
     )
 
@@ -275,20 +310,30 @@ def _refuse_idle_trust(words: dict[str, Any], models: tuple[str, ...]) -> None:
             raise click.BadParameter(f"{text} is none of the models", param_hint="--trust")
 
 
-def _lanes(request: CheckRequest) -> int:
+def _workers(request: CheckRequest) -> int:
     """How many workers a command is worth: models that are judged against each other keep several busy."""
     if request.mode is not Mode.PAIRS or request.options.device.startswith("cuda"):
         return 1
-    from composecli.workers.pool import lanes
+    from composecli.workers.pool import pool_size
 
-    return lanes(len(request.models))
+    return pool_size(len(request.models))
 
 
-def _screen(words: dict[str, Any], models: tuple[str, ...]) -> Screen:
-    made = any(isinstance(parse_reference(model), FactoryReference) for model in models if not os.path.exists(model))
-    strangers = not words["trusts"] and not made
-    return Screen(
-        words["form"], words["quiet"], words["debug"], words["timeout"], strangers, models, not words["no_cache"]
+def _screen(words: dict[str, Any], models: tuple[str, ...]) -> OutputOptions:
+    made = any(
+        isinstance(parse_reference(model), FactoryReference)
+        for model in models
+        if not os.path.exists(model)
+    )
+    untrusted = not words["trusts"] and not made
+    return OutputOptions(
+        words["form"],
+        words["quiet"],
+        words["debug"],
+        words["timeout"],
+        untrusted,
+        models,
+        not words["no_cache"],
     )
 
 
@@ -315,5 +360,8 @@ def _run() -> NoReturn:
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exception(error)
-        click.echo(f"error[{OUR_BUG}]: a bug in composecli\n  note: {type(error).__name__}: {error}", err=True)
+        click.echo(
+            f"error[{OUR_BUG}]: a bug in composecli\n  note: {type(error).__name__}: {error}",
+            err=True,
+        )
         sys.exit(BUG)

@@ -21,27 +21,29 @@ TERMINATED = 143
 
 
 @dataclass(frozen=True, slots=True)
-class Screen:
-    """How a command answers. `strangers`: no file that it opens is vouched for; `remembers`: what was found of the
-    `models` before is not found again; `lanes`: how many workers it is worth."""
+class OutputOptions:
+    """How a command answers. `untrusted`: no file that it opens is vouched for; `use_cache`: what was found of the
+    `models` before is not found again; `workers`: how many workers it is worth."""
 
     format: str
     quiet: bool
     debug: bool
     timeout: float
-    strangers: bool
+    untrusted: bool
     models: tuple[str, ...] = ()
-    remembers: bool = True
-    lanes: int = 1
+    use_cache: bool = True
+    workers: int = 1
 
 
 Work = Callable[[Worker, Callable[[str], None]], Report]
 
 
-def answer(work: Work, screen: Screen) -> NoReturn:
+def run(work: Work, screen: OutputOptions) -> NoReturn:
     """Run a command against a child worker, print its report, and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
-    progress = _Progress(shown=sys.stderr.isatty() and not screen.quiet and screen.format == "table")
+    progress = _Progress(
+        shown=sys.stderr.isatty() and not screen.quiet and screen.format == "table"
+    )
     worker = None
     try:
         worker = _worker(screen)
@@ -66,27 +68,29 @@ def answer(work: Work, screen: Screen) -> NoReturn:
     sys.exit(report.exit_code)
 
 
-def _worker(screen: Screen) -> Worker:
+def _worker(screen: OutputOptions) -> Worker:
     """A child, started when it is needed: at once, unless all files are known."""
 
     def start_one() -> Worker:
-        from composecli.workers.child import ChildWorker
+        from composecli.workers.child import SubprocessWorker
 
-        return ChildWorker(screen.timeout, show_output=screen.debug, strangers=screen.strangers)
+        return SubprocessWorker(
+            screen.timeout, show_output=screen.debug, untrusted=screen.untrusted
+        )
 
     def start() -> Worker:
-        if screen.lanes == 1:
+        if screen.workers == 1:
             return start_one()
-        from composecli.workers.pool import Workers
+        from composecli.workers.pool import WorkerPool
 
-        return Workers(start_one, screen.lanes)
+        return WorkerPool(start_one, screen.workers)
 
-    if not screen.remembers or screen.debug:
+    if not screen.use_cache or screen.debug:
         return start()
     from composecli.workers.cache_store import Cache, default_folder
-    from composecli.workers.caching import Remembering
+    from composecli.workers.caching import CachingWorker
 
-    worker = Remembering(start, Cache(default_folder()), screen.lanes)
+    worker = CachingWorker(start, Cache(default_folder()), screen.workers)
     worker.prepare(screen.models)
     return worker
 
@@ -104,7 +108,7 @@ def _bug(error: Exception, *, debug: bool) -> ProblemReport:
     return ProblemReport(Problem(OUR_BUG, "a bug in composecli", None, (name,), help))
 
 
-def _print(report: Report, screen: Screen) -> None:
+def _print(report: Report, screen: OutputOptions) -> None:
     """Print where somebody reads; a reader that went away changes nothing of the exit code."""
     try:
         _render(report, screen)
@@ -113,7 +117,7 @@ def _print(report: Report, screen: Screen) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _render(report: Report, screen: Screen) -> None:
+def _render(report: Report, screen: OutputOptions) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -124,7 +128,9 @@ def _render(report: Report, screen: Screen) -> None:
         return
     from composecli.report import table
 
-    table.render(report, sys.stderr if isinstance(report, ProblemReport) else sys.stdout, quiet=screen.quiet)
+    table.render(
+        report, sys.stderr if isinstance(report, ProblemReport) else sys.stdout, quiet=screen.quiet
+    )
 
 
 class _Progress:

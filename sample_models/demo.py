@@ -11,10 +11,19 @@ HERE = Path(__file__).parent
 COMMANDS = (
     ("composecli check linear_10_5.pt relu.pt", 0),
     ("composecli check linear_10_5.pt linear_3_2.pt", 1),
-    ("composecli join linear_10_5.pt linear_3_2.pt --bridge linear -o joined/bridged.pt --force", 0),
+    (
+        "composecli join linear_10_5.pt linear_3_2.pt --bridge linear -o joined/bridged.pt --force",
+        0,
+    ),
     ("composecli check encoder.pt head_1024.pt --input 1,3,32,32", 1),
-    ("composecli join encoder.pt head_1024.pt --input 1,3,32,32 --bridge auto -o joined/classifier.pt --force", 0),
-    ("composecli join --mode parallel linear_10_5.pt linear_10_7.pt -o joined/side_by_side.pt --force", 0),
+    (
+        "composecli join encoder.pt head_1024.pt --input 1,3,32,32 --bridge auto -o joined/classifier.pt --force",
+        0,
+    ),
+    (
+        "composecli join --mode parallel linear_10_5.pt linear_10_7.pt -o joined/side_by_side.pt --force",
+        0,
+    ),
     ("composecli check dict_output.pt linear_5_2.pt --select logits", 0),
     ("composecli inspect linear_10_5.pt2", 0),
     ("composecli inspect joined/classifier.pt", 0),
@@ -27,7 +36,9 @@ def main() -> int:
     (HERE / "joined").mkdir(exist_ok=True)
     for text, expected in COMMANDS:
         print(f"\n$ {text}", flush=True)
-        code = subprocess.run([sys.executable, "-m", *shlex.split(text)], cwd=HERE, check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", *shlex.split(text)], cwd=HERE, check=False
+        ).returncode
         print(f"(exit code {code})", flush=True)
         wrong += code != expected
     print(f"\n{len(COMMANDS) - wrong} of {len(COMMANDS)} commands ended as they should")

@@ -71,9 +71,13 @@ def main() -> None:
     pickled["tokens"](torch.zeros(1, 6, dtype=torch.int64))
     for name, module in pickled.items():
         torch.save(module, HERE / f"{name}.pt")
-    torch.jit.trace(nn.GRU(8, 12, batch_first=True), torch.rand(2, 6, 8)).save(str(HERE / "gru_traced.pt"))
+    torch.jit.trace(nn.GRU(8, 12, batch_first=True), torch.rand(2, 6, 8)).save(
+        str(HERE / "gru_traced.pt")
+    )
     batch = torch.export.Dim("batch", max=64)
-    program = torch.export.export(nn.Linear(10, 5), (torch.rand(2, 10),), dynamic_shapes=({0: batch},))
+    program = torch.export.export(
+        nn.Linear(10, 5), (torch.rand(2, 10),), dynamic_shapes=({0: batch},)
+    )
     torch.export.save(program, HERE / "linear_10_5.pt2")
     torch.save({"state_dict": make().state_dict(), "epoch": 3}, HERE / "factory_weights.pt")
 

@@ -33,7 +33,16 @@ def install(name: str) -> bool:
     marker = SITE / f".{name}"
     if marker.exists():
         return True
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(SITE), *PACKAGES[name]]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--target",
+        str(SITE),
+        *PACKAGES[name],
+    ]
     if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode:
         return False
     marker.touch()
@@ -70,7 +79,11 @@ def resnet() -> list[str]:
 
     model = resnet18(weights=None).eval()
     torch.jit.script(model).save(str(HERE / "resnet18.pt"))
-    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h", min=33), 3: torch.export.Dim("w", min=33)}
+    sizes = {
+        0: torch.export.Dim("batch"),
+        2: torch.export.Dim("h", min=33),
+        3: torch.export.Dim("w", min=33),
+    }
     exported = torch.export.export(model, (torch.rand(2, 3, 224, 224),), dynamic_shapes=(sizes,))
     torch.export.save(exported, HERE / "resnet18.pt2")
     torch.jit.script(nn.Linear(1000, 10)).save(str(HERE / "head_1000.pt"))
@@ -126,9 +139,15 @@ def bert() -> list[str]:
 
 def run(command: str) -> bool:
     """Whether a command ended as it should: a head that does not fit exits 1, all else 0."""
-    expected = 1 if any(f" {head}" in command for head in ("head_7.pt", "head_512.pt", "head_768.pt")) else 0
+    expected = (
+        1
+        if any(f" {head}" in command for head in ("head_7.pt", "head_512.pt", "head_768.pt"))
+        else 0
+    )
     print(f"\n$ composecli {command}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "composecli", *shlex.split(command)], cwd=HERE, check=False).returncode
+    code = subprocess.run(
+        [sys.executable, "-m", "composecli", *shlex.split(command)], cwd=HERE, check=False
+    ).returncode
     print(f"(exit code {code})", flush=True)
     return code == expected
 
@@ -139,7 +158,11 @@ def main() -> int:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     wrong = list[str]()
-    makers: dict[str, Callable[[], list[str]]] = {"silero-vad": silero, "torchvision": resnet, "transformers": bert}
+    makers: dict[str, Callable[[], list[str]]] = {
+        "silero-vad": silero,
+        "torchvision": resnet,
+        "transformers": bert,
+    }
     for name, make in makers.items():
         if not install(name):
             print(f"\n{name}: skipped, the package cannot be had here")
@@ -150,7 +173,10 @@ def main() -> int:
             print(f"\n{name}: skipped, it does not work here: {type(error).__name__}: {error}")
             continue
         wrong += [command for command in commands if not run(command)]
-    print(f"\n{len(wrong)} commands did not end as they should" + "".join(f"\n  {command}" for command in wrong))
+    print(
+        f"\n{len(wrong)} commands did not end as they should"
+        + "".join(f"\n  {command}" for command in wrong)
+    )
     return 1 if wrong else 0
 
 

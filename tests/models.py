@@ -24,9 +24,17 @@ class Shelf:
         suffix = "pt2" if form == "exported" else "pt"
         return self.folder / f"{name}.{form}.{suffix}"
 
-    def save(self, name: str, module: nn.Module, form: str = "scripted", example: tuple[torch.Tensor, ...] = ()) -> str:
+    def save(
+        self,
+        name: str,
+        module: nn.Module,
+        form: str = "scripted",
+        example: tuple[torch.Tensor, ...] = (),
+    ) -> str:
         """The path of the saved module, as text; made where it is not there yet. A name is one module's alone."""
-        assert self.modules.setdefault(name, repr(module)) == repr(module), f"{name} is another module already"
+        assert self.modules.setdefault(name, repr(module)) == repr(module), (
+            f"{name} is another module already"
+        )
         path = self.path(name, form)
         if not path.exists():
             with warnings.catch_warnings(action="ignore"):

@@ -6,16 +6,17 @@ import shlex
 from dataclasses import dataclass, replace
 
 from composecli.commands.results import SeamReport
-from composecli.compose.confirm import _said, refusal_finding
+from composecli.compose.confirm import error_text, refusal_finding
 from composecli.core.blueprint import Blueprint
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Fix, Side
-from composecli.core.pytree import Call, Literal, TensorSpec, Tree, leaves, path_text
+from composecli.core.pytree import Call, Literal, TensorSpec, Tree, keystr, leaves
+from composecli.core.rules import Rule
 from composecli.inference.result import Found, NotFound
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Composition:
     """What is known of the whole: `blueprint` and `result` only where every seam lets it be built.
 
     `contracts` has one entry for each model, `bridged` the numbers of the seams that a bridge mends.
@@ -34,13 +35,19 @@ def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: 
     best = found.tried[0] if found.tried else None
     if stated and best is not None:
         finding = refusal_finding(best[1], name, (Side(name, str(best[0])),))
-        if finding.code in ("CC302", "CC307"):
+        if finding.rule in (Rule.DEPENDS_ON_VALUES, Rule.OUT_OF_MEMORY):
             return finding
-        return replace(finding, code="CC308", title=f"{name} refuses the input that was stated for it")
+        return replace(
+            finding,
+            rule=Rule.PRODUCER_REFUSED,
+            title=f"{name} refuses the input that was stated for it",
+        )
     notes = [f"tried {call}: refused at {refused.where}" for call, refused in found.tried[:3]]
     if best is not None:
-        notes.append(f"the best try ended with {_said(best[1])}")
-    arguments = ", ".join(f"{a.name}: {a.type_name or 'any type'}" for a in facts.arguments if a.required)
+        notes.append(f"the best try ended with {error_text(best[1])}")
+    arguments = ", ".join(
+        f"{a.name}: {a.type_name or 'any type'}" for a in facts.arguments if a.required
+    )
     if arguments:
         notes.append(f"forward takes {arguments}")
     if found.stopped:
@@ -48,7 +55,7 @@ def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: 
     words = _input_words(best[0]) if best is not None else ["--input", "float32[N,3,224,224]"]
     command = shlex.join(["composecli", "inspect", name, *words])
     return Finding(
-        "CC304",
+        Rule.CONTRACT_NOT_FOUND,
         f"what {name} takes could not be found",
         (Side(name, "its input"),),
         notes=tuple(notes),
@@ -70,5 +77,10 @@ def _input_words(call: Call) -> list[str]:
 
 
 def no_such_output(name: str, port: str, result: Tree) -> Finding:
-    listed = ", ".join(path_text(path) or "the tensor itself" for path, _ in leaves(result))
-    return Finding("CC103", f"{name} has no output {port}", (Side(name, port),), notes=(f"outputs there: {listed}",))
+    listed = ", ".join(keystr(path) or "the tensor itself" for path, _ in leaves(result))
+    return Finding(
+        Rule.NO_SUCH_OUTPUT,
+        f"{name} has no output {port}",
+        (Side(name, port),),
+        notes=(f"outputs there: {listed}",),
+    )

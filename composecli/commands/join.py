@@ -12,26 +12,34 @@ from pathlib import Path
 from typing import assert_never
 
 from composecli.commands.check import _check_report, _identify_all, _judge, _silent
-from composecli.commands.composition import Judged
-from composecli.commands.opened_model import Part
+from composecli.commands.composition import Composition
+from composecli.commands.opened_model import OpenedModel
 from composecli.commands.requests import JoinRequest
 from composecli.commands.results import JoinReport, Written
-from composecli.commands.session import Session, Tell
+from composecli.commands.session import Progress, Session
 from composecli.core.blueprint import Blueprint, Parallel, bridges
 from composecli.core.bridge import Linear, as_data, describe
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.findings import Finding
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
+from composecli.core.rules import Rule
 from composecli.files.archive import NotAnArchive, damaged_records, lacks_checksums
 from composecli.files.safety.refusals import damaged, shown
 from composecli.files.torchscript import PROVENANCE
 from composecli.files.writing.digests import Digests
-from composecli.files.writing.splice import DamagedRecord, Plan, Source, Spliced, Splicing
-from composecli.files.writing.staged_output import Output, Stage, could_not_write, full
+from composecli.files.writing.splice import BackgroundSplice, DamagedRecord, Plan, Source, Spliced
+from composecli.files.writing.staged_output import OutputFile, StagedFile, could_not_write, full
 from composecli.inference.free_dims import larger_batch
 from composecli.inference.result import Found
-from composecli.workers.protocol import BuildRequest, Built, ExpectRequest, Verified, VerifyRequest, Worker
+from composecli.workers.protocol import (
+    BuildRequest,
+    Built,
+    ReferenceRequest,
+    Verified,
+    VerifyRequest,
+    Worker,
+)
 
 PROVENANCE_VERSION = 1
 _NO_SPACE = "no space is left where the output goes"
@@ -49,24 +57,32 @@ def _refuse_damaged(paths: Iterable[str]) -> None:
             raise CouldNotAttempt(damaged(path, *shown(damage)))
 
 
-def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judged: Judged, work: Work) -> Written:
+def write(
+    request: JoinRequest,
+    session: Session,
+    parts: tuple[OpenedModel, ...],
+    composition: Composition,
+    work: Work,
+) -> Written:
     """Build into the stage, verify what a fresh load of it does, and only then give it its name."""
-    blueprint, call = judged.blueprint, judged.call
+    blueprint, call = composition.blueprint, composition.call
     assert blueprint is not None
     assert call is not None
-    calls = _verification_calls(session, judged, blueprint, call)
+    calls = _verification_calls(session, composition, blueprint, call)
     output, path = work.stage.output, work.stage.path
     session.tell("building the join")
     built = _build(session.worker, BuildRequest(blueprint, call, str(path), request.seed), output)
     session.tell("writing and verifying the join")
 
     def provenance() -> bytes:
-        inputs = _inputs(parts, judged, work.digests)
-        return _provenance(request, session, judged, blueprint, inputs).encode()
+        inputs = _inputs(parts, composition, work.digests)
+        return _provenance(request, session, composition, blueprint, inputs).encode()
 
-    expected = ExpectRequest(blueprint, calls, request.seed)
-    spliced, verified = _write_and_verify(session.worker, expected, _plan(built, parts, work, provenance), work)
-    work.stage.keep()
+    expected = ReferenceRequest(blueprint, calls, request.seed)
+    spliced, verified = _write_and_verify(
+        session.worker, expected, _plan(built, parts, work, provenance), work
+    )
+    work.stage.commit()
     return Written(
         output.path,
         spliced.size,
@@ -78,14 +94,16 @@ def write(request: JoinRequest, session: Session, parts: tuple[Part, ...], judge
     )
 
 
-def _write_and_verify(worker: Worker, expected: ExpectRequest, plan: Plan, work: Work) -> tuple[Spliced, Verified]:
+def _write_and_verify(
+    worker: Worker, expected: ReferenceRequest, plan: Plan, work: Work
+) -> tuple[Spliced, Verified]:
     """While records are copied, the parts are run by hand; while the file is read back and flushed, it is loaded afresh
     and held against them."""
     path = work.stage.path
     whole = path.with_name(f"{path.name}.whole")
     # The splice waits for the digests: where it is left, they have to end first.
-    with _told(work), Splicing(plan, whole) as splicing, closing(work.digests):
-        worker.expect(expected)
+    with _told(work), BackgroundSplice(plan, whole) as splicing, closing(work.digests):
+        worker.run_reference(expected)
         splicing.written()
         # A file that takes the place of another is flushed before anything else goes on.
         path.unlink()
@@ -102,15 +120,19 @@ def _write_and_verify(worker: Worker, expected: ExpectRequest, plan: Plan, work:
 class Work:
     """Where the output is written, and the digests of the inputs, that are computed meanwhile."""
 
-    stage: Stage
+    stage: StagedFile
     digests: Digests
 
 
-def _plan(built: Built, parts: tuple[Part, ...], work: Work, provenance: Callable[[], bytes]) -> Plan:
+def _plan(
+    built: Built, parts: tuple[OpenedModel, ...], work: Work, provenance: Callable[[], bytes]
+) -> Plan:
     """The file that was built with the records that it leaves out, in their places."""
-    paths = {part.real: part.target.path for part in parts}
+    paths = {part.handle: part.target.path for part in parts}
     sources = {left.record: Source(paths[left.model], left.source) for left in built.left_out}
-    _refuse_damaged(path for path in paths.values() if path not in {source.path for source in sources.values()})
+    _refuse_damaged(
+        path for path in paths.values() if path not in {source.path for source in sources.values()}
+    )
     return Plan(work.stage.path, sources, {f"extra/{PROVENANCE}": provenance})
 
 
@@ -129,7 +151,9 @@ def _told(work: Work) -> Iterator[None]:
 
 def _refuse_changed(work: Work) -> None:
     for changed in work.digests.changed():
-        raise CouldNotAttempt(Problem("CC928", "the file became another while it was read", changed))
+        raise CouldNotAttempt(
+            Problem(Rule.FILE_CHANGED, "the file became another while it was read", changed)
+        )
 
 
 def _problem(error: DamagedRecord | NotAnArchive | OSError, output: str) -> CouldNotAttempt:
@@ -137,28 +161,37 @@ def _problem(error: DamagedRecord | NotAnArchive | OSError, output: str) -> Coul
         case DamagedRecord():
             return CouldNotAttempt(damaged(error.source.path, str(error)))
         case NotAnArchive():
-            return CouldNotAttempt(Problem("CC928", "a file became another while it was read", None, (str(error),)))
+            return CouldNotAttempt(
+                Problem(
+                    Rule.FILE_CHANGED,
+                    "a file became another while it was read",
+                    None,
+                    (str(error),),
+                )
+            )
         case OSError(errno=errno.ENOSPC):
-            return CouldNotAttempt(Problem("CC921", _NO_SPACE, output))
+            return CouldNotAttempt(Problem(Rule.COULD_NOT_WRITE, _NO_SPACE, output))
         case OSError():
             return could_not_write(output, error)
         case _:
             assert_never(error)
 
 
-def _build(worker: Worker, request: BuildRequest, output: Output) -> Built:
+def _build(worker: Worker, request: BuildRequest, output: OutputFile) -> Built:
     try:
         return worker.build(request)
     except CouldNotAttempt as failure:
         if not full(output):
             raise
-        problem = Problem("CC921", _NO_SPACE, output.path, failure.problem.notes)
+        problem = Problem(Rule.COULD_NOT_WRITE, _NO_SPACE, output.path, failure.problem.notes)
         raise CouldNotAttempt(problem) from failure
 
 
-def _verification_calls(session: Session, judged: Judged, blueprint: Blueprint, call: Call) -> tuple[Call, Call]:
+def _verification_calls(
+    session: Session, composition: Composition, blueprint: Blueprint, call: Call
+) -> tuple[Call, Call]:
     """Two batch sizes where axis 0 is free for all parts, else the same sizes twice, with other values."""
-    contracts = [found.contract for found in judged.contracts if isinstance(found, Found)]
+    contracts = [found.contract for found in composition.contracts if isinstance(found, Found)]
     owner = next((contract for contract in contracts if contract.example == call), None)
     larger = larger_batch(owner, call) if owner is not None else None
     if larger is not None and isinstance(session.run(blueprint, larger), Accepted):
@@ -166,49 +199,74 @@ def _verification_calls(session: Session, judged: Judged, blueprint: Blueprint, 
     return call, call
 
 
-def _refuse_failed(verified: Verified, output: Output) -> None:
+def _refuse_failed(verified: Verified, output: OutputFile) -> None:
     failed = [check for check in verified.checks if not check.passed]
     if failed:
         notes = tuple(f"{check.name}: {check.detail}" for check in failed)
         raise CouldNotAttempt(
-            Problem("CC923", "the joined file does not do what its parts do, so it was not kept", output.path, notes)
+            Problem(
+                Rule.VERIFICATION_FAILED,
+                "the joined file does not do what its parts do, so it was not kept",
+                output.path,
+                notes,
+            )
         )
 
 
 def _join_notes(
     blueprint: Blueprint, built: tuple[str, ...], verified: Verified, calls: tuple[Call, Call]
 ) -> tuple[Finding, ...]:
-    notes = [Finding("CC502", note) for note in built]
+    notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built]
     layers = [step for bridge in bridges(blueprint) for step in bridge if isinstance(step, Linear)]
     notes += [
-        Finding("CC503", f"{describe(layer)}: it has to be fitted before its outputs mean anything") for layer in layers
+        Finding(
+            Rule.BRIDGE_IS_UNTRAINED,
+            f"{describe(layer)}: it has to be fitted before its outputs mean anything",
+        )
+        for layer in layers
     ]
     if verified.cut:
         shown = ", ".join(verified.cut[:3]) + (", …" if len(verified.cut) > 3 else "")
-        title = f"{len(verified.cut)} parameters get no gradient, in the parts run by hand too: {shown}"
-        notes.append(Finding("CC501", title))
+        title = (
+            f"{len(verified.cut)} parameters get no gradient, in the parts run by hand too: {shown}"
+        )
+        notes.append(Finding(Rule.GRADIENT_IS_CUT, title))
     if calls[0] == calls[1]:
-        notes.append(Finding("CC504", "verified at one size with two seeds: axis 0 of the input is not free"))
+        notes.append(
+            Finding(
+                Rule.ONE_BATCH_SIZE_VERIFIED,
+                "verified at one size with two seeds: axis 0 of the input is not free",
+            )
+        )
     return tuple(notes)
 
 
-def _checksum_notes(parts: tuple[Part, ...]) -> Iterator[Finding]:
+def _checksum_notes(parts: tuple[OpenedModel, ...]) -> Iterator[Finding]:
     for path in dict.fromkeys(part.target.path for part in parts):
         if lacks_checksums(path):
-            yield Finding("CC505", f"{path} was saved without checksums: its weights were held against none")
+            yield Finding(
+                Rule.NO_CHECKSUMS,
+                f"{path} was saved without checksums: its weights were held against none",
+            )
 
 
 def _provenance(
-    request: JoinRequest, session: Session, judged: Judged, blueprint: Blueprint, inputs: list[dict[str, object]]
+    request: JoinRequest,
+    session: Session,
+    composition: Composition,
+    blueprint: Blueprint,
+    inputs: list[dict[str, object]],
 ) -> str:
     """Return the JSON that a joined file holds of where it comes from: `provenance` of `schema_v1.json`."""
     facts = {
         "version": PROVENANCE_VERSION,
         "mode": str(request.check.mode),
         "inputs": inputs,
-        "example": str(judged.call),
+        "example": str(composition.call),
         "bridges": [[as_data(step) for step in bridge] for bridge in bridges(blueprint)],
-        "merge": {"merge": str(blueprint.merge), "dim": blueprint.dim} if isinstance(blueprint, Parallel) else None,
+        "merge": {"merge": str(blueprint.merge), "dim": blueprint.dim}
+        if isinstance(blueprint, Parallel)
+        else None,
         "seed": request.seed,
         "device": session.real_device,
         "training": str(session.options.training),
@@ -218,9 +276,13 @@ def _provenance(
     return json.dumps(facts, indent=1)
 
 
-def _inputs(parts: tuple[Part, ...], judged: Judged, digests: Digests) -> list[dict[str, object]]:
+def _inputs(
+    parts: tuple[OpenedModel, ...], composition: Composition, digests: Digests
+) -> list[dict[str, object]]:
     """What is told of each model that was joined."""
-    contracts = [found.contract if isinstance(found, Found) else None for found in judged.contracts]
+    contracts = [
+        found.contract if isinstance(found, Found) else None for found in composition.contracts
+    ]
     return [
         {
             "name": Path(part.target.path).name,
@@ -240,25 +302,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def join(request: JoinRequest, worker: Worker, tell: Tell = _silent) -> JoinReport:
+def join(request: JoinRequest, worker: Worker, tell: Progress = _silent) -> JoinReport:
     """The check, and where it allows it the combined module, written and verified.
 
     Raises:
         CouldNotAttempt: a model cannot be read or run, or the output cannot be written.
     """
     from composecli.files.writing.digests import Digests
-    from composecli.files.writing.staged_output import allow, staged
+    from composecli.files.writing.staged_output import resolve_output, staged
 
     asked = request.check
     targets = _identify_all(asked.models, asked.options)
-    output = allow(request.output, tuple(target.path for target in targets), force=request.force)
+    output = resolve_output(
+        request.output, tuple(target.path for target in targets), force=request.force
+    )
     session = Session(worker, asked.options, tell)
     with staged(output) as stage, Digests(target.path for target in targets) as digests:
         session.confine(targets, (str(stage.path.parent),))
         parts = tuple(session.open(target) for target in targets)
-        judged = _judge(asked, session, parts)
-        report = _check_report(asked, session, parts, judged)
-        if judged.blueprint is None or judged.call is None:
+        composition = _judge(asked, session, parts)
+        report = _check_report(asked, session, parts, composition)
+        if composition.blueprint is None or composition.call is None:
             return JoinReport(report, None)
-        written = write(request, session, parts, judged, Work(stage, digests))
-    return JoinReport(report, written, judged.bridged)
+        written = write(request, session, parts, composition, Work(stage, digests))
+    return JoinReport(report, written, composition.bridged)

@@ -9,13 +9,13 @@ from composecli.core.facts import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class OpenedModel:
     """One model of the command, opened. `explored` is the handle that inference runs, `real` the one that decides."""
 
     target: Target
     facts: ModelFacts
-    explored: int
-    real: int
+    explore_handle: int
+    handle: int
 
     @property
     def name(self) -> str:

@@ -5,22 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from composecli.commands.composition import Judged, no_such_output, not_found_finding
-from composecli.commands.opened_model import Part
+from composecli.commands.composition import Composition, no_such_output, not_found_finding
+from composecli.commands.opened_model import OpenedModel
 from composecli.commands.requests import CheckRequest
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.session import Session
 from composecli.compose.bridge_plan import castable
-from composecli.compose.compare import Ask, Offer, dims_text
+from composecli.compose.compare import ConsumerPort, ProducerPort, dims_text
 from composecli.compose.confirm import refusal_finding
-from composecli.compose.propagate import carried
-from composecli.core.blueprint import Branch, Merge, Parallel, single
+from composecli.compose.propagate import propagate
+from composecli.core.blueprint import Branch, Merge, Parallel, single_model
 from composecli.core.bridge import Bridge, BridgeMode, Cast, Linear, describe
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import Shape
 from composecli.core.findings import Finding, Fix, Side, Verdict, verdict_of
-from composecli.core.observations import Accepted, Observation, Refused
-from composecli.core.pytree import Call, Path, TensorSpec, Tree, at, call_leaves, find, kind_of, leaves, path_text
+from composecli.core.observations import Accepted, Observation, Rejected
+from composecli.core.pytree import (
+    Call,
+    KeyPath,
+    TensorSpec,
+    Tree,
+    call_leaves,
+    describe_tree,
+    find_path,
+    get_path,
+    keystr,
+    leaves,
+)
+from composecli.core.rules import Rule
 from composecli.inference.result import Found, NotFound
 
 
@@ -28,18 +40,20 @@ from composecli.inference.result import Found, NotFound
 class _Output:
     """What one branch gives to the merge: the part of its result, and its port in the first model's symbols."""
 
-    part: Part
-    path: Path
+    part: OpenedModel
+    path: KeyPath
     tree: Tree
     port: Port | None
 
     @property
     def side(self) -> Side:
         if not isinstance(self.tree, TensorSpec):
-            return Side(self.part.name, kind_of(self.tree))
+            return Side(self.part.name, describe_tree(self.tree))
         dims = self.port.dims if self.port is not None and self.port.dims is not None else None
         text = dims_text(dims) or tuple(map(str, self.tree.sizes))
-        return Side(self.part.name, self.port.name if self.port else "output 0", self.tree.dtype, text)
+        return Side(
+            self.part.name, self.port.name if self.port else "output 0", self.tree.dtype, text
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +62,16 @@ class _Beside:
 
     request: CheckRequest
     session: Session
-    parts: tuple[Part, ...]
+    parts: tuple[OpenedModel, ...]
     contracts: tuple[Found | NotFound, ...]
     call: Call
     outputs: dict[int, _Output]
-    refusals: dict[int, Refused]
+    refusals: dict[int, Rejected]
 
 
-def judge_beside(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
+def check_parallel(
+    request: CheckRequest, session: Session, parts: tuple[OpenedModel, ...]
+) -> Composition:
     """The first model beside each of the others: the same input, and outputs that merge."""
     contracts = _infer_all(session, parts)
     calls = [found.contract.example for found in contracts if isinstance(found, Found)]
@@ -64,27 +80,32 @@ def judge_beside(request: CheckRequest, session: Session, parts: tuple[Part, ...
     call, results, refusals = _share_call(session, parts, calls)
     wrong = _unselected(session, results, parts)
     if wrong is not None:
-        return Judged(contracts, _seams_with(wrong, parts), None, call, None)
-    outputs = {number: _output(session, parts, contracts, call, number, result) for number, result in results.items()}
+        return Composition(contracts, _seams_with(wrong, parts), None, call, None)
+    outputs = {
+        number: _output(session, parts, contracts, call, number, result)
+        for number, result in results.items()
+    }
     return _judge(_Beside(request, session, parts, contracts, call, outputs, refusals))
 
 
-def _without_input(session: Session, parts: tuple[Part, ...], contracts: tuple[Found | NotFound, ...]) -> Judged:
+def _without_input(
+    session: Session, parts: tuple[OpenedModel, ...], contracts: tuple[Found | NotFound, ...]
+) -> Composition:
     found = contracts[0]
     assert isinstance(found, NotFound)
     stated = bool(session.options.inputs)
     finding = not_found_finding(parts[0].name, parts[0].facts, found, stated=stated)
-    return Judged(contracts, _seams_with(finding, parts), None, None, None)
+    return Composition(contracts, _seams_with(finding, parts), None, None, None)
 
 
-def _seams_with(finding: Finding, parts: tuple[Part, ...]) -> tuple[SeamReport, ...]:
+def _seams_with(finding: Finding, parts: tuple[OpenedModel, ...]) -> tuple[SeamReport, ...]:
     """The same finding for every pair: it keeps any of them from being compared."""
     return tuple(_seam(parts[0], part, (), (finding,)) for part in parts[1:])
 
 
-def _infer_all(session: Session, parts: tuple[Part, ...]) -> tuple[Found | NotFound, ...]:
+def _infer_all(session: Session, parts: tuple[OpenedModel, ...]) -> tuple[Found | NotFound, ...]:
     """The contract of each; a model that says nothing of itself is given what the first found one takes."""
-    contracts = [session.infer(part, stated=session.stated(part)) for part in parts]
+    contracts = [session.infer(part, stated=session.stated_input(part)) for part in parts]
     known = next((found.contract.example for found in contracts if isinstance(found, Found)), None)
     return tuple(
         session.infer(part, given=known)
@@ -95,17 +116,17 @@ def _infer_all(session: Session, parts: tuple[Part, ...]) -> tuple[Found | NotFo
 
 
 def _share_call(
-    session: Session, parts: tuple[Part, ...], calls: list[Call]
-) -> tuple[Call, dict[int, Tree], dict[int, Refused]]:
+    session: Session, parts: tuple[OpenedModel, ...], calls: list[Call]
+) -> tuple[Call, dict[int, Tree], dict[int, Rejected]]:
     """The first of these calls that every model takes, else the first, with what each returned or how it refused."""
-    best: tuple[Call, dict[int, Tree], dict[int, Refused]] | None = None
+    best: tuple[Call, dict[int, Tree], dict[int, Rejected]] | None = None
     for call in dict.fromkeys(calls):
-        results, refusals = dict[int, Tree](), dict[int, Refused]()
+        results, refusals = dict[int, Tree](), dict[int, Rejected]()
         for number, part in enumerate(parts):
-            match session.run(single(part.real), call):
+            match session.run(single_model(part.handle), call):
                 case Accepted() as seen:
                     results[number] = seen.result
-                case Refused() as refused:
+                case Rejected() as refused:
                     refusals[number] = refused
         if not refusals:
             return call, results, refusals
@@ -116,7 +137,7 @@ def _share_call(
 
 def _output(
     session: Session,
-    parts: tuple[Part, ...],
+    parts: tuple[OpenedModel, ...],
     contracts: tuple[Found | NotFound, ...],
     call: Call,
     number: int,
@@ -127,22 +148,24 @@ def _output(
     path = _path(session, number, result)
     ports = _in_first_symbols(found.contract, base, call) if isinstance(found, Found) else ()
     port = next((port for port in ports if port.path == path), None)
-    return _Output(parts[number], path, at(result, path), port)
+    return _Output(parts[number], path, get_path(result, path), port)
 
 
-def _path(session: Session, number: int, result: Tree) -> Path:
+def _path(session: Session, number: int, result: Tree) -> KeyPath:
     for selection in session.options.selections:
-        path = find(result, selection.port) if selection.model in (None, number + 1) else None
+        path = find_path(result, selection.port) if selection.model in (None, number + 1) else None
         if path is not None:
             return path
     return ()
 
 
-def _unselected(session: Session, results: dict[int, Tree], parts: tuple[Part, ...]) -> Finding | None:
+def _unselected(
+    session: Session, results: dict[int, Tree], parts: tuple[OpenedModel, ...]
+) -> Finding | None:
     """The finding that a selection names an output which no model has, or not the one that it is for."""
     for selection in session.options.selections:
         meant = [n for n in results if selection.model in (None, n + 1)]
-        if all(find(results[number], selection.port) is None for number in meant):
+        if all(find_path(results[number], selection.port) is None for number in meant):
             number = meant[0] if meant else 0
             return no_such_output(parts[number].name, selection.port, results[number])
     return None
@@ -153,13 +176,13 @@ def _in_first_symbols(contract: Contract, first: Contract | None, call: Call) ->
         return contract.outputs
     specs = [spec for _, spec in call_leaves(call)]
     pairs = tuple(
-        (Offer("", given, spec), Ask("", taken))
+        (ProducerPort("", given, spec), ConsumerPort("", taken))
         for given, spec, taken in zip(first.required, specs, contract.required, strict=True)
     )
-    return carried(contract.outputs, pairs)
+    return propagate(contract.outputs, pairs)
 
 
-def _judge(beside: _Beside) -> Judged:
+def _judge(beside: _Beside) -> Composition:
     """The findings of each pair, the merge really run, and a bridge where one is needed and works."""
     numbers = range(1, len(beside.parts))
     findings = {number: _pair_findings(beside, number) for number in numbers}
@@ -168,24 +191,38 @@ def _judge(beside: _Beside) -> Judged:
     works = isinstance(tried, Accepted)
     if works:
         fix = _fix(beside.request, bridges)
-        findings = {n: tuple(replace(f, fix=fix) if f.code == "CC402" else f for f in fs) for n, fs in findings.items()}
+        findings = {
+            n: tuple(replace(f, fix=fix) if f.rule is Rule.MERGE_SIZES_DIFFER else f for f in fs)
+            for n, fs in findings.items()
+        }
     verdicts = {number: verdict_of(found) for number, found in findings.items()}
     use = bridges if works and beside.request.bridge is BridgeMode.LINEAR else {}
-    bridged = tuple(n - 1 for n, verdict in verdicts.items() if verdict is Verdict.BRIDGEABLE) if use else ()
-    ready = all(verdict is Verdict.COMPATIBLE or n - 1 in bridged for n, verdict in verdicts.items())
+    bridged = (
+        tuple(n - 1 for n, verdict in verdicts.items() if verdict is Verdict.BRIDGEABLE)
+        if use
+        else ()
+    )
+    ready = all(
+        verdict is Verdict.COMPATIBLE or n - 1 in bridged for n, verdict in verdicts.items()
+    )
     ran = (tried if use else _run_merge(beside, {})) if ready else None
-    if isinstance(ran, Refused):
+    if isinstance(ran, Rejected):
         refused = refusal_finding(ran, f"the merge ({beside.request.merge})")
         findings = {number: (*found, refused) for number, found in findings.items()}
-    seams = tuple(_seam(beside.parts[0], beside.parts[n], _rows(beside, n), findings[n]) for n in numbers)
+    seams = tuple(
+        _seam(beside.parts[0], beside.parts[n], _rows(beside, n), findings[n]) for n in numbers
+    )
     if not isinstance(ran, Accepted):
-        return Judged(beside.contracts, seams, None, beside.call, None)
-    return Judged(beside.contracts, seams, _blueprint(beside, use), beside.call, ran.result, bridged)
+        return Composition(beside.contracts, seams, None, beside.call, None)
+    return Composition(
+        beside.contracts, seams, _blueprint(beside, use), beside.call, ran.result, bridged
+    )
 
 
 def _blueprint(beside: _Beside, bridges: dict[int, Bridge]) -> Parallel:
     branches = tuple(
-        Branch(output.part.real, output.path, bridges.get(number, ())) for number, output in beside.outputs.items()
+        Branch(output.part.handle, output.path, bridges.get(number, ()))
+        for number, output in beside.outputs.items()
     )
     return Parallel(branches, beside.request.merge, beside.request.dim)
 
@@ -200,14 +237,18 @@ def _pair_findings(beside: _Beside, number: int) -> tuple[Finding, ...]:
         return tuple(_merge_findings(beside.request, beside.outputs[0], beside.outputs[number]))
     wrong = number if number in refusals else 0
     finding = refusal_finding(refusals[wrong], parts[wrong].name)
-    if finding.code == "CC301":
-        title = f"{parts[wrong].name} refuses the input that {parts[0 if wrong else number].name} takes"
+    if finding.rule is Rule.REFUSED_BY_CONSUMER:
+        title = (
+            f"{parts[wrong].name} refuses the input that {parts[0 if wrong else number].name} takes"
+        )
         sides = _input_sides(parts, beside.contracts, number)
-        finding = replace(finding, code="CC401", title=title, sides=sides)
+        finding = replace(finding, rule=Rule.INPUTS_NOT_SHARED, title=title, sides=sides)
     return (finding,)
 
 
-def _input_sides(parts: tuple[Part, ...], contracts: tuple[Found | NotFound, ...], number: int) -> tuple[Side, ...]:
+def _input_sides(
+    parts: tuple[OpenedModel, ...], contracts: tuple[Found | NotFound, ...], number: int
+) -> tuple[Side, ...]:
     sides = list[Side]()
     for part, found in ((parts[0], contracts[0]), (parts[number], contracts[number])):
         ports = found.contract.required if isinstance(found, Found) else ()
@@ -221,21 +262,33 @@ def _merge_findings(request: CheckRequest, one: _Output, other: _Output) -> Iter
         return
     for output in (one, other):
         if not isinstance(output.tree, TensorSpec):
-            ports = ", ".join(path_text(path) for path, _ in leaves(output.tree)) or "none"
-            title = f"{output.part.name} returns {kind_of(output.tree)} where a tensor is merged"
-            yield Finding("CC405", title, sides, notes=(f"outputs to select from: {ports}",))
+            ports = ", ".join(keystr(path) for path, _ in leaves(output.tree)) or "none"
+            title = (
+                f"{output.part.name} returns {describe_tree(output.tree)} where a tensor is merged"
+            )
+            yield Finding(
+                Rule.MERGE_NEEDS_TENSORS, title, sides, notes=(f"outputs to select from: {ports}",)
+            )
             return
     assert isinstance(one.tree, TensorSpec)
     assert isinstance(other.tree, TensorSpec)
     if one.tree.dtype != other.tree.dtype:
-        yield Finding("CC404", "the merged outputs have other dtypes and are promoted to one", sides)
+        yield Finding(
+            Rule.MERGE_DTYPE_DIFFERS,
+            "the merged outputs have other dtypes and are promoted to one",
+            sides,
+        )
     if len(one.tree.sizes) != len(other.tree.sizes):
-        yield Finding("CC402", f"rank differs: {request.merge} needs outputs of equal rank", sides)
+        yield Finding(
+            Rule.MERGE_SIZES_DIFFER,
+            f"rank differs: {request.merge} needs outputs of equal rank",
+            sides,
+        )
         return
     merged_axis = _merged_axis(request, len(one.tree.sizes) + (request.merge is Merge.STACK))
     if request.merge in (Merge.CAT, Merge.STACK) and merged_axis is None:
         title = f"--dim {request.dim} is no axis of {len(one.tree.sizes)}-axis outputs"
-        yield Finding("CC403", title, sides)
+        yield Finding(Rule.MERGE_DIM_OUT_OF_RANGE, title, sides)
         return
     skip = merged_axis if request.merge is Merge.CAT else None
     yield from _axis_findings(request, one, other, skip)
@@ -246,7 +299,9 @@ def _merged_axis(request: CheckRequest, rank: int) -> int | None:
     return request.dim % rank if -rank <= request.dim < rank else None
 
 
-def _axis_findings(request: CheckRequest, one: _Output, other: _Output, skip: int | None) -> Iterator[Finding]:
+def _axis_findings(
+    request: CheckRequest, one: _Output, other: _Output, skip: int | None
+) -> Iterator[Finding]:
     assert isinstance(one.tree, TensorSpec)
     assert isinstance(other.tree, TensorSpec)
     sides = (one.side, other.side)
@@ -255,12 +310,14 @@ def _axis_findings(request: CheckRequest, one: _Output, other: _Output, skip: in
         if axis == skip:
             continue
         if size != beside:
-            title = f"axis {axis} differs: {size} and {beside}, and {request.merge} needs them equal"
-            yield Finding("CC402", title, sides, axis, _advice(request, axis))
+            title = (
+                f"axis {axis} differs: {size} and {beside}, and {request.merge} needs them equal"
+            )
+            yield Finding(Rule.MERGE_SIZES_DIFFER, title, sides, axis, _advice(request, axis))
         elif one.port is not None and other.port is not None:
             conditions += _condition(one.port.dims, other.port.dims, axis)
     if conditions:
-        code = "CC206" if request.strict else "CC205"
+        code = Rule.NOT_AT_EVERY_SIZE if request.strict else Rule.FITS_ONLY_AT_SOME_SIZES
         yield Finding(code, f"compatible when {' and '.join(conditions)}", sides)
 
 
@@ -273,22 +330,34 @@ def _advice(request: CheckRequest, axis: int) -> tuple[str, ...]:
 def _condition(one: Shape | None, other: Shape | None, axis: int) -> list[str]:
     if one is None or other is None or len(one) != len(other) or str(one[axis]) == str(other[axis]):
         return []
-    return [f"{one[axis]} == {other[axis]}"] if "?" not in (str(one[axis]), str(other[axis])) else []
+    return (
+        [f"{one[axis]} == {other[axis]}"] if "?" not in (str(one[axis]), str(other[axis])) else []
+    )
 
 
 def _bridges(request: CheckRequest, outputs: dict[int, _Output]) -> dict[int, Bridge]:
     """A layer for each branch that is narrower than the widest, where one axis alone is in the way; else nothing."""
-    specs = {number: output.tree for number, output in outputs.items() if isinstance(output.tree, TensorSpec)}
+    specs = {
+        number: output.tree
+        for number, output in outputs.items()
+        if isinstance(output.tree, TensorSpec)
+    }
     if len(specs) != len(outputs) or len({len(spec.sizes) for spec in specs.values()}) != 1:
         return {}
     rank = len(next(iter(specs.values())).sizes)
     free = _merged_axis(request, rank) if request.merge is Merge.CAT else None
-    wrong = [axis for axis in range(rank) if axis != free and len({s.sizes[axis] for s in specs.values()}) > 1]
+    wrong = [
+        axis
+        for axis in range(rank)
+        if axis != free and len({s.sizes[axis] for s in specs.values()}) > 1
+    ]
     if len(wrong) != 1 or wrong[0] == 0 or request.merge is Merge.TUPLE:
         return {}
     axis = wrong[0]
     widest = max(specs.values(), key=lambda spec: spec.sizes[axis])
-    narrower = {number: spec for number, spec in specs.items() if spec.sizes[axis] < widest.sizes[axis]}
+    narrower = {
+        number: spec for number, spec in specs.items() if spec.sizes[axis] < widest.sizes[axis]
+    }
     floats = widest.dtype.startswith(("float", "bfloat"))
     if not floats or not all(castable(spec.dtype, widest.dtype) for spec in narrower.values()):
         return {}
@@ -318,9 +387,11 @@ def _rows(beside: _Beside, number: int) -> tuple[PortRow, ...]:
     return tuple(rows)
 
 
-def _seam(one: Part, other: Part, rows: tuple[PortRow, ...], findings: tuple[Finding, ...]) -> SeamReport:
+def _seam(
+    one: OpenedModel, other: OpenedModel, rows: tuple[PortRow, ...], findings: tuple[Finding, ...]
+) -> SeamReport:
     verdict = verdict_of(findings)
-    inputs_only = any(finding.code == "CC401" for finding in findings)
+    inputs_only = any(finding.rule is Rule.INPUTS_NOT_SHARED for finding in findings)
     marked = tuple(
         replace(row, verdict=verdict) if (number == len(rows) - 1 or inputs_only) else row
         for number, row in enumerate(rows)

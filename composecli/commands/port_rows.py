@@ -14,7 +14,9 @@ _NOT_KNOWN = Port("?", (), "?", ())
 
 
 def port_rows(
-    outputs: tuple[Port, ...] | None, contract: Contract | None, compared: list[tuple[Finding, ...]] | None = None
+    outputs: tuple[Port, ...] | None,
+    contract: Contract | None,
+    compared: list[tuple[Finding, ...]] | None = None,
 ) -> Rows:
     """Outputs beside inputs, in order. A side that is not known is one row that says so; `compared` has what was found
     of each pair."""
@@ -23,7 +25,9 @@ def port_rows(
     rows = list[PortRow]()
     for number, (given, taken) in enumerate(zip_longest(gives, takes)):
         known = compared is not None and number < len(compared)
-        verdict = verdict_of(compared[number]) if compared is not None and known else Verdict.UNKNOWN
+        verdict = (
+            verdict_of(compared[number]) if compared is not None and known else Verdict.UNKNOWN
+        )
         rows.append(PortRow(_name(given), _text(given), _name(taken), _text(taken), verdict))
     return tuple(rows)
 
@@ -41,5 +45,8 @@ def _text(port: Port | None) -> str:
 def marked(rows: Rows, verdict: Verdict) -> Rows:
     """The rows with the seam's verdict where it is theirs: all of them, but those that are fine by themselves."""
     return tuple(
-        row if row.verdict is Verdict.COMPATIBLE and len(rows) > 1 else replace(row, verdict=verdict) for row in rows
+        row
+        if row.verdict is Verdict.COMPATIBLE and len(rows) > 1
+        else replace(row, verdict=verdict)
+        for row in rows
     )

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from composecli.commands.trust import Trust
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.model_ref import FactoryReference, FileReference, ModelKind, Reference, parse_reference
+from composecli.core.model_ref import (
+    FactoryReference,
+    FileReference,
+    ModelKind,
+    Reference,
+    parse_reference,
+)
+from composecli.core.rules import Rule
 from composecli.files.sniff import ModelFile, WeightsFile, sniff, weights_alone
 
 
@@ -29,7 +36,9 @@ class Target:
         return self.reference.path
 
 
-def identify(text: str, trusts: tuple[Trust, ...] = (), allowed_ops: tuple[str, ...] = ()) -> Target:
+def identify(
+    text: str, trusts: tuple[Trust, ...] = (), allowed_ops: tuple[str, ...] = ()
+) -> Target:
     """The target that a MODEL argument names.
 
     Raises:
@@ -44,7 +53,7 @@ def identify(text: str, trusts: tuple[Trust, ...] = (), allowed_ops: tuple[str, 
         if isinstance(found, ModelFile):
             raise CouldNotAttempt(
                 Problem(
-                    "CC908", f"the file holds a whole model ({found.kind}), not weights", reference.path,
+                    Rule.NOT_A_MODEL, f"the file holds a whole model ({found.kind}), not weights", reference.path,
                     help=(f"name the file alone: {reference.path}",),
                 )
             )  # fmt: skip

@@ -11,9 +11,10 @@ from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
-from composecli.workers.protocol import Check, Confined, LayerRow
+from composecli.core.rules import Rule
+from composecli.workers.protocol import Check, LayerRow, Sandbox
 
-OUR_BUG = "CC970"
+OUR_BUG = Rule.A_BUG_OF_OURS
 # 2 is for wrong words, and Click's own.
 OK, NOT_COMPATIBLE, COULD_NOT_TELL, BUG, INTERRUPTED = 0, 1, 3, 70, 130
 
@@ -67,7 +68,7 @@ class CheckReport:
     example: str | None
     result: str | None
     interrupted: bool = False
-    isolation: Confined | None = field(default=None, compare=False)
+    isolation: Sandbox | None = field(default=None, compare=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -116,7 +117,7 @@ class InspectReport:
     provenance: str | None
     file_size: int
     interrupted: bool = False
-    isolation: Confined | None = field(default=None, compare=False)
+    isolation: Sandbox | None = field(default=None, compare=False)
 
     @property
     def exit_code(self) -> int:
@@ -133,7 +134,7 @@ class ProblemReport:
 
     @property
     def exit_code(self) -> int:
-        return BUG if self.problem.code == OUR_BUG else COULD_NOT_TELL
+        return BUG if self.problem.rule is OUR_BUG else COULD_NOT_TELL
 
 
 Report = CheckReport | JoinReport | InspectReport | ProblemReport

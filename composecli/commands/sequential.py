@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from composecli.commands.composition import Judged, no_such_output, not_found_finding
-from composecli.commands.opened_model import Part
+from composecli.commands.composition import Composition, no_such_output, not_found_finding
+from composecli.commands.opened_model import OpenedModel
 from composecli.commands.port_rows import Rows, marked, port_rows
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
 from composecli.commands.session import Session
 from composecli.commands.suggestions import allowed, find_bridge, with_bridge_fix, with_select_fix
-from composecli.compose.compare import Ask, Offer, across, compare
-from composecli.compose.confirm import Pairs, confirm
-from composecli.compose.propagate import carried
-from composecli.compose.wiring import Ends, Wired, wire
+from composecli.compose.compare import ConsumerPort, ProducerPort, compare, shared_symbol_findings
+from composecli.compose.confirm import PortPairs, confirm
+from composecli.compose.propagate import propagate
+from composecli.compose.wiring import Edge, Wiring, wire
 from composecli.core.blueprint import Sequential, Stage
 from composecli.core.contract import Contract, Port, output_name
 from composecli.core.dims import Free, Unknown
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.observations import Accepted, Observation
-from composecli.core.pytree import Call, Path, Tree, at, find, leaves
-from composecli.core.rules import Severity
+from composecli.core.pytree import Call, KeyPath, Tree, find_path, get_path, leaves
+from composecli.core.rules import Rule, Severity
 from composecli.inference.result import Found, NotFound
 
 Contracts = list[Found | NotFound]
@@ -42,17 +42,19 @@ class Upstream:
 class _Chain:
     request: CheckRequest
     session: Session
-    parts: tuple[Part, ...]
+    parts: tuple[OpenedModel, ...]
     contracts: Contracts = field(default_factory=list)
     seams: list[SeamReport] = field(default_factory=list)
     bridged: list[int] = field(default_factory=list)
     selected: set[Selection] = field(default_factory=set)
 
 
-def judge_chain(request: CheckRequest, session: Session, parts: tuple[Part, ...]) -> Judged:
+def check_sequential(
+    request: CheckRequest, session: Session, parts: tuple[OpenedModel, ...]
+) -> Composition:
     """Every seam of the chain. A seam that does not hold does not keep the later ones from being judged."""
     chain = _Chain(request, session, parts)
-    first = session.infer(parts[0], stated=session.stated(parts[0]))
+    first = session.infer(parts[0], stated=session.stated_input(parts[0]))
     chain.contracts.append(first)
     upstream = _start(parts[0], first)
     whole = upstream is not None
@@ -62,7 +64,7 @@ def judge_chain(request: CheckRequest, session: Session, parts: tuple[Part, ...]
         upstream = through or _start(parts[number], chain.contracts[number])
     blueprint = Sequential(upstream.stages) if whole and upstream is not None else None
     start = first.contract.example if isinstance(first, Found) else None
-    return Judged(
+    return Composition(
         tuple(chain.contracts),
         tuple(chain.seams),
         blueprint,
@@ -72,17 +74,21 @@ def judge_chain(request: CheckRequest, session: Session, parts: tuple[Part, ...]
     )
 
 
-def _start(part: Part, found: Found | NotFound) -> Upstream | None:
+def _start(part: OpenedModel, found: Found | NotFound) -> Upstream | None:
     if isinstance(found, NotFound):
         return None
     contract = found.contract
-    ranges = tuple(dim for port in contract.inputs for dim in port.dims or () if isinstance(dim, Free))
-    return Upstream((Stage(part.real),), contract.example, contract.result, contract.outputs, ranges)
+    ranges = tuple(
+        dim for port in contract.inputs for dim in port.dims or () if isinstance(dim, Free)
+    )
+    return Upstream(
+        (Stage(part.handle),), contract.example, contract.result, contract.outputs, ranges
+    )
 
 
 def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstream | None:
     """Judge the seam before this part; what leads up to the next one, where this one holds."""
-    ends = Ends(chain.parts[number - 1].name, chain.parts[number].name)
+    ends = Edge(chain.parts[number - 1].name, chain.parts[number].name)
     part = chain.parts[number]
     if upstream is None:
         chain.contracts.append(chain.session.infer(part))
@@ -95,7 +101,7 @@ def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstre
         _report(chain, ends, port_rows(upstream.outputs, _contract(chain, number)), (path,))
         return None
     wired = wire(upstream.result, part.facts.arguments, path, ends)
-    given = wired.call if isinstance(wired, Wired) else None
+    given = wired.call if isinstance(wired, Wiring) else None
     chain.contracts.append(chain.session.infer(part, given=given))
     contract = _contract(chain, number)
     if isinstance(wired, Finding):
@@ -110,17 +116,17 @@ def _contract(chain: _Chain, number: int) -> Contract | None:
     return found.contract if isinstance(found, Found) else None
 
 
-def _below(ports: tuple[Port, ...], path: Path) -> tuple[Port, ...]:
+def _below(ports: tuple[Port, ...], path: KeyPath) -> tuple[Port, ...]:
     return tuple(port for port in ports if port.path[: len(path)] == path)
 
 
-def _selected(chain: _Chain, number: int, result: Tree) -> Path | Finding:
+def _selected(chain: _Chain, number: int, result: Tree) -> KeyPath | Finding:
     """The path that `--select` names in this producer's result. One without a number goes to each that has the port."""
     name = chain.parts[number - 1].name
     for selection in chain.session.options.selections:
         if selection.model not in (None, number):
             continue
-        path = find(result, selection.port)
+        path = find_path(result, selection.port)
         if path is not None:
             chain.selected.add(selection)
             return path
@@ -132,19 +138,25 @@ def _selected(chain: _Chain, number: int, result: Tree) -> Path | Finding:
     return ()
 
 
-def _judge_wired(chain: _Chain, number: int, upstream: Upstream, wired: Wired, ends: Ends) -> Upstream | None:
+def _judge_wired(
+    chain: _Chain, number: int, upstream: Upstream, wired: Wiring, ends: Edge
+) -> Upstream | None:
     part, contract = chain.parts[number], _contract(chain, number)
     pairs = _pairs(upstream, wired, contract, ends)
     compared = [compare(offer, ask, strict=chain.request.strict) for offer, ask in pairs]
     findings = tuple(finding for row in compared for finding in row)
-    findings = (*findings, *across(pairs, strict=chain.request.strict))
-    stages = (*upstream.stages, Stage(part.real, wired.feeds))
+    findings = (*findings, *shared_symbol_findings(pairs, strict=chain.request.strict))
+    stages = (*upstream.stages, Stage(part.handle, wired.feeds))
     observation = chain.session.run(Sequential(stages), upstream.call)
     findings = confirm(findings, observation, pairs or _unknown_ends(upstream, wired, ends))
     through: Observation | None = None
     if any(finding.severity is Severity.ERROR for finding in findings):
         bridge = find_bridge(findings, pairs, stages[-1])
-        ran = chain.session.run(Sequential((*upstream.stages, bridge)), upstream.call) if bridge is not None else None
+        ran = (
+            chain.session.run(Sequential((*upstream.stages, bridge)), upstream.call)
+            if bridge is not None
+            else None
+        )
         if bridge is not None and isinstance(ran, Accepted):
             findings = with_bridge_fix(findings, bridge, chain.request)
             if allowed(chain.request.bridge, bridge):
@@ -162,7 +174,7 @@ def _judge_wired(chain: _Chain, number: int, upstream: Upstream, wired: Wired, e
         return None
     outputs = contract.outputs if contract is not None else _seen_ports(through.result)
     if contract is not None and len(pairs) == len(contract.required):
-        outputs = carried(outputs, _as_fed(pairs, stages[-1]))
+        outputs = propagate(outputs, _as_fed(pairs, stages[-1]))
     return Upstream(stages, upstream.call, through.result, outputs, upstream.ranges)
 
 
@@ -175,21 +187,26 @@ def _seen_ports(result: Tree) -> tuple[Port, ...]:
     )
 
 
-def _unknown_ends(upstream: Upstream, wired: Wired, ends: Ends) -> Pairs:
+def _unknown_ends(upstream: Upstream, wired: Wiring, ends: Edge) -> PortPairs:
     """What is given, beside an input of which nothing is known."""
     ports = [port for feed in wired.feeds for port in _below(upstream.outputs, feed.path)]
-    specs = [spec for feed in wired.feeds for _, spec in leaves(at(upstream.result, feed.path))]
+    specs = [
+        spec for feed in wired.feeds for _, spec in leaves(get_path(upstream.result, feed.path))
+    ]
     return tuple(
-        (Offer(ends.producer, port, spec), Ask(ends.consumer, Port("its input", (), "", ())))
+        (
+            ProducerPort(ends.producer, port, spec),
+            ConsumerPort(ends.consumer, Port("its input", (), "", ())),
+        )
         for port, spec in zip(ports, specs, strict=False)
     )
 
 
-def _as_fed(pairs: Pairs, stage: Stage) -> Pairs:
+def _as_fed(pairs: PortPairs, stage: Stage) -> PortPairs:
     """The pairs as the bridge leaves them: a bridged offer has plain sizes and no symbols but the batch."""
     if len(pairs) != len(stage.feeds):
         return pairs
-    fed = list[tuple[Offer, Ask]]()
+    fed = list[tuple[ProducerPort, ConsumerPort]]()
     for (offer, ask), feed in zip(pairs, stage.feeds, strict=True):
         if not feed.bridge or ask.port.dims is None:
             fed.append((offer, ask))
@@ -199,20 +216,29 @@ def _as_fed(pairs: Pairs, stage: Stage) -> Pairs:
     return tuple(fed)
 
 
-def _pairs(upstream: Upstream, wired: Wired, contract: Contract | None, ends: Ends) -> Pairs:
+def _pairs(upstream: Upstream, wired: Wiring, contract: Contract | None, ends: Edge) -> PortPairs:
     """Each tensor that is fed with the port that takes it."""
     if contract is None:
         return ()
     ports = {port.path: port for port in contract.inputs}
-    names = {argument.name: number for number, argument in enumerate(contract.example.arguments) if argument.name}
+    names = {
+        argument.name: number
+        for number, argument in enumerate(contract.example.arguments)
+        if argument.name
+    }
     gives = {port.path: port for port in upstream.outputs}
-    pairs = list[tuple[Offer, Ask]]()
+    pairs = list[tuple[ProducerPort, ConsumerPort]]()
     for number, feed in enumerate(wired.feeds):
         argument = names.get(feed.name, number) if feed.name else number
-        for inner, spec in leaves(at(upstream.result, feed.path)):
+        for inner, spec in leaves(get_path(upstream.result, feed.path)):
             taken, given = ports.get((argument, *inner)), gives.get((*feed.path, *inner))
             if taken is not None and given is not None:
-                pairs.append((Offer(ends.producer, given, spec, upstream.ranges), Ask(ends.consumer, taken)))
+                pairs.append(
+                    (
+                        ProducerPort(ends.producer, given, spec, upstream.ranges),
+                        ConsumerPort(ends.consumer, taken),
+                    )
+                )
     return tuple(pairs)
 
 
@@ -220,10 +246,17 @@ def _producer_finding(chain: _Chain, number: int) -> Finding:
     """Why nothing reaches the seam: the producer's input was not found, or it stands behind a seam that fails."""
     part, found = chain.parts[number], chain.contracts[number]
     if isinstance(found, NotFound):
-        return not_found_finding(part.name, part.facts, found, stated=bool(chain.session.options.inputs))
-    return Finding("CC308", f"nothing reaches the seam: {part.name} stands behind a seam that does not hold")
+        return not_found_finding(
+            part.name, part.facts, found, stated=bool(chain.session.options.inputs)
+        )
+    return Finding(
+        Rule.PRODUCER_REFUSED,
+        f"nothing reaches the seam: {part.name} stands behind a seam that does not hold",
+    )
 
 
-def _report(chain: _Chain, ends: Ends, rows: Rows, findings: tuple[Finding, ...]) -> None:
+def _report(chain: _Chain, ends: Edge, rows: Rows, findings: tuple[Finding, ...]) -> None:
     verdict = verdict_of(findings)
-    chain.seams.append(SeamReport(ends.producer, ends.consumer, marked(rows, verdict), findings, verdict))
+    chain.seams.append(
+        SeamReport(ends.producer, ends.consumer, marked(rows, verdict), findings, verdict)
+    )

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import assert_never
 
-from composecli.core.bridge import Bridge, BridgeMode, Cast, Flatten, Linear, Squeeze, Step, describe
+from composecli.core.bridge import (
+    Bridge,
+    BridgeMode,
+    Cast,
+    Flatten,
+    Linear,
+    Squeeze,
+    Step,
+    describe,
+)
 from composecli.core.contract import Port, takes, takes_dtype
 from composecli.core.dims import Free, admits
 from composecli.core.dtypes import ANY_FLOAT, FLOATS

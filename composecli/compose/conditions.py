@@ -41,7 +41,9 @@ def condition(given: Dim, wanted: Dim, ranges: Mapping[str, Free]) -> Condition 
     if len(taken) == len(sizes):
         return None
     first = next(size for size, good in zip(sizes, (*taken, None), strict=False) if size != good)
-    text = _interval(names[0], taken, sizes, own) or _raw(given.name if isinstance(given, Free) else str(given), wanted)
+    text = _interval(names[0], taken, sizes, own) or _raw(
+        given.name if isinstance(given, Free) else str(given), wanted
+    )
     return Condition(text, f"{names[0]} = {first}" + ("" if expr == Symbol(names[0]) else f", where {given} is "
                      f"{evaluate(expr, {names[0]: first})}"))  # fmt: skip
 
@@ -52,7 +54,9 @@ def _interval(name: str, taken: list[int], sizes: range, own: Free) -> str | Non
         return None
     low, high = taken[0], taken[-1]
     if taken == list(range(low, high + 1, own.step)):
-        return _range_text(name, None if low == sizes[0] else low, None if high == sizes[-1] else high)
+        return _range_text(
+            name, None if low == sizes[0] else low, None if high == sizes[-1] else high
+        )
     step = min(b - a for a, b in pairwise(taken))
     multiples = [size for size in sizes if size % step == 0]
     if taken == [size for size in multiples if low <= size <= high]:
@@ -79,7 +83,11 @@ def _raw(given: str, wanted: Dim) -> str:
         case Free(_, low, high, step):
             parts = [f"{given} >= {low}"] if low > 1 else []
             parts += [f"{given} <= {high}"] if high is not None else []
-            parts += [f"({given}) % {step} == 0" if " " in given else f"{given} % {step} == 0"] if step > 1 else []
+            parts += (
+                [f"({given}) % {step} == 0" if " " in given else f"{given} % {step} == 0"]
+                if step > 1
+                else []
+            )
             return " and ".join(parts)
         case Derived() | Unknown():
             return str(given)
@@ -95,7 +103,12 @@ def equalities(given: Iterable[Dim], wanted: Iterable[Dim]) -> list[Condition]:
             continue
         other = first.setdefault(asked.name, dim)
         sizes = isinstance(dim, Fixed) and isinstance(other, Fixed)
-        if other != dim and not sizes and not isinstance(dim, Unknown) and not isinstance(other, Unknown):
+        if (
+            other != dim
+            and not sizes
+            and not isinstance(dim, Unknown)
+            and not isinstance(other, Unknown)
+        ):
             found.append(Condition(f"{_name(other)} == {_name(dim)}"))
     return found
 

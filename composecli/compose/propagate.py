@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from composecli.compose.compare import Ask, Offer
+from composecli.compose.compare import ConsumerPort, ProducerPort
 from composecli.core.contract import Port
 from composecli.core.dims import Dim, Free, Shape, Unknown, as_dim, as_expr
 from composecli.core.dtypes import ANY_FLOAT
 from composecli.core.size_expr import Const, Expr, Symbol, substitute, symbols
 
 
-def carried(outputs: tuple[Port, ...], pairs: tuple[tuple[Offer, Ask], ...]) -> tuple[Port, ...]:
+def propagate(
+    outputs: tuple[Port, ...], pairs: tuple[tuple[ProducerPort, ConsumerPort], ...]
+) -> tuple[Port, ...]:
     """A consumer's outputs in the symbols of the chain's input: its own input symbols give way to what it was fed.
 
     A symbol that nothing is known of becomes unknown. An output of any rank takes the dims of the one input.
@@ -34,7 +36,12 @@ def carried(outputs: tuple[Port, ...], pairs: tuple[tuple[Offer, Ask], ...]) -> 
 
 
 def _carried_port(
-    port: Port, known: dict[str, Expr], lost: set[str], same: Shape | None, ranges: dict[str, Free], dtype: str | None
+    port: Port,
+    known: dict[str, Expr],
+    lost: set[str],
+    same: Shape | None,
+    ranges: dict[str, Free],
+    dtype: str | None,
 ) -> Port:
     if port.dtype == ANY_FLOAT and dtype is not None:
         port = replace(port, dtype=dtype)

@@ -10,20 +10,21 @@ from composecli.core.findings import Finding, Side
 from composecli.core.pytree import (
     Argument,
     Call,
-    Entries,
-    Items,
-    Path,
+    KeyPath,
     TensorSpec,
     Tree,
-    at,
-    kind_of,
+    TreeMapping,
+    TreeSequence,
+    describe_tree,
+    get_path,
+    keystr,
     leaves,
-    path_text,
 )
+from composecli.core.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
-class Wired:
+class Wiring:
     """One feed for each argument of the consumer, and the call that they make of this result."""
 
     feeds: tuple[Feed, ...]
@@ -31,32 +32,34 @@ class Wired:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class Edge:
     """The names of the two models at a seam."""
 
     producer: str
     consumer: str
 
 
-def wire(result: Tree, arguments: tuple[ArgumentFact, ...], selected: Path, ends: Ends) -> Wired | Finding:
+def wire(
+    result: Tree, arguments: tuple[ArgumentFact, ...], selected: KeyPath, ends: Edge
+) -> Wiring | Finding:
     """How `result` (or the part of it that was selected) becomes the consumer's call, or why it does not."""
-    part = at(result, selected)
+    part = get_path(result, selected)
     required = [argument for argument in arguments if argument.required]
     if isinstance(part, TensorSpec):
         if len(required) > 1:
             return _count_finding(1, required, ends)
         if required and _kind(required[0].type_name) in ("list", "tuple", "dict"):
             return _structure_finding(part, required, ends)
-        return Wired((Feed(selected),), Call((Argument(part),)))
+        return Wiring((Feed(selected),), Call((Argument(part),)))
     if len(required) == 1 and _takes_structure(required[0].type_name, part):
-        return Wired((Feed(selected),), Call((Argument(part),)))
+        return Wiring((Feed(selected),), Call((Argument(part),)))
     if len(required) > 1:
         return _spread(part, required, selected, ends)
     return _structure_finding(part, required, ends)
 
 
 def _takes_structure(type_name: str, part: Tree) -> bool:
-    return isinstance(part, Items | Entries) and _kind(type_name) == part.kind
+    return isinstance(part, TreeSequence | TreeMapping) and _kind(type_name) == part.kind
 
 
 def _kind(type_name: str) -> str:
@@ -64,49 +67,60 @@ def _kind(type_name: str) -> str:
     return type_name.split("[", maxsplit=1)[0].rsplit(".", 1)[-1].lower()
 
 
-def _spread(part: Tree, required: list[ArgumentFact], base: Path, ends: Ends) -> Wired | Finding:
+def _spread(
+    part: Tree, required: list[ArgumentFact], base: KeyPath, ends: Edge
+) -> Wiring | Finding:
     names = [argument.name for argument in required]
     match part:
-        case Items(_, items) if len(items) == len(required):
+        case TreeSequence(_, items) if len(items) == len(required):
             feeds = tuple(Feed((*base, number)) for number in range(len(items)))
-            return Wired(feeds, Call(tuple(Argument(item) for item in items)))
-        case Entries(entries) if all(any(key == name for key, _ in entries) for name in names):
+            return Wiring(feeds, Call(tuple(Argument(item) for item in items)))
+        case TreeMapping(entries) if all(any(key == name for key, _ in entries) for name in names):
             values = dict(entries)
-            return Wired(
+            return Wiring(
                 tuple(Feed((*base, name), name) for name in names),
                 Call(tuple(Argument(values[name], name) for name in names)),
             )
-        case Entries():
+        case TreeMapping():
             return _structure_finding(part, required, ends)
     return _count_finding(sum(1 for _ in leaves(part)), required, ends)
 
 
-def _count_finding(given: int, required: list[ArgumentFact], ends: Ends) -> Finding:
+def _count_finding(given: int, required: list[ArgumentFact], ends: Edge) -> Finding:
     plural = "output" if given == 1 else "outputs"
     return Finding(
-        "CC101",
+        Rule.INPUT_COUNT_DIFFERS,
         f"{ends.consumer} needs {len(required)} inputs and gets {given}",
         (Side(ends.producer, f"{given} {plural}"), Side(ends.consumer, f"{len(required)} inputs")),
         notes=(f"inputs of {ends.consumer}: {', '.join(argument.name for argument in required)}",),
     )
 
 
-def _structure_finding(part: Tree, required: list[ArgumentFact], ends: Ends) -> Finding:
+def _structure_finding(part: Tree, required: list[ArgumentFact], ends: Edge) -> Finding:
     wanted = ", ".join(argument.name for argument in required) or "nothing"
     if len(required) == 1:
         kind = _kind(required[0].type_name)
-        wanted = f"a {kind} ({required[0].type_name})" if kind in ("list", "tuple", "dict") else "a tensor"
-    ports = [port_word(part, path) for path, _ in leaves(part) if path]
+        wanted = (
+            f"a {kind} ({required[0].type_name})"
+            if kind in ("list", "tuple", "dict")
+            else "a tensor"
+        )
+    ports = [selector(part, path) for path, _ in leaves(part) if path]
     return Finding(
-        "CC102",
-        f"{ends.producer} returns {kind_of(part)} where {wanted} is taken",
-        (Side(ends.producer, kind_of(part)), Side(ends.consumer, wanted)),
+        Rule.STRUCTURE_DIFFERS,
+        f"{ends.producer} returns {describe_tree(part)} where {wanted} is taken",
+        (Side(ends.producer, describe_tree(part)), Side(ends.consumer, wanted)),
         notes=(f"outputs to select from: {', '.join(ports)}",) if ports else (),
     )
 
 
-def port_word(part: Tree, path: Path) -> str:
+def selector(part: Tree, path: KeyPath) -> str:
     """What `--select` calls a port, in the shortest way."""
-    if isinstance(part, Items) and part.names and len(path) == 1 and isinstance(path[0], int):
+    if (
+        isinstance(part, TreeSequence)
+        and part.names
+        and len(path) == 1
+        and isinstance(path[0], int)
+    ):
         return part.names[path[0]]
-    return str(path[0]) if len(path) == 1 else path_text(path)
+    return str(path[0]) if len(path) == 1 else keystr(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.core.bridge import Bridge
-from composecli.core.pytree import Path
+from composecli.core.pytree import KeyPath
 
 
 class Mode(StrEnum):
@@ -28,7 +28,7 @@ class Merge(StrEnum):
 class Feed:
     """One argument of a stage: the part of the previous result at `path`, through `bridge`."""
 
-    path: Path = ()
+    path: KeyPath = ()
     name: str | None = None
     bridge: Bridge = ()
 
@@ -51,7 +51,7 @@ class Branch:
     """One model beside others: it gets the call, and the part of its result at `path` is merged."""
 
     model: int
-    path: Path = ()
+    path: KeyPath = ()
     bridge: Bridge = ()
 
 
@@ -65,7 +65,7 @@ class Parallel:
 Blueprint = Sequential | Parallel
 
 
-def single(model: int) -> Sequential:
+def single_model(model: int) -> Sequential:
     """One model alone."""
     return Sequential((Stage(model),))
 
@@ -76,11 +76,15 @@ def models(blueprint: Blueprint) -> tuple[int, ...]:
     return tuple(part.model for part in parts)
 
 
-def renumbered(blueprint: Blueprint, numbers: Mapping[int, int]) -> Blueprint:
+def renumber(blueprint: Blueprint, numbers: Mapping[int, int]) -> Blueprint:
     """The same with other numbers for its models."""
     if isinstance(blueprint, Sequential):
-        return Sequential(tuple(replace(stage, model=numbers[stage.model]) for stage in blueprint.stages))
-    return replace(blueprint, branches=tuple(replace(b, model=numbers[b.model]) for b in blueprint.branches))
+        return Sequential(
+            tuple(replace(stage, model=numbers[stage.model]) for stage in blueprint.stages)
+        )
+    return replace(
+        blueprint, branches=tuple(replace(b, model=numbers[b.model]) for b in blueprint.branches)
+    )
 
 
 def bridges(blueprint: Blueprint) -> tuple[Bridge, ...]:

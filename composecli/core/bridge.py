@@ -84,6 +84,12 @@ def as_data(step: Step) -> dict[str, str | int]:
         case Squeeze(axis):
             return {"type": "Squeeze", "axis": axis}
         case Linear(axis, before, after, dtype):
-            return {"type": "Linear", "axis": axis, "before": before, "after": after, "dtype": dtype}
+            return {
+                "type": "Linear",
+                "axis": axis,
+                "before": before,
+                "after": after,
+                "dtype": dtype,
+            }
         case _:
             assert_never(step)

@@ -8,7 +8,17 @@ from enum import StrEnum
 
 from composecli.core.dims import Shape, Unknown, admits
 from composecli.core.dtypes import ANY_FLOAT, FLOATS
-from composecli.core.pytree import Call, Entries, Items, Literal, Path, TensorSpec, Tree, call_leaves, path_text
+from composecli.core.pytree import (
+    Call,
+    KeyPath,
+    Literal,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+    call_leaves,
+    keystr,
+)
 
 _NAMES = ("", "N", "ND", "NTL", "NCHW", "NCDHW")
 
@@ -35,7 +45,7 @@ class Port:
     float dtype is; an output of such a model has the dtype of its input."""
 
     name: str
-    path: Path
+    path: KeyPath
     dtype: str
     dims: Shape | None
     optional: bool = False
@@ -97,13 +107,17 @@ def _tree_text(tree: Tree, ports: Iterator[Port]) -> str:
     match tree:
         case TensorSpec():
             return str(next(ports))
-        case Items(kind, items):
+        case TreeSequence(kind, items):
             inner = ", ".join(_tree_text(item, ports) for item in items)
             if kind == "list":
                 return f"[{inner}]"
             return f"({inner},)" if len(items) == 1 else f"({inner})"
-        case Entries(entries):
-            return "{" + ", ".join(f'"{key}": {_tree_text(item, ports)}' for key, item in entries) + "}"
+        case TreeMapping(entries):
+            return (
+                "{"
+                + ", ".join(f'"{key}": {_tree_text(item, ports)}' for key, item in entries)
+                + "}"
+            )
         case Literal(value):
             return repr(value)
     return "?"
@@ -123,14 +137,14 @@ def fresh_name(spec: TensorSpec, axis: int, used: set[str]) -> str:
     return name
 
 
-def input_name(path: Path, argument: str | None) -> str:
+def input_name(path: KeyPath, argument: str | None) -> str:
     """`ids` where the argument has a name, else `input 0`; what is inside it is written behind."""
-    return (argument or f"input {path[0]}") + path_text(path[1:])
+    return (argument or f"input {path[0]}") + keystr(path[1:])
 
 
-def output_name(path: Path) -> str:
+def output_name(path: KeyPath) -> str:
     """`output 0` for a bare tensor, `out["logits"]` and `out[0]` for one inside something."""
-    return f"out{path_text(path)}" if path else "output 0"
+    return f"out{keystr(path)}" if path else "output 0"
 
 
 def takes_dtype(port: Port, dtype: str) -> bool:
@@ -153,6 +167,8 @@ def takes_call(contract: Contract, call: Call) -> bool:
     """Whether the contract says of each tensor of the call that it is taken."""
     given, ports = dict(call_leaves(call)), {port.path: port for port in contract.inputs}
     needed = {port.path for port in contract.required}
-    if not needed <= given.keys() <= ports.keys() or any(argument.name for argument in call.arguments):
+    if not needed <= given.keys() <= ports.keys() or any(
+        argument.name for argument in call.arguments
+    ):
         return False
     return all(takes(ports[path], spec) is True for path, spec in given.items())

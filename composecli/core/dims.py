@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -78,6 +79,47 @@ def admits(dim: Dim, size: int) -> bool | None:
             return size == wanted
         case Free(_, low, high, step):
             return size >= low and (high is None or size <= high) and size % step == 0
+        case Derived() | Unknown():
+            return None
+        case _:
+            assert_never(dim)
+
+
+def fixed_size(dim: Dim) -> int | None:
+    """Return the size of a fixed dim; None for any other."""
+    return dim.size if isinstance(dim, Fixed) else None
+
+
+def as_free(dim: Dim) -> Free | None:
+    """Return the dim itself if it is free; otherwise None."""
+    return dim if isinstance(dim, Free) else None
+
+
+def free_dims(dims: Iterable[Dim]) -> Iterator[Free]:
+    """Yield the free dims among these, in order."""
+    yield from (dim for dim in dims if isinstance(dim, Free))
+
+
+def is_variable(dim: Dim) -> bool:
+    """Return whether an axis with this dim may have more than one size: it is free, derived or unknown."""
+    return not isinstance(dim, Fixed)
+
+
+def unknown_reason(dim: Dim) -> str | None:
+    """Return why the dim is unknown; None if it is known."""
+    return dim.reason if isinstance(dim, Unknown) else None
+
+
+def bounds(dim: Dim) -> Free | None:
+    """Return the range of sizes as a free dim: that of a fixed dim is one size; None if the dim does not say.
+
+    `bounds(Fixed(3))` runs from 3 to 3, `bounds(Free("H", 32))` from 32 on; those of `H//2` depend on another dim.
+    """
+    match dim:
+        case Fixed(size):
+            return Free("", size, size)
+        case Free():
+            return dim
         case Derived() | Unknown():
             return None
         case _:
@@ -155,10 +197,18 @@ def _condition(text: str) -> Free:
             return Free(name, low=low)
         case ast.Compare(ast.Name(name), [ast.LtE()], [ast.Constant(int(high))]):
             return Free(name, high=high)
-        case ast.Compare(ast.Constant(int(low)), [ast.LtE(), ast.LtE()], [ast.Name(name), ast.Constant(int(high))]):
+        case ast.Compare(
+            ast.Constant(int(low)),
+            [ast.LtE(), ast.LtE()],
+            [ast.Name(name), ast.Constant(int(high))],
+        ):
             return Free(name, low=low, high=high)
         case ast.Compare(
-            ast.BinOp(ast.Name(name), ast.Mod(), ast.Constant(int(step))), [ast.Eq()], [ast.Constant(0)]
+            ast.BinOp(ast.Name(name), ast.Mod(), ast.Constant(int(step))),
+            [ast.Eq()],
+            [ast.Constant(0)],
         ) if step > 0:
             return Free(name, step=step)
-    raise ValueError(f"not a condition on a dim: {text.strip()} (as in H>=32, T<=512, 32<=H<=64, T%16==0)")
+    raise ValueError(
+        f"not a condition on a dim: {text.strip()} (as in H>=32, T<=512, 32<=H<=64, T%16==0)"
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from composecli.core.rules import Rule
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -12,12 +14,17 @@ class Problem:
     `where` names the file or model it is about, `notes` are facts, `help` is what to do.
     """
 
-    code: str
+    rule: Rule
     title: str
     where: str | None = None
     notes: tuple[str, ...] = ()
     help: tuple[str, ...] = ()
     trace: str | None = None
+
+    @property
+    def code(self) -> str:
+        """The code of the rule, as in `CC901`."""
+        return self.rule.value
 
 
 class CouldNotAttempt(Exception):

@@ -61,10 +61,12 @@ class ModelFacts:
     @property
     def float_dtype(self) -> str:
         """The floating dtype that its parameters have, float32 where they have none."""
-        return next((dtype for dtype in self.dtypes if dtype.startswith(("float", "bfloat"))), "float32")
+        return next(
+            (dtype for dtype in self.dtypes if dtype.startswith(("float", "bfloat"))), "float32"
+        )
 
     @property
-    def asked(self) -> tuple[ArgumentFact, ...]:
+    def needed_arguments(self) -> tuple[ArgumentFact, ...]:
         """The arguments that a call cannot do without: the required ones, else the one that the library calls the main
         input, else the first."""
         required = tuple(argument for argument in self.arguments if argument.required)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from composecli.core.bridge import Bridge
-from composecli.core.rules import RULES, Rule, Severity
+from composecli.core.rules import Rule, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    code: str
+    """One fact about a seam or a model, under a rule; `axis` is the one to mark in the text of each side."""
+
+    rule: Rule
     title: str
     sides: tuple[Side, ...] = ()
     axis: int | None = None
@@ -44,8 +46,9 @@ class Finding:
     fix: Fix | None = None
 
     @property
-    def rule(self) -> Rule:
-        return RULES[self.code]
+    def code(self) -> str:
+        """The code of the rule, as in `CC203`."""
+        return self.rule.value
 
     @property
     def severity(self) -> Severity:

@@ -104,7 +104,9 @@ def example_sizes(dims: Shape, known: dict[str, int] | None = None) -> tuple[int
             case Fixed(size):
                 sizes.append(size)
             case Free(name):
-                sizes.append(chosen.setdefault(name, example_size(dim, EXAMPLE_SIZE if axis == 0 else 8)))
+                sizes.append(
+                    chosen.setdefault(name, example_size(dim, EXAMPLE_SIZE if axis == 0 else 8))
+                )
             case _:
                 raise ValueError(f"no example for {dim}")
     return tuple(sizes)

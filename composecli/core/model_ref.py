@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-_FACTORY = re.compile(r"(?P<module>[A-Za-z_][\w.]*|.*\.py):(?P<factory>[A-Za-z_]\w*)@(?P<weights>.+)", re.DOTALL)
+_FACTORY = re.compile(
+    r"(?P<module>[A-Za-z_][\w.]*|.*\.py):(?P<factory>[A-Za-z_]\w*)@(?P<weights>.+)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)

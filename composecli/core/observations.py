@@ -14,7 +14,7 @@ CONVOLUTIONS = ("convolution", "_convolution")
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class ParameterOp:
     """An op in which something made from the input meets a parameter.
 
     `value` is what came from the input; `parameter` is the name of the parameter and `weight` it as the op saw
@@ -61,7 +61,7 @@ class Accepted:
 
     results: tuple[Tree, ...]
     device: str
-    meetings: tuple[Meeting, ...] = ()
+    parameter_ops: tuple[ParameterOp, ...] = ()
     read: tuple[Read, ...] = ()
 
     @property
@@ -70,7 +70,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """The forward raised, in the stage with this number.
 
     `module` is the submodule where it can be known, `code` the line of TorchScript where it cannot; `operands` and
@@ -94,7 +94,7 @@ class Refused:
     out_of_memory: bool = False
     no_descriptor: bool = False
     results: tuple[Tree, ...] = ()
-    meetings: tuple[Meeting, ...] = ()
+    parameter_ops: tuple[ParameterOp, ...] = ()
     read: tuple[Read, ...] = ()
 
     @property
@@ -110,7 +110,7 @@ class Refused:
         return place or self.op or "its own code"
 
 
-def read_of(seen: Observation, numbers: Mapping[int, int]) -> Observation:
+def renumber_reads(seen: Observation, numbers: Mapping[int, int]) -> Observation:
     """The same with other numbers for the models whose tensors were read."""
     return replace(seen, read=tuple(replace(read, model=numbers[read.model]) for read in seen.read))
 
@@ -122,7 +122,7 @@ class Untried:
     reason: str
 
 
-Observation = Accepted | Refused
+Observation = Accepted | Rejected
 
 
 class Detail(StrEnum):
@@ -130,4 +130,4 @@ class Detail(StrEnum):
 
     OUTCOME = "outcome"
     REASON = "reason"
-    MEETINGS = "meetings"
+    PARAMETER_OPS = "meetings"

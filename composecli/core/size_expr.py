@@ -218,7 +218,9 @@ def _tree(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(f"not a dim: {text.strip() or 'nothing'} (as in 3, N, H>=32 or H//2)") from None
+        raise ValueError(
+            f"not a dim: {text.strip() or 'nothing'} (as in 3, N, H>=32 or H//2)"
+        ) from None
 
 
 def _expr(node: ast.expr, text: str) -> Expr:
@@ -235,7 +237,9 @@ def _expr(node: ast.expr, text: str) -> Expr:
             return multiply(_expr(left, text), _expr(right, text))
         case ast.BinOp(left, ast.FloorDiv(), ast.Constant(int(by))) if by > 0:
             return floor_divide(_expr(left, text), by)
-        case ast.Call(ast.Name("ceil"), [ast.BinOp(left, ast.Div(), ast.Constant(int(by)))], []) if by > 0:
+        case ast.Call(
+            ast.Name("ceil"), [ast.BinOp(left, ast.Div(), ast.Constant(int(by)))], []
+        ) if by > 0:
             return ceil_divide(_expr(left, text), by)
         case ast.UnaryOp(ast.USub(), operand):
             return multiply(Const(-1), _expr(operand, text))

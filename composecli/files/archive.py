@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from composecli.files.pickle import Operation, Walked, follow, operations
-from composecli.files.private_copy import nameless
+from composecli.files.pickle import Operation, ParsedPickle, interpret, operations
+from composecli.files.private_copy import anonymous_file
 
 LARGEST_TEXT = 64 * 2**20
 LARGEST_TOGETHER = 256 * 2**20
@@ -70,7 +70,7 @@ class Archive:
     def of_bytes(cls, data: bytes) -> Archive:
         """An archive that is a member of another."""
         found = cls.__new__(cls)
-        file = nameless()
+        file = anonymous_file()
         file.write(data)
         file.flush()
         found._open(file)
@@ -93,7 +93,7 @@ class Archive:
             raise NotAnArchive(str(error)) from None
         self._read = dict[str, bytes]()
         self._parsed = dict[str, Any]()
-        self._walked = dict[str, Walked]()
+        self._walked = dict[str, ParsedPickle]()
         self._operations = dict[str, tuple[Operation, ...]]()
         self._crcs = any(member.CRC for member in members)
 
@@ -101,7 +101,10 @@ class Archive:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -180,14 +183,14 @@ class Archive:
                 raise NotAnArchive(f"{name}: {error}") from None
         return self._parsed[name]
 
-    def pickle(self, name: str) -> Walked:
+    def pickle(self, name: str) -> ParsedPickle:
         """A member that is a pickle, walked once.
 
         Raises:
             NotAnArchive, NotAPickle: it cannot be read.
         """
         if name not in self._walked:
-            self._walked[name] = follow(self.operations(name))
+            self._walked[name] = interpret(self.operations(name))
         return self._walked[name]
 
     def operations(self, name: str) -> tuple[Operation, ...]:
@@ -235,14 +238,19 @@ class Archive:
         """The end of the directory ends the file, and the directory ends there: no comment, no bytes behind."""
         size = os.fstat(self._file.fileno()).st_size
         end = size - _END.size
-        signature, disk, first, here, count, length, start, _ = _END.unpack(self._bytes(end, _END.size))
+        signature, disk, first, here, count, length, start, _ = _END.unpack(
+            self._bytes(end, _END.size)
+        )
         if signature != b"PK\x05\x06" or comment:
             raise NotAnArchive("there is something behind its directory")
         classic = (disk, first, here, count, length, start)
         if self._bytes(max(0, end - _LOCATOR.size), 4) == b"PK\x06\x07":
             end, *wide = self._end_64(end)
             disk, first, here, count, length, start = wide
-            if any(one != other and one not in (0xFFFF, 0xFFFFFFFF) for one, other in zip(classic, wide, strict=True)):
+            if any(
+                one != other and one not in (0xFFFF, 0xFFFFFFFF)
+                for one, other in zip(classic, wide, strict=True)
+            ):
                 raise NotAnArchive("its directory has two ends that differ")
         if disk or first or here != count or count > MOST_MEMBERS:
             raise NotAnArchive("its directory does not hold together")
@@ -254,7 +262,9 @@ class Archive:
         signature, _, where, _ = _LOCATOR.unpack(self._bytes(end - _LOCATOR.size, _LOCATOR.size))
         if signature != b"PK\x06\x07" or where + _END_64.size != end - _LOCATOR.size:
             raise NotAnArchive("its directory does not hold together")
-        found, _, _, _, disk, first, here, count, length, start = _END_64.unpack(self._bytes(where, _END_64.size))
+        found, _, _, _, disk, first, here, count, length, start = _END_64.unpack(
+            self._bytes(where, _END_64.size)
+        )
         if found != b"PK\x06\x06":
             raise NotAnArchive("its directory does not hold together")
         return where, disk, first, here, count, length, start
@@ -270,7 +280,11 @@ class Archive:
             _refuse_packing(member)
             start = self._content_start(member, position)
             yield member.filename, start
-            position = start + member.compress_size + self._descriptor(member, start + member.compress_size)
+            position = (
+                start
+                + member.compress_size
+                + self._descriptor(member, start + member.compress_size)
+            )
         if position != self._directory:
             raise NotAnArchive("there is something between its members and its directory")
 
@@ -285,8 +299,14 @@ class Archive:
         late = bool(flags & _DESCRIPTOR) and said == (0, 0, 0)
         wide = {packed, size} <= {0xFFFFFFFF, 0} and crc in (0, member.CRC)
         name = self._bytes(start, name_length)
-        if method != member.compress_type or not (said == known or late or wide) or name != _raw_name(member):
-            raise NotAnArchive(f"{member.filename} is another in its own header than in the directory")
+        if (
+            method != member.compress_type
+            or not (said == known or late or wide)
+            or name != _raw_name(member)
+        ):
+            raise NotAnArchive(
+                f"{member.filename} is another in its own header than in the directory"
+            )
         return int(start + name_length + extra)
 
     def _descriptor(self, member: zipfile.ZipInfo, end: int) -> int:
@@ -295,7 +315,12 @@ class Archive:
             return 0
         data = self._bytes(end, max(_DESCRIPTOR_SIZES))
         for size, form in zip(_DESCRIPTOR_SIZES, ("<4s3I", "<4sI2Q"), strict=True):
-            if struct.unpack_from(form, data) == (b"PK\x07\x08", member.CRC, member.compress_size, member.file_size):
+            if struct.unpack_from(form, data) == (
+                b"PK\x07\x08",
+                member.CRC,
+                member.compress_size,
+                member.file_size,
+            ):
                 return size
         raise NotAnArchive(f"{member.filename} is another in what follows it than in the directory")
 
@@ -312,7 +337,9 @@ def _directory(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], bytes]:
         with zipfile.ZipFile(file) as directory:
             return directory.infolist(), directory.comment
     except zipfile.BadZipFile:
-        raise NotAnArchive("it starts as a zip archive and has no readable directory at its end") from None
+        raise NotAnArchive(
+            "it starts as a zip archive and has no readable directory at its end"
+        ) from None
 
 
 def lacks_checksums(path: str) -> bool:
@@ -329,7 +356,11 @@ def damaged_records(path: str) -> tuple[str, ...]:
     try:
         with Archive(Path(path)) as archive:
             names = sorted(archive.names)
-            return tuple(f"{name} does not match its checksum" for name in names if not archive.matches_checksum(name))
+            return tuple(
+                f"{name} does not match its checksum"
+                for name in names
+                if not archive.matches_checksum(name)
+            )
     except NotAnArchive:
         return ()
 
@@ -341,7 +372,11 @@ def _raw_name(member: zipfile.ZipInfo) -> bytes:
 def _refuse_name(member: zipfile.ZipInfo, seen: set[str]) -> None:
     name = member.orig_filename
     steps = name.split("/")
-    if not _NAME.fullmatch(name) or any(step in ("", ".", "..") for step in steps) or name != member.filename:
+    if (
+        not _NAME.fullmatch(name)
+        or any(step in ("", ".", "..") for step in steps)
+        or name != member.filename
+    ):
         raise NotAnArchive(f"a member is named {name!r}")
     if name.casefold() in seen:
         raise NotAnArchive(f"{name} is there twice (PyTorch takes A and a for the same)")
@@ -357,7 +392,9 @@ def _refuse_packing(member: zipfile.ZipInfo) -> None:
     if member.compress_type == 0 and member.compress_size != member.file_size:
         raise NotAnArchive(f"{member.filename} has two sizes")
     if member.file_size > LARGEST_RATIO * max(1024, member.compress_size):
-        raise NotAnArchive(f"{member.filename} grows from {member.compress_size:,} to {member.file_size:,} bytes")
+        raise NotAnArchive(
+            f"{member.filename} grows from {member.compress_size:,} to {member.file_size:,} bytes"
+        )
 
 
 def _unpacked(name: str, packed: bytes, member: zipfile.ZipInfo) -> bytes:
@@ -377,9 +414,14 @@ def _without_folder(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo
     names = [member.filename for member in members]
     folders = {name.split("/", 1)[0] for name in names}
     below = len(folders) == 1 and all("/" in name for name in names)
-    found = {(member.filename.split("/", 1)[1] if below else member.filename): member for member in members}
+    found = {
+        (member.filename.split("/", 1)[1] if below else member.filename): member
+        for member in members
+    }
     for name in found:
         own = _OWN.match(name)
         if own is not None and own[0] != own[0].lower():
-            raise NotAnArchive(f"{name} is written in letters that PyTorch does not write (it reads them all the same)")
+            raise NotAnArchive(
+                f"{name} is written in letters that PyTorch does not write (it reads them all the same)"
+            )
     return found

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from composecli.core.pytree import Entries, TensorSpec, leaves
-from composecli.files.pickle import Global, Made, Pairs, Walked
+from composecli.core.pytree import TensorSpec, TreeMapping, leaves
+from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict
 from composecli.files.pickle_tree import tree_of
 from composecli.files.storage_bounds import DTYPE_SIZES
 
@@ -87,10 +87,13 @@ class Checkpoint:
     keys: tuple[str, ...]
 
 
-def judge(walked: Walked) -> Checkpoint:
+def judge(walked: ParsedPickle) -> Checkpoint:
     return Checkpoint(
         _holds(walked.value),
-        (*(f"it would import {name}" for name in walked.imports if not is_inert(name)), *_calls(walked)),
+        (
+            *(f"it would import {name}" for name in walked.imports if not is_inert(name)),
+            *_calls(walked),
+        ),
         tuple(dict.fromkeys(_hooked(walked))),
         _keys(walked.value),
     )
@@ -98,7 +101,9 @@ def judge(walked: Walked) -> Checkpoint:
 
 def is_layer(name: Global) -> bool:
     """Whether it is one of torch.nn's own module classes, by its name; the worker asks the class itself."""
-    return bool(_LAYER.fullmatch(name.module)) and name.name[:1].isupper() and name.name.isidentifier()
+    return (
+        bool(_LAYER.fullmatch(name.module)) and name.name[:1].isupper() and name.name.isidentifier()
+    )
 
 
 def is_inert(name: Global) -> bool:
@@ -107,7 +112,7 @@ def is_inert(name: Global) -> bool:
     return is_layer(name) or storage or str(name) in _INERT
 
 
-def _calls(walked: Walked) -> Iterator[str]:
+def _calls(walked: ParsedPickle) -> Iterator[str]:
     """What unpickling would call, where that is more than making a container, a tensor or an empty layer."""
     for made in walked.made:
         name = made.maker
@@ -120,22 +125,30 @@ def _calls(walked: Walked) -> Iterator[str]:
             yield f"it would call {name}"
 
 
-def layers(walked: Walked) -> Iterator[tuple[Global, tuple[str, ...]]]:
+def layers(walked: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
     """The class of each layer that unpickling would make, and the attributes that it would be given."""
     for made in walked.made:
-        if isinstance(made.maker, Global) and isinstance(made.state, Pairs):
+        if isinstance(made.maker, Global) and isinstance(made.state, PickleDict):
             yield made.maker, tuple(str(key) for key, _ in made.state.items)
 
 
 def _holds(value: object) -> Holds:
-    if isinstance(value, Made) and isinstance(value.state, Pairs) and value.state.get("_modules") is not None:
+    if (
+        isinstance(value, Constructed)
+        and isinstance(value.state, PickleDict)
+        and value.state.get("_modules") is not None
+    ):
         return Holds.MODULE
-    if isinstance(value, Made) and value.state is not None and not isinstance(_tree(value), Entries):
+    if (
+        isinstance(value, Constructed)
+        and value.state is not None
+        and not isinstance(_tree(value), TreeMapping)
+    ):
         return Holds.MODULE
     tree = _tree(value)
     if isinstance(tree, TensorSpec):
         return Holds.TENSOR
-    if isinstance(tree, Entries) and next(leaves(tree), None) is not None:
+    if isinstance(tree, TreeMapping) and next(leaves(tree), None) is not None:
         return Holds.WEIGHTS
     return Holds.OTHER
 
@@ -146,30 +159,35 @@ def _tree(value: object) -> object:
 
 def _keys(value: object) -> tuple[str, ...]:
     tree = tree_of(value)
-    return tuple(key for key, _ in tree.entries[:12]) if isinstance(tree, Entries) else ()
+    return tuple(key for key, _ in tree.entries[:12]) if isinstance(tree, TreeMapping) else ()
 
 
-def _submodules(value: object) -> Iterator[tuple[str, Made]]:
+def _submodules(value: object) -> Iterator[tuple[str, Constructed]]:
     """Each module below a value, once, by the name that it has there."""
     seen, todo = set[int](), [("", value)]
     while todo:
         path, node = todo.pop()
-        if not isinstance(node, Made) or id(node) in seen:
+        if not isinstance(node, Constructed) or id(node) in seen:
             continue
         seen.add(id(node))
         yield path, node
-        if isinstance(node.state, Pairs):
-            children = [child for key, held in node.state.items if key == "_modules" for child in _items(held)]
+        if isinstance(node.state, PickleDict):
+            children = [
+                child
+                for key, held in node.state.items
+                if key == "_modules"
+                for child in _items(held)
+            ]
             todo += [(f"{path}.{child}".strip("."), module) for child, module in children]
 
 
-def _hooked(walked: Walked) -> Iterator[str]:
+def _hooked(walked: ParsedPickle) -> Iterator[str]:
     """Each place where a hook or an override is attached: by the name of the submodule, or by the class of what is none
     (a layer that another one keeps as an attribute)."""
     named = {id(node): path or "the module" for path, node in _submodules(walked.value)}
     for made in walked.made:
         name = named.get(id(made), str(made.maker))
-        for key, held in made.state.items if isinstance(made.state, Pairs) else ():
+        for key, held in made.state.items if isinstance(made.state, PickleDict) else ():
             if str(key) in _HOOKS and _filled(held):
                 yield f"{name}: {key}"
             if str(key) in _OVERRIDES:
@@ -181,4 +199,4 @@ def _filled(node: object) -> bool:
 
 
 def _items(node: object) -> list[tuple[object, object]]:
-    return node.items if isinstance(node, Made | Pairs) else []
+    return node.items if isinstance(node, Constructed | PickleDict) else []

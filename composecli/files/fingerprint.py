@@ -14,7 +14,7 @@ _TENSORS = re.compile(r"(data|traced_inputs)/\d+|data/(weights|constants)/(weigh
 _CONSTANTS = re.compile(r"constants/\d+")
 
 
-def stamp(path: str) -> tuple[int, ...]:
+def stat_key(path: str) -> tuple[int, ...]:
     """What is another once anybody writes to the file, or puts another in its place; empty where there is none."""
     try:
         status = os.stat(path)
@@ -23,7 +23,7 @@ def stamp(path: str) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def contents(path: str, records: tuple[str, ...]) -> str | None:
+def hash_records(path: str, records: tuple[str, ...]) -> str | None:
     """The SHA-256, in hexadecimal, of the bytes of these records of an archive, of all where none is named. None where
     they cannot be read."""
     found = hashlib.sha256()
@@ -38,7 +38,7 @@ def contents(path: str, records: tuple[str, ...]) -> str | None:
     return found.hexdigest()
 
 
-def identity(path: str) -> str | None:
+def fingerprint(path: str) -> str | None:
     """The SHA-256, in hexadecimal, of an archive's directory, which has the size and the checksum of every record, and
     of all its members but those that are read when an answer needs them: tensors, and the constants of code that are
     many. None for what is no archive, or has no checksums."""

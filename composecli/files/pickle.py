@@ -6,6 +6,7 @@ The result is a tree of plain nodes. Source of the format: `pickletools` in the 
 from __future__ import annotations
 
 import pickletools
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ class Global:
 
 
 @dataclass(eq=False, slots=True)
-class Made:
+class Constructed:
     """An object that unpickling would make with `maker`: by calling it, or (`new`) by its `__new__` alone.
 
     `state` is what it would be given after.
@@ -49,7 +50,7 @@ class Persistent:
 
 
 @dataclass(eq=False, slots=True)
-class Pairs:
+class PickleDict:
     """A dict; keys may be anything."""
 
     items: list[tuple[object, object]] = field(default_factory=list)
@@ -59,12 +60,12 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
+class ParsedPickle:
     """What the pickle holds, and every name that it would import, object that it would make and outside reference."""
 
     value: object
     imports: tuple[Global, ...]
-    made: tuple[Made, ...] = ()
+    made: tuple[Constructed, ...] = ()
     persistent: tuple[Persistent, ...] = ()
 
 
@@ -85,10 +86,12 @@ def operations(data: bytes) -> tuple[Operation, ...]:
     """
     found = list[Operation]()
     try:
-        for opcode, argument, place in pickletools.genops(data):
-            found.append(Operation(opcode.name, argument, place or 0))
-            if len(found) > MOST_OPCODES:
-                raise NotAPickle("more opcodes than any model has")
+        # pickletools warns of an invalid escape, which would be printed in the middle of a report.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            for opcode, argument, place in pickletools.genops(data):
+                found.append(Operation(opcode.name, argument, place or 0))
+                if len(found) > MOST_OPCODES:
+                    raise NotAPickle("more opcodes than any model has")
     except (ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise NotAPickle(f"{type(error).__name__}: {error}") from None
     if found[-1].name != "STOP" or found[-1].place + 1 != len(data):
@@ -96,16 +99,16 @@ def operations(data: bytes) -> tuple[Operation, ...]:
     return tuple(found)
 
 
-def walk(data: bytes) -> Walked:
+def parse(data: bytes) -> ParsedPickle:
     """Follow the opcodes of one pickle.
 
     Raises:
         NotAPickle: it breaks off, holds an opcode that PyTorch never writes, or does not hold together.
     """
-    return follow(operations(data))
+    return interpret(operations(data))
 
 
-def follow(found: tuple[Operation, ...]) -> Walked:
+def interpret(found: tuple[Operation, ...]) -> ParsedPickle:
     """Follow the opcodes of one pickle, all but the last, its end.
 
     Raises:
@@ -116,7 +119,15 @@ def follow(found: tuple[Operation, ...]) -> Walked:
         for operation in found[:-1]:
             machine.step(operation.name, operation.argument)
         return machine.walked()
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError, OverflowError) as error:
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        UnicodeDecodeError,
+        OverflowError,
+    ) as error:
         raise NotAPickle(f"{type(error).__name__}: {error}") from None
 
 
@@ -156,14 +167,16 @@ class _Machine:
         self.stack = list[Any]()
         self.memo = dict[int, object]()
         self.imports = list[Global]()
-        self.made = list[Made]()
+        self.made = list[Constructed]()
         self.persistent = list[Persistent]()
 
-    def walked(self) -> Walked:
+    def walked(self) -> ParsedPickle:
         value = self.pop()
         if self.stack:
             raise NotAPickle("more than one value")
-        return Walked(value, tuple(dict.fromkeys(self.imports)), tuple(self.made), tuple(self.persistent))
+        return ParsedPickle(
+            value, tuple(dict.fromkeys(self.imports)), tuple(self.made), tuple(self.persistent)
+        )
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
@@ -258,15 +271,17 @@ class _Machine:
     def op_appends(self, _: object) -> None:
         items = self.pop_to_mark()
         target = self.stack[-1]
-        target.extend(items) if isinstance(target, list) else target.items.extend((None, item) for item in items)
+        target.extend(items) if isinstance(target, list) else target.items.extend(
+            (None, item) for item in items
+        )
 
     op_additems = op_appends
 
     def op_empty_dict(self, _: object) -> None:
-        self.stack.append(Pairs())
+        self.stack.append(PickleDict())
 
     def op_dict(self, _: object) -> None:
-        self.stack.append(Pairs(_pairs(self.pop_to_mark())))
+        self.stack.append(PickleDict(_pairs(self.pop_to_mark())))
 
     def op_setitem(self, _: object) -> None:
         value, key = self.pop(), self.pop()
@@ -278,24 +293,24 @@ class _Machine:
 
     def op_reduce(self, _: object) -> None:
         arguments, maker = self.pop(), self.pop()
-        self._make(Made(maker, arguments))
+        self._make(Constructed(maker, arguments))
 
     def op_newobj(self, _: object) -> None:
         arguments, maker = self.pop(), self.pop()
-        self._make(Made(maker, arguments, new=True))
+        self._make(Constructed(maker, arguments, new=True))
 
     def op_newobj_ex(self, _: object) -> None:
         keywords, arguments, maker = self.pop(), self.pop(), self.pop()
-        self._make(Made(maker, (arguments, keywords), new=True))
+        self._make(Constructed(maker, (arguments, keywords), new=True))
 
-    def _make(self, made: Made) -> None:
+    def _make(self, made: Constructed) -> None:
         self.made.append(made)
         self.stack.append(made)
 
     def op_build(self, _: object) -> None:
         state = self.pop()
         target = self.stack[-1]
-        if not isinstance(target, Made):
+        if not isinstance(target, Constructed):
             raise NotAPickle("a state for what is no object")
         if target.state is not None:
             raise NotAPickle("an object that is given its state twice")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from composecli.core.pytree import Entries, Items, Literal, Other, TensorSpec, Tree
-from composecli.files.pickle import Global, Made, Pairs, Persistent
+from composecli.core.pytree import Literal, Opaque, TensorSpec, Tree, TreeMapping, TreeSequence
+from composecli.files.pickle import Constructed, Global, Persistent, PickleDict
 
 STORAGE_DTYPES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
@@ -31,35 +31,35 @@ class _Reader:
     def tree(self, node: object, depth: int) -> Tree:
         self.nodes += 1
         if depth > DEEPEST or self.nodes > MOST_NODES:
-            return Other("a nest larger than any model takes")
+            return Opaque("a nest larger than any model takes")
         if node is None or isinstance(node, bool | int | float | str):
             return Literal(node)
         if isinstance(node, tuple | list):
             items = tuple(self.tree(item, depth + 1) for item in node)
-            return Items("tuple" if isinstance(node, tuple) else "list", items)
-        if isinstance(node, Pairs):
+            return TreeSequence("tuple" if isinstance(node, tuple) else "list", items)
+        if isinstance(node, PickleDict):
             return self._entries(node.items, depth)
-        if isinstance(node, Made):
+        if isinstance(node, Constructed):
             return self._made(node, depth)
-        return Other(type(node).__name__)
+        return Opaque(type(node).__name__)
 
     def _entries(self, items: list[tuple[object, object]], depth: int) -> Tree:
-        return Entries(tuple((str(key), self.tree(value, depth + 1)) for key, value in items))
+        return TreeMapping(tuple((str(key), self.tree(value, depth + 1)) for key, value in items))
 
-    def _made(self, node: Made, depth: int) -> Tree:
+    def _made(self, node: Constructed, depth: int) -> Tree:
         arguments = node.arguments
         if isinstance(node.maker, Global) and isinstance(arguments, tuple):
             match node.maker.module, node.maker.name:
                 case "torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor":
                     return _tensor(arguments)
                 case "torch._utils", "_rebuild_parameter":
-                    return self.tree(arguments[0], depth + 1) if arguments else Other("Parameter")
+                    return self.tree(arguments[0], depth + 1) if arguments else Opaque("Parameter")
                 case "collections", "OrderedDict":
                     return self._entries(node.items, depth)
         tagged = isinstance(node.maker, Global) and node.maker.name == "restore_type_tag"
         if tagged and isinstance(arguments, tuple) and arguments:
             return self.tree(arguments[0], depth + 1)
-        return Other(str(node.maker) if isinstance(node.maker, Global) else "object")
+        return Opaque(str(node.maker) if isinstance(node.maker, Global) else "object")
 
 
 def _tensor(arguments: tuple[object, ...]) -> Tree:
@@ -70,4 +70,4 @@ def _tensor(arguments: tuple[object, ...]) -> Tree:
             dtype = STORAGE_DTYPES.get(storage)
             if dtype is not None:
                 return TensorSpec(dtype, tuple(int(str(size)) for size in sizes))
-    return Other("Tensor")
+    return Opaque("Tensor")

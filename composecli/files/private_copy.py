@@ -15,9 +15,9 @@ from typing import IO
 
 
 @contextmanager
-def snapshot(path: str) -> Iterator[Path]:
+def copy_privately(path: str) -> Iterator[Path]:
     """A copy of the file that nobody else can name, in memory where the system has such files; gone at the end."""
-    with nameless() as copy:
+    with anonymous_file() as copy:
         with open(path, "rb") as file:
             _refuse_larger_than_memory(os.fstat(file.fileno()).st_size)
             shutil.copyfileobj(file, copy, 2**20)
@@ -32,7 +32,9 @@ def _refuse_larger_than_memory(size: int) -> None:
 
         limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
         if limit != resource.RLIM_INFINITY and size > limit:
-            raise OSError(errno.ENOMEM, f"it has {size:,} bytes, and memory is limited to {limit:,}")
+            raise OSError(
+                errno.ENOMEM, f"it has {size:,} bytes, and memory is limited to {limit:,}"
+            )
 
 
 def digest(path: Path) -> str:
@@ -41,7 +43,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def nameless() -> IO[bytes]:
+def anonymous_file() -> IO[bytes]:
     """A file that nobody else can open, in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("composecli"), "w+b")

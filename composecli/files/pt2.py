@@ -12,9 +12,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from composecli.core.contract import Contract, Evidence, EvidenceKind, Port, fresh_name, input_name, output_name
+from composecli.core.contract import (
+    Contract,
+    Evidence,
+    EvidenceKind,
+    Port,
+    fresh_name,
+    input_name,
+    output_name,
+)
 from composecli.core.dims import Derived, Dim, Fixed, Free, Shape, Unknown, as_dim
-from composecli.core.pytree import Argument, Call, Entries, Items, Literal, Path, TensorSpec, Tree, call_leaves, leaves
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    KeyPath,
+    Literal,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+    call_leaves,
+    leaves,
+)
 from composecli.core.size_expr import Const, Expr, Symbol, add, floor_divide, multiply, substitute
 from composecli.files.archive import Archive, NotAnArchive
 
@@ -42,7 +61,11 @@ def foreign_types(archive: Archive) -> tuple[str, ...]:
         while todo:
             spec = todo.pop()
             kind = spec.get("type") if isinstance(spec, dict) else None
-            if isinstance(kind, str) and kind.partition(".")[0] not in ("builtins", "torch", "collections"):
+            if isinstance(kind, str) and kind.partition(".")[0] not in (
+                "builtins",
+                "torch",
+                "collections",
+            ):
                 found[kind] = None
             todo += spec.get("children_spec") or [] if isinstance(spec, dict) else []
     return tuple(found)
@@ -87,7 +110,9 @@ class _Program:
         signature = module["module_call_graph"][0]["signature"]
         specs = module["signature"]
         inputs = [found for entry in specs["input_specs"] for found in _given(entry)]
-        outputs = [entry["user_output"]["arg"] for entry in specs["output_specs"] if "user_output" in entry]
+        outputs = [
+            entry["user_output"]["arg"] for entry in specs["output_specs"] if "user_output" in entry
+        ]
         example, input_dims = self._call(signature, inputs)
         result, output_dims = self._tree(json.loads(signature["out_spec"])[1], iter(outputs))
         return Contract(
@@ -127,10 +152,12 @@ class _Program:
         dims = [shape for _, shapes in parts for shape in shapes]
         name = kind.rsplit(".", 1)[-1]
         if name in ("tuple", "list", "immutable_list"):
-            return Items("tuple" if name == "tuple" else "list", trees), dims
+            return TreeSequence("tuple" if name == "tuple" else "list", trees), dims
         keys = _context(spec)
         if isinstance(keys, list) and len(keys) == len(trees):
-            return Entries(tuple(zip(map(str, keys), trees, strict=True)), "dict" if "dict" in name else name), dims
+            return TreeMapping(
+                tuple(zip(map(str, keys), trees, strict=True)), "dict" if "dict" in name else name
+            ), dims
         raise _Unreadable(kind)
 
     def _leaf(self, value: Any) -> tuple[Tree, list[Shape]]:
@@ -187,9 +214,13 @@ def size_of(size: Any) -> Expr | None:
 
 def ranges_of(data: Any) -> dict[str, tuple[int | None, int | None]]:
     """The least and the largest value of each symbol, None where there is no bound."""
-    bounds = {symbol: (held.get("min_val"), held.get("max_val")) for symbol, held in data["range_constraints"].items()}
+    bounds = {
+        symbol: (held.get("min_val"), held.get("max_val"))
+        for symbol, held in data["range_constraints"].items()
+    }
     return {
-        symbol: (low, high if high is not None and high < UNBOUNDED else None) for symbol, (low, high) in bounds.items()
+        symbol: (low, high if high is not None and high < UNBOUNDED else None)
+        for symbol, (low, high) in bounds.items()
     }
 
 
@@ -214,7 +245,7 @@ def _hint(size: Any) -> int:
     return value
 
 
-def _argument(call: Call, path: Path, signature: Any) -> str | None:
+def _argument(call: Call, path: KeyPath, signature: Any) -> str | None:
     number = path[0]
     assert isinstance(number, int)
     names = signature.get("forward_arg_names") or []

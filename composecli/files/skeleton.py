@@ -27,18 +27,18 @@ _GETS = ("GET", "BINGET", "LONG_BINGET")
 _ELEMENTS, _DEVICE = 5, 3
 
 
-def emptied_script(archive: Archive) -> bytes | None:
+def script_skeleton(archive: Archive) -> bytes | None:
     """A TorchScript archive without its tensors, but for the constants of its code, which PyTorch compares when it
     compiles; None where its pickles are not what PyTorch writes."""
-    data = moved(archive, "data.pkl", "meta")
-    held = moved(archive, "constants.pkl", "cpu")
+    data = with_storages_on(archive, "data.pkl", "meta")
+    held = with_storages_on(archive, "constants.pkl", "cpu")
     if data is None or held is None:
         return None
     pickles = {"data.pkl": data, "constants.pkl": held}
     return _written(archive, pickles, frozenset(_constants(archive)))
 
 
-def is_foreign(archive: Archive) -> bool:
+def has_foreign_byte_order(archive: Archive) -> bool:
     """Whether its tensors were written in another order of bytes than this machine's."""
     return "byteorder" in archive.names and archive.read("byteorder") != sys.byteorder.encode()
 
@@ -52,7 +52,7 @@ def _constants(archive: Archive) -> list[str]:
     return [name for name in archive.names if name.startswith("constants/")]
 
 
-def emptied_checkpoint(archive: Archive) -> bytes:
+def checkpoint_skeleton(archive: Archive) -> bytes:
     """A checkpoint without its tensors: PyTorch reads none of them onto the meta device."""
     return _written(archive, {"data.pkl": archive.read("data.pkl")}, frozenset())
 
@@ -82,19 +82,23 @@ def _written(archive: Archive, pickles: dict[str, bytes], whole: frozenset[str])
     return buffer.getvalue()
 
 
-def moved(archive: Archive, name: str, device: str) -> bytes | None:
+def with_storages_on(archive: Archive, name: str, device: str) -> bytes | None:
     """A pickle of an archive with every storage on this device."""
-    return relocated(archive.read(name), archive.operations(name), device)
+    return rewrite_device(archive.read(name), archive.operations(name), device)
 
 
-def relocated(data: bytes, operations: Sequence[Operation], device: str) -> bytes | None:
+def rewrite_device(data: bytes, operations: Sequence[Operation], device: str) -> bytes | None:
     """The pickle with every storage on this device; None where it is written in another way than PyTorch's: then it
     might say another thing than the one that was judged. A text that says a device for another reason stays as it is,
     though pickles share them."""
     puts = [operation.argument for operation in operations if operation.name in _PUTS]
     if len(puts) != len(set(puts)):
         return None
-    places = {_device_of(operations, number) for number, item in enumerate(operations) if item.name == "BINPERSID"}
+    places = {
+        _device_of(operations, number)
+        for number, item in enumerate(operations)
+        if item.name == "BINPERSID"
+    }
     if None in places:
         return None
     texts = {

@@ -13,6 +13,7 @@ from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.model_ref import ModelKind
 from composecli.core.pytree import Call
+from composecli.core.rules import Rule
 from composecli.files import torchscript
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import Checkpoint, Holds, judge
@@ -20,7 +21,7 @@ from composecli.files.pickle import NotAPickle
 from composecli.files.pt2 import exported_contract
 from composecli.files.safety import pt2_program as programs
 from composecli.files.safety.refusals import Reason, damaged, of_checkpoint, of_program, of_records
-from composecli.files.storage_bounds import misfits, record_sizes
+from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 
 HEAD = 4096
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -77,10 +78,12 @@ def sniff(path: str) -> Sniffed:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, UnicodeError):
             reason = "its name is not valid UTF-8, and PyTorch opens no such path"
-        return Problem("CC901", f"cannot read the file: {reason}", path, help=("check the path",))
+        return Problem(
+            Rule.NO_SUCH_FILE, f"cannot read the file: {reason}", path, help=("check the path",)
+        )
     if not head:
         return Problem(
-            "CC903", "the file is empty", path, ("it has 0 bytes: an interrupted save or download",),
+            Rule.EMPTY_FILE, "the file is empty", path, ("it has 0 bytes: an interrupted save or download",),
             ("save it again, or fetch it again",),
         )  # fmt: skip
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -90,51 +93,71 @@ def sniff(path: str) -> Sniffed:
 
 def _not_regular(path: str, mode: int) -> Problem:
     if stat.S_ISDIR(mode):
-        return Problem("CC902", "the path is a directory, not a file", path, help=("name a file inside it",))
-    return Problem("CC902", "the path is no regular file", path, help=("copy it into a file first",))
+        return Problem(
+            Rule.NOT_A_REGULAR_FILE,
+            "the path is a directory, not a file",
+            path,
+            help=("name a file inside it",),
+        )
+    return Problem(
+        Rule.NOT_A_REGULAR_FILE,
+        "the path is no regular file",
+        path,
+        help=("copy it into a file first",),
+    )
 
 
 def _sniff_plain(path: str, head: bytes, size: int) -> Sniffed:
     text = _as_text(head)
     if head.startswith(b"version https://git-lfs"):
         return Problem(
-            "CC905", "the file is a git-lfs pointer, not the model itself", path,
+            Rule.GIT_LFS_POINTER, "the file is a git-lfs pointer, not the model itself", path,
             ("the model was never fetched into this checkout",), (f"git lfs pull --include '{Path(path).name}'",),
         )  # fmt: skip
     if _is_safetensors(head, size):
         return WeightsFile(path, size, ())
     if head.startswith(_LEGACY):
         return Problem(
-            "CC911", "the file is in PyTorch's old format, from before 1.6", path,
+            Rule.LEGACY_FORMAT, "the file is in PyTorch's old format, from before 1.6", path,
             ("it is one pickle and cannot be judged before it runs",),
             ("load it where it is trusted, then torch.save(model, 'new.pt')",),
         )  # fmt: skip
     if _is_onnx(head):
         return Problem(
-            "CC906", "the file is an ONNX model", path, ("composecli reads models saved by PyTorch",),
+            Rule.ONNX_FILE, "the file is an ONNX model", path, ("composecli reads models saved by PyTorch",),
             ("torch.export.save(torch.export.export(model, args), 'model.pt2')",),
         )  # fmt: skip
     if text is not None:
         return _text_file(path, text)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return _not_a_model(path, "a bare pickle", "PyTorch saves models as zip archives with torch.save")
+        return _not_a_model(
+            path, "a bare pickle", "PyTorch saves models as zip archives with torch.save"
+        )
     if head[4:8] == b"PTMF":
-        return _not_a_model(path, "a mobile (flatbuffer) model", "composecli reads TorchScript as zip archives")
-    return _not_a_model(path, "no format that composecli knows", f"it starts with the bytes {head[:8].hex(' ')}")
+        return _not_a_model(
+            path, "a mobile (flatbuffer) model", "composecli reads TorchScript as zip archives"
+        )
+    return _not_a_model(
+        path, "no format that composecli knows", f"it starts with the bytes {head[:8].hex(' ')}"
+    )
 
 
 def _not_a_model(path: str, what: str, note: str) -> Problem:
     return Problem(
-        "CC908", f"the file is {what}", path, (note,),
+        Rule.NOT_A_MODEL, f"the file is {what}", path, (note,),
         ("save a model with torch.jit.save, torch.export.save or torch.save(module, path)",),
     )  # fmt: skip
 
 
 def _text_file(path: str, text: str) -> Problem:
     if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
-        return _not_a_model(path, "a web page", "a login or error page was saved in the place of the file")
+        return _not_a_model(
+            path, "a web page", "a login or error page was saved in the place of the file"
+        )
     first = text.strip().splitlines()[0][:60] if text.strip() else ""
-    return _not_a_model(path, "a text file", f"it starts with: {first}" if first else "it holds white space only")
+    return _not_a_model(
+        path, "a text file", f"it starts with: {first}" if first else "it holds white space only"
+    )
 
 
 def _as_text(head: bytes) -> str | None:
@@ -165,7 +188,9 @@ def _sniff_archive(path: str, size: int) -> Sniffed:
     try:
         archive = Archive(Path(path))
     except NotAnArchive as error:
-        return damaged(path, f"{error} ({size:,} bytes)", title="the archive is truncated or damaged")
+        return damaged(
+            path, f"{error} ({size:,} bytes)", title="the archive is truncated or damaged"
+        )
     with archive:
         return sniff_archive(path, size, archive)
 
@@ -182,23 +207,25 @@ def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
     names = archive.names
     if "constants.pkl" in names and "data.pkl" in names:
         pickles = torchscript.pickles(archive)
-        return of_records(path, tuple(torchscript.record_misfits(archive, pickles))) or ModelFile(
+        return of_records(path, tuple(torchscript.record_problems(archive, pickles))) or ModelFile(
             path, ModelKind.TORCHSCRIPT, size, traced=torchscript.traced_example(archive),
             devices=torchscript.baked_devices(archive), provenance=torchscript.provenance(archive),
             reasons=tuple(torchscript.unsafe(archive, pickles)),
         )  # fmt: skip
     exported = "archive_format" in names or "serialized_exported_program.json" in names
     if exported and any(name.endswith(".json") for name in names):
-        return of_records(path, tuple(programs.record_misfits(archive))) or ModelFile(
+        return of_records(path, tuple(programs.record_problems(archive))) or ModelFile(
             path, ModelKind.EXPORTED, size, exported=exported_contract(archive),
             reasons=tuple(programs.unsafe(archive)),
         )  # fmt: skip
     if "data.pkl" in names:
         walked = archive.pickle("data.pkl")
-        damage = of_records(path, tuple(misfits(walked, record_sizes(archive, "data/"))))
+        damage = of_records(path, tuple(find_out_of_bounds(walked, record_sizes(archive, "data/"))))
         return damage or _sniff_checkpoint(path, size, judge(walked))
     some = ", ".join(sorted(names)[:3])
-    return _not_a_model(path, "a zip archive that PyTorch did not write", f"it holds {some or 'nothing'}")
+    return _not_a_model(
+        path, "a zip archive that PyTorch did not write", f"it holds {some or 'nothing'}"
+    )
 
 
 def _sniff_checkpoint(path: str, size: int, checkpoint: Checkpoint) -> Sniffed:
@@ -208,16 +235,20 @@ def _sniff_checkpoint(path: str, size: int, checkpoint: Checkpoint) -> Sniffed:
         case Holds.WEIGHTS:
             return WeightsFile(path, size, checkpoint.keys, checkpoint)
         case Holds.TENSOR:
-            return _not_a_model(path, "a saved tensor", "a model was expected; as an input, name it --input @FILE")
+            return _not_a_model(
+                path, "a saved tensor", "a model was expected; as an input, name it --input @FILE"
+            )
         case Holds.OTHER:
-            return _not_a_model(path, "a saved Python object that is no module", "it holds no tensors by name")
+            return _not_a_model(
+                path, "a saved Python object that is no module", "it holds no tensors by name"
+            )
 
 
 def weights_alone(weights: WeightsFile) -> Problem:
     """The problem that a file of weights is where a model is wanted."""
     some = ", ".join(weights.keys[:4])
     return Problem(
-        "CC907", "the file holds weights and no code (a bare state dict)", weights.path,
+        Rule.STATE_DICT_ALONE, "the file holds weights and no code (a bare state dict)", weights.path,
         (f"its keys: {some}{', …' if len(weights.keys) > 4 else ''}",) if some else (),
         (f"name a factory that makes the module: package.module:factory@{weights.path}",),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from composecli.files.archive import Archive
-from composecli.files.pickle import Global, Made, Persistent, Walked
+from composecli.files.pickle import Constructed, Global, ParsedPickle, Persistent
 
 ITEM_SIZES = {
     "FloatStorage": 4, "DoubleStorage": 8, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
@@ -33,7 +33,7 @@ def record_sizes(archive: Archive, folder: str) -> Callable[[str], int | None]:
     return lambda key: archive.size(folder + key) if folder + key in archive.names else None
 
 
-def misfits(walked: Walked, size_of: Callable[[str], int | None]) -> Iterator[str]:
+def find_out_of_bounds(walked: ParsedPickle, size_of: Callable[[str], int | None]) -> Iterator[str]:
     """Every tensor and storage that does not fit its record. `size_of` gives the bytes of the record with a key."""
     lengths = dict[str, int]()
     for persistent in walked.persistent:
@@ -60,7 +60,7 @@ def _storage(persistent: Persistent) -> tuple[str, str, int] | None:
     return None
 
 
-def _outside(made: Made) -> Iterator[str]:
+def _outside(made: Constructed) -> Iterator[str]:
     """Whether the last element of a tensor lies in its storage."""
     match made.arguments:
         case (Persistent() as persistent, int(offset), tuple(sizes), tuple(strides), *rest):
@@ -72,12 +72,16 @@ def _outside(made: Made) -> Iterator[str]:
         return
     key, kind, count = found
     if kind == "UntypedStorage":
-        dtype = next((item.name for item in rest if isinstance(item, Global) and item.module == "torch"), "")
+        dtype = next(
+            (item.name for item in rest if isinstance(item, Global) and item.module == "torch"), ""
+        )
         count //= DTYPE_SIZES.get(dtype, 1)
     whole = all(type(number) is int and number >= 0 for number in (offset, *sizes, *strides))
     if not whole or len(sizes) != len(strides):
         yield f"a tensor in storage {key} has no sizes that make sense"
     elif 0 not in sizes:
-        last = offset + sum((int(str(n)) - 1) * int(str(stride)) for n, stride in zip(sizes, strides, strict=True))
+        last = offset + sum(
+            (int(str(n)) - 1) * int(str(stride)) for n, stride in zip(sizes, strides, strict=True)
+        )
         if last >= count:
             yield f"a tensor in storage {key} reaches to element {last:,} of {count:,}"

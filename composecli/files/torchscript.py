@@ -6,13 +6,28 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from composecli.core.pytree import Argument, Call, Entries, Items, Other, TensorSpec, leaves
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    Opaque,
+    TensorSpec,
+    TreeMapping,
+    TreeSequence,
+    leaves,
+)
 from composecli.files.archive import Archive, NotAnArchive
-from composecli.files.pickle import Global, Made, NotAPickle, Pairs, Persistent, Walked
+from composecli.files.pickle import (
+    Constructed,
+    Global,
+    NotAPickle,
+    ParsedPickle,
+    Persistent,
+    PickleDict,
+)
 from composecli.files.pickle_tree import tree_of
 from composecli.files.safety.allowlist import CLASSES
 from composecli.files.safety.refusals import Reason
-from composecli.files.storage_bounds import misfits, record_sizes
+from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 
 PROVENANCE = "composecli.json"
 _DEVICE = re.compile(r'torch\.device\("([a-z]+(?::\d+)?)"\)')
@@ -26,11 +41,11 @@ def traced_example(archive: Archive) -> Call | None:
         tree = tree_of(archive.pickle("traced_inputs.pkl").value)
     except (NotAPickle, NotAnArchive):
         return None
-    stored = dict(tree.entries).get("forward") if isinstance(tree, Entries) else None
-    if not isinstance(stored, Items) or not stored.items:
+    stored = dict(tree.entries).get("forward") if isinstance(tree, TreeMapping) else None
+    if not isinstance(stored, TreeSequence) or not stored.items:
         return None
     call = Call(tuple(Argument(item) for item in stored.items))
-    plain = all(not isinstance(item, Other) for item in stored.items)
+    plain = all(not isinstance(item, Opaque) for item in stored.items)
     some = any(isinstance(spec, TensorSpec) for item in stored.items for _, spec in leaves(item))
     return call if plain and some else None
 
@@ -73,12 +88,18 @@ def attributes(archive: Archive) -> Attributes:
     todo, seen = [("", root)], set[int]()
     while todo:
         name, node = todo.pop()
-        if not isinstance(node, Made) or not isinstance(node.state, Pairs) or id(node) in seen:
+        if (
+            not isinstance(node, Constructed)
+            or not isinstance(node.state, PickleDict)
+            or id(node) in seen
+        ):
             continue
         seen.add(id(node))
         inner = [(str(key), value) for key, value in node.state.items]
         found[name] = {key: _attribute(value) for key, value in inner if not _is_submodule(value)}
-        todo += [(f"{name}.{key}".strip("."), value) for key, value in inner if _is_submodule(value)]
+        todo += [
+            (f"{name}.{key}".strip("."), value) for key, value in inner if _is_submodule(value)
+        ]
     return found
 
 
@@ -87,9 +108,13 @@ def _attribute(node: object) -> Attribute:
     if record is not None:
         return Attribute((record,))
     match node:
-        case Made(Global("torch.jit._pickle", "build_tensorlist"), (list(items),)):
+        case Constructed(Global("torch.jit._pickle", "build_tensorlist"), (list(items),)):
             records = tuple(record for record in map(_record_of, items) if record is not None)
-            return Attribute(records, listed=True) if len(records) == len(items) else Attribute(hidden=True)
+            return (
+                Attribute(records, listed=True)
+                if len(records) == len(items)
+                else Attribute(hidden=True)
+            )
     return Attribute(hidden=_holds_tensors(node))
 
 
@@ -108,21 +133,28 @@ def _holds_tensors(node: object) -> bool:
 def _inside(node: object) -> Iterator[object]:
     if isinstance(node, tuple | list):
         yield from node
-    elif isinstance(node, Pairs):
+    elif isinstance(node, PickleDict):
         yield from (item for pair in node.items for item in pair)
-    elif isinstance(node, Made):
+    elif isinstance(node, Constructed):
         yield from (node.arguments, node.state, *(item for pair in node.items for item in pair))
 
 
 def _record_of(node: object) -> str | None:
     match node:
-        case Made(Global("torch._utils", "_rebuild_tensor_v2"), (Persistent(("storage", _, str(key), *_)), *_)):
+        case Constructed(
+            Global("torch._utils", "_rebuild_tensor_v2"),
+            (Persistent(("storage", _, str(key), *_)), *_),
+        ):
             return f"data/{key}"
     return None
 
 
 def _is_submodule(node: object) -> bool:
-    return isinstance(node, Made) and isinstance(node.maker, Global) and node.maker.module.startswith("__torch__")
+    return (
+        isinstance(node, Constructed)
+        and isinstance(node.maker, Global)
+        and node.maker.module.startswith("__torch__")
+    )
 
 
 # What the archive's own reader makes without running anything; `__torch__` classes are scanned when they are compiled.
@@ -133,18 +165,18 @@ _DATA = re.compile(
 _PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}
 
 
-def pickles(archive: Archive) -> dict[str, Walked]:
+def pickles(archive: Archive) -> dict[str, ParsedPickle]:
     """What loading unpickles: the module, and the constants of its code."""
     return {member: archive.pickle(member) for member in _PICKLES}
 
 
-def classes(walked: Mapping[str, Walked]) -> tuple[Global, ...]:
+def classes(walked: Mapping[str, ParsedPickle]) -> tuple[Global, ...]:
     """The classes of the archive's own code that loading would make objects of."""
     found = (name for pickle in walked.values() for name in pickle.imports)
     return tuple(dict.fromkeys(name for name in found if name.module.startswith("__torch__")))
 
 
-def unsafe(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[Reason]:
+def unsafe(archive: Archive, walked: Mapping[str, ParsedPickle]) -> Iterator[Reason]:
     """What speaks against loading, but for the code, which is scanned where it can be compiled."""
     if "model.json" in archive.names:
         yield Reason("model.json makes PyTorch read it as an archive from before 1.4")
@@ -160,10 +192,10 @@ def unsafe(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[Reason]:
                 yield Reason(f"{member} names {name}")
 
 
-def record_misfits(archive: Archive, walked: Mapping[str, Walked]) -> Iterator[str]:
+def record_problems(archive: Archive, walked: Mapping[str, ParsedPickle]) -> Iterator[str]:
     """Tensors that do not fit their records."""
     for member, pickle in walked.items():
-        yield from misfits(pickle, record_sizes(archive, _PICKLES[member]))
+        yield from find_out_of_bounds(pickle, record_sizes(archive, _PICKLES[member]))
 
 
 def provenance(archive: Archive) -> str | None:

@@ -6,11 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from composecli.core.dims import Dim, Fixed, Free, Shape, Unknown, admits
-from composecli.core.observations import Accepted, Refused, Untried
-from composecli.core.pytree import Axis, Call, Path, TensorSpec, Tree, call_leaves, leaves, resized
+from composecli.core.observations import Accepted, Rejected, Untried
+from composecli.core.pytree import (
+    Axis,
+    Call,
+    KeyPath,
+    TensorSpec,
+    Tree,
+    call_leaves,
+    leaves,
+    resized,
+)
 from composecli.inference.prober import Run
 
-Leaves = tuple[tuple[Path, TensorSpec], ...]
+Leaves = tuple[tuple[KeyPath, TensorSpec], ...]
 
 STRIDE = 32
 LEAST_STEP = 4
@@ -18,7 +27,7 @@ FAR_BELOW = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Example:
     """An accepted call and what it returned; the axes that are known to be fixed, and the dims that are stated.
 
     `limits` are sizes that something which the model holds has, and at which a free axis may end; `cost` is about
@@ -28,13 +37,13 @@ class Start:
     call: Call
     result: Tree
     fixed: frozenset[Axis]
-    stated: Mapping[Path, Shape]
+    stated: Mapping[KeyPath, Shape]
     limits: tuple[int, ...] = ()
     cost: float = 1.0
 
 
 @dataclass(slots=True)
-class Group:
+class AxisGroup:
     """Axes that change size together under one symbol, and what came of each size that was tried.
 
     From `floor` on the sizes are taken together with the smallest of the other groups.
@@ -48,14 +57,14 @@ class Group:
     accepted: dict[int, Leaves] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     no_memory: set[int] = field(default_factory=set)
-    why_open: str = ""
+    unknown_reason: str = ""
     floor: int = 1
 
-    def conclusion(self) -> Dim:
+    def dim(self) -> Dim:
         """What the sizes that were tried allow to say, and no more."""
         took = sorted(self.accepted)
-        if self.why_open:
-            return Unknown(f"{self.why_open}; took {listed(took)}{self._refusals()}")
+        if self.unknown_reason:
+            return Unknown(f"{self.unknown_reason}; took {listed(took)}{self._refusals()}")
         if self.stated is not None and not self.refused:
             return self.stated
         if self.stated is not None:
@@ -91,7 +100,9 @@ class Group:
 
     def _broadcasts(self, size: int) -> bool:
         """Whether a size is far below the others that are taken: one patch, one frame, which is only broadcast."""
-        between = (other for other in self.refused if size < other < self.base and other % self.step == 0)
+        between = (
+            other for other in self.refused if size < other < self.base and other % self.step == 0
+        )
         return size <= self.base // FAR_BELOW and any(between)
 
     def _refusals(self) -> str:
@@ -102,7 +113,7 @@ def listed(sizes: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(sizes)))
 
 
-def groups_of(start: Start, run: Run) -> Iterator[Group]:
+def groups_of(start: Example, run: Run) -> Iterator[AxisGroup]:
     """Stated axes by name; the others alone where they move alone, with others of their size where only that is taken.
 
     A group that moves in no way that was tried has its base as the only size.
@@ -128,23 +139,27 @@ def groups_of(start: Start, run: Run) -> Iterator[Group]:
     singles = [group_of(start, (axis,)) for axis in axes]
     tied = list(_tied_across(start, singles, run))
     bound = {axis for group in tied for axis in group.axes}
-    stuck = [group for group in singles if group.axes[0] not in bound and not _moves(start.call, group, run)]
+    stuck = [
+        group
+        for group in singles
+        if group.axes[0] not in bound and not _moves(start.call, group, run)
+    ]
     tied += _tied(start, stuck, run)
     bound = {axis for group in tied for axis in group.axes}
     free = [group for group in singles if not bound & set(group.axes)]
     yield from sorted((*free, *tied), key=lambda group: axes.index(group.axes[0]))
 
 
-def group_of(start: Start, axes: tuple[Axis, ...]) -> Group:
+def group_of(start: Example, axes: tuple[Axis, ...]) -> AxisGroup:
     """These axes, with the size of the first of them as the base."""
     path, axis = axes[0]
     base = dict(call_leaves(start.call))[path].sizes[axis]
-    group = Group("", axes, base)
+    group = AxisGroup("", axes, base)
     group.accepted[base] = tuple(leaves(start.result))
     return group
 
 
-def _moves(call: Call, group: Group, run: Run) -> bool:
+def _moves(call: Call, group: AxisGroup, run: Run) -> bool:
     """Whether any other size is taken; 1 does not count, it broadcasts."""
     base = group.base
     far = [base + STRIDE, base - STRIDE] if base > STRIDE else []
@@ -153,19 +168,21 @@ def _moves(call: Call, group: Group, run: Run) -> bool:
     return any(try_size(call, group, size, run) for size in sizes if size > 1)
 
 
-def _tied_across(start: Start, singles: list[Group], run: Run) -> Iterator[Group]:
+def _tied_across(start: Example, singles: list[AxisGroup], run: Run) -> Iterator[AxisGroup]:
     """The same axis of several inputs, where one of them does not take the next size alone and all together do."""
-    alike = dict[tuple[int, int], list[Group]]()
+    alike = dict[tuple[int, int], list[AxisGroup]]()
     for group in singles:
         alike.setdefault((group.axes[0][1], group.base), []).append(group)
     for members in alike.values():
-        if len(members) > 1 and not all(try_size(start.call, group, group.base + 1, run) for group in members):
+        if len(members) > 1 and not all(
+            try_size(start.call, group, group.base + 1, run) for group in members
+        ):
             together = group_of(start, tuple(group.axes[0] for group in members))
             if try_size(start.call, together, together.base + 1, run):
                 yield together
 
 
-def _tied(start: Start, stuck: list[Group], run: Run) -> Iterator[Group]:
+def _tied(start: Example, stuck: list[AxisGroup], run: Run) -> Iterator[AxisGroup]:
     """Groups of axes of one size that move together and not alone: the same axis of several inputs first, then any."""
     by_size = dict[int, list[Axis]]()
     for group in stuck:
@@ -185,18 +202,18 @@ def _tied(start: Start, stuck: list[Group], run: Run) -> Iterator[Group]:
                 yield group
 
 
-def with_sizes(call: Call, sizes: Iterable[tuple[Group, int]]) -> Call:
+def with_sizes(call: Call, sizes: Iterable[tuple[AxisGroup, int]]) -> Call:
     """The call with each of these groups at a size."""
     for group, size in sizes:
         call = resized(call, group.axes, size)
     return call
 
 
-def allowed(group: Group, size: int) -> bool:
+def allowed(group: AxisGroup, size: int) -> bool:
     return group.stated is None or admits(group.stated, size) is True
 
 
-def try_size(call: Call, group: Group, size: int, run: Run) -> bool:
+def try_size(call: Call, group: AxisGroup, size: int, run: Run) -> bool:
     """Whether the size is taken."""
     if size in group.accepted or size in group.refused:
         return size in group.accepted
@@ -204,22 +221,22 @@ def try_size(call: Call, group: Group, size: int, run: Run) -> bool:
         case Accepted() as seen:
             group.accepted[size] = tuple(leaves(seen.result))
             return True
-        case Refused(out_of_memory=True):
+        case Rejected(out_of_memory=True):
             group.no_memory.add(size)
-        case Refused():
+        case Rejected():
             group.refused.add(size)
         case Untried(reason):
-            group.why_open = reason
+            group.unknown_reason = reason
     return False
 
 
-def column(group: Group, number: int, axis: int) -> dict[int, int]:
+def column(group: AxisGroup, number: int, axis: int) -> dict[int, int]:
     """Input size -> size of one output axis."""
     return {size: found[number][1].sizes[axis] for size, found in group.accepted.items()}
 
 
 def same_structure(one: Leaves, other: Leaves) -> bool:
-    def form(found: Leaves) -> list[tuple[Path, str, int]]:
+    def form(found: Leaves) -> list[tuple[KeyPath, str, int]]:
         return [(path, spec.dtype, len(spec.sizes)) for path, spec in found]
 
     return form(one) == form(other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from composecli.core.dims import Free
 from composecli.core.pytree import Call, call_leaves, resized
-from composecli.inference.axis_groups import STRIDE, Group, Start, allowed, try_size
+from composecli.inference.axis_groups import STRIDE, AxisGroup, Example, allowed, try_size
 from composecli.inference.prober import Run
 
 LARGE = 128
@@ -15,7 +15,7 @@ MOST_FOR_A_LOOK = 5e9
 MOST_FOR_A_LIMIT = 3e11
 
 
-def vary(start: Start, group: Group, run: Run, like: Group | None = None) -> None:
+def find_bounds(start: Example, group: AxisGroup, run: Run, like: AxisGroup | None = None) -> None:
     """Find the step and both ends of the sizes that are taken. `like` is a group that went before, whose ends are
     likely to be the same."""
     call = start.call
@@ -38,22 +38,28 @@ def vary(start: Start, group: Group, run: Run, like: Group | None = None) -> Non
             try_size(call, group, group.base + factor * group.step, run)
 
 
-def _ends(group: Group) -> list[int]:
+def _ends(group: AxisGroup) -> list[int]:
     """The ends of a group and the sizes beyond them."""
-    found = group.conclusion()
+    found = group.dim()
     if not isinstance(found, Free):
         return []
     high = [found.high, found.high + found.step] if found.high is not None else []
     return [size for size in (found.low, found.low - found.step, *high) if size > 0]
 
 
-def _stated_sizes(group: Group) -> list[int]:
+def _stated_sizes(group: AxisGroup) -> list[int]:
     base, step = group.base, group.step
-    wanted = [base + step, 2 * base - 2 * base % step, base - step, base + 2 * step, base + 3 * step]
+    wanted = [
+        base + step,
+        2 * base - 2 * base % step,
+        base - step,
+        base + 2 * step,
+        base + 3 * step,
+    ]
     return [size for size in dict.fromkeys(wanted) if size >= 1 and allowed(group, size)][:3]
 
 
-def _find_step(call: Call, group: Group, run: Run) -> None:
+def _find_step(call: Call, group: AxisGroup, run: Run) -> None:
     """The distance between sizes that are taken: 1 where a neighbour is, else what the nearest divides to."""
     base = group.base
     if try_size(call, group, base + 1, run):
@@ -77,10 +83,14 @@ def _find_step(call: Call, group: Group, run: Run) -> None:
 
 def _primes(number: int) -> list[int]:
     """The primes that divide a number."""
-    return [n for n in range(2, number + 1) if number % n == 0 and all(n % other for other in range(2, n))]
+    return [
+        n
+        for n in range(2, number + 1)
+        if number % n == 0 and all(n % other for other in range(2, n))
+    ]
 
 
-def _find_low(call: Call, group: Group, run: Run) -> None:
+def _find_low(call: Call, group: AxisGroup, run: Run) -> None:
     """Narrow down the smallest size that is taken, by halving between it and one that is refused."""
     step = group.step
     for small in (step, 2 * step):
@@ -89,12 +99,14 @@ def _find_low(call: Call, group: Group, run: Run) -> None:
         # A size of 1 is broadcast where others are not taken: it says nothing of the smallest one.
         del group.accepted[1]
         group.refused.add(1)
-    below = max((size for size in group.refused if size < group.base and size % step == 0), default=0)
+    below = max(
+        (size for size in group.refused if size < group.base and size % step == 0), default=0
+    )
     above = [size for size in group.accepted if size > below]
     _halve(call, group, below, min(above), run)
 
 
-def _find_high(start: Start, group: Group, run: Run) -> None:
+def _find_high(start: Example, group: AxisGroup, run: Run) -> None:
     """The largest size that is taken, where one is refused: beyond what the model holds tables for, and far away."""
     step, call = group.step, start.call
     refused = [size for size in group.refused if size > group.base and size % step == 0]
@@ -130,14 +142,16 @@ def _find_high(start: Start, group: Group, run: Run) -> None:
     _halve(call, group, top, max(taken), run)
 
 
-def _limits(start: Start, group: Group) -> list[int]:
+def _limits(start: Example, group: AxisGroup) -> list[int]:
     """The limits that may be this group's, the largest first: no table has a place for each pixel."""
     path, _ = group.axes[0]
     spec = dict(call_leaves(start.call))[path]
-    return sorted(start.limits, reverse=True)[:MOST_LIMITS] if len(spec.sizes) <= TABLED_RANK else []
+    return (
+        sorted(start.limits, reverse=True)[:MOST_LIMITS] if len(spec.sizes) <= TABLED_RANK else []
+    )
 
 
-def _far(start: Start, group: Group) -> int:
+def _far(start: Example, group: AxisGroup) -> int:
     """A size far above the base, as far as a forward of it costs little."""
     far = max(LARGE, 4 * group.base if group.base <= 2 * STRIDE else 2 * group.base)
     while far > 2 * group.base and not _affordable(start, group, far, MOST_FOR_A_LOOK):
@@ -145,11 +159,11 @@ def _far(start: Start, group: Group) -> int:
     return far - far % group.step
 
 
-def _affordable(start: Start, group: Group, size: int, most: float) -> bool:
+def _affordable(start: Example, group: AxisGroup, size: int, most: float) -> bool:
     return resized(start.call, group.axes, size).elements * start.cost <= most
 
 
-def _halve(call: Call, group: Group, refused: int, accepted: int, run: Run) -> None:
+def _halve(call: Call, group: AxisGroup, refused: int, accepted: int, run: Run) -> None:
     step = group.step
     while abs(accepted - refused) > step:
         middle = (accepted + refused) // 2

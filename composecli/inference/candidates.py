@@ -9,7 +9,18 @@ from itertools import islice, product
 from composecli.core.contract import Evidence
 from composecli.core.dims import Shape
 from composecli.core.facts import ArgumentFact, ModelFacts
-from composecli.core.pytree import Argument, Axis, Call, Items, Literal, Path, TensorSpec, Tree, call_leaves, call_with
+from composecli.core.pytree import (
+    Argument,
+    Axis,
+    Call,
+    KeyPath,
+    Literal,
+    TensorSpec,
+    Tree,
+    TreeSequence,
+    call_leaves,
+    replace_call_leaf,
+)
 from composecli.inference.layer_inputs import BATCH, LENGTH, layer_inputs
 
 MOST_LAYERS = 12
@@ -20,7 +31,7 @@ LONGEST_OF_IDS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class SizeTarget:
     """A size that is being looked for: with `points`, sizes of these axes and what became of each at an op, until one
     of them becomes `want`."""
 
@@ -31,22 +42,22 @@ class Aim:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class Candidate:
     """A call worth trying. `dims` holds what is stated of a port, by path; `asked` the axes that a parameter fixes."""
 
     call: Call
     evidence: Evidence | None = None
-    dims: tuple[tuple[Path, Shape], ...] = ()
+    dims: tuple[tuple[KeyPath, Shape], ...] = ()
     asked: tuple[Axis, ...] = ()
-    aim: Aim | None = None
+    aim: SizeTarget | None = None
 
 
-def seeds(facts: ModelFacts) -> Iterator[Proposal]:
+def initial_candidates(facts: ModelFacts) -> Iterator[Candidate]:
     """What to begin with where the file states nothing: each argument by its name and type, else as the first layers
     with parameters take it, else a tensor of each rank."""
-    asked = facts.asked
+    asked = facts.needed_arguments
     if not facts.arguments:
-        yield Proposal(Call(()))
+        yield Candidate(Call(()))
     yield from _with_states(facts)
     seen = set[Call]()
     choices = [_choices(argument, facts) for argument in asked] or [_choices(None, facts)]
@@ -54,28 +65,32 @@ def seeds(facts: ModelFacts) -> Iterator[Proposal]:
         values = tuple(found[min(number, len(found) - 1)] for found in choices)
         call = Call(
             tuple(
-                Argument(value, argument.name if argument is not None and not argument.required else None)
+                Argument(
+                    value, argument.name if argument is not None and not argument.required else None
+                )
                 for value, argument in zip(values, asked or (None,), strict=True)
             )
         )
         if call not in seen:
             seen.add(call)
-            yield Proposal(call)
+            yield Candidate(call)
 
 
-def _with_states(facts: ModelFacts) -> Iterator[Proposal]:
+def _with_states(facts: ModelFacts) -> Iterator[Candidate]:
     """The input of a recurrent layer and its states, batch second and batch first."""
-    if len(facts.asked) < 2 or any(literals(argument.type_name) for argument in facts.asked):
+    if len(facts.needed_arguments) < 2 or any(
+        literals(argument.type_name) for argument in facts.needed_arguments
+    ):
         return
     for layer in facts.layers:
         found = list(layer_inputs(layer))
         if len(found) == 2 and len(found[0].sizes) == len(found[1].sizes):
             given, state = found
-            rest = (Argument(state),) * (len(facts.asked) - 1)
-            yield Proposal(Call((Argument(given), *rest)))
+            rest = (Argument(state),) * (len(facts.needed_arguments) - 1)
+            yield Candidate(Call((Argument(given), *rest)))
             if len(given.sizes) == 3:
                 turned = replace(given, sizes=(given.sizes[1], given.sizes[0], given.sizes[2]))
-                yield Proposal(Call((Argument(turned), *rest)))
+                yield Candidate(Call((Argument(turned), *rest)))
             return
 
 
@@ -93,10 +108,10 @@ def _choices(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
         tensors = [t for t in tensors if t.dtype not in ("int64", "bool")]
     word = kind.replace("typing.", "").split("[", maxsplit=1)[0].lower()
     if word in ("list", "sequence"):
-        return [Items("list", (tensor, tensor)) for tensor in tensors]
+        return [TreeSequence("list", (tensor, tensor)) for tensor in tensors]
     if word == "tuple":
         count = max(1, kind.count("Tensor"))
-        return [Items("tuple", (tensor,) * count) for tensor in tensors]
+        return [TreeSequence("tuple", (tensor,) * count) for tensor in tensors]
     return list(tensors)
 
 
@@ -124,7 +139,9 @@ def usual(facts: ModelFacts) -> Iterator[TensorSpec]:
 def vocabulary(facts: ModelFacts) -> int:
     """The rows of the first embedding, which the first ids index; 2 where there is none."""
     for layer in facts.layers:
-        weight = next((p for p in layer.parameters if p.name == "weight" and len(p.sizes) == 2), None)
+        weight = next(
+            (p for p in layer.parameters if p.name == "weight" and len(p.sizes) == 2), None
+        )
         if weight is not None and layer.class_name.endswith(("Embedding", "EmbeddingBag")):
             return weight.sizes[0]
     return 2
@@ -149,7 +166,9 @@ def by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
         yield TensorSpec("int64", (BATCH, LENGTH), below=LENGTH)
     elif "bbox" in words or "boxes" in words:
         yield TensorSpec("int64", (BATCH, LENGTH, 4), below=2)
-    elif last in ("ids", "tokens", "token", "src", "tgt", "text", "words") and vocabulary(facts) > 2:
+    elif (
+        last in ("ids", "tokens", "token", "src", "tgt", "text", "words") and vocabulary(facts) > 2
+    ):
         yield ids(facts)
     elif last in ("timestep", "timesteps", "step", "steps", "lengths"):
         yield TensorSpec("int64", (BATCH,), below=LENGTH)
@@ -161,7 +180,8 @@ def by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
 def _sequences(facts: ModelFacts) -> Iterator[TensorSpec]:
     """Spectrograms and series whose length and width the model states, either way round."""
     for (length, *_), (width, *_) in product(
-        setting(facts, "max_length", "context_length"), setting(facts, "num_mel_bins", "num_input_channels")
+        setting(facts, "max_length", "context_length"),
+        setting(facts, "num_mel_bins", "num_input_channels"),
     ):
         yield TensorSpec(facts.float_dtype, (BATCH, length, width))
         yield TensorSpec(facts.float_dtype, (BATCH, width, length))
@@ -169,7 +189,12 @@ def _sequences(facts: ModelFacts) -> Iterator[TensorSpec]:
 
 def images(facts: ModelFacts) -> Iterator[TensorSpec]:
     """Images as the first layers with weights of four axes take them, wherever they are."""
-    found = (spec for layer in facts.layers for spec in layer_inputs(layer) if len(spec.sizes) >= IMAGE_RANK)
+    found = (
+        spec
+        for layer in facts.layers
+        for spec in layer_inputs(layer)
+        if len(spec.sizes) >= IMAGE_RANK
+    )
     yield from islice(dict.fromkeys(found), 2)
 
 
@@ -191,20 +216,27 @@ def lengths(facts: ModelFacts) -> Iterator[int]:
     for values in setting(facts, "max_source_positions"):
         yield 2 * values[0]
     for values in setting(
-        facts, "max_length", "max_position_embeddings", "context_length", "num_mel_bins", "feature_size"
+        facts,
+        "max_length",
+        "max_position_embeddings",
+        "context_length",
+        "num_mel_bins",
+        "feature_size",
     ):
         yield values[-1]
     yield from (16, 64, 128, 80, 40, 512, 4000, 16000, 1024, 3000)
 
 
-def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[Proposal]:
+def other_sizes(candidate: Candidate, path: KeyPath, facts: ModelFacts) -> Iterator[Candidate]:
     """The same proposal with this input, and those like it, at other usual sizes of its free axes."""
-    spec = dict(call_leaves(proposal.call))[path]
+    spec = dict(call_leaves(candidate.call))[path]
     rank = len(spec.sizes)
-    free = [axis for axis in range(min(1, rank - 1), rank) if (path, axis) not in proposal.asked]
+    free = [axis for axis in range(min(1, rank - 1), rank) if (path, axis) not in candidate.asked]
     wanted = list[dict[int, int]]()
     if rank >= 4:
-        channels = [values[0] for values in setting(facts, "num_channels", "in_chans") if len(values) == 1]
+        channels = [
+            values[0] for values in setting(facts, "num_channels", "in_chans") if len(values) == 1
+        ]
         areas = list(islice(dict.fromkeys(spatial_sizes(facts)), 10))
         wanted += [{rank - 2: height, rank - 1: width} for height, width in areas]
         wanted += [{1: count} for count in channels if 1 in free]
@@ -217,18 +249,24 @@ def other_sizes(proposal: Proposal, path: Path, facts: ModelFacts) -> Iterator[P
         longest = LONGEST_OF_IDS if spec.may_hold_ids or spec.dtype == "bool" else LONGEST
         usual_lengths = [length for length in dict.fromkeys(lengths(facts)) if length <= longest]
         wanted += [{axis: length} for length in usual_lengths for axis in reversed(free)]
-    alike = [other for other, found in call_leaves(proposal.call) if found == spec]
+    alike = [other for other, found in call_leaves(candidate.call) if found == spec]
     for sizes_by_axis in wanted:
         sizes = tuple(sizes_by_axis.get(axis, size) for axis, size in enumerate(spec.sizes))
         if sizes != spec.sizes:
             changed = replace(spec, sizes=sizes, sample=None)
             for paths in (alike, [path]) if len(alike) > 1 else ([path],):
-                yield replace(proposal, call=call_with(proposal.call, dict.fromkeys(paths, changed)), aim=None)
+                yield replace(
+                    candidate,
+                    call=replace_call_leaf(candidate.call, dict.fromkeys(paths, changed)),
+                    aim=None,
+                )
 
 
-def with_tensors(proposal: Proposal, changes: dict[Path, TensorSpec], aim: Aim | None = None) -> Proposal:
+def with_tensors(
+    candidate: Candidate, changes: dict[KeyPath, TensorSpec], aim: SizeTarget | None = None
+) -> Candidate:
     """The proposal with other tensors; what was known of their axes no longer holds where the rank is another."""
-    before = dict(call_leaves(proposal.call))
+    before = dict(call_leaves(candidate.call))
     other = {path for path, spec in changes.items() if len(spec.sizes) != len(before[path].sizes)}
-    asked = tuple((path, axis) for path, axis in proposal.asked if path not in other)
-    return replace(proposal, call=call_with(proposal.call, changes), asked=asked, aim=aim)
+    asked = tuple((path, axis) for path, axis in candidate.asked if path not in other)
+    return replace(candidate, call=replace_call_leaf(candidate.call, changes), asked=asked, aim=aim)

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 from composecli.core.contract import Contract
 from composecli.core.facts import ModelFacts
-from composecli.core.pytree import Call, Path
-from composecli.inference.candidates import Proposal
+from composecli.core.pytree import Call, KeyPath
+from composecli.inference.candidates import Candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Clues:
+class Hints:
     """What is known before anything runs. `stated` stands alone: where it is refused nothing else is tried."""
 
     facts: ModelFacts
-    stated: Proposal | None = None
+    stated: Candidate | None = None
     exported: Contract | None = None
     traced: Call | None = None
     given: Call | None = None
 
 
-def argument_name(facts: ModelFacts, call: Call, path: Path) -> str | None:
+def argument_name(facts: ModelFacts, call: Call, path: KeyPath) -> str | None:
     number = path[0]
     assert isinstance(number, int)
     argument = call.arguments[number]

@@ -9,39 +9,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from composecli.core.contract import Evidence, EvidenceKind
-from composecli.inference.adjust import as_numbers, as_the_weights_say, near_the_given
+from composecli.inference.adjust import match_weights, prefer_floats, prefer_given_rank
 from composecli.inference.budget import Budget
-from composecli.inference.candidates import Proposal, seeds
-from composecli.inference.generalize import settle
-from composecli.inference.hints import Clues
-from composecli.inference.prober import Ask, Probing
+from composecli.inference.candidates import Candidate, initial_candidates
+from composecli.inference.generalize import generalize
+from composecli.inference.hints import Hints
+from composecli.inference.prober import Ask, Prober
 from composecli.inference.result import Found, NotFound
-from composecli.inference.search import Begun, search
+from composecli.inference.search import FoundCandidate, search
 
 
-def infer(clues: Clues, ask: Ask, budget: Budget | None = None) -> Found | NotFound:
+def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFound:
     """The contract of a model, or what was tried to find it."""
-    probing = Probing(ask, budget or Budget())
-    guesses = seeds(clues.facts) if clues.stated is None else iter(())
-    begun = search(_stated(clues), guesses, clues.facts, probing.watch)
-    if not isinstance(begun, Begun):
+    probing = Prober(ask, budget or Budget())
+    guesses = initial_candidates(hints.facts) if hints.stated is None else iter(())
+    begun = search(_stated(hints), guesses, hints.facts, probing.trace)
+    if not isinstance(begun, FoundCandidate):
         return NotFound(tuple(begun), probing.count, probing.stopped)
-    proposal, seen = as_the_weights_say(begun.proposal, begun.seen, clues, probing)
-    proposal, seen = near_the_given(proposal, seen, clues, probing)
-    proposal, seen = as_numbers(proposal, seen, clues, probing)
-    return Found(settle(proposal, seen, clues, probing), probing.count, probing.stopped)
+    candidate, seen = match_weights(begun.candidate, begun.seen, hints, probing)
+    candidate, seen = prefer_given_rank(candidate, seen, hints, probing)
+    candidate, seen = prefer_floats(candidate, seen, hints, probing)
+    return Found(generalize(candidate, seen, hints, probing), probing.count, probing.stopped)
 
 
-def _stated(clues: Clues) -> Iterator[Proposal]:
+def _stated(hints: Hints) -> Iterator[Candidate]:
     """What the user states alone; else what the file states, and a producer's real output."""
-    if clues.stated is not None:
-        yield clues.stated
+    if hints.stated is not None:
+        yield hints.stated
         return
-    if clues.exported is not None:
-        inputs = clues.exported.inputs
+    if hints.exported is not None:
+        inputs = hints.exported.inputs
         dims = tuple((port.path, port.dims) for port in inputs if port.dims is not None)
-        yield Proposal(clues.exported.example, clues.exported.evidence[0], dims)
-    if clues.given is not None:
-        yield Proposal(clues.given)
-    if clues.traced is not None:
-        yield Proposal(clues.traced, Evidence(EvidenceKind.TRACED, f"example {clues.traced}"))
+        yield Candidate(hints.exported.example, hints.exported.evidence[0], dims)
+    if hints.given is not None:
+        yield Candidate(hints.given)
+    if hints.traced is not None:
+        yield Candidate(hints.traced, Evidence(EvidenceKind.TRACED, f"example {hints.traced}"))

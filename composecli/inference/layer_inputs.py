@@ -52,7 +52,9 @@ def _recurrent(layer: LayerFact, weight: NamedSizes) -> Iterator[TensorSpec]:
     cell = weight.name == "weight_ih"
     yield TensorSpec(weight.dtype, (*(() if cell else (LENGTH,)), BATCH, weight.sizes[1]))
     if inner:
-        yield TensorSpec(inner[0].dtype, (*(() if cell else (len(inner),)), BATCH, inner[0].sizes[1]))
+        yield TensorSpec(
+            inner[0].dtype, (*(() if cell else (len(inner),)), BATCH, inner[0].sizes[1])
+        )
 
 
 def _normalised(name: str, weight: NamedSizes) -> Iterator[TensorSpec]:

@@ -18,7 +18,7 @@ Run = Callable[[Call], Observation | Untried]
 
 
 @dataclass
-class Probing:
+class Prober:
     """Counts and remembers: the same call is never run twice. Stops at the end of the budget, and at Ctrl-C."""
 
     ask: Ask
@@ -29,16 +29,18 @@ class Probing:
     watched: dict[Call, Observation] = field(default_factory=dict)
     start: float = field(default_factory=time.monotonic)
 
-    def run(self, call: Call) -> Observation | Untried:
+    def outcome(self, call: Call) -> Observation | Untried:
         """Whether the call is taken."""
         found = self.watched.get(call) or self.seen.get(call)
         return found or self._run(call, Detail.OUTCOME, self.seen)
 
-    def watch(self, call: Call) -> Observation | Untried:
+    def trace(self, call: Call) -> Observation | Untried:
         """The same with what the input meets, or why it is refused."""
-        return self.watched.get(call) or self._run(call, Detail.MEETINGS, self.watched)
+        return self.watched.get(call) or self._run(call, Detail.PARAMETER_OPS, self.watched)
 
-    def _run(self, call: Call, detail: Detail, memory: dict[Call, Observation]) -> Observation | Untried:
+    def _run(
+        self, call: Call, detail: Detail, memory: dict[Call, Observation]
+    ) -> Observation | Untried:
         if self.count >= self.budget.probes:
             self.stopped = f"the budget of {self.budget.probes} probes is spent"
         elif time.monotonic() - self.start > self.budget.seconds:

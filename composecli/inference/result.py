@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from composecli.core.contract import Contract
-from composecli.core.observations import Refused
+from composecli.core.observations import Rejected
 from composecli.core.pytree import Call
 
 
@@ -25,6 +25,6 @@ class NotFound:
     `stopped` says why no more was tried, where there was more to try.
     """
 
-    tried: tuple[tuple[Call, Refused], ...]
+    tried: tuple[tuple[Call, Rejected], ...]
     probes: int
     stopped: str = ""

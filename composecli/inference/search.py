@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from composecli.core.facts import ModelFacts
-from composecli.core.observations import Accepted, Refused, Untried
+from composecli.core.observations import Accepted, Rejected, Untried
 from composecli.core.pytree import Call, call_leaves
-from composecli.inference.candidates import Proposal
+from composecli.inference.candidates import Candidate
 from composecli.inference.prober import Run
-from composecli.inference.repairs import corrections
+from composecli.inference.repairs import find_repairs
 
 MOST_PROPOSALS = 90
 MOST_AT_ONE_PLACE = 24
@@ -19,10 +19,10 @@ MOST_ELEMENTS = 6_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class FoundCandidate:
     """A proposal that was accepted."""
 
-    proposal: Proposal
+    candidate: Candidate
     seen: Accepted
 
 
@@ -33,7 +33,7 @@ class _Entry:
     progress: int
     cost: int
     order: int
-    proposal: Proposal = field(compare=False)
+    candidate: Candidate = field(compare=False)
 
 
 @dataclass
@@ -45,30 +45,35 @@ class _Frontier:
     places: set[tuple[int, str]] = field(default_factory=set)
     spent: dict[tuple[int, str], int] = field(default_factory=dict)
 
-    def add(self, proposal: Proposal, progress: int, cost: int) -> None:
-        if proposal.call not in self.tried:
-            heapq.heappush(self.entries, _Entry(-progress, cost, len(self.entries) + len(self.tried), proposal))
+    def add(self, candidate: Candidate, progress: int, cost: int) -> None:
+        if candidate.call not in self.tried:
+            heapq.heappush(
+                self.entries,
+                _Entry(-progress, cost, len(self.entries) + len(self.tried), candidate),
+            )
 
-    def follow(self, entry: _Entry, refused: Refused, better: Iterable[tuple[int, Proposal]]) -> None:
+    def follow(
+        self, entry: _Entry, refused: Rejected, better: Iterable[tuple[int, Candidate]]
+    ) -> None:
         """What a refusal leads to: it costs as if begun anew where it got further than the try before it, or to a
         place where none was refused yet."""
         place = (refused.ops, refused.where)
         new = refused.ops > -entry.progress or place not in self.places
         self.places.add(place)
-        for cost, proposal in better:
-            self.add(proposal, refused.ops, cost if new else entry.cost + cost)
+        for cost, candidate in better:
+            self.add(candidate, refused.ops, cost if new else entry.cost + cost)
 
     def next(self) -> _Entry | None:
         while self.entries:
             entry = heapq.heappop(self.entries)
-            if entry.proposal.call in self.tried or entry.proposal.call.elements > MOST_ELEMENTS:
+            if entry.candidate.call in self.tried or entry.candidate.call.elements > MOST_ELEMENTS:
                 continue
-            place = (entry.progress, _form(entry.proposal.call))
+            place = (entry.progress, _form(entry.candidate.call))
             self.spent[place] = self.spent.get(place, 0) + 1
             if entry.progress < 0 and self.spent[place] > MOST_AT_ONE_PLACE:
                 heapq.heappush(self.entries, replace(entry, progress=1))
                 continue
-            self.tried.add(entry.proposal.call)
+            self.tried.add(entry.candidate.call)
             return entry
         return None
 
@@ -78,30 +83,30 @@ def _form(call: Call) -> str:
 
 
 def search(
-    stated: Iterable[Proposal], guessed: Iterable[Proposal], facts: ModelFacts, run: Run
-) -> Begun | list[tuple[Call, Refused]]:
+    stated: Iterable[Candidate], guessed: Iterable[Candidate], facts: ModelFacts, run: Run
+) -> FoundCandidate | list[tuple[Call, Rejected]]:
     """The first proposal that is accepted, or all that was refused, what got furthest first.
 
     `stated` come from the user or the file and are tried as they are; `guessed` are corrected by what they are
     refused for.
     """
-    refusals = list[tuple[Call, Refused]]()
-    for proposal in stated:
-        match run(proposal.call):
+    refusals = list[tuple[Call, Rejected]]()
+    for candidate in stated:
+        match run(candidate.call):
             case Accepted() as seen:
-                return Begun(proposal, seen)
-            case Refused() as refused:
-                refusals.append((proposal.call, refused))
+                return FoundCandidate(candidate, seen)
+            case Rejected() as refused:
+                refusals.append((candidate.call, refused))
     frontier = _Frontier()
     for number, guess in enumerate(guessed):
         frontier.add(guess, 0, 2 * number)
     while len(frontier.tried) < MOST_PROPOSALS and (entry := frontier.next()) is not None:
-        match run(entry.proposal.call):
+        match run(entry.candidate.call):
             case Accepted() as seen:
-                return Begun(entry.proposal, seen)
-            case Refused() as refused:
-                refusals.append((entry.proposal.call, refused))
-                frontier.follow(entry, refused, corrections(entry.proposal, refused, facts))
+                return FoundCandidate(entry.candidate, seen)
+            case Rejected() as refused:
+                refusals.append((entry.candidate.call, refused))
+                frontier.follow(entry, refused, find_repairs(entry.candidate, refused, facts))
             case Untried():
                 break
     refusals.sort(key=lambda item: -item[1].ops)

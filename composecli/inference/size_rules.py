@@ -13,7 +13,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from composecli.core.size_expr import Const, Expr, Product, Sum, Symbol, add, evaluate, floor_divide, multiply
+from composecli.core.size_expr import (
+    Const,
+    Expr,
+    Product,
+    Sum,
+    Symbol,
+    add,
+    evaluate,
+    floor_divide,
+    multiply,
+)
 
 # Beyond the small ones: what the strides of audio encoders multiply to.
 DIVISORS = (
@@ -50,7 +60,9 @@ def _candidates(points: tuple[tuple[int, int], ...]) -> tuple[SizeRule, ...]:
     """The same table is asked for by every axis that it stands for, and again when there is more to conclude."""
     if len({value for _, value in points}) == 1:
         return (SizeRule(0, 0, 1, points[0][1]),)
-    fitting = (rule for rule in _through(points) if all(rule.at(size) == value for size, value in points))
+    fitting = (
+        rule for rule in _through(points) if all(rule.at(size) == value for size, value in points)
+    )
     return tuple(dict.fromkeys(fitting))
 
 
@@ -60,7 +72,9 @@ def _through(points: Sequence[tuple[int, int]]) -> Iterator[SizeRule]:
     for divisor in DIVISORS:
         for shift in range(divisor):
             ratio = (size + shift) // divisor
-            others = (((other + shift) // divisor - ratio, seen - value) for other, seen in points[1:])
+            others = (
+                ((other + shift) // divisor - ratio, seen - value) for other, seen in points[1:]
+            )
             moved = next((pair for pair in others if pair[0] and pair[1]), None)
             if moved is None:
                 continue
@@ -82,14 +96,14 @@ def splitting_size(rules: Sequence[SizeRule], sizes: Sequence[int]) -> int | Non
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class JointSample:
     """One forward with several input sizes changed at once, and the output size that it gave."""
 
     sizes: Mapping[str, int]
     value: int
 
 
-def jointly(parts: Mapping[str, Expr], base: Moved, moved: Moved) -> Expr | None:
+def combine(parts: Mapping[str, Expr], base: JointSample, moved: JointSample) -> Expr | None:
     """The expression of several input sizes that an output size is: a sum of the parts that each gives alone, or a
     product of them with something added. Changed one at a time both look the same, so that `moved` decides; None
     where it speaks for neither."""
@@ -109,7 +123,7 @@ def jointly(parts: Mapping[str, Expr], base: Moved, moved: Moved) -> Expr | None
     return found if evaluate(found, moved.sizes) == moved.value else None
 
 
-def _added(parts: Mapping[str, Expr], base: Moved, moved: Moved) -> int | None:
+def _added(parts: Mapping[str, Expr], base: JointSample, moved: JointSample) -> int | None:
     """What is added to a product of two parts: `c` with `(one - c)*(other - c) == (base - c)*(moved - c)`."""
     if len(parts) != 2:
         return 0

@@ -6,35 +6,44 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from composecli.core.observations import CONVOLUTIONS, PROJECTIONS, Operand, Refused
-from composecli.core.pytree import Axis, Path, TensorSpec, call_leaves, resized
-from composecli.inference.candidates import Aim, Proposal, with_tensors
+from composecli.core.observations import CONVOLUTIONS, PROJECTIONS, Operand, Rejected
+from composecli.core.pytree import Axis, KeyPath, TensorSpec, call_leaves, resized
+from composecli.inference.candidates import Candidate, SizeTarget, with_tensors
 
 LARGEST = 20_000
 MOST_POINTS = 8
 _VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided")
 
 
-def by_sizes(proposal: Proposal, refused: Refused, paths: list[Path]) -> Iterator[Proposal]:
+def from_mismatches(
+    candidate: Candidate, refused: Rejected, paths: list[KeyPath]
+) -> Iterator[Candidate]:
     """Sizes at which what met would be equal: where one side follows the input and the other does not."""
-    specs = list(call_leaves(proposal.call))
+    specs = list(call_leaves(candidate.call))
     for have, want, operand in mismatches(refused):
-        if proposal.aim is not None and (proposal.aim.op, proposal.aim.want) == (refused.op, want):
-            yield from _aimed(proposal, proposal.aim.axes, have, proposal.aim)
+        if candidate.aim is not None and (candidate.aim.op, candidate.aim.want) == (
+            refused.op,
+            want,
+        ):
+            yield from _toward(candidate, candidate.aim.axes, have, candidate.aim)
             continue
         those = [specs[number] for number in operand.inputs if number < len(specs)]
         if len(those) > 1 and len({spec for _, spec in those}) == 1:
             for axis in range(1, len(those[0][1].sizes)):
                 axes = tuple((path, axis) for path, _ in those)
-                yield from _aimed(proposal, axes, have, Aim(axes, refused.op or "", want, ()))
+                yield from _toward(
+                    candidate, axes, have, SizeTarget(axes, refused.op or "", want, ())
+                )
         for path in [path for path, _ in those] or paths:
-            for axes in _moving(path, dict(specs)[path], proposal):
-                yield from _aimed(proposal, axes, have, Aim(axes, refused.op or "", want, ()))
+            for axes in _moving(path, dict(specs)[path], candidate):
+                yield from _toward(
+                    candidate, axes, have, SizeTarget(axes, refused.op or "", want, ())
+                )
 
 
-def _moving(path: Path, spec: TensorSpec, proposal: Proposal) -> Iterator[tuple[Axis, ...]]:
+def _moving(path: KeyPath, spec: TensorSpec, candidate: Candidate) -> Iterator[tuple[Axis, ...]]:
     """The axes of an input that may be moved, the last two of an image together first, the batch last."""
-    free = [axis for axis in range(1, len(spec.sizes)) if (path, axis) not in proposal.asked]
+    free = [axis for axis in range(1, len(spec.sizes)) if (path, axis) not in candidate.asked]
     last = [axis for axis in free if axis >= len(spec.sizes) - 2]
     if len(spec.sizes) >= 4 and len(last) == 2 and spec.sizes[-1] == spec.sizes[-2]:
         yield ((path, last[0]), (path, last[1]))
@@ -45,18 +54,20 @@ def _moving(path: Path, spec: TensorSpec, proposal: Proposal) -> Iterator[tuple[
         yield ((path, 0),)
 
 
-def _aimed(proposal: Proposal, axes: tuple[Axis, ...], have: int, aim: Aim) -> Iterator[Proposal]:
-    specs = dict(call_leaves(proposal.call))
+def _toward(
+    candidate: Candidate, axes: tuple[Axis, ...], have: int, aim: SizeTarget
+) -> Iterator[Candidate]:
+    specs = dict(call_leaves(candidate.call))
     path, axis = axes[0]
     points = (*aim.points, (specs[path].sizes[axis], have))
-    size = _next_size(points, aim.want, sum(where == path for where, _ in axes))
+    size = _secant_step(points, aim.want, sum(where == path for where, _ in axes))
     if size is None or not 0 < size <= LARGEST:
         return
-    call = resized(proposal.call, axes, size)
-    yield with_tensors(proposal, dict(call_leaves(call)), replace(aim, points=points))
+    call = resized(candidate.call, axes, size)
+    yield with_tensors(candidate, dict(call_leaves(call)), replace(aim, points=points))
 
 
-def _next_size(points: tuple[tuple[int, int], ...], want: int, order: int) -> int | None:
+def _secant_step(points: tuple[tuple[int, int], ...], want: int, order: int) -> int | None:
     """Where the line through the two points nearest to `want` meets it; None where nothing is left between them."""
     if len(points) > MOST_POINTS or want <= 0:
         return None
@@ -76,14 +87,16 @@ def _next_size(points: tuple[tuple[int, int], ...], want: int, order: int) -> in
     return guess if guess not in tried and guess > 0 else None
 
 
-def mismatches(refused: Refused) -> Iterator[tuple[int, int, Operand]]:
+def mismatches(refused: Rejected) -> Iterator[tuple[int, int, Operand]]:
     """Each size that an operand has and the one that the other side of the op has, the other side's last."""
     op = (refused.op or "").rpartition("::")[2]
     ours = [operand for operand in refused.operands if operand.inputs]
     if not ours:
         return
     if op in PROJECTIONS:
-        yield from _projected([operand for operand in refused.operands if len(operand.spec.sizes) > 1][-2:])
+        yield from _projected(
+            [operand for operand in refused.operands if len(operand.spec.sizes) > 1][-2:]
+        )
     elif op in _VIEWS:
         wanted = math.prod(number for number in refused.numbers if number > 0)
         yield ours[0].spec.elements, wanted, ours[0]
@@ -100,11 +113,13 @@ def mismatches(refused: Refused) -> Iterator[tuple[int, int, Operand]]:
                     yield from _against(one, other.spec.sizes)
 
 
-def _channels(refused: Refused, operand: Operand) -> Iterator[tuple[int, int, Operand]]:
-    for meeting in reversed(refused.meetings):
-        if meeting.value == operand.spec and len(meeting.weight.sizes) == len(operand.spec.sizes):
-            if operand.spec.sizes[1] != meeting.channels:
-                yield operand.spec.sizes[1], meeting.channels, operand
+def _channels(refused: Rejected, operand: Operand) -> Iterator[tuple[int, int, Operand]]:
+    for parameter_op in reversed(refused.parameter_ops):
+        if parameter_op.value == operand.spec and len(parameter_op.weight.sizes) == len(
+            operand.spec.sizes
+        ):
+            if operand.spec.sizes[1] != parameter_op.channels:
+                yield operand.spec.sizes[1], parameter_op.channels, operand
             return
 
 

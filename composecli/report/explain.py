@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from composecli.core.rules import RULES, Rule
+from composecli.core.rules import Rule
 
 _EFFECT = {
     "error": "It makes the verdict bridgeable or incompatible: exit code 1.",
@@ -16,15 +16,15 @@ _EFFECT = {
 
 def page(rule: Rule) -> str:
     wrapped = textwrap.fill(rule.help, 78)
-    return f"{rule.code}  {rule.slug}\n\n{wrapped}\n\n{_EFFECT[str(rule.severity)]}\n"
+    return f"{rule.value}  {rule.slug}\n\n{wrapped}\n\n{_EFFECT[str(rule.severity)]}\n"
 
 
 def listing() -> Iterator[str]:
-    for rule in RULES.values():
-        yield f"{rule.code}  {rule.severity:<8} {rule.slug}"
+    for rule in Rule:
+        yield f"{rule.value}  {rule.severity:<8} {rule.slug}"
 
 
 def find(text: str) -> Rule | None:
     """The rule with this code or slug."""
     wanted = text.strip().lower()
-    return next((rule for rule in RULES.values() if wanted in (rule.code.lower(), rule.slug)), None)
+    return next((rule for rule in Rule if wanted in (rule.value.lower(), rule.slug)), None)

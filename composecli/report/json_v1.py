@@ -28,7 +28,7 @@ from composecli.core.contract import Contract, Port
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Fix
-from composecli.workers.protocol import Check, Confined, LayerRow
+from composecli.workers.protocol import Check, LayerRow, Sandbox
 
 SCHEMA = 1
 _SCHEMA_FILE = Path(__file__).with_name("schema_v1.json")
@@ -155,7 +155,9 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "rule": finding.rule.slug,
         "severity": str(finding.severity),
         "title": finding.title,
-        "sides": [{"model": side.model, "port": side.port, "text": side.text} for side in finding.sides],
+        "sides": [
+            {"model": side.model, "port": side.port, "text": side.text} for side in finding.sides
+        ],
         "axis": finding.axis,
         "notes": list(finding.notes),
         "fix": None if finding.fix is None else _fix(finding.fix),
@@ -201,7 +203,9 @@ def _facts(facts: ModelFacts) -> dict[str, Any]:
         "devices": list(facts.devices),
         "shared": [list(names) for names in facts.shared],
         "notes": list(facts.notes),
-        "settings": [{"name": setting.name, "values": list(setting.values)} for setting in facts.settings],
+        "settings": [
+            {"name": setting.name, "values": list(setting.values)} for setting in facts.settings
+        ],
         "main_input": facts.main_input,
     }
 
@@ -216,10 +220,10 @@ def _layer(row: LayerRow) -> dict[str, Any]:
     }
 
 
-def _isolation(confined: Confined | None) -> dict[str, Any] | None:
+def _isolation(confined: Sandbox | None) -> dict[str, Any] | None:
     if confined is None:
         return None
-    return {"had": list(confined.had), "missing": list(confined.missing)}
+    return {"had": list(confined.applied), "missing": list(confined.unavailable)}
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from composecli.core.blueprint import Mode
 from composecli.core.bridge import describe
 from composecli.core.findings import Finding, Verdict
 from composecli.report.text import Line, finding_lines, plain, problem_lines
-from composecli.workers.protocol import Confined, LayerRow
+from composecli.workers.protocol import LayerRow, Sandbox
 
 MOST_LAYERS = 40
 STYLES = {
@@ -40,7 +40,9 @@ STYLES = {
 
 def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:
     """Print a report. `quiet` leaves the verdict and the findings and drops the rest."""
-    console = _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_width(file))
+    console = _Console(
+        file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=_width(file)
+    )
     match report:
         case CheckReport():
             _check(console, report, quiet=quiet)
@@ -73,7 +75,9 @@ def _plain_box() -> Any:
     return box.SIMPLE_HEAD if os.environ.get("TERM") != "dumb" else box.ASCII2
 
 
-def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...] = ()) -> None:
+def _check(
+    console: Console, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...] = ()
+) -> None:
     if report.mode is Mode.PAIRS:
         _pairs(console, report)
     else:
@@ -86,7 +90,9 @@ def _check(console: Console, report: CheckReport, *, quiet: bool, bridged: tuple
             _contract(console, model)
         if report.example is not None:
             shown = f" -> {report.result}" if report.result is not None else ""
-            where = "explored on meta, run on cpu" if report.device == "meta" else f"on {report.device}"
+            where = (
+                "explored on meta, run on cpu" if report.device == "meta" else f"on {report.device}"
+            )
             console.print(f"example: {plain(report.example)}{plain(shown)}, {where}")
             _isolation(console, report.isolation)
     if report.interrupted:
@@ -109,7 +115,10 @@ def _pairs(console: Console, report: CheckReport) -> None:
     seams = iter(report.seams)
     count = len(report.models)
     verdicts = {
-        (gives, takes): next(seams).verdict for gives in range(count) for takes in range(count) if gives != takes
+        (gives, takes): next(seams).verdict
+        for gives in range(count)
+        for takes in range(count)
+        if gives != takes
     }
     room = max(1, (console.width - 31) // 5)
     for first in range(0, count, room):
@@ -120,21 +129,25 @@ def _pairs(console: Console, report: CheckReport) -> None:
             table.add_column(str(column + 1), justify="center", no_wrap=True)
         for row, model in enumerate(report.models):
             cells = [verdicts.get((row, column)) for column in columns]
-            marks = [Text(_MARKS[cell], STYLES[cell]) if cell is not None else Text("") for cell in cells]
+            marks = [
+                Text(_MARKS[cell], STYLES[cell]) if cell is not None else Text("") for cell in cells
+            ]
             table.add_row(f"{row + 1} {plain(_short(model.name))}", *marks)
         console.print(table)
     found = Counter(seam.verdict for seam in report.seams)
-    said = ", ".join(f"{found[verdict]} {verdict} ({_MARKS[verdict]})" for verdict in _MARKS if found[verdict])
+    said = ", ".join(
+        f"{found[verdict]} {verdict} ({_MARKS[verdict]})" for verdict in _MARKS if found[verdict]
+    )
     console.print(f"{len(report.seams)} pairs: {said}")
     for seam in report.seams:
         if seam.verdict is Verdict.COMPATIBLE:
             console.print(f"  {plain(seam.producer)} -> {plain(seam.consumer)}")
 
 
-def _isolation(console: Console, confined: Confined | None) -> None:
+def _isolation(console: Console, confined: Sandbox | None) -> None:
     """What a confined child could not give up; a worker in this process gives up nothing."""
-    if confined is not None and confined.had and confined.missing:
-        console.print(f"isolation: {'; '.join(confined.missing)}")
+    if confined is not None and confined.applied and confined.unavailable:
+        console.print(f"isolation: {'; '.join(confined.unavailable)}")
 
 
 def _distinct(models: tuple[ModelReport, ...]) -> list[ModelReport]:
@@ -196,7 +209,9 @@ def _contract(console: Console, model: ModelReport) -> None:
     console.print(f"{plain(model.name)}  ({model.kind})")
     lines = list[str]()
     if model.contract is None:
-        lines.append(f"  contract: not found ({model.probes} probe{'s' if model.probes != 1 else ''})")
+        lines.append(
+            f"  contract: not found ({model.probes} probe{'s' if model.probes != 1 else ''})"
+        )
     else:
         lines.append(f"  contract: {model.contract}")
         lines += [f"  unknown:  {why}" for why in model.contract.open_dims]
@@ -219,7 +234,9 @@ def _join(console: Console, report: JoinReport, *, quiet: bool) -> None:
         return
     for finding in written.notes:
         _lines(console, finding_lines(finding, console.width))
-    console.print(Text.assemble(("wrote ", "bold green"), f"{plain(written.path)}  ({_bytes(written.size)})"))
+    console.print(
+        Text.assemble(("wrote ", "bold green"), f"{plain(written.path)}  ({_bytes(written.size)})")
+    )
     if quiet:
         return
     for bridge in written.bridges:
@@ -242,12 +259,18 @@ def _inspect(console: Console, report: InspectReport, *, quiet: bool) -> None:
     shown = _shown_layers(report.layers)
     console.print(_layer_table(shown))
     if len(report.layers) > len(shown):
-        console.print(f"and {len(report.layers) - len(shown)} deeper layers, counted in these (--format json has all)")
+        console.print(
+            f"and {len(report.layers) - len(shown)} deeper layers, counted in these (--format json has all)"
+        )
     frozen = facts.parameters - facts.trainable
-    console.print(f"parameters: {facts.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""))
+    console.print(
+        f"parameters: {facts.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else "")
+    )
     console.print(f"weights: {_bytes(facts.size)} in memory, {_bytes(report.file_size)} file")
     console.print(f"dtypes: {', '.join(facts.dtypes) or 'no tensors'}")
-    console.print(f"devices: {', '.join(facts.devices) or 'no tensors'}; training state: {facts.training}")
+    console.print(
+        f"devices: {', '.join(facts.devices) or 'no tensors'}; training state: {facts.training}"
+    )
     for group in facts.shared[:8]:
         console.print(f"shared: {plain(' = '.join(group))}")
     for note in report.portability:
@@ -276,7 +299,9 @@ def _layer_table(layers: tuple[LayerRow, ...]) -> Table:
     for row in layers:
         name = row.name.rsplit(".", 1)[-1]
         label = f"{name} ({row.class_name})" if name and row.class_name else name or row.class_name
-        table.add_row(Text("  " * row.depth + plain(label)), Text(row.output), f"{row.parameters:,}")
+        table.add_row(
+            Text("  " * row.depth + plain(label)), Text(row.output), f"{row.parameters:,}"
+        )
     return table
 
 
@@ -289,7 +314,9 @@ def _provenance(console: Console, text: str) -> None:
     except (ValueError, KeyError, TypeError):
         console.print("provenance: the file holds one that cannot be read")
         return
-    console.print(f"provenance: joined {plain(mode, 20)} by composecli, seed {plain(seed, 20)}, says the file")
+    console.print(
+        f"provenance: joined {plain(mode, 20)} by composecli, seed {plain(seed, 20)}, says the file"
+    )
     for name, sha256 in inputs[:8]:
         console.print(f"  {plain(name, 60)}  sha256 {plain(sha256, 16)}")
 

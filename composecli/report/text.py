@@ -23,7 +23,9 @@ def plain(text: str, longest: int = LONGEST) -> str:
 Line = tuple[str, str]
 
 
-def finding_lines(finding: Finding, width: int, *, with_fix: bool = True, label: str | None = None) -> Iterator[Line]:
+def finding_lines(
+    finding: Finding, width: int, *, with_fix: bool = True, label: str | None = None
+) -> Iterator[Line]:
     """A finding as styled lines: the problem, both sides lined up, the facts, the fix.
 
     `label` stands in the place of the severity: a seam that was bridged has no error left.
@@ -50,7 +52,9 @@ def problem_lines(problem: Problem, width: int) -> Iterator[Line]:
 
 def _title(severity: str, code: str, title: str, width: int) -> Iterator[Line]:
     text = f"{severity}[{code}]: {plain(title)}"
-    for line in textwrap.wrap(text, max(40, width), subsequent_indent=INDENT * 2, break_long_words=False):
+    for line in textwrap.wrap(
+        text, max(40, width), subsequent_indent=INDENT * 2, break_long_words=False
+    ):
         yield severity, line
 
 

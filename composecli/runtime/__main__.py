@@ -1,4 +1,4 @@
-"""The child: python -m composecli.worker READING WRITING, two descriptors of pipes."""
+"""The child: python -m composecli.runtime READING WRITING, two descriptors of pipes."""
 
 from __future__ import annotations
 

@@ -62,5 +62,7 @@ def _get(holder: Any, name: str) -> Any:
 
 def _numbers(value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, tuple | list) else (value,)
-    whole = all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in values)
+    whole = all(
+        isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in values
+    )
     return tuple(values) if whole and 0 < len(values) <= 3 else ()

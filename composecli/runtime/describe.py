@@ -11,7 +11,7 @@ from torch import nn
 
 from composecli.core.facts import LayerFact, ModelFacts, NamedSizes
 from composecli.runtime.config_hints import settings
-from composecli.runtime.forward.data_dependence import without_values
+from composecli.runtime.forward.data_dependence import weightless
 from composecli.runtime.model import Model
 from composecli.runtime.pt2.program import Program
 from composecli.runtime.tensors import Values, has_sizes, identity_of, spec_of
@@ -29,7 +29,9 @@ def facts(model: Model) -> ModelFacts:
         training=_training(module) if model.switchable else "as it was exported",
         layers=_layers(module) if model.switchable else _exported_layers(module),
         parameters=sum(parameter.numel() for parameter in _distinct(parameters)),
-        trainable=sum(parameter.numel() for parameter in _distinct(parameters) if parameter.requires_grad),
+        trainable=sum(
+            parameter.numel() for parameter in _distinct(parameters) if parameter.requires_grad
+        ),
         size=sum(tensor.numel() * tensor.element_size() for tensor in _distinct(tensors)),
         dtypes=_common(str(tensor.dtype).removeprefix("torch.") for tensor in tensors),
         devices=_common(str(tensor.device) for tensor in tensors),
@@ -101,8 +103,14 @@ def _layers(module: nn.Module) -> tuple[LayerFact, ...]:
 
 
 def _constants(module: nn.Module) -> tuple[tuple[str, int], ...]:
-    found = ((name, getattr(module, name, None)) for name in ("groups", "num_embeddings", "padding_idx"))
-    return tuple((name, value) for name, value in found if isinstance(value, int) and not isinstance(value, bool))
+    found = (
+        (name, getattr(module, name, None)) for name in ("groups", "num_embeddings", "padding_idx")
+    )
+    return tuple(
+        (name, value)
+        for name, value in found
+        if isinstance(value, int) and not isinstance(value, bool)
+    )
 
 
 def _exported_layers(module: nn.Module) -> tuple[LayerFact, ...]:
@@ -110,13 +118,19 @@ def _exported_layers(module: nn.Module) -> tuple[LayerFact, ...]:
     found = dict[str, list[NamedSizes]]()
     for name, tensor in module.named_parameters():
         owner, _, own = name.rpartition(".")
-        found.setdefault(owner, []).append(NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes))
+        found.setdefault(owner, []).append(
+            NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes)
+        )
     return tuple(LayerFact(owner, "", tuple(parameters)) for owner, parameters in found.items())
 
 
 def rows(model: Model, values: Values | None) -> tuple[LayerRow, ...]:
     """The layer table: torchinfo's rows for an eager model, on a copy; submodules and their parameters otherwise."""
-    if values is not None and model.switchable and not isinstance(model.module, torch.jit.ScriptModule):
+    if (
+        values is not None
+        and model.switchable
+        and not isinstance(model.module, torch.jit.ScriptModule)
+    ):
         return _torchinfo_rows(model, values) or _plain_rows(model)
     return _plain_rows(model)
 
@@ -127,11 +141,15 @@ def _torchinfo_rows(model: Model, values: Values) -> tuple[LayerRow, ...]:
 
     try:
         # Its state is copied and its parameters are not: they are as large as the file.
-        module = copy.deepcopy(model.module, {id(parameter): parameter for parameter in model.module.parameters()})
+        module = copy.deepcopy(
+            model.module, {id(parameter): parameter for parameter in model.module.parameters()}
+        )
         mode = "train" if module.training else "eval"
         given = [*values[0], *values[1].values()]
-        with without_values({0: replace(model, module=module)}):
-            found = torchinfo.summary(module, input_data=given, mode=mode, verbose=0, device=model.request.device)
+        with weightless({0: replace(model, module=module)}):
+            found = torchinfo.summary(
+                module, input_data=given, mode=mode, verbose=0, device=model.request.device
+            )
     except Exception:
         return ()
     return tuple(

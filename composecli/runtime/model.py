@@ -11,6 +11,7 @@ from torch import nn
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ArgumentFact
+from composecli.core.rules import Rule
 from composecli.runtime.pt2.program import Program
 from composecli.runtime.weights.lazy_weights import AnyWeights
 from composecli.workers.protocol import OpenRequest, Training
@@ -42,7 +43,12 @@ class Model:
 
 def could_not_load(request: OpenRequest, error: BaseException) -> CouldNotAttempt:
     return CouldNotAttempt(
-        Problem("CC913", f"PyTorch could not load this {request.kind}", request.reference.name, (last_line(error),))
+        Problem(
+            Rule.COULD_NOT_LOAD,
+            f"PyTorch could not load this {request.kind}",
+            request.reference.name,
+            (last_line(error),),
+        )
     )
 
 
@@ -66,7 +72,9 @@ def eager_arguments(module: nn.Module) -> tuple[ArgumentFact, ...]:
     except (TypeError, ValueError):
         return ()
     return tuple(
-        ArgumentFact(parameter.name, _type_name(parameter.annotation), parameter.default is parameter.empty)
+        ArgumentFact(
+            parameter.name, _type_name(parameter.annotation), parameter.default is parameter.empty
+        )
         for parameter in parameters
         if parameter.kind in _POSITIONAL
     )
@@ -75,4 +83,8 @@ def eager_arguments(module: nn.Module) -> tuple[ArgumentFact, ...]:
 def _type_name(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
-    return getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)
+    return (
+        getattr(annotation, "__name__", str(annotation))
+        if isinstance(annotation, type)
+        else str(annotation)
+    )

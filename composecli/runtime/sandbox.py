@@ -18,12 +18,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from composecli.workers.protocol import Confined, ConfineRequest
+from composecli.workers.protocol import Sandbox, SandboxRequest
 
 _PR_SET_NO_NEW_PRIVS = 38
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = (
+    1 << 0,
+    1 << 1,
+    1 << 2,
+    1 << 3,
+    1 << 14,
+    1 << 15,
+)
 # All rights over files that a version knows, by version: refer, truncate and ioctl came later.
 _RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 _TCP, _SCOPES = 0b11, 0b11
@@ -36,7 +43,7 @@ class _Missing(Exception):
     """A measure that cannot be had here, in words."""
 
 
-def confine(request: ConfineRequest) -> Confined:
+def apply_sandbox(request: SandboxRequest) -> Sandbox:
     """Take each measure that can be had, and say which those are."""
     had, missing = list[str](), list[str]()
     measures: list[Callable[[], str]] = [_no_core, _no_privileges, lambda: _memory(request.memory)]
@@ -47,7 +54,7 @@ def confine(request: ConfineRequest) -> Confined:
             had.append(measure())
         except (_Missing, OSError, ValueError, ImportError, AttributeError) as error:
             missing.append(str(error) or type(error).__name__)
-    return Confined(tuple(filter(None, had)), tuple(missing))
+    return Sandbox(tuple(filter(None, had)), tuple(missing))
 
 
 def _no_core() -> str:

@@ -13,22 +13,23 @@ from typing import assert_never
 import torch
 
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.observations import Refused
+from composecli.core.observations import Rejected
+from composecli.core.rules import Rule
 from composecli.runtime.in_process import InProcessWorker
-from composecli.runtime.sandbox import confine, nothing_opened, renew_clock
-from composecli.workers.channel import Frames, NoFrame
+from composecli.runtime.sandbox import apply_sandbox, nothing_opened, renew_clock
+from composecli.workers.channel import Channel, ChannelClosed
 from composecli.workers.protocol import (
     BuildRequest,
-    Confined,
-    ConfineRequest,
     DescribeRequest,
-    ExpectRequest,
     Failed,
     OpenRequest,
     ProbeRequest,
+    ReferenceRequest,
     Reply,
     Request,
     SampleRequest,
+    Sandbox,
+    SandboxRequest,
     VerifyRequest,
 )
 
@@ -38,28 +39,32 @@ PR_SET_PDEATHSIG = 1
 def serve(reading: int, writing: int) -> None:
     """Answer requests until there are no more."""
     _end_with_parent()
-    frames = Frames(reading, writing)
+    frames = Channel(reading, writing)
     torch.set_num_threads(1)
     worker = InProcessWorker()
     confined: _Confinement | None = None
     while True:
         try:
             request: Request = frames.receive(Request)
-        except NoFrame:
+        except ChannelClosed:
             return
         reply = _confined_answer(worker, request, confined)
-        if isinstance(request, ConfineRequest) and isinstance(reply, Confined):
-            confined = _Confinement(request, any(measure.startswith("Landlock") for measure in reply.had))
+        if isinstance(request, SandboxRequest) and isinstance(reply, Sandbox):
+            confined = _Confinement(
+                request, any(measure.startswith("Landlock") for measure in reply.applied)
+            )
         frames.send(reply)
 
 
 @dataclass(frozen=True, slots=True)
 class _Confinement:
-    request: ConfineRequest
+    request: SandboxRequest
     landlocked: bool
 
 
-def _confined_answer(worker: InProcessWorker, request: Request, confined: _Confinement | None) -> Reply:
+def _confined_answer(
+    worker: InProcessWorker, request: Request, confined: _Confinement | None
+) -> Reply:
     """The answer within the time that was given. A probe opens no file; where what it runs has to import more, and
     Landlock holds all other files, it may after all."""
     if confined is None:
@@ -69,7 +74,7 @@ def _confined_answer(worker: InProcessWorker, request: Request, confined: _Confi
         return _answer(worker, request)
     with nothing_opened():
         reply = _answer(worker, request)
-    wants_files = isinstance(reply, Failed) or (isinstance(reply, Refused) and reply.no_descriptor)
+    wants_files = isinstance(reply, Failed) or (isinstance(reply, Rejected) and reply.no_descriptor)
     return _answer(worker, request) if wants_files and confined.landlocked else reply
 
 
@@ -81,22 +86,29 @@ def _answer(worker: InProcessWorker, request: Request) -> Reply:
         cause = failure.__cause__
     except MemoryError as error:
         help = ("--max-memory SIZE allows more",)
-        problem, cause = Problem("CC931", "the models need more memory than they may use", None, (), help), error
+        problem, cause = (
+            Problem(
+                Rule.MEMORY_RAN_OUT, "the models need more memory than they may use", None, (), help
+            ),
+            error,
+        )
     except Exception as error:
         title = f"a bug in composecli's worker: {type(error).__name__}"
         help = ("run it again with --debug and report what it prints",)
-        problem, cause = Problem("CC970", title, None, (str(error)[:300],), help), error
+        problem, cause = Problem(Rule.A_BUG_OF_OURS, title, None, (str(error)[:300],), help), error
     if cause is None:
         return Failed(problem)
     trace = "".join(traceback.format_exception(cause))
-    return Failed(Problem(problem.code, problem.title, problem.where, problem.notes, problem.help, trace))
+    return Failed(
+        Problem(problem.rule, problem.title, problem.where, problem.notes, problem.help, trace)
+    )
 
 
 def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
     reply: Reply
     match request:
-        case ConfineRequest():
-            reply = confine(request)
+        case SandboxRequest():
+            reply = apply_sandbox(request)
         case OpenRequest():
             reply = worker.open(request)
         case SampleRequest():
@@ -107,8 +119,8 @@ def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
             reply = worker.describe(request)
         case BuildRequest():
             reply = worker.build(request)
-        case ExpectRequest():
-            reply = worker.expect(request)
+        case ReferenceRequest():
+            reply = worker.run_reference(request)
         case VerifyRequest():
             reply = worker.verify(request)
         case _:

@@ -7,7 +7,15 @@ from typing import Any, assert_never
 
 import torch
 
-from composecli.core.pytree import Call, Entries, Items, Literal, Other, TensorSpec, Tree
+from composecli.core.pytree import (
+    Call,
+    Literal,
+    Opaque,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+)
 
 SMALLEST_VOCABULARY = 8
 
@@ -24,8 +32,14 @@ class Maker:
 
     def call(self, call: Call) -> Values:
         """The positional and the named arguments of a call."""
-        positional = tuple(self.value(argument.value) for argument in call.arguments if argument.name is None)
-        named = {argument.name: self.value(argument.value) for argument in call.arguments if argument.name is not None}
+        positional = tuple(
+            self.value(argument.value) for argument in call.arguments if argument.name is None
+        )
+        named = {
+            argument.name: self.value(argument.value)
+            for argument in call.arguments
+            if argument.name is not None
+        }
         return positional, named
 
     def value(self, tree: Tree) -> Any:
@@ -34,12 +48,12 @@ class Maker:
                 return self.tensor(tree)
             case Literal(value):
                 return value
-            case Items(kind, items):
+            case TreeSequence(kind, items):
                 values = [self.value(item) for item in items]
                 return values if kind == "list" else tuple(values)
-            case Entries(entries):
+            case TreeMapping(entries):
                 return {key: self.value(item) for key, item in entries}
-            case Other(type_name):
+            case Opaque(type_name):
                 raise TypeError(f"no value can be made for a {type_name}")
             case _:
                 assert_never(tree)
@@ -52,9 +66,15 @@ class Maker:
             return self.samples[spec.sample].to(self.device)
         if dtype.is_floating_point or dtype.is_complex:
             plain = torch.complex64 if dtype.is_complex else torch.float32
-            return torch.randn(spec.sizes, generator=self.generator, dtype=plain).to(dtype).to(self.device)
+            return (
+                torch.randn(spec.sizes, generator=self.generator, dtype=plain)
+                .to(dtype)
+                .to(self.device)
+            )
         return (
-            torch.randint(_first_id(spec.below), max(1, spec.below), spec.sizes, generator=self.generator)
+            torch.randint(
+                _first_id(spec.below), max(1, spec.below), spec.sizes, generator=self.generator
+            )
             .to(dtype)
             .to(self.device)
         )
@@ -103,16 +123,22 @@ def identity_of(tensor: torch.Tensor) -> tuple[Any, ...]:
 def tree_of(value: Any, depth: int = 0) -> Tree:
     """What a model returned, as a tree of specs."""
     if isinstance(value, torch.Tensor):
-        return spec_of(value) if has_sizes(value) else Other("nested tensor")
+        return spec_of(value) if has_sizes(value) else Opaque("nested tensor")
     if value is None or isinstance(value, bool | int | float | str):
         return Literal(value)
     if depth < 32 and isinstance(value, tuple | list):
         items = tuple(tree_of(item, depth + 1) for item in value)
-        return Items("list" if isinstance(value, list) else "tuple", items, tuple(getattr(value, "_fields", ())))
+        return TreeSequence(
+            "list" if isinstance(value, list) else "tuple",
+            items,
+            tuple(getattr(value, "_fields", ())),
+        )
     if depth < 32 and isinstance(value, Mapping):
         kind = "dict" if type(value) is dict else type(value).__name__
-        return Entries(tuple((str(key), tree_of(item, depth + 1)) for key, item in value.items()), kind)
-    return Other(type(value).__name__)
+        return TreeMapping(
+            tuple((str(key), tree_of(item, depth + 1)) for key, item in value.items()), kind
+        )
+    return Opaque(type(value).__name__)
 
 
 def zeros_like(value: Any) -> Any:

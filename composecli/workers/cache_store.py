@@ -49,7 +49,10 @@ def _code() -> list[list[object]]:
     """The size and the time of each file of the package: a version alone stays the same while it is worked on."""
     package = Path(__file__).parent.parent
     files = [path for pattern in ("*.py", "*.txt") for path in package.rglob(pattern)]
-    return sorted([str(path.relative_to(package)), path.stat().st_size, path.stat().st_mtime_ns] for path in files)
+    return sorted(
+        [str(path.relative_to(package)), path.stat().st_size, path.stat().st_mtime_ns]
+        for path in files
+    )
 
 
 def _torch() -> list[object]:
@@ -127,7 +130,9 @@ class Cache:
             status = self.folder.lstat()
         except OSError:
             return False
-        mine = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+        mine = not hasattr(os, "getuid") or (
+            status.st_uid == os.getuid() and not status.st_mode & 0o022
+        )
         return mine and stat.S_ISDIR(status.st_mode)
 
 

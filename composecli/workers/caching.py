@@ -13,28 +13,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from composecli.core.blueprint import models, renumbered
+from composecli.core.blueprint import models, renumber
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.model_ref import ModelKind
-from composecli.core.observations import Accepted, Observation, Refused, read_of
+from composecli.core.observations import Accepted, Observation, Rejected, renumber_reads
 from composecli.core.pytree import call_leaves
-from composecli.files.fingerprint import contents, identity, stamp
+from composecli.files.fingerprint import fingerprint, hash_records, stat_key
 from composecli.workers.cache_store import Cache
 from composecli.workers.codec import NotAMessage, decode, encode
 from composecli.workers.protocol import (
     BuildRequest,
     Built,
-    Confined,
-    ConfineRequest,
     Described,
     DescribeRequest,
-    ExpectRequest,
-    Kept,
+    Done,
     Opened,
     OpenRequest,
     ProbeRequest,
+    ReferenceRequest,
     Sampled,
     SampleRequest,
+    Sandbox,
+    SandboxRequest,
     Verified,
     VerifyRequest,
     Worker,
@@ -55,7 +55,7 @@ class _Contents:
 
 
 @dataclass
-class _Book:
+class _Entry:
     """What is known of one subject, a model or several that run together: answers by question, as JSON."""
 
     answers: dict[str, Any]
@@ -70,18 +70,18 @@ class _Model:
     subject: str | None
 
 
-class Remembering:
+class CachingWorker:
     """The Worker protocol over a cache and a worker of so many lanes that `start` makes when it is needed."""
 
-    def __init__(self, start: Callable[[], Worker], cache: Cache, lanes: int = 1) -> None:
-        self.lanes = lanes
+    def __init__(self, start: Callable[[], Worker], cache: Cache, parallelism: int = 1) -> None:
+        self.parallelism = parallelism
         self._start = start
         self._starting = threading.RLock()
         self._cache = cache
         self._worker: Worker | None = None
-        self._confinement: ConfineRequest | None = None
+        self._confinement: SandboxRequest | None = None
         self._models = list[_Model]()
-        self._books = dict[tuple[str, ...], _Book]()
+        self._books = dict[tuple[str, ...], _Entry]()
         self._identities = dict[str, str | None]()
         self._stamps = dict[str, tuple[int, ...]]()
         self._records = dict[int, frozenset[str]]()
@@ -95,14 +95,14 @@ class Remembering:
                 self._begin()
                 return
 
-    def confine(self, request: ConfineRequest) -> Confined:
+    def sandbox(self, request: SandboxRequest) -> Sandbox:
         self._confinement = request
         key = ("confined", platform.release(), request.memory, request.files)
-        known = _decoded(Confined, self._cache.get(key)) if self._worker is None else None
+        known = _decoded(Sandbox, self._cache.get(key)) if self._worker is None else None
         if known is None:
-            known = self._begin().confine(request)
+            known = self._begin().sandbox(request)
             self._cache.put(key, encode(known))
-        found: Confined = known
+        found: Sandbox = known
         return found
 
     def open(self, request: OpenRequest) -> Opened:
@@ -112,7 +112,9 @@ class Remembering:
         if known is not None and self._worker is None:
             return self._opened(number, known)
         try:
-            opened = self._worker.open(request) if self._worker is not None else self._caught_up(number)
+            opened = (
+                self._worker.open(request) if self._worker is not None else self._replay(number)
+            )
         except CouldNotAttempt:
             # The worker has no number for it either.
             self._models.pop()
@@ -128,15 +130,15 @@ class Remembering:
         if any(spec.sample is not None for _, spec in call_leaves(request.call)):
             return self._real().probe(request)
         places = {number: place for place, number in enumerate(numbers)}
-        question = _question(replace(request, blueprint=renumbered(request.blueprint, places)))
-        known: Observation | None = self._known(numbers, question, Accepted | Refused)
+        question = _question(replace(request, blueprint=renumber(request.blueprint, places)))
+        known: Observation | None = self._known(numbers, question, Accepted | Rejected)
         if known is not None:
-            return read_of(known, dict(enumerate(numbers)))
+            return renumber_reads(known, dict(enumerate(numbers)))
         seen = self._real().probe(request)
         for read in seen.read:
-            self._depend(read.model, read.records)
-        if not (isinstance(seen, Refused) and (seen.out_of_memory or seen.error == _DIED)):
-            self._learn(numbers, question, read_of(seen, places))
+            self._record_dependency(read.model, read.records)
+        if not (isinstance(seen, Rejected) and (seen.out_of_memory or seen.error == _DIED)):
+            self._learn(numbers, question, renumber_reads(seen, places))
         return seen
 
     def describe(self, request: DescribeRequest) -> Described:
@@ -150,8 +152,8 @@ class Remembering:
     def build(self, request: BuildRequest) -> Built:
         return self._real().build(request)
 
-    def expect(self, request: ExpectRequest) -> Kept:
-        return self._real().expect(request)
+    def run_reference(self, request: ReferenceRequest) -> Done:
+        return self._real().run_reference(request)
 
     def verify(self, request: VerifyRequest) -> Verified:
         return self._real().verify(request)
@@ -162,8 +164,14 @@ class Remembering:
         if self._worker is not None:
             self._worker.close()
         paths = {model.subject: model.request.reference.path for model in self._models}
-        changed = {subject for subject, path in paths.items() if stamp(path) != self._stamps.get(path)}
-        learned = {key: book for key, book in self._books.items() if book.changed and not changed & set(key)}
+        changed = {
+            subject for subject, path in paths.items() if stat_key(path) != self._stamps.get(path)
+        }
+        learned = {
+            key: book
+            for key, book in self._books.items()
+            if book.changed and not changed & set(key)
+        }
         if learned:
             self._cache.make_room()
         for key, book in learned.items():
@@ -181,22 +189,22 @@ class Remembering:
         """The worker, with all models open that were asked for."""
         with self._starting:
             if self._worker is None:
-                self._caught_up(len(self._models) - 1)
+                self._replay(len(self._models) - 1)
             assert self._worker is not None
             return self._worker
 
-    def _caught_up(self, last: int) -> Opened:
+    def _replay(self, last: int) -> Opened:
         """Start the worker and tell it what it has missed, up to this model."""
         worker = self._begin()
         if self._confinement is not None:
-            worker.confine(self._confinement)
+            worker.sandbox(self._confinement)
         opened = [worker.open(model.request) for model in self._models[: last + 1]]
         return opened[last]
 
     def _identity(self, path: str) -> str | None:
         if path not in self._identities:
-            self._stamps[path] = stamp(path)
-            self._identities[path] = identity(path)
+            self._stamps[path] = stat_key(path)
+            self._identities[path] = fingerprint(path)
         return self._identities[path]
 
     def _subject(self, request: OpenRequest) -> str | None:
@@ -206,14 +214,14 @@ class Remembering:
             return None
         return " ".join((found, request.device, request.training, *sorted(request.allowed_ops)))
 
-    def _book(self, numbers: tuple[int, ...]) -> _Book | None:
+    def _book(self, numbers: tuple[int, ...]) -> _Entry | None:
         subjects = tuple(self._models[number].subject for number in numbers)
         key = tuple(subject for subject in subjects if subject is not None)
         if len(key) < len(subjects):
             return None
         if key not in self._books:
             held = self._cache.get(key)
-            self._books[key] = _Book(held if isinstance(held, dict) else {})
+            self._books[key] = _Entry(held if isinstance(held, dict) else {})
         return self._books[key]
 
     def _known(self, numbers: tuple[int, ...], question: str, hint: Any) -> Any:
@@ -222,7 +230,9 @@ class Remembering:
         if not isinstance(held, dict):
             return None
         rests_on = _decoded(tuple[_Contents, ...], held.get("contents"))
-        if rests_on is None or any(item != self._contents_of(numbers, item.place, item.records) for item in rests_on):
+        if rests_on is None or any(
+            item != self._contents_of(numbers, item.place, item.records) for item in rests_on
+        ):
             return None
         return _decoded(hint, held.get("answer"))
 
@@ -240,23 +250,25 @@ class Remembering:
         book.answers[question] = {"answer": encode(answer), "contents": encode(rests_on)}
         book.changed = True
 
-    def _depend(self, number: int, records: tuple[str, ...]) -> None:
+    def _record_dependency(self, number: int, records: tuple[str, ...]) -> None:
         """From now on the worker has the values of these records, of all where none is named."""
         held = self._records.get(number, frozenset(records))
         self._records[number] = held.union(records) if held and records else frozenset()
 
     def _opened(self, number: int, opened: Opened) -> Opened:
         if opened.whole:
-            self._depend(number, ())
+            self._record_dependency(number, ())
         return replace(opened, handle=number)
 
-    def _contents_of(self, numbers: tuple[int, ...], place: int, records: tuple[str, ...]) -> _Contents | None:
+    def _contents_of(
+        self, numbers: tuple[int, ...], place: int, records: tuple[str, ...]
+    ) -> _Contents | None:
         """None where there is no such place, or what is there cannot be read."""
         if not 0 <= place < len(numbers):
             return None
         path = self._models[numbers[place]].request.reference.path
         if (path, records) not in self._contents:
-            self._contents[path, records] = contents(path, records)
+            self._contents[path, records] = hash_records(path, records)
         sha256 = self._contents[path, records]
         return _Contents(place, records, sha256) if sha256 is not None else None
 

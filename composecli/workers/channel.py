@@ -15,19 +15,19 @@ LARGEST = 64 * 2**20
 _LENGTH = struct.Struct(">I")
 
 
-class NoFrame(Exception):
+class ChannelClosed(Exception):
     """The other side closed its end."""
 
 
-class Late(Exception):
+class DeadlineExceeded(Exception):
     """Nothing whole came before the deadline."""
 
 
-class Nonsense(Exception):
+class InvalidMessage(Exception):
     """What came is no message."""
 
 
-class Frames:
+class Channel:
     """One side of the pipe."""
 
     def __init__(self, reading: int, writing: int) -> None:
@@ -42,7 +42,7 @@ class Frames:
             while view:
                 view = view[os.write(self.writing, view) :]
         except (BrokenPipeError, OSError):
-            raise NoFrame from None
+            raise ChannelClosed from None
 
     def receive(self, hint: Any, deadline: float | None = None) -> Any:
         """The next message, of type `hint`. `deadline` is on the monotonic clock.
@@ -52,11 +52,11 @@ class Frames:
         """
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
         if length > LARGEST:
-            raise Nonsense(f"a message of {length:,} bytes")
+            raise InvalidMessage(f"a message of {length:,} bytes")
         try:
             return decode(hint, json.loads(self._read(length, deadline)))
         except (NotAMessage, ValueError, RecursionError) as error:
-            raise Nonsense(str(error)) from None
+            raise InvalidMessage(str(error)) from None
 
     def _read(self, count: int, deadline: float | None) -> bytes:
         data = bytearray()
@@ -64,9 +64,9 @@ class Frames:
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0 or not select.select([self.reading], [], [], left)[0]:
-                    raise Late
+                    raise DeadlineExceeded
             piece = os.read(self.reading, min(count - len(data), 2**16))
             if not piece:
-                raise NoFrame
+                raise ChannelClosed
             data += piece
         return bytes(data)

@@ -11,74 +11,75 @@ import time
 from typing import TypeVar
 
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.observations import Accepted, Detail, Observation, Refused
-from composecli.workers.channel import Frames, Late, NoFrame, Nonsense
+from composecli.core.observations import Accepted, Detail, Observation, Rejected
+from composecli.core.rules import Rule
+from composecli.workers.channel import Channel, ChannelClosed, DeadlineExceeded, InvalidMessage
 from composecli.workers.output_tail import Tail
 from composecli.workers.protocol import (
     BuildRequest,
     Built,
-    Confined,
-    ConfineRequest,
     Described,
     DescribeRequest,
-    ExpectRequest,
+    Done,
     Failed,
-    Kept,
     Opened,
     OpenRequest,
     ProbeRequest,
+    ReferenceRequest,
     Reply,
     Request,
     Sampled,
     SampleRequest,
+    Sandbox,
+    SandboxRequest,
     Verified,
     VerifyRequest,
 )
 
 TAIL = 2000
-_STAGES = {
-    ConfineRequest: "giving up what it does not need",
+_ACTIVITIES = {
+    SandboxRequest: "giving up what it does not need",
     OpenRequest: "loading a model",
     SampleRequest: "loading a sample",
     ProbeRequest: "running a forward",
     DescribeRequest: "listing layers",
     BuildRequest: "building the join",
-    ExpectRequest: "running the parts by hand",
+    ReferenceRequest: "running the parts by hand",
     VerifyRequest: "verifying the join",
 }
 
-MOST_DEATHS = 6
+MAX_RESTARTS = 6
 
 Answer = TypeVar("Answer", bound=Reply)
 
 
-class ChildEnded(CouldNotAttempt):
+class WorkerDied(CouldNotAttempt):
     """The child died, hung or answered nonsense."""
 
 
-class ChildWorker:
+class SubprocessWorker:
     """The Worker protocol over pipes. The child starts at once, and imports torch while the command reads files.
 
     A child that dies of a probe which explores is replaced by another: that input is refused, and the rest goes on.
-    `strangers`: it opens files that nobody vouches for, and gets none of the environment but what the system needs.
+    `untrusted`: it opens files that nobody vouches for, and gets none of the environment but what the system needs.
     """
 
-    lanes = 1
+    parallelism = 1
 
     def __init__(
         self,
         timeout: float,
         *,
         show_output: bool = False,
-        strangers: bool = False,
+        untrusted: bool = False,
         module: str = "composecli.runtime",
     ) -> None:
         self._timeout = timeout
         self._last = ""
         self._show_output = show_output
         self._module = module
-        self._environment = _environment(_SYSTEMS if strangers else None)
-        self._state = list[ConfineRequest | OpenRequest | SampleRequest]()
+        self._environment = _environment(_SYSTEMS if untrusted else None)
+        self._state = list[SandboxRequest | OpenRequest | SampleRequest]()
         self._deaths = 0
         self._closed = False
         self._start()
@@ -101,10 +102,10 @@ class ChildWorker:
         os.close(from_child)
         if self._log is not None:
             self._log.start()
-        self._frames = Frames(self._to_us, self._from_us)
+        self._frames = Channel(self._to_us, self._from_us)
 
-    def confine(self, request: ConfineRequest) -> Confined:
-        confined = self._ask(request, Confined)
+    def sandbox(self, request: SandboxRequest) -> Sandbox:
+        confined = self._ask(request, Sandbox)
         self._state.append(request)
         return confined
 
@@ -122,16 +123,21 @@ class ChildWorker:
     def probe(self, request: ProbeRequest) -> Observation:
         try:
             reply = self._ask_any(request)
-        except ChildEnded as ended:
+        except WorkerDied as ended:
             if request.detail is Detail.REASON or self._closed:
                 raise
             self._replace()
-            if self._deaths > MOST_DEATHS:
+            if self._deaths > MAX_RESTARTS:
                 raise
-            return Refused(0, "ChildEnded", ended.problem.title, "its process")
-        if isinstance(reply, Accepted | Refused):
+            return Rejected(0, "ChildEnded", ended.problem.title, "its process")
+        if isinstance(reply, Accepted | Rejected):
             return reply
-        raise self._ended(request, "CC918", "the worker answered nonsense", f"a {type(reply).__name__}")
+        raise self._ended(
+            request,
+            Rule.WORKER_ANSWERED_NONSENSE,
+            "the worker answered nonsense",
+            f"a {type(reply).__name__}",
+        )
 
     def describe(self, request: DescribeRequest) -> Described:
         return self._ask(request, Described)
@@ -139,8 +145,8 @@ class ChildWorker:
     def build(self, request: BuildRequest) -> Built:
         return self._ask(request, Built)
 
-    def expect(self, request: ExpectRequest) -> Kept:
-        return self._ask(request, Kept)
+    def run_reference(self, request: ReferenceRequest) -> Done:
+        return self._ask(request, Done)
 
     def verify(self, request: VerifyRequest) -> Verified:
         return self._ask(request, Verified)
@@ -171,40 +177,57 @@ class ChildWorker:
         reply = self._ask_any(request)
         if isinstance(reply, wanted):
             return reply
-        raise self._ended(request, "CC918", "the worker answered nonsense", f"a {type(reply).__name__}")
+        raise self._ended(
+            request,
+            Rule.WORKER_ANSWERED_NONSENSE,
+            "the worker answered nonsense",
+            f"a {type(reply).__name__}",
+        )
 
     def _ask_any(self, request: Request) -> Reply:
         try:
             self._frames.send(request)
             reply: Reply = self._frames.receive(Reply, time.monotonic() + self._timeout)
-        except NoFrame:
+        except ChannelClosed:
             raise self._crashed(request) from None
-        except Late:
+        except DeadlineExceeded:
             title = f"the worker took longer than {self._timeout:g} s and was ended"
-            raise self._ended(request, "CC917", title, "") from None
-        except Nonsense as error:
-            raise self._ended(request, "CC918", "the worker answered nonsense", str(error)) from None
+            raise self._ended(request, Rule.WORKER_TIMED_OUT, title, "") from None
+        except InvalidMessage as error:
+            raise self._ended(
+                request, Rule.WORKER_ANSWERED_NONSENSE, "the worker answered nonsense", str(error)
+            ) from None
         if isinstance(reply, Failed):
             raise CouldNotAttempt(reply.problem)
         return reply
 
-    def _crashed(self, request: Request) -> ChildEnded:
+    def _crashed(self, request: Request) -> WorkerDied:
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = 0
         how = f"ended with exit code {code}"
         if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}" if -code in list(signal.Signals) else f"died ({code})"
-        return self._ended(request, "CC916", f"the worker {how}", "")
+            how = (
+                f"was killed by {signal.Signals(-code).name}"
+                if -code in list(signal.Signals)
+                else f"died ({code})"
+            )
+        return self._ended(request, Rule.WORKER_CRASHED, f"the worker {how}", "")
 
-    def _ended(self, request: Request, code: str, title: str, note: str) -> ChildEnded:
+    def _ended(self, request: Request, rule: Rule, title: str, note: str) -> WorkerDied:
         self._kill()
-        notes = [f"it was {_STAGES[type(request)]}"]
+        notes = [f"it was {_ACTIVITIES[type(request)]}"]
         if note:
             notes.append(note)
-        help = ("--timeout S allows more time",) if code == "CC917" else ("--debug shows what it printed",)
-        return ChildEnded(Problem(code, title, self._last or None, tuple(notes), help, self._tail()))
+        help = (
+            ("--timeout S allows more time",)
+            if rule is Rule.WORKER_TIMED_OUT
+            else ("--debug shows what it printed",)
+        )
+        return WorkerDied(
+            Problem(rule, title, self._last or None, tuple(notes), help, self._tail())
+        )
 
     def _tail(self) -> str | None:
         return self._log.text() if self._log is not None else None

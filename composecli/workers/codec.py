@@ -30,7 +30,9 @@ def encode(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
         return {"type": type(value).__name__, **fields}
     raise TypeError(f"no place in a message for a {type(value).__name__}")
 
@@ -72,7 +74,9 @@ def _decode_plain(hint: Any, data: Any) -> Any:
 def _decode_union(options: tuple[Any, ...], data: Any) -> Any:
     if isinstance(data, dict):
         for option in options:
-            if dataclasses.is_dataclass(option) and data.get("type") == getattr(option, "__name__", None):
+            if dataclasses.is_dataclass(option) and data.get("type") == getattr(
+                option, "__name__", None
+            ):
                 return _decode_fields(option, data)
         raise NotAMessage(f"no {data.get('type')!r} was expected")
     for option in options:
@@ -103,5 +107,7 @@ def _decode_fields(kind: Any, data: Any) -> Any:
         raise NotAMessage(f"no {kind.__name__}")
     hints, given = _hints(kind), data.keys() - {"type"}
     if given != hints.keys():
-        raise NotAMessage(f"{kind.__name__} has other fields: {', '.join(sorted(given ^ hints.keys()))}")
+        raise NotAMessage(
+            f"{kind.__name__} has other fields: {', '.join(sorted(given ^ hints.keys()))}"
+        )
     return kind(**{name: decode(hint, data[name]) for name, hint in hints.items()})

@@ -8,22 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from composecli.core.blueprint import models, renumbered
-from composecli.core.observations import Observation, read_of
+from composecli.core.blueprint import models, renumber
+from composecli.core.observations import Observation, renumber_reads
 from composecli.workers.protocol import (
     BuildRequest,
     Built,
-    Confined,
-    ConfineRequest,
     Described,
     DescribeRequest,
-    ExpectRequest,
-    Kept,
+    Done,
     Opened,
     OpenRequest,
     ProbeRequest,
+    ReferenceRequest,
     Sampled,
     SampleRequest,
+    Sandbox,
+    SandboxRequest,
     Verified,
     VerifyRequest,
     Worker,
@@ -34,14 +34,16 @@ MOST = 8
 MODELS_TO_EACH = 4
 
 
-def lanes(count: int) -> int:
+def pool_size(count: int) -> int:
     """How many workers so many models are worth, on the cores that there are."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(MOST, cores, count // MODELS_TO_EACH))
 
 
 @dataclass(eq=False)
-class _Lane:
+class _Slot:
     """One worker, with its own numbers of the models that it has opened by now. `ready`: it is told what the first
     was."""
 
@@ -50,26 +52,26 @@ class _Lane:
     ready: bool = False
 
 
-class Workers:
+class WorkerPool:
     """All of them start at once. The first opens every model, and has the numbers that are given; another opens a model
     when it is first asked about it."""
 
     def __init__(self, start: Callable[[], Worker], count: int) -> None:
-        self.lanes = count
+        self.parallelism = count
         # Here, and not when one is needed: a child ends with the thread that started it.
-        self._all = [_Lane(start(), ready=not number) for number in range(count)]
-        self._busy = set[_Lane]()
+        self._all = [_Slot(start(), ready=not number) for number in range(count)]
+        self._busy = set[_Slot]()
         self._changed = threading.Condition()
-        self._confinement: ConfineRequest | None = None
+        self._confinement: SandboxRequest | None = None
         self._opened = dict[int, OpenRequest]()
         self._samples = list[SampleRequest]()
 
-    def confine(self, request: ConfineRequest) -> Confined:
+    def sandbox(self, request: SandboxRequest) -> Sandbox:
         """Together they may take as much memory as one alone."""
-        memory = request.memory // self.lanes if request.memory is not None else None
+        memory = request.memory // self.parallelism if request.memory is not None else None
         self._confinement = replace(request, memory=memory)
         with self._first() as worker:
-            return worker.confine(self._confinement)
+            return worker.sandbox(self._confinement)
 
     def open(self, request: OpenRequest) -> Opened:
         with self._first() as worker:
@@ -85,22 +87,24 @@ class Workers:
         return sampled
 
     def probe(self, request: ProbeRequest) -> Observation:
-        with self._held(self._all) as lane:
-            handles = {number: self._handle(lane, number) for number in models(request.blueprint)}
-            seen = lane.worker.probe(replace(request, blueprint=renumbered(request.blueprint, handles)))
-        return read_of(seen, {handle: number for number, handle in handles.items()})
+        with self._held(self._all) as slot:
+            handles = {number: self._handle(slot, number) for number in models(request.blueprint)}
+            seen = slot.worker.probe(
+                replace(request, blueprint=renumber(request.blueprint, handles))
+            )
+        return renumber_reads(seen, {handle: number for number, handle in handles.items()})
 
     def describe(self, request: DescribeRequest) -> Described:
-        with self._held(self._all) as lane:
-            return lane.worker.describe(replace(request, handle=self._handle(lane, request.handle)))
+        with self._held(self._all) as slot:
+            return slot.worker.describe(replace(request, handle=self._handle(slot, request.handle)))
 
     def build(self, request: BuildRequest) -> Built:
         with self._first() as worker:
             return worker.build(request)
 
-    def expect(self, request: ExpectRequest) -> Kept:
+    def run_reference(self, request: ReferenceRequest) -> Done:
         with self._first() as worker:
-            return worker.expect(request)
+            return worker.run_reference(request)
 
     def verify(self, request: VerifyRequest) -> Verified:
         with self._first() as worker:
@@ -108,40 +112,40 @@ class Workers:
 
     def close(self) -> None:
         """End all of them, whatever they are doing."""
-        for lane in self._all:
-            lane.worker.close()
+        for slot in self._all:
+            slot.worker.close()
 
     @contextmanager
     def _first(self) -> Iterator[Worker]:
-        with self._held(self._all[:1]) as lane:
-            yield lane.worker
+        with self._held(self._all[:1]) as slot:
+            yield slot.worker
 
     @contextmanager
-    def _held(self, wanted: list[_Lane]) -> Iterator[_Lane]:
+    def _held(self, wanted: list[_Slot]) -> Iterator[_Slot]:
         """One of these, for whoever asks alone."""
         with self._changed:
-            self._changed.wait_for(lambda: any(lane not in self._busy for lane in wanted))
-            lane = next(lane for lane in wanted if lane not in self._busy)
-            self._busy.add(lane)
+            self._changed.wait_for(lambda: any(slot not in self._busy for slot in wanted))
+            slot = next(slot for slot in wanted if slot not in self._busy)
+            self._busy.add(slot)
         try:
-            self._make_ready(lane)
-            yield lane
+            self._make_ready(slot)
+            yield slot
         finally:
             with self._changed:
-                self._busy.remove(lane)
+                self._busy.remove(slot)
                 self._changed.notify_all()
 
-    def _make_ready(self, lane: _Lane) -> None:
-        if lane.ready:
+    def _make_ready(self, slot: _Slot) -> None:
+        if slot.ready:
             return
-        lane.ready = True
+        slot.ready = True
         if self._confinement is not None:
-            lane.worker.confine(self._confinement)
+            slot.worker.sandbox(self._confinement)
         for sample in self._samples:
-            lane.worker.sample(sample)
+            slot.worker.sample(sample)
 
-    def _handle(self, lane: _Lane, number: int) -> int:
+    def _handle(self, slot: _Slot, number: int) -> int:
         """The number of a model in this lane, where it is opened if it was not before."""
-        if number not in lane.handles:
-            lane.handles[number] = lane.worker.open(self._opened[number]).handle
-        return lane.handles[number]
+        if number not in slot.handles:
+            slot.handles[number] = slot.worker.open(self._opened[number]).handle
+        return slot.handles[number]

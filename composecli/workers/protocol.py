@@ -10,7 +10,7 @@ from composecli.core.blueprint import Blueprint
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.model_ref import ModelKind, Reference
-from composecli.core.observations import Accepted, Detail, Observation, Refused
+from composecli.core.observations import Accepted, Detail, Observation, Rejected
 from composecli.core.pytree import Call
 
 
@@ -31,7 +31,7 @@ class Isolation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ConfineRequest:
+class SandboxRequest:
     """Give up what is not needed to open these models. `memory` is in bytes; `seconds` of computing are
     for one request.
 
@@ -46,11 +46,11 @@ class ConfineRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Confined:
+class Sandbox:
     """The measures that were had, and those that were not."""
 
-    had: tuple[str, ...]
-    missing: tuple[str, ...]
+    applied: tuple[str, ...]
+    unavailable: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectRequest:
+class ReferenceRequest:
     """The blueprint run by hand, at each of these calls. What it gives is kept for the file that is to do the same."""
 
     blueprint: Blueprint
@@ -159,7 +159,7 @@ class ExpectRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Done:
     """It was run, and what came of it is kept."""
 
 
@@ -168,7 +168,7 @@ class VerifyRequest:
     """The file at `path` loaded afresh and held against what is expected, which is run by hand if it was not before."""
 
     path: str
-    expected: ExpectRequest
+    expected: ReferenceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +199,18 @@ class Failed:
 
 
 Request = (
-    ConfineRequest
+    SandboxRequest
     | OpenRequest
     | SampleRequest
     | ProbeRequest
     | DescribeRequest
     | BuildRequest
-    | ExpectRequest
+    | ReferenceRequest
     | VerifyRequest
 )
-Reply = Confined | Opened | Sampled | Accepted | Refused | Described | Built | Kept | Verified | Failed
+Reply = (
+    Sandbox | Opened | Sampled | Accepted | Rejected | Described | Built | Done | Verified | Failed
+)
 
 
 class Worker(Protocol):
@@ -216,9 +218,9 @@ class Worker(Protocol):
     it at a time."""
 
     @property
-    def lanes(self) -> int: ...
+    def parallelism(self) -> int: ...
 
-    def confine(self, request: ConfineRequest, /) -> Confined: ...
+    def sandbox(self, request: SandboxRequest, /) -> Sandbox: ...
 
     def open(self, request: OpenRequest) -> Opened: ...
 
@@ -230,7 +232,7 @@ class Worker(Protocol):
 
     def build(self, request: BuildRequest) -> Built: ...
 
-    def expect(self, request: ExpectRequest) -> Kept: ...
+    def run_reference(self, request: ReferenceRequest) -> Done: ...
 
     def verify(self, request: VerifyRequest) -> Verified: ...
 

@@ -33,7 +33,9 @@ def measure(words: Words, environment: dict[str, str], expected: tuple[int, ...]
         SystemExit: it ended with another code than it should.
     """
     start = time.perf_counter()
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     peaks = [0, 0]
     done = threading.Event()
     watching = threading.Thread(target=_watch, args=(process.pid, peaks, done))

@@ -21,7 +21,9 @@ class Bottleneck(nn.Module):
             nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
             nn.Conv2d(width, after, 1, bias=False), nn.BatchNorm2d(after),
         )  # fmt: skip
-        self.beside = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+        self.beside = nn.Sequential(
+            nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+        )
         if before == after:
             self.beside = nn.Sequential()
         self.relu = nn.ReLU()
@@ -39,7 +41,9 @@ def resnet50() -> nn.Sequential:
         for number in range(count):
             layers.append(Bottleneck(before, width, 1 if number else stride))
             before = 4 * width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)).eval()
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)
+    ).eval()
 
 
 class FromVector(nn.Module):
@@ -66,7 +70,9 @@ def small(folder: Path) -> None:
     parts = {"one": (nn.Sequential(nn.Linear(10, 5), nn.ReLU()), 10), "other": (nn.Linear(5, 2), 5)}
     for name, (module, width) in parts.items():
         torch.jit.script(module).save(str(folder / f"{name}.pt"))
-        torch.export.save(torch.export.export(module, (torch.rand(2, width),)), folder / f"{name}.pt2")
+        torch.export.save(
+            torch.export.export(module, (torch.rand(2, width),)), folder / f"{name}.pt2"
+        )
 
 
 def large(folder: Path, name: str, width: int) -> None:
@@ -81,7 +87,9 @@ def residual(folder: Path) -> None:
 
 def many(folder: Path, count: int) -> None:
     for number in range(count):
-        module = nn.Sequential(nn.Linear(8 + number % 7, 32), nn.ReLU(), nn.Linear(32, 8 + number % 5))
+        module = nn.Sequential(
+            nn.Linear(8 + number % 7, 32), nn.ReLU(), nn.Linear(32, 8 + number % 5)
+        )
         torch.jit.script(module).save(str(folder / f"many_{number}.pt"))
 
 

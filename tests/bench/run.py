@@ -54,19 +54,35 @@ class Row:
 
 def rows(folder: Path, width: int) -> list[Row]:
     def check(*names: str, cached: bool = False) -> Words:
-        return (*COMPOSECLI, "check", *(str(folder / name) for name in names), *(() if cached else ("--no-cache",)))
+        return (
+            *COMPOSECLI,
+            "check",
+            *(str(folder / name) for name in names),
+            *(() if cached else ("--no-cache",)),
+        )
 
     def script(names: Words, shape: str) -> Words:
         return (*PYTHON, SCRIPT, *(str(folder / name) for name in names), shape)
 
     small, exported = ("one.pt", "other.pt"), ("one.pt2", "other.pt2")
-    large, middle, residual = ((f"{name}_a.pt", f"{name}_b.pt") for name in ("large", "middle", "resnet"))
+    large, middle, residual = (
+        (f"{name}_a.pt", f"{name}_b.pt") for name in ("large", "middle", "resnet")
+    )
     many = tuple(f"many_{number}.pt" for number in range(MANY))
     copies = " && ".join(f"cp {folder / name} {folder}/copy_{name}" for name in large)
     copy = f"{copies} && sync {' '.join(f'{folder}/copy_{name}' for name in large)}"
     written = (folder / "joined.pt", *(folder / f"copy_{name}" for name in large))
-    join = (*COMPOSECLI, "join", *(str(folder / name) for name in large), "-o", str(written[0]), "--force")
-    inspects = " && ".join(f"{sys.executable} -m composecli inspect {folder / name} --no-cache" for name in many)
+    join = (
+        *COMPOSECLI,
+        "join",
+        *(str(folder / name) for name in large),
+        "-o",
+        str(written[0]),
+        "--force",
+    )
+    inspects = " && ".join(
+        f"{sys.executable} -m composecli inspect {folder / name} --no-cache" for name in many
+    )
     time, both = {"time": 1.1}, {"time": 1.1, "memory": 1.1}
     return [
         Row("check, two small TorchScript, cold", check(*small), IMPORT, {"time": 1.2}),
@@ -102,7 +118,11 @@ def width_of(gigabytes: float) -> int:
 def _environment(folder: Path) -> dict[str, str]:
     root = str(Path(__file__).parent.parent.parent)
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "XDG_CACHE_HOME": str(folder / "cache")}
-    return {key: value for key, value in {**os.environ, **own}.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return {
+        key: value
+        for key, value in {**os.environ, **own}.items()
+        if key != "PYTHONDONTWRITEBYTECODE"
+    }
 
 
 def pairs(row: Row, repeats: int, folder: Path) -> list[tuple[Measured, Measured]]:
@@ -137,7 +157,9 @@ def lines(row: Row, found: list[tuple[Measured, Measured]]) -> tuple[list[str], 
 
 
 def _value(measured: Measured, kind: str) -> float:
-    return {"time": measured.seconds, "memory": measured.memory, "anonymous": measured.anonymous}[kind]
+    return {"time": measured.seconds, "memory": measured.memory, "anonymous": measured.anonymous}[
+        kind
+    ]
 
 
 def _shown(value: float, kind: str) -> str:
@@ -154,7 +176,9 @@ def main() -> int:
     missed, width = 0, width_of(arguments.gigabytes)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         made = set[str]()
-        sys.stdout.write(f"{'measure':52}{'of':>10}{'ratio':>7}{'goal':>7}{'ours':>10}{'theirs':>10}\n")
+        sys.stdout.write(
+            f"{'measure':52}{'of':>10}{'ratio':>7}{'goal':>7}{'ours':>10}{'theirs':>10}\n"
+        )
         for row in rows(Path(name), width):
             if arguments.row not in row.name:
                 continue

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from composecli.cli import main
 from composecli.runtime.in_process import InProcessWorker
-from composecli.workers import child as client
+from composecli.workers import child
 from tests.schema import parse_report
 
 
@@ -55,6 +55,6 @@ class Composecli:
 
 @pytest.fixture
 def composecli(monkeypatch: pytest.MonkeyPatch) -> Composecli:
-    monkeypatch.setattr(client, "ChildWorker", _Near)
+    monkeypatch.setattr(child, "SubprocessWorker", _Near)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return Composecli()

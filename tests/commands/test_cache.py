@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.workers import child as client
+from composecli.workers import child
 from composecli.workers.cache_store import MOST_ENTRIES, Cache
-from composecli.workers.caching import Remembering
+from composecli.workers.caching import CachingWorker
 from composecli.workers.protocol import Opened, OpenRequest
 from tests.commands.running import Composecli
 from tests.models import Shelf, Table, TwoOutputs, encoder
@@ -34,13 +34,13 @@ class Starts:
 
 @pytest.fixture
 def starts(composecli: Composecli, monkeypatch: pytest.MonkeyPatch) -> Starts:
-    found, usual = Starts(), client.ChildWorker
+    found, usual = Starts(), child.SubprocessWorker
 
     def start(*words: object, **options: object) -> object:
         found.count += 1
         return usual(*words, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(client, "ChildWorker", start)
+    monkeypatch.setattr(child, "SubprocessWorker", start)
     return found
 
 
@@ -84,7 +84,9 @@ def test_the_second_answer_is_the_first_and_needs_no_worker(
 def _quantized(shelf: Shelf) -> str:
     """A model that cannot be had on meta."""
     with warnings.catch_warnings(action="ignore"):
-        module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(10, 3)), {nn.Linear})
+        module = torch.ao.quantization.quantize_dynamic(
+            nn.Sequential(nn.Linear(10, 3)), {nn.Linear}
+        )
         return shelf.save("quantized", module)
 
 
@@ -185,14 +187,18 @@ def test_a_known_file_is_judged_all_the_same(
     assert composecli("inspect", path).code == 3
 
 
-def test_what_is_trusted_is_run_each_time(composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path) -> None:
+def test_what_is_trusted_is_run_each_time(
+    composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
+) -> None:
     path = shelf.save("linear", nn.Linear(10, 5), "pickled")
     for _ in range(2):
         assert composecli("inspect", path, "--trust", path).code == 0
     assert starts.count == 2
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"key": 1}', '{"key": null, "value": []}', "nonsense", "[" * 100_000])
+@pytest.mark.parametrize(
+    "damage", ["", "{", '{"key": 1}', '{"key": null, "value": []}', "nonsense", "[" * 100_000]
+)
 def test_a_damaged_entry_is_as_if_it_were_not_there(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, damage: str
 ) -> None:
@@ -212,7 +218,9 @@ def test_an_answer_of_another_form_is_as_if_it_were_not_there(
     for entry in folder.iterdir():
         held = json.loads(entry.read_text())
         if isinstance(held["value"], dict):
-            held["value"] = {question: {"type": "Accepted", "results": 3} for question in held["value"]}
+            held["value"] = {
+                question: {"type": "Accepted", "results": 3} for question in held["value"]
+            }
             entry.write_text(json.dumps(held))
     assert composecli(*asked) == first
     assert starts.count == 2
@@ -252,7 +260,9 @@ def test_where_nothing_can_be_kept_everything_works(
     assert composecli("cache", "clear").code == 0
 
 
-def test_a_write_that_fails_leaves_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_no_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = Cache(tmp_path / "cache")
     cache.put("key", 1)
 
@@ -296,7 +306,9 @@ def test_room_is_made_before_more_is_learned(
     assert starts.count == 1
 
 
-def test_clear_forgets_and_says_how_much(composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path) -> None:
+def test_clear_forgets_and_says_how_much(
+    composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
+) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
     composecli("inspect", path)
     count = len(list(folder.iterdir()))
@@ -330,20 +342,27 @@ def test_a_pipe_in_the_place_of_a_model_is_not_waited_for(
 
 
 def test_a_file_that_changes_meanwhile_is_not_remembered(
-    composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    composecli: Composecli,
+    starts: Starts,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is known by what it was, and opened as what it is by then."""
     path = tmp_path / "model.pt"
     torch.jit.script(nn.Linear(10, 5)).save(str(path))
     first = path.read_bytes()
-    usual = Remembering.open
+    usual = CachingWorker.open
 
-    def late(self: Remembering, request: OpenRequest) -> Opened:
+    def late(self: CachingWorker, request: OpenRequest) -> Opened:
         torch.jit.script(nn.Linear(11, 5)).save(str(path))
         return usual(self, request)
 
-    monkeypatch.setattr(Remembering, "open", late)
-    assert composecli.json("inspect", path).json["model"]["contract"]["text"] == "float32[N, 11] -> float32[N, 5]"
+    monkeypatch.setattr(CachingWorker, "open", late)
+    assert (
+        composecli.json("inspect", path).json["model"]["contract"]["text"]
+        == "float32[N, 11] -> float32[N, 5]"
+    )
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent))
     path.write_bytes(first)

@@ -17,7 +17,7 @@ from composecli.commands.join import join
 from composecli.commands.requests import CheckRequest, InspectRequest, JoinRequest
 from composecli.core.observations import Observation
 from composecli.runtime.in_process import InProcessWorker
-from composecli.runtime.joining.gradients import Forward, Side
+from composecli.runtime.joining.gradients import GradientRun, RunResult
 from composecli.workers.protocol import BuildRequest, Built, ProbeRequest
 from tests.bench.models import FromVector, resnet50, tower
 from tests.commands.running import environment
@@ -46,12 +46,21 @@ class Counting(InProcessWorker):
         found = []
         for model in self._models.values():
             assert model.weights is not None
-            found.append((len(model.weights.unread), len({place.record for place in model.weights.places})))
+            found.append(
+                (len(model.weights.unread), len({place.record for place in model.weights.places}))
+            )
         return found
 
 
 # What a command and its worker can do without, each a good part of a second.
-HEAVY = ("torch._dynamo", "sympy", "torch.export", "torch._inductor", "torch._subclasses", "torchinfo")
+HEAVY = (
+    "torch._dynamo",
+    "sympy",
+    "torch.export",
+    "torch._inductor",
+    "torch._subclasses",
+    "torchinfo",
+)
 IMPORTED = """
 import sys
 from composecli import api
@@ -75,19 +84,26 @@ def imported(call: str) -> str:
 
 @pytest.mark.parametrize("form", ["scripted", "exported", "pickled"])
 def test_a_check_imports_nothing_heavy_beside_torch(shelf: Shelf, form: str) -> None:
-    one = shelf.save("economy_one", nn.Sequential(nn.Linear(10, 5), nn.ReLU()), form, (torch.rand(2, 10),))
+    one = shelf.save(
+        "economy_one", nn.Sequential(nn.Linear(10, 5), nn.ReLU()), form, (torch.rand(2, 10),)
+    )
     other = shelf.save("economy_other", nn.Linear(5, 2), form, (torch.rand(2, 5),))
     assert not imported(f"api.check({one!r}, {other!r})")
 
 
 def test_a_join_imports_nothing_heavy_beside_torch(shelf: Shelf, tmp_path: Path) -> None:
-    one, other = shelf.save("economy_linear", nn.Linear(10, 5)), shelf.save("economy_other", nn.Linear(5, 2))
+    one, other = (
+        shelf.save("economy_linear", nn.Linear(10, 5)),
+        shelf.save("economy_other", nn.Linear(5, 2)),
+    )
     assert not imported(f"api.join({one!r}, {other!r}, output={str(tmp_path / 'both.pt')!r})")
 
 
 def test_help_imports_neither_torch_nor_rich() -> None:
     code = "import sys; from composecli.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment()
+    )
     loaded = ran.stdout.split()
     assert not {"torch", "rich", "rich.console", "numpy"} & set(loaded)
 
@@ -115,22 +131,30 @@ def test_a_join_leaves_every_tensor_to_be_copied(shelf: Shelf, tmp_path: Path) -
 def test_a_join_is_verified_by_one_forward_of_each_side_and_call(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran, usual = list[Side](), Side.run
+    ran, usual = list[GradientRun](), GradientRun.run
 
-    def run(side: Side) -> Forward:
+    def run(side: GradientRun) -> RunResult:
         ran.append(side)
         return usual(side)
 
-    monkeypatch.setattr(Side, "run", run)
-    one, other = shelf.save("economy_tower", tower(300, 300, 3)), shelf.save("economy_end", tower(300, 10, 3))
-    assert join(JoinRequest(CheckRequest((one, other)), str(tmp_path / "both.pt")), InProcessWorker()).written
+    monkeypatch.setattr(GradientRun, "run", run)
+    one, other = (
+        shelf.save("economy_tower", tower(300, 300, 3)),
+        shelf.save("economy_end", tower(300, 10, 3)),
+    )
+    assert join(
+        JoinRequest(CheckRequest((one, other)), str(tmp_path / "both.pt")), InProcessWorker()
+    ).written
     assert len(ran) == 4
     assert not any(side.kept for side in ran)
 
 
 def test_a_resnet_50_takes_few_forwards_and_no_tensor(shelf: Shelf) -> None:
     worker = Counting()
-    pair = shelf.save("resnet_50", resnet50()), shelf.save("resnet_50_from_a_vector", FromVector().eval())
+    pair = (
+        shelf.save("resnet_50", resnet50()),
+        shelf.save("resnet_50_from_a_vector", FromVector().eval()),
+    )
     report = check(CheckRequest(pair), worker)
     assert str(report.verdict) == "compatible"
     assert worker.probes <= 30

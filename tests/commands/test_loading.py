@@ -46,7 +46,9 @@ def five(shelf: Shelf) -> str:
     return shelf.save("five", nn.Linear(5, 2))
 
 
-def test_a_factory_and_its_weights_are_a_model(composecli: Composecli, shelf: Shelf, module: nn.Module) -> None:
+def test_a_factory_and_its_weights_are_a_model(
+    composecli: Composecli, shelf: Shelf, module: nn.Module
+) -> None:
     torch.save(module.state_dict(), "w.pt")
     for name in ("net:make@w.pt", "net.py:make@w.pt"):
         assert composecli("check", name, five(shelf)).code == 0
@@ -67,7 +69,9 @@ def test_wrappers_and_prefixes_are_seen_through(
     assert composecli("check", "net:make@w.pt", five(shelf)).code == 0
 
 
-def test_key_says_which_entry_holds_the_weights(composecli: Composecli, shelf: Shelf, module: nn.Module) -> None:
+def test_key_says_which_entry_holds_the_weights(
+    composecli: Composecli, shelf: Shelf, module: nn.Module
+) -> None:
     other = {name: value[:1] for name, value in module.state_dict().items()}
     torch.save({"model": other, "ema": {"shadow": module.state_dict()}}, "w.pt")
     refused = composecli("check", "net:make@w.pt", five(shelf))
@@ -79,7 +83,9 @@ def test_key_says_which_entry_holds_the_weights(composecli: Composecli, shelf: S
     assert "keys there: model, ema" in missing.err
 
 
-def test_keys_that_do_not_fit_come_as_a_table(composecli: Composecli, shelf: Shelf, module: nn.Module) -> None:
+def test_keys_that_do_not_fit_come_as_a_table(
+    composecli: Composecli, shelf: Shelf, module: nn.Module
+) -> None:
     state = module.state_dict()
     state["extra"] = state.pop("2.bias")
     torch.save(state, "w.pt")
@@ -116,7 +122,9 @@ def test_a_factory_that_fails_is_said_so(
     assert words in refused.err
 
 
-def test_weights_alone_ask_for_a_factory(composecli: Composecli, shelf: Shelf, module: nn.Module) -> None:
+def test_weights_alone_ask_for_a_factory(
+    composecli: Composecli, shelf: Shelf, module: nn.Module
+) -> None:
     torch.save(module.state_dict(), "w.pt")
     refused = composecli("check", "w.pt", five(shelf))
     assert refused.code == 3
@@ -124,7 +132,9 @@ def test_weights_alone_ask_for_a_factory(composecli: Composecli, shelf: Shelf, m
     assert "package.module:factory@w.pt" in refused.err
 
 
-def test_a_whole_model_is_no_weights(composecli: Composecli, shelf: Shelf, module: nn.Module) -> None:
+def test_a_whole_model_is_no_weights(
+    composecli: Composecli, shelf: Shelf, module: nn.Module
+) -> None:
     refused = composecli("check", f"net:make@{five(shelf)}", five(shelf))
     assert refused.code == 3
     assert "a whole model (TorchScript archive), not weights" in refused.err
@@ -172,13 +182,21 @@ def _double(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tens
         nn.TransformerEncoderLayer(8, 2, activation="gelu"),
         nn.LSTM(8, 4),
         nn.MultiheadAttention(8, 2),
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout()),
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(),
+        ),
         nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4), nn.Softmax(-1)).double(),
         nn.Bilinear(3, 4, 2),
     ],
     ids=lambda module: type(module).__name__,
 )
-def test_torch_nn_loads_without_trust(composecli: Composecli, shelf: Shelf, module: nn.Module) -> None:
+def test_torch_nn_loads_without_trust(
+    composecli: Composecli, shelf: Shelf, module: nn.Module
+) -> None:
     path = shelf.folder / f"plain_{type(module).__name__}.pt"
     torch.save(module, path)
     inspected = composecli("inspect", path)
@@ -194,7 +212,9 @@ def test_a_missing_device_is_said_so(composecli: Composecli, shelf: Shelf) -> No
 
 
 @pytest.mark.parametrize("sample", [b"nothing", None])
-def test_a_sample_that_cannot_be_read(composecli: Composecli, shelf: Shelf, here: Path, sample: bytes | None) -> None:
+def test_a_sample_that_cannot_be_read(
+    composecli: Composecli, shelf: Shelf, here: Path, sample: bytes | None
+) -> None:
     if sample is not None:
         Path("sample.pt").write_bytes(sample)
     refused = composecli("check", five(shelf), five(shelf), "--input", "@sample.pt")

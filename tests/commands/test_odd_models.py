@@ -136,7 +136,11 @@ CONTRACTS = {
     "in_place": (InPlace(), [], "float32[N, 5] -> float32[N, 5]"),
     "weighted": (Weighted(), [], "float32[N, 5], float32[N, 7] -> float32[N, 4]"),
     "spectrum": (Spectrum(), [], "float32[N, D] -> complex64[N, D//2 + 1]"),
-    "rated": (Rated(), ["--input", "float32[N,5]", "--input", "rate:=2"], "float32[N, 5], rate=2 -> float32[N, 2]"),
+    "rated": (
+        Rated(),
+        ["--input", "float32[N,5]", "--input", "rate:=2"],
+        "float32[N, 5], rate=2 -> float32[N, 2]",
+    ),
     "guarded": (Guarded(), [], "float32[N, 512], 16000 -> float32[N, 4]"),
     "brain": (nn.Linear(10, 5).bfloat16(), [], "bfloat16[N, 10] -> bfloat16[N, 5]"),
 }
@@ -229,7 +233,13 @@ def test_tensors_without_plain_storage_or_sizes(
     inspected = composecli("inspect", "module.pt", "--trust", "module.pt", "--input", stated)
     assert inspected.code in (0, 3)
     checked = composecli(
-        "check", "module.pt", shelf.save("five", nn.Linear(5, 2)), "--trust", "module.pt", "--input", stated
+        "check",
+        "module.pt",
+        shelf.save("five", nn.Linear(5, 2)),
+        "--trust",
+        "module.pt",
+        "--input",
+        stated,
     )
     assert checked.code in (1, 3)
 
@@ -245,12 +255,22 @@ def test_a_frozen_module_is_a_model(composecli: Composecli, shelf: Shelf, here: 
     assert composecli("check", "frozen.pt", five, "--training", "train").code == 0
 
 
-def test_a_quantised_module_joins_where_its_input_is_stated(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+def test_a_quantised_module_joins_where_its_input_is_stated(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
     with warnings.catch_warnings(action="ignore"):
-        module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(10, 5)), {nn.Linear}, torch.qint8)
+        module = torch.ao.quantization.quantize_dynamic(
+            nn.Sequential(nn.Linear(10, 5)), {nn.Linear}, torch.qint8
+        )
     torch.jit.script(module).save("quantised.pt")
     joined = composecli(
-        "join", "quantised.pt", shelf.save("five", nn.Linear(5, 2)), "--input", "float32[N,10]", "-o", "both.pt"
+        "join",
+        "quantised.pt",
+        shelf.save("five", nn.Linear(5, 2)),
+        "--input",
+        "float32[N,10]",
+        "-o",
+        "both.pt",
     )
     assert joined.code == 0, joined.out + joined.err
     assert torch.jit.load("both.pt")(torch.rand(3, 10)).shape == (3, 2)
@@ -264,6 +284,8 @@ def test_one_of_several_outputs_is_inspected(composecli: Composecli, shelf: Shel
     assert "CC103" in refused.err
 
 
-def test_a_path_that_looks_like_a_factory_is_a_path(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+def test_a_path_that_looks_like_a_factory_is_a_path(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
     Path("net:make@w.pt").write_bytes(Path(shelf.save("linear", nn.Linear(10, 5))).read_bytes())
     assert composecli("inspect", "net:make@w.pt").code == 0

@@ -34,13 +34,17 @@ def test_pairs_are_judged_as_checks_of_two_are(composecli: Composecli, shelf: Sh
     paths = models(shelf)
     together = composecli.json("check", "--mode", "pairs", *paths)
     assert together.code == 1
-    alone = {pair: composecli.json("check", *pair).json["seams"][0] for pair in permutations(paths, 2)}
+    alone = {
+        pair: composecli.json("check", *pair).json["seams"][0] for pair in permutations(paths, 2)
+    }
     seams = together.json["seams"]
     assert [(seam["producer"], seam["consumer"]) for seam in seams] == list(alone)
     for seam in seams:
         expected = alone[seam["producer"], seam["consumer"]]
         assert seam["verdict"] == expected["verdict"], (seam, expected)
-        assert [finding["code"] for finding in seam["findings"]] == [item["code"] for item in expected["findings"]]
+        assert [finding["code"] for finding in seam["findings"]] == [
+            item["code"] for item in expected["findings"]
+        ]
     assert len(together.json["models"]) == len(paths)
 
 
@@ -67,7 +71,9 @@ def test_n_models_cost_n_inferences(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("words", [("--mode", "pairs", "--input", "1,10")])
-def test_an_input_belongs_to_one_first_model(composecli: Composecli, shelf: Shelf, words: tuple[str, ...]) -> None:
+def test_an_input_belongs_to_one_first_model(
+    composecli: Composecli, shelf: Shelf, words: tuple[str, ...]
+) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
     refused = composecli("check", path, path, *words)
     assert refused.code == 2

@@ -29,7 +29,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def screens() -> list[tuple[str, str]]:
-    return [(found["above"] or found["inside"], found["screen"]) for found in SCREEN.finditer(README)]
+    return [
+        (found["above"] or found["inside"], found["screen"]) for found in SCREEN.finditer(README)
+    ]
 
 
 def test_there_are_screens() -> None:
@@ -46,18 +48,26 @@ def test_a_screen_of_the_readme_is_real(
     assert printed.strip().startswith(screen.strip())
 
 
-def test_the_sample_models_have_the_contracts_that_their_page_says(composecli: Composecli, samples: Path) -> None:
+def test_the_sample_models_have_the_contracts_that_their_page_says(
+    composecli: Composecli, samples: Path
+) -> None:
     page = (ROOT / "sample_models" / "README.md").read_text()
     rows = re.findall(r"^\| `([^`]+)` \| [^|]+ \| `([^`]+)`[^|]*\|$", page, re.M)
     assert len(rows) > 10
     for name, contract in rows:
-        path = f"{samples / 'factory.py'}:make@{samples / 'factory_weights.pt'}" if ":" in name else samples / name
+        path = (
+            f"{samples / 'factory.py'}:make@{samples / 'factory_weights.pt'}"
+            if ":" in name
+            else samples / name
+        )
         inspected = composecli.json("inspect", path)
         assert inspected.json["model"]["contract"]["text"] == contract, name
 
 
 def test_the_python_of_the_readme_runs(samples: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    ran = subprocess.run([sys.executable, "-c", code], cwd=samples, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=samples, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     assert (samples / "both.pt").exists()

@@ -89,7 +89,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "five": nn.Linear(5, 2),
         "encoder": encoder(),
         "flat": nn.Sequential(nn.Flatten(), nn.Linear(1024, 3)),
-        "pooled": nn.Sequential(nn.MaxPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)),
+        "pooled": nn.Sequential(
+            nn.MaxPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)
+        ),
         "embedding": nn.Embedding(50, 8),
         "ids": nn.Embedding(30, 4),
         "two_inputs": TwoInputs(),
@@ -103,7 +105,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path(shelf.save(name, module)).rename(shelf.folder / f"{name}.pt")
     Path(shelf.save("head", nn.Linear(1024, 10), "pickled")).rename(shelf.folder / "head.pt")
     Path(shelf.save("own", Own(2, 2), "pickled")).rename(shelf.folder / "own.pt")
-    exported = shelf.save("exported", nn.Sequential(nn.Linear(10, 5)), "exported", (torch.rand(2, 10),))
+    exported = shelf.save(
+        "exported", nn.Sequential(nn.Linear(10, 5)), "exported", (torch.rand(2, 10),)
+    )
     Path(exported).rename(shelf.folder / "exported.pt2")
     return shelf.folder
 

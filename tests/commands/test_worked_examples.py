@@ -25,7 +25,9 @@ def test_a_linear_then_a_relu(composecli: Composecli, shelf: Shelf, here: Path) 
     assert load(here / "both.pt")(torch.rand(1, 10)).shape == (1, 5)
 
 
-def test_widths_that_differ_are_named_and_bridged(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+def test_widths_that_differ_are_named_and_bridged(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("narrow", nn.Linear(3, 2))
     checked = composecli.json("check", a, b)
     (finding,) = checked.json["seams"][0]["findings"]
@@ -63,18 +65,27 @@ def test_two_in_parallel(composecli: Composecli, shelf: Shelf, here: Path) -> No
 
 
 def test_a_feature_map_then_a_head(composecli: Composecli, shelf: Shelf, here: Path) -> None:
-    a, b = shelf.save("encoder", encoder()), shelf.save("head", nn.Linear(64 * 4 * 4, 10), "pickled")
+    a, b = (
+        shelf.save("encoder", encoder()),
+        shelf.save("head", nn.Linear(64 * 4 * 4, 10), "pickled"),
+    )
     checked = composecli("check", a, b, "--input", "1,3,32,32")
     assert checked.code == 1
     assert "adds flatten from axis 1" in checked.out
     assert f"composecli join {a} {b} --input 1,3,32,32 --bridge auto -o both.pt" in checked.out
     assert composecli("join", a, b, "--input", "1,3,32,32", "-o", "both.pt").code == 1
-    assert composecli("join", a, b, "--input", "1,3,32,32", "--bridge", "auto", "-o", "both.pt").code == 0
+    assert (
+        composecli("join", a, b, "--input", "1,3,32,32", "--bridge", "auto", "-o", "both.pt").code
+        == 0
+    )
     assert load(here / "both.pt")(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_floats_into_ids(composecli: Composecli, shelf: Shelf) -> None:
-    a, b = shelf.save("embedding", nn.Embedding(50, 8)), shelf.save("vocabulary_30", nn.Embedding(30, 4))
+    a, b = (
+        shelf.save("embedding", nn.Embedding(50, 8)),
+        shelf.save("vocabulary_30", nn.Embedding(30, 4)),
+    )
     checked = composecli.json("check", a, b)
     assert checked.code == 1
     assert checked.json["verdict"] == "incompatible"
@@ -82,7 +93,9 @@ def test_floats_into_ids(composecli: Composecli, shelf: Shelf) -> None:
 
 
 def test_two_inputs_after_one_output(composecli: Composecli, shelf: Shelf) -> None:
-    checked = composecli.json("check", shelf.save("linear", nn.Linear(10, 5)), shelf.save("two_in", TwoInputs()))
+    checked = composecli.json(
+        "check", shelf.save("linear", nn.Linear(10, 5)), shelf.save("two_in", TwoInputs())
+    )
     assert checked.code == 1
     assert checked.codes == ["CC101"]
 

@@ -39,7 +39,9 @@ def scripted(body: str, marker: Path) -> bytes:
     """A scripted `class Model`, with `MARK` in its code being the marker's path."""
     names: dict[str, Any] = {"__name__": "__main__"}
     path = marker.with_name("fixture_module.py")
-    path.write_text(f"import torch\nfrom torch import nn, Tensor\n\n{body.replace('MARK', repr(str(marker)))}\n")
+    path.write_text(
+        f"import torch\nfrom torch import nn, Tensor\n\n{body.replace('MARK', repr(str(marker)))}\n"
+    )
     try:
         exec(compile(path.read_text(), str(path), "exec"), names)  # noqa: S102 (TorchScript wants a class with source)
         linecache.checkcache(str(path))
@@ -74,7 +76,9 @@ PLAIN = """class Model(nn.Module):
 def exported() -> bytes:
     data = io.BytesIO()
     sizes = ({0: torch.export.Dim("n", min=2, max=64)},)
-    torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.rand(4, 3),), dynamic_shapes=sizes), data)
+    torch.export.save(
+        torch.export.export(nn.Linear(3, 2), (torch.rand(4, 3),), dynamic_shapes=sizes), data
+    )
     return data.getvalue()
 
 

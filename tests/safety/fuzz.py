@@ -27,7 +27,7 @@ from composecli.commands.session import Session
 from composecli.core.errors import CouldNotAttempt
 from composecli.inference.budget import Budget
 from composecli.inference.result import Found
-from composecli.workers.child import ChildWorker
+from composecli.workers.child import SubprocessWorker
 from tests.safety.fixtures import exported, linear, saved
 from tests.safety.mutations import Mutated, mutate
 
@@ -44,7 +44,13 @@ def bases(folder: Path) -> list[bytes]:
         torch.jit.trace(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.rand(2, 3)).save(str(path))
     traced = path.read_bytes()
     path.unlink()
-    return [linear(folder), traced, saved(nn.Sequential(nn.Linear(3, 2))), saved(nn.LSTM(3, 2)), exported()]
+    return [
+        linear(folder),
+        traced,
+        saved(nn.Sequential(nn.Linear(3, 2))),
+        saved(nn.LSTM(3, 2)),
+        exported(),
+    ]
 
 
 class Fuzzer:
@@ -53,7 +59,7 @@ class Fuzzer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.mark = folder / "mark"
-        self.worker = ChildWorker(TIMEOUT)
+        self.worker = SubprocessWorker(TIMEOUT)
         self.tried = 0
 
     def attempt(self, mutated: Mutated) -> tuple[str, str]:
@@ -68,7 +74,10 @@ class Fuzzer:
             if outcome in ("CC916", "CC917", "CC918"):
                 self._another_child()
             if outcome == "CC970":
-                return outcome, f"a bug: {failure.problem.title} {failure.problem.notes} {failure.problem.trace}"
+                return (
+                    outcome,
+                    f"a bug: {failure.problem.title} {failure.problem.notes} {failure.problem.trace}",
+                )
         except Exception:
             return "traceback", traceback.format_exc()
         if self.mark.exists():
@@ -90,7 +99,7 @@ class Fuzzer:
 
     def _another_child(self) -> None:
         self.worker.close()
-        self.worker = ChildWorker(TIMEOUT)
+        self.worker = SubprocessWorker(TIMEOUT)
 
     def close(self) -> None:
         self.worker.close()

@@ -67,7 +67,10 @@ def _again(before: Mutated, random: Random, mark: str) -> Mutated:
 
 def _zip(data: bytes, random: Random, _: str) -> Mutated:
     """A field of a header set to another value: what readers disagree on."""
-    places = [found.start() for found in re.finditer(rb"PK\x01\x02|PK\x03\x04|PK\x05\x06|PK\x06\x06|PK\x06\x07", data)]
+    places = [
+        found.start()
+        for found in re.finditer(rb"PK\x01\x02|PK\x03\x04|PK\x05\x06|PK\x06\x06|PK\x06\x07", data)
+    ]
     place = random.choice(places) + 4 + 2 * random.randrange(21)
     size = random.choice((2, 4, 8))
     changed = bytearray(data)
@@ -80,14 +83,22 @@ def _members(data: bytes, random: Random, _: str) -> Mutated:
     """Members left out, cut, made longer, doubled, renamed or packed; bytes before and behind."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
-        records = [name for name in names if re.search(r"/data/(\d+|weights/weight_\d+)$", name) and archive.read(name)]
+        records = [
+            name
+            for name in names
+            if re.search(r"/data/(\d+|weights/weight_\d+)$", name) and archive.read(name)
+        ]
     name = random.choice(names)
     match random.randrange(7):
         case 0:
             return Mutated(rewritten(data, {name: None}), f"without {name}")
         case 1 if records:
             record = random.choice(records)
-            return Mutated(rewritten(data, {record: lambda old: old[: len(old) // 2]}), f"{record} cut", broken=True)
+            return Mutated(
+                rewritten(data, {record: lambda old: old[: len(old) // 2]}),
+                f"{record} cut",
+                broken=True,
+            )
         case 2 if records:
             record = random.choice(records)
             # By no number of bytes that a cut may have taken from a tensor of floats.
@@ -101,14 +112,18 @@ def _members(data: bytes, random: Random, _: str) -> Mutated:
             return Mutated(rewritten(data, {}, compress=True), "packed", broken=True)
         case _:
             folder = name.split("/", 1)[0]
-            added = random.choice(("model.json", "DATA.PKL", "x.so", "code/../x.py", "data/aotinductor/m.so"))
+            added = random.choice(
+                ("model.json", "DATA.PKL", "x.so", "code/../x.py", "data/aotinductor/m.so")
+            )
             return Mutated(rewritten(data, {added: b"{}"}), f"{added} in {folder}")
 
 
 def _pickle(data: bytes, random: Random, mark: str) -> Mutated:
     """Opcodes left out, doubled or moved; arguments that are other numbers or other names."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [name for name in archive.namelist() if name.endswith(("data.pkl", "constants.pkl"))]
+        names = [
+            name for name in archive.namelist() if name.endswith(("data.pkl", "constants.pkl"))
+        ]
         if not names:
             return Mutated(data, "as it was")
         name = random.choice(names)
@@ -125,7 +140,14 @@ def _pickle(data: bytes, random: Random, mark: str) -> Mutated:
             other = random.choice(spans)
             changed = content[:start] + content[other[0] : other[1]] + content[end:]
         case 3:
-            call = b"c" + random.choice(GLOBALS) + b"\n(X" + struct.pack("<I", len(mark)) + mark.encode() + b"tR"
+            call = (
+                b"c"
+                + random.choice(GLOBALS)
+                + b"\n(X"
+                + struct.pack("<I", len(mark))
+                + mark.encode()
+                + b"tR"
+            )
             changed = content[:start] + call + content[start:]
         case 4:
             numbers = [span for span in spans if content[span[0]] in b"KMJ"]
@@ -135,7 +157,9 @@ def _pickle(data: bytes, random: Random, mark: str) -> Mutated:
         case _:
             imports = [span for span in spans if content[span[0] : span[0] + 1] == b"c"]
             place = random.choice(imports or spans)
-            changed = content[: place[0]] + b"c" + random.choice(GLOBALS) + b"\n" + content[place[1] :]
+            changed = (
+                content[: place[0]] + b"c" + random.choice(GLOBALS) + b"\n" + content[place[1] :]
+            )
     return Mutated(rewritten(data, {name: changed}), f"opcode {number} of {name}")
 
 
@@ -201,7 +225,13 @@ def _json(data: bytes, random: Random, mark: str) -> Mutated:
 
 
 def _places(found: Any) -> Any:
-    items = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    items = (
+        found.items()
+        if isinstance(found, dict)
+        else enumerate(found)
+        if isinstance(found, list)
+        else ()
+    )
     for key, value in list(items):
         yield found, key
         yield from _places(value)

@@ -62,7 +62,9 @@ def _many() -> nn.Module:
 
 def _quantised() -> nn.Module:
     with warnings.catch_warnings(action="ignore"):
-        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2)), {nn.Linear}, dtype=torch.qint8)
+        return torch.ao.quantization.quantize_dynamic(
+            nn.Sequential(nn.Linear(3, 2)), {nn.Linear}, dtype=torch.qint8
+        )
 
 
 def _old_norm() -> nn.Module:
@@ -93,7 +95,9 @@ def _trace(module: nn.Module, path: Path) -> None:
 def _export(module: nn.Module, path: Path) -> None:
     sizes = ({0: torch.export.Dim("n", min=2)},)
     with warnings.catch_warnings(action="ignore"):
-        torch.export.save(torch.export.export(module, (torch.rand(4, 3),), dynamic_shapes=sizes), path)
+        torch.export.save(
+            torch.export.export(module, (torch.rand(4, 3),), dynamic_shapes=sizes), path
+        )
 
 
 Save = Callable[[nn.Module, Path], None]
@@ -130,7 +134,9 @@ def _after(module: nn.Module) -> nn.Module:
 
 
 def _inspect(path: Path, *words: str) -> tuple[int, str]:
-    ran = CliRunner().invoke(main, ["inspect", str(path), "--input", "float32[N,3]", *words], catch_exceptions=False)
+    ran = CliRunner().invoke(
+        main, ["inspect", str(path), "--input", "float32[N,3]", *words], catch_exceptions=False
+    )
     return ran.exit_code, ran.output
 
 

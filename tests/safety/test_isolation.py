@@ -18,8 +18,8 @@ from composecli.commands.inspect import inspect
 from composecli.commands.requests import InspectRequest, Limits, Options, parse_memory
 from composecli.core.errors import CouldNotAttempt
 from composecli.runtime.in_process import InProcessWorker
-from composecli.workers.child import ChildWorker
-from composecli.workers.protocol import Confined, ConfineRequest, Isolation
+from composecli.workers.child import SubprocessWorker
+from composecli.workers.protocol import Isolation, Sandbox, SandboxRequest
 from tests.commands.running import environment
 from tests.models import Shelf, encoder
 from tests.schema import parse_report
@@ -31,7 +31,9 @@ def _no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _inspect(path: str, *words: str) -> Any:
-    ran = CliRunner().invoke(main, ["inspect", path, "--format", "json", *words], catch_exceptions=False)
+    ran = CliRunner().invoke(
+        main, ["inspect", path, "--format", "json", *words], catch_exceptions=False
+    )
     return parse_report(ran.stdout)
 
 
@@ -43,11 +45,15 @@ def test_the_report_says_what_was_had(shelf: Shelf) -> None:
 
 
 def test_none_gives_up_nothing(shelf: Shelf) -> None:
-    assert _inspect(shelf.save("linear", nn.Linear(10, 5)), "--isolation", "none")["isolation"] is None
+    assert (
+        _inspect(shelf.save("linear", nn.Linear(10, 5)), "--isolation", "none")["isolation"] is None
+    )
 
 
 def test_what_is_required_and_cannot_be_had_stops_the_command(shelf: Shelf) -> None:
-    request = InspectRequest(shelf.save("linear", nn.Linear(10, 5)), Options(limits=Limits(Isolation.REQUIRED)))
+    request = InspectRequest(
+        shelf.save("linear", nn.Linear(10, 5)), Options(limits=Limits(Isolation.REQUIRED))
+    )
     with pytest.raises(CouldNotAttempt) as caught:
         inspect(request, InProcessWorker())
     assert caught.value.problem.code == "CC930"
@@ -66,7 +72,9 @@ def test_a_trusted_file_keeps_all_files(shelf: Shelf) -> None:
     assert not any(measure.startswith("Landlock") for measure in had)
 
 
-@pytest.mark.parametrize(("text", "size"), [("8G", 8 * 10**9), ("500M", 500 * 10**6), ("1.5GB", 15 * 10**8), ("9", 9)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("8G", 8 * 10**9), ("500M", 500 * 10**6), ("1.5GB", 15 * 10**8), ("9", 9)]
+)
 def test_sizes_of_memory(text: str, size: int) -> None:
     assert parse_memory(text) == size
 
@@ -78,12 +86,12 @@ def test_what_is_no_size(text: str) -> None:
 
 
 class _Missing(InProcessWorker):
-    def confine(self, _request: ConfineRequest) -> Confined:
-        return Confined(("no core file",), ("the kernel has no Landlock",))
+    def sandbox(self, _request: SandboxRequest) -> Sandbox:
+        return Sandbox(("no core file",), ("the kernel has no Landlock",))
 
 
 def test_a_measure_that_is_missing_is_said(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("composecli.client.ChildWorker", lambda *_, **__: _Missing())
+    monkeypatch.setattr("composecli.workers.child.SubprocessWorker", lambda *_, **__: _Missing())
     path = shelf.save("linear", nn.Linear(10, 5))
     ran = CliRunner().invoke(main, ["inspect", path], catch_exceptions=False)
     assert ran.exit_code == 0
@@ -92,10 +100,10 @@ def test_a_measure_that_is_missing_is_said(shelf: Shelf, monkeypatch: pytest.Mon
 
 PROBE = """
 import os, sys
-from composecli.client import ChildWorker
-from composecli.protocol import ConfineRequest
-worker = ChildWorker(60, strangers=sys.argv[1] == "strangers")
-worker.confine(ConfineRequest((), (), None, 60, files=False))
+from composecli.workers.child import SubprocessWorker
+from composecli.workers.protocol import SandboxRequest
+worker = SubprocessWorker(60, untrusted=sys.argv[1] == "strangers")
+worker.sandbox(SandboxRequest((), (), None, 60, files=False))
 print(open(f"/proc/{worker._process.pid}/environ").read().replace("\\0", "\\n"))
 worker.close()
 """
@@ -106,7 +114,9 @@ worker.close()
 def test_a_stranger_s_file_gets_no_secrets_from_the_environment(who: str) -> None:
     surroundings = {**environment(), "CI_SECRET": "hush", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
     words = [sys.executable, "-c", PROBE, who]
-    seen = subprocess.run(words, env=surroundings, capture_output=True, text=True, check=True).stdout
+    seen = subprocess.run(
+        words, env=surroundings, capture_output=True, text=True, check=True
+    ).stdout
     assert ("CI_SECRET=hush" in seen) == (who == "friends")
     assert "TORCH_FORCE" not in seen
     assert "PYTHONPATH" in seen
@@ -114,10 +124,10 @@ def test_a_stranger_s_file_gets_no_secrets_from_the_environment(who: str) -> Non
 
 def test_the_child_is_confined_before_it_opens_anything(shelf: Shelf) -> None:
     """A child that is replaced is confined again."""
-    worker = ChildWorker(60)
+    worker = SubprocessWorker(60)
     try:
         inspect(InspectRequest(shelf.save("linear", nn.Linear(10, 5)), options()), worker)
-        assert isinstance(worker._state[0], ConfineRequest)
+        assert isinstance(worker._state[0], SandboxRequest)
     finally:
         worker.close()
 

@@ -20,8 +20,21 @@ OLD = b"the file that was there"
 
 
 def _words(shelf: Shelf) -> list[str]:
-    parts = [shelf.save("wide_first", nn.Linear(10, 4000)), shelf.save("wide_second", nn.Linear(4000, 5))]
-    return [sys.executable, "-m", "composecli", "join", *parts, "-o", "both.pt", "--force", "--quiet"]
+    parts = [
+        shelf.save("wide_first", nn.Linear(10, 4000)),
+        shelf.save("wide_second", nn.Linear(4000, 5)),
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "composecli",
+        "join",
+        *parts,
+        "-o",
+        "both.pt",
+        "--force",
+        "--quiet",
+    ]
 
 
 def _run(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -29,7 +42,9 @@ def _run(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, cwd=folder, env=environment(), stdout=quiet, stderr=quiet)
 
 
-def _killed(shelf: Shelf, folder: Path, moments: int, seed: int, numbers: tuple[signal.Signals, ...]) -> None:
+def _killed(
+    shelf: Shelf, folder: Path, moments: int, seed: int, numbers: tuple[signal.Signals, ...]
+) -> None:
     words, output = _words(shelf), folder / "both.pt"
     output.write_bytes(OLD)
     start = time.monotonic()

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.core.blueprint import single
+from composecli.core.blueprint import single_model
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.model_ref import FileReference, ModelKind
-from composecli.core.observations import Accepted, Refused
+from composecli.core.observations import Accepted, Rejected
 from composecli.core.pytree import Argument, Call, TensorSpec
-from composecli.files.skeleton import emptied_checkpoint
+from composecli.files.skeleton import checkpoint_skeleton
 from composecli.runtime.loading import load
 from composecli.runtime.loading.admission import admitted, admitted_whole
-from composecli.workers.child import ChildWorker
-from composecli.workers.protocol import Confined, ConfineRequest, OpenRequest, ProbeRequest, Training
+from composecli.workers.child import SubprocessWorker
+from composecli.workers.protocol import OpenRequest, ProbeRequest, Sandbox, SandboxRequest, Training
 from tests.safety.fixtures import saved, scripted, touching
 from tests.safety.test_threats import FORWARD, STATE
 
@@ -31,27 +31,29 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and its lik
 
 
 def request(path: Path, kind: ModelKind, *, trusted: bool = False) -> OpenRequest:
-    return OpenRequest(FileReference(str(path)), kind, "cpu", Training.SAVED, trusted=trusted, key=None)
+    return OpenRequest(
+        FileReference(str(path)), kind, "cpu", Training.SAVED, trusted=trusted, key=None
+    )
 
 
 def landlock() -> bool:
-    worker = ChildWorker(60)
+    worker = SubprocessWorker(60)
     try:
-        found = worker.confine(ConfineRequest((), (), None, 60, files=True))
+        found = worker.sandbox(SandboxRequest((), (), None, 60, files=True))
     finally:
         worker.close()
-    return any(measure.startswith("Landlock") for measure in found.had)
+    return any(measure.startswith("Landlock") for measure in found.applied)
 
 
 @pytest.fixture
-def worker() -> Iterator[ChildWorker]:
-    child = ChildWorker(60)
+def worker() -> Iterator[SubprocessWorker]:
+    child = SubprocessWorker(60)
     yield child
     child.close()
 
 
-def confined(worker: ChildWorker, *read: Path, memory: int | None = None) -> Confined:
-    return worker.confine(ConfineRequest(tuple(map(str, read)), (), memory, 60, files=True))
+def confined(worker: SubprocessWorker, *read: Path, memory: int | None = None) -> Sandbox:
+    return worker.sandbox(SandboxRequest(tuple(map(str, read)), (), memory, 60, files=True))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,9 @@ def confined(worker: ChildWorker, *read: Path, memory: int | None = None) -> Con
         (FORWARD.format("torch.save(x, MARK)"), ModelKind.TORCHSCRIPT),
     ],
 )
-def test_the_worker_judges_what_the_command_let_pass(tmp_path: Path, body: str, kind: ModelKind) -> None:
+def test_the_worker_judges_what_the_command_let_pass(
+    tmp_path: Path, body: str, kind: ModelKind
+) -> None:
     """The command compiles nothing; the worker scans, in this process as in a child."""
     marker, path = tmp_path / "marker", tmp_path / "model.pt"
     path.write_bytes(scripted(body, marker))
@@ -93,7 +97,9 @@ def test_where_nothing_stands_in_its_way_the_fixture_writes(tmp_path: Path, body
 
 @linux
 @pytest.mark.parametrize("when", ["at load", "in a forward"])
-def test_without_the_scan_a_file_cannot_be_written(tmp_path: Path, worker: ChildWorker, when: str) -> None:
+def test_without_the_scan_a_file_cannot_be_written(
+    tmp_path: Path, worker: SubprocessWorker, when: str
+) -> None:
     if not landlock():
         pytest.skip("the kernel has no Landlock")
     marker, path = tmp_path / "marker", tmp_path / "model.pt"
@@ -102,12 +108,14 @@ def test_without_the_scan_a_file_cannot_be_written(tmp_path: Path, worker: Child
     marker.unlink(missing_ok=True)
     confined(worker, path)
     opened = worker.open(request(path, ModelKind.TORCHSCRIPT, trusted=True))
-    worker.probe(ProbeRequest(single(opened.handle), CALL))
+    worker.probe(ProbeRequest(single_model(opened.handle), CALL))
     assert not marker.exists()
 
 
 @linux
-def test_without_the_scan_an_existing_file_is_not_truncated(tmp_path: Path, worker: ChildWorker) -> None:
+def test_without_the_scan_an_existing_file_is_not_truncated(
+    tmp_path: Path, worker: SubprocessWorker
+) -> None:
     if not landlock():
         pytest.skip("the kernel has no Landlock")
     precious, path = tmp_path / "precious", tmp_path / "model.pt"
@@ -115,12 +123,14 @@ def test_without_the_scan_an_existing_file_is_not_truncated(tmp_path: Path, work
     precious.write_text("precious")
     confined(worker, path)
     opened = worker.open(request(path, ModelKind.TORCHSCRIPT, trusted=True))
-    worker.probe(ProbeRequest(single(opened.handle), CALL))
+    worker.probe(ProbeRequest(single_model(opened.handle), CALL))
     assert precious.read_text() == "precious"
 
 
 @linux
-def test_without_the_scan_no_other_file_can_be_read(tmp_path: Path, worker: ChildWorker) -> None:
+def test_without_the_scan_no_other_file_can_be_read(
+    tmp_path: Path, worker: SubprocessWorker
+) -> None:
     if not landlock():
         pytest.skip("the kernel has no Landlock")
     secret, path = tmp_path / "secret", tmp_path / "model.pt"
@@ -128,7 +138,7 @@ def test_without_the_scan_no_other_file_can_be_read(tmp_path: Path, worker: Chil
     secret.write_bytes(b"\0" * 12)
     confined(worker, path)
     opened = worker.open(request(path, ModelKind.TORCHSCRIPT, trusted=True))
-    assert isinstance(worker.probe(ProbeRequest(single(opened.handle), CALL)), Refused)
+    assert isinstance(worker.probe(ProbeRequest(single_model(opened.handle), CALL)), Rejected)
 
 
 @linux
@@ -138,7 +148,7 @@ def test_without_landlock_a_probe_opens_no_file(tmp_path: Path) -> None:
     path.write_bytes(scripted(FORWARD.format("torch.save(x, MARK)"), secret))
     secret.unlink(missing_ok=True)
     code = (
-        "import sys, torch\nfrom composecli.worker.confine import nothing_opened\n"
+        "import sys, torch\nfrom composecli.runtime.sandbox import nothing_opened\n"
         f"model = torch.jit.load({str(path)!r})\nwith nothing_opened():\n"
         "    model(torch.rand(2, 3))\n"
     )
@@ -148,30 +158,32 @@ def test_without_landlock_a_probe_opens_no_file(tmp_path: Path) -> None:
 
 
 @linux
-def test_memory_ends_where_it_was_said_to(tmp_path: Path, worker: ChildWorker) -> None:
+def test_memory_ends_where_it_was_said_to(tmp_path: Path, worker: SubprocessWorker) -> None:
     path = tmp_path / "model.pt"
-    path.write_bytes(scripted(FORWARD.format("x = x + torch.zeros(700000000).sum()"), tmp_path / "marker"))
+    path.write_bytes(
+        scripted(FORWARD.format("x = x + torch.zeros(700000000).sum()"), tmp_path / "marker")
+    )
     found = confined(worker, path, memory=2_000_000_000)
-    assert "memory 2.0 GB" in found.had
+    assert "memory 2.0 GB" in found.applied
     opened = worker.open(request(path, ModelKind.TORCHSCRIPT))
-    seen = worker.probe(ProbeRequest(single(opened.handle), CALL))
-    assert isinstance(seen, Refused)
+    seen = worker.probe(ProbeRequest(single_model(opened.handle), CALL))
+    assert isinstance(seen, Rejected)
     assert seen.out_of_memory
 
 
-def test_what_is_confined_still_runs_a_model(tmp_path: Path, worker: ChildWorker) -> None:
+def test_what_is_confined_still_runs_a_model(tmp_path: Path, worker: SubprocessWorker) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(saved(nn.Linear(3, 2)))
     found = confined(worker, path)
-    assert "no core file" in found.had or sys.platform == "win32"
+    assert "no core file" in found.applied or sys.platform == "win32"
     opened = worker.open(request(path, ModelKind.PICKLED))
-    assert isinstance(worker.probe(ProbeRequest(single(opened.handle), CALL)), Accepted)
+    assert isinstance(worker.probe(ProbeRequest(single_model(opened.handle), CALL)), Accepted)
 
 
 def _emptied_after_a_change(path: Path, content: bytes) -> bytes:
     with admitted(request(path, ModelKind.PICKLED)) as archive:
         path.write_bytes(content)
-        return emptied_checkpoint(archive)
+        return checkpoint_skeleton(archive)
 
 
 @linux

@@ -159,7 +159,9 @@ def _source(change: Callable[[str], str]) -> Callable[[Path], bytes]:
 
 def _before_return(line: str) -> Callable[[Path], bytes]:
     return _source(
-        lambda text: text.replace("    return (fc).forward(x, )", f"    {line}\n    return (fc).forward(x, )")
+        lambda text: text.replace(
+            "    return (fc).forward(x, )", f"    {line}\n    return (fc).forward(x, )"
+        )
     )
 
 
@@ -177,7 +179,9 @@ def _sample(marker: Path) -> bytes:
 
 def _pickled_weight(marker: Path) -> bytes:
     config = in_json(lambda found: found["config"]["weight"].update(use_pickle=True))
-    return rewritten(exported(), {"model_weights_config.json": config, "data/weights/weight_0": touching(marker)})
+    return rewritten(
+        exported(), {"model_weights_config.json": config, "data/weights/weight_0": touching(marker)}
+    )
 
 
 def _custom_object(marker: Path) -> bytes:
@@ -195,7 +199,9 @@ def _custom_object(marker: Path) -> bytes:
 
 def _model(change: Callable[..., None]) -> Callable[[Path], bytes]:
     """An export whose program is changed; the change gets the program and the marker."""
-    return lambda marker: rewritten(exported(), {"models/model.json": in_json(lambda found: change(found, marker))})
+    return lambda marker: rewritten(
+        exported(), {"models/model.json": in_json(lambda found: change(found, marker))}
+    )
 
 
 def _expression(found: dict[str, dict], marker: Path) -> None:  # type: ignore[type-arg]
@@ -232,13 +238,21 @@ def _enum(found: dict[str, dict], _: Path) -> None:  # type: ignore[type-arg]
 
 
 def _factory(found: dict[str, dict], _: Path) -> None:  # type: ignore[type-arg]
-    context = {"default_factory_module": "antigravity", "default_factory_name": "x", "dict_context": []}
-    _set_structure(found, {"type": "collections.defaultdict", "context": context, "children_spec": []})
+    context = {
+        "default_factory_module": "antigravity",
+        "default_factory_name": "x",
+        "dict_context": [],
+    }
+    _set_structure(
+        found, {"type": "collections.defaultdict", "context": context, "children_spec": []}
+    )
 
 
 def _set_structure(found: dict[str, dict], inner: object) -> None:  # type: ignore[type-arg]
     signature = found["graph_module"]["module_call_graph"][0]["signature"]
-    signature["out_spec"] = json.dumps([1, {"type": "builtins.tuple", "context": "null", "children_spec": [inner]}])
+    signature["out_spec"] = json.dumps(
+        [1, {"type": "builtins.tuple", "context": "null", "children_spec": [inner]}]
+    )
 
 
 Make = Callable[[Path], bytes]
@@ -320,8 +334,12 @@ def test_words_of_a_file_allow_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_flipped_bit_in_code_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = linear(tmp_path)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        crc = next(member.CRC for member in archive.infolist() if member.filename == source_of_model(data))
-    for place in [place for place in range(len(data)) if data.startswith(crc.to_bytes(4, "little"), place)]:
+        crc = next(
+            member.CRC for member in archive.infolist() if member.filename == source_of_model(data)
+        )
+    for place in [
+        place for place in range(len(data)) if data.startswith(crc.to_bytes(4, "little"), place)
+    ]:
         data = data[:place] + (crc ^ 1).to_bytes(4, "little") + data[place + 4 :]
     (tmp_path / "model.pt").write_bytes(data)
     monkeypatch.chdir(tmp_path)
@@ -331,9 +349,16 @@ def test_a_flipped_bit_in_code_is_damage(tmp_path: Path, monkeypatch: pytest.Mon
     assert "CC904" in ran.output
 
 
-@pytest.mark.parametrize(("row", "what", "make", "codes"), ROWS, ids=[f"{row}-{what}" for row, what, _, _ in ROWS])
+@pytest.mark.parametrize(
+    ("row", "what", "make", "codes"), ROWS, ids=[f"{row}-{what}" for row, what, _, _ in ROWS]
+)
 def test_a_threat_is_refused_and_nothing_of_it_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int, what: str, make: Make, codes: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    row: int,
+    what: str,
+    make: Make,
+    codes: tuple[str, ...],
 ) -> None:
     marker, folder = tmp_path / "marker", tmp_path / "folder"
     folder.mkdir()
@@ -359,36 +384,51 @@ def test_a_hang_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "model.pt").write_bytes(scripted(HANG, tmp_path / "marker"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    ran = CliRunner().invoke(main, ["inspect", "model.pt", "--input", "2,3", "--timeout", "4"], catch_exceptions=False)
+    ran = CliRunner().invoke(
+        main, ["inspect", "model.pt", "--input", "2,3", "--timeout", "4"], catch_exceptions=False
+    )
     assert ran.exit_code == 3
     assert "longer than 4 s" in ran.output or "SIGXCPU" in ran.output
 
 
-def test_a_flipped_bit_stops_a_join_and_not_a_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flipped_bit_stops_a_join_and_not_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = linear(tmp_path)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         weight = next(name for name in archive.namelist() if name.endswith("/data/0"))
         place = data.index(archive.read(weight))
     flipped = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
     (tmp_path / "model.pt").write_bytes(flipped)
-    (tmp_path / "next.pt").write_bytes(scripted(PLAIN.replace("(3, 2)", "(2, 2)"), tmp_path / "marker"))
+    (tmp_path / "next.pt").write_bytes(
+        scripted(PLAIN.replace("(3, 2)", "(2, 2)"), tmp_path / "marker")
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    joined = CliRunner().invoke(main, ["join", "model.pt", "next.pt", "-o", "both.pt"], catch_exceptions=False)
+    joined = CliRunner().invoke(
+        main, ["join", "model.pt", "next.pt", "-o", "both.pt"], catch_exceptions=False
+    )
     assert joined.exit_code == 3
     assert "data/0 does not match its checksum" in joined.output
     assert sorted(os.listdir(tmp_path)) == ["model.pt", "next.pt"]
-    assert CliRunner().invoke(main, ["check", "model.pt", "next.pt"], catch_exceptions=False).exit_code == 0
+    assert (
+        CliRunner().invoke(main, ["check", "model.pt", "next.pt"], catch_exceptions=False).exit_code
+        == 0
+    )
 
 
 def test_names_in_a_file_reach_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = "[/red]\x1b[2J\n::error::\u202ex" + "y" * 5000
     torch.save({hostile: torch.ones(2), "weight": torch.ones(2, 3)}, tmp_path / "weights.pt")
-    (tmp_path / "factory.py").write_text("from torch import nn\n\n\ndef make():\n    return nn.Linear(3, 2)\n")
+    (tmp_path / "factory.py").write_text(
+        "from torch import nn\n\n\ndef make():\n    return nn.Linear(3, 2)\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for words in ((), ("--format", "json")):
-        ran = CliRunner().invoke(main, ["inspect", "factory.py:make@weights.pt", *words], catch_exceptions=False)
+        ran = CliRunner().invoke(
+            main, ["inspect", "factory.py:make@weights.pt", *words], catch_exceptions=False
+        )
         assert ran.exit_code == 3
         assert "[/red]" in ran.output
         assert not {"\x1b", "\u202e"} & set(ran.output)
@@ -396,9 +436,13 @@ def test_names_in_a_file_reach_no_terminal(tmp_path: Path, monkeypatch: pytest.M
     assert max(map(len, ran.output.splitlines())) < 7000
 
 
-def test_an_output_behind_a_link_keeps_the_link_and_the_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_behind_a_link_keeps_the_link_and_the_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "model.pt").write_bytes(linear(tmp_path))
-    (tmp_path / "next.pt").write_bytes(scripted(PLAIN.replace("(3, 2)", "(2, 2)"), tmp_path / "marker"))
+    (tmp_path / "next.pt").write_bytes(
+        scripted(PLAIN.replace("(3, 2)", "(2, 2)"), tmp_path / "marker")
+    )
     (tmp_path / "real.pt").write_bytes(b"old")
     (tmp_path / "real.pt").chmod(0o640)
     (tmp_path / "both.pt").symlink_to("real.pt")

@@ -48,11 +48,16 @@ DOUBTED = {("linear_5_1", "biased"), ("pool", "biased")}
 @pytest.fixture(scope="module")
 def paths(shelf: Shelf) -> dict[str, str]:
     with warnings.catch_warnings(action="ignore"):
-        return {n: shelf.save(f"pair_{n}", m, form, (torch.rand(2, 6, 5),)) for n, (m, form) in MODELS.items()}
+        return {
+            n: shelf.save(f"pair_{n}", m, form, (torch.rand(2, 6, 5),))
+            for n, (m, form) in MODELS.items()
+        }
 
 
 @pytest.mark.parametrize("producer", FEW)
-def test_no_verdict_is_contradicted_by_running_the_pair(paths: dict[str, str], producer: str) -> None:
+def test_no_verdict_is_contradicted_by_running_the_pair(
+    paths: dict[str, str], producer: str
+) -> None:
     assert _contradicted(paths, producer, FEW) == []
 
 
@@ -68,9 +73,14 @@ def _contradicted(paths: dict[str, str], producer: str, consumers: tuple[str, ..
         report = check(paths[producer], paths[consumer])
         runs = _runs(_load(paths, producer), _load(paths, consumer), report.models[0])
         called = report.verdict
-        agreed = {Verdict.COMPATIBLE: runs is True, Verdict.UNKNOWN: (producer, consumer) in DOUBTED or runs is None}
+        agreed = {
+            Verdict.COMPATIBLE: runs is True,
+            Verdict.UNKNOWN: (producer, consumer) in DOUBTED or runs is None,
+        }
         if not agreed.get(called, runs is False):
-            wrong.append(f"{producer} -> {consumer}: {called}, and running it {'works' if runs else 'fails'}")
+            wrong.append(
+                f"{producer} -> {consumer}: {called}, and running it {'works' if runs else 'fails'}"
+            )
     return wrong
 
 

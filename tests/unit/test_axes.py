@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composecli.core.dims import Dim, Fixed, Free, admits, as_expr, example_size, parse_dim
-from composecli.core.observations import Accepted, Observation, Refused, Untried
+from composecli.core.observations import Accepted, Observation, Rejected, Untried
 from composecli.core.pytree import Argument, Call, TensorSpec, call_leaves
 from composecli.core.size_expr import evaluate
-from composecli.inference.axis_groups import Start
-from composecli.inference.free_dims import explore
+from composecli.inference.axis_groups import Example
+from composecli.inference.free_dims import explore_axes
 
 Runs = Callable[[Call], Observation]
-NO = Refused(0, "RuntimeError", "no", "cpu")
+NO = Rejected(0, "RuntimeError", "no", "cpu")
 
 
 def model(inputs: list[list[Dim]], outputs: list[Dim]) -> Runs:
@@ -27,25 +27,39 @@ def model(inputs: list[list[Dim]], outputs: list[Dim]) -> Runs:
         sizes = dict[str, int]()
         for (_, spec), dims in zip(call_leaves(call), inputs, strict=True):
             for dim, size in zip(dims, spec.sizes, strict=True):
-                if not admits(dim, size) or (isinstance(dim, Free) and sizes.setdefault(dim.name, size) != size):
+                if not admits(dim, size) or (
+                    isinstance(dim, Free) and sizes.setdefault(dim.name, size) != size
+                ):
                     return NO
-        found = tuple(evaluate(expr, sizes) for dim in outputs if (expr := as_expr(dim)) is not None)
+        found = tuple(
+            evaluate(expr, sizes) for dim in outputs if (expr := as_expr(dim)) is not None
+        )
         return Accepted((TensorSpec("float32", found),), "cpu")
 
     return run
 
 
-def explored(inputs: list[list[Dim]], outputs: list[Dim], near: int, limits: tuple[int, ...] = ()) -> list[str]:
+def explored(
+    inputs: list[list[Dim]], outputs: list[Dim], near: int, limits: tuple[int, ...] = ()
+) -> list[str]:
     """The dims found, each input's and then the output's."""
-    bases = {dim.name: example_size(dim, near) for dims in inputs for dim in dims if isinstance(dim, Free)}
+    bases = {
+        dim.name: example_size(dim, near)
+        for dims in inputs
+        for dim in dims
+        if isinstance(dim, Free)
+    }
     specs = [
-        TensorSpec("float32", tuple(bases[dim.name] if isinstance(dim, Free) else int(str(dim)) for dim in dims))
+        TensorSpec(
+            "float32",
+            tuple(bases[dim.name] if isinstance(dim, Free) else int(str(dim)) for dim in dims),
+        )
         for dims in inputs
     ]
     call, run = Call(tuple(map(Argument, specs))), model(inputs, outputs)
     seen = run(call)
     assert isinstance(seen, Accepted)
-    found = explore(Start(call, seen.result, frozenset(), {}, limits), run)
+    found = explore_axes(Example(call, seen.result, frozenset(), {}, limits), run)
     ports = [dims for _, dims in sorted(found.inputs.items())] + [found.outputs[0].dims or ()]
     return [", ".join(map(str, dims)) for dims in ports]
 
@@ -54,7 +68,12 @@ def explored(inputs: list[list[Dim]], outputs: list[Dim], near: int, limits: tup
     ("inputs", "outputs", "near", "found"),
     [
         (["N, 3, H>=32, W>=32"], "N, 512, ceil(H/32), ceil(W/32)", 64, None),
-        (["N, 3, H%16==0, W%16==0"], "N, (H//16)*(W//16) + 1, 8", 64, ["N, 3, H%16==0, W%16==0", None]),
+        (
+            ["N, 3, H%16==0, W%16==0"],
+            "N, (H//16)*(W//16) + 1, 8",
+            64,
+            ["N, 3, H%16==0, W%16==0", None],
+        ),
         (["N, 3, 209<=H<=224, 193<=W<=224"], "N, 10", 224, None),
         (["N, 3, 224, 224"], "N, 10", 224, None),
         (["1, 3, 224, 224"], "1, 10", 224, None),
@@ -63,7 +82,12 @@ def explored(inputs: list[list[Dim]], outputs: list[Dim], near: int, limits: tup
         (["N, T<=64", "N, T<=64"], "N, T, 8", 8, ["N, D<=64", "N, D<=64", "N, D<=64, 8"]),
         (["N, 7", "N, N"], "N, 3", 9, ["N, 7", "N, N", "N, 3"]),
         (["N, 3, H, W", "N, 3, H, W"], "N, 2, H, W", 16, None),
-        (["N, 3, H%8==0, W%8==0", "N, 3, H%8==0, W%8==0"], "N, 2, H, W", 64, [*["N, 3, H%8==0, W%8==0"] * 2, None]),
+        (
+            ["N, 3, H%8==0, W%8==0", "N, 3, H%8==0, W%8==0"],
+            "N, 2, H, W",
+            64,
+            [*["N, 3, H%8==0, W%8==0"] * 2, None],
+        ),
         (["N, 5", "M, 6"], "N, M", 2, ["N, 5", "N2, 6", "N, N2"]),
         (["D>=400"], "(D - 400)//320 + 1", 4000, ["N>=400", "(N + 240)//320 - 1"]),
     ],
@@ -119,10 +143,14 @@ def test_ranges_steps_and_ends_are_found_or_nothing_is_said(
 def test_what_only_broadcasts_is_no_smallest_size() -> None:
     def run(call: Call) -> Observation:
         (spec,) = (spec for _, spec in call_leaves(call))
-        return Accepted((TensorSpec("float32", spec.sizes),), "cpu") if spec.sizes[1] in (1, *range(4, 99)) else NO
+        return (
+            Accepted((TensorSpec("float32", spec.sizes),), "cpu")
+            if spec.sizes[1] in (1, *range(4, 99))
+            else NO
+        )
 
     call = Call((Argument(TensorSpec("float32", (2, 8))),))
-    found = explore(Start(call, TensorSpec("float32", (2, 8)), frozenset(), {}), run)
+    found = explore_axes(Example(call, TensorSpec("float32", (2, 8)), frozenset(), {}), run)
     assert str(found.inputs[(0,)][1]) == "4<=D<=98"
 
 
@@ -133,7 +161,7 @@ def test_a_size_far_below_the_others_is_only_broadcast(taken: tuple[int, ...], f
         return Accepted((TensorSpec("float32", (2,)),), "cpu") if spec.sizes[1] in taken else NO
 
     call = Call((Argument(TensorSpec("float32", (2, max(taken)))),))
-    seen = explore(Start(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
+    seen = explore_axes(Example(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
     assert str(seen.inputs[(0,)][1]) == found
 
 
@@ -147,7 +175,7 @@ def test_sizes_that_are_taken_alone_and_not_together_are_not_promised() -> None:
         return Accepted((TensorSpec("float32", (2,)),), "cpu") if whole and patches <= 16 else NO
 
     call = Call((Argument(TensorSpec("float32", (2, 3, 16, 16))),))
-    found = explore(Start(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
+    found = explore_axes(Example(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
     assert len(found.together) == 2
 
 
@@ -160,6 +188,6 @@ def test_the_end_of_the_budget_leaves_dims_open_with_that_reason() -> None:
         return runs(call) if left[0] > 0 else Untried("the budget is spent")
 
     call = Call((Argument(TensorSpec("float32", (2, 3, 16, 16))),))
-    found = explore(Start(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
+    found = explore_axes(Example(call, TensorSpec("float32", (2,)), frozenset(), {}), run)
     reasons = [getattr(dim, "reason", "") for dim in found.inputs[(0,)]]
     assert any("the budget is spent" in reason for reason in reasons)

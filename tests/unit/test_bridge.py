@@ -9,11 +9,19 @@ from hypothesis import strategies as st
 
 from composecli.compose.bridge_plan import apply, apply_all, castable, plan
 from composecli.core.blueprint import Feed, Sequential, Stage
-from composecli.core.bridge import BridgeMode, Cast, Flatten, Linear, Squeeze, describe, parameter_count
+from composecli.core.bridge import (
+    BridgeMode,
+    Cast,
+    Flatten,
+    Linear,
+    Squeeze,
+    describe,
+    parameter_count,
+)
 from composecli.core.contract import Port, takes
 from composecli.core.dims import Dim, Fixed, Free, Unknown
 from composecli.core.pytree import TensorSpec
-from composecli.runtime.forward.run import bridge_layers, bridged
+from composecli.runtime.forward.run import apply_bridge, bridge_layers
 from composecli.runtime.tensors import dtype_of, spec_of
 from tests.reading import port, spec
 
@@ -73,7 +81,7 @@ def test_real_tensors_go_through_a_plan_as_it_says(found: TensorSpec, wanted: Po
     layers = bridge_layers(blueprint, 0, "cpu")
     value = torch.ones(found.sizes, dtype=dtype_of(found.dtype))
     with torch.no_grad():
-        assert spec_of(bridged(value, steps, iter(layers.values()))) == apply_all(steps, found)
+        assert spec_of(apply_bridge(value, steps, iter(layers.values()))) == apply_all(steps, found)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +107,15 @@ def test_the_plan_is(found: str, wanted: str, mode: str, steps: tuple[object, ..
 
 
 def test_an_untrained_layer_is_called_untrained_with_its_count() -> None:
-    assert describe(Linear(1, 512, 768)) == "Linear(512 -> 768) along axis 1, 393,984 parameters, untrained"
+    assert (
+        describe(Linear(1, 512, 768))
+        == "Linear(512 -> 768) along axis 1, 393,984 parameters, untrained"
+    )
 
 
-@pytest.mark.parametrize("step", [Flatten(3), Squeeze(1), Squeeze(4), Linear(1, 4, 2), Linear(1, 3, 2, "float64")])
+@pytest.mark.parametrize(
+    "step", [Flatten(3), Squeeze(1), Squeeze(4), Linear(1, 4, 2), Linear(1, 3, 2, "float64")]
+)
 def test_a_step_refuses_what_it_does_not_take(step: Flatten | Squeeze | Linear) -> None:
     with pytest.raises(ValueError, match=r"axis|take"):
         apply(step, spec("float32[2, 3]"))

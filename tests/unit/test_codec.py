@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 
 from composecli.core.blueprint import Branch, Feed, Merge, Parallel, Sequential, Stage
 from composecli.core.bridge import Cast, Flatten, Linear, Squeeze, Step
-from composecli.core.observations import Accepted, Detail, Refused
-from composecli.core.pytree import Argument, Call, Entries, Items, Literal, Other, TensorSpec, Tree
+from composecli.core.observations import Accepted, Detail, Rejected
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    Literal,
+    Opaque,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+)
 from composecli.workers.codec import NotAMessage, decode, encode
 from composecli.workers.protocol import ProbeRequest, Reply, Request
 
@@ -24,18 +33,26 @@ SPECS = st.builds(
 )
 LEAVES: st.SearchStrategy[Tree] = st.one_of(
     SPECS,
-    st.builds(Literal, st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text())),
-    st.builds(Other, st.text()),
+    st.builds(
+        Literal,
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+    ),
+    st.builds(Opaque, st.text()),
 )
 TREES: st.SearchStrategy[Tree] = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
-        st.builds(lambda items: Items("tuple", tuple(items)), st.lists(inner, max_size=3)),
-        st.builds(lambda items: Entries(tuple(items)), st.lists(st.tuples(st.text(), inner), max_size=3)),
+        st.builds(lambda items: TreeSequence("tuple", tuple(items)), st.lists(inner, max_size=3)),
+        st.builds(
+            lambda items: TreeMapping(tuple(items)),
+            st.lists(st.tuples(st.text(), inner), max_size=3),
+        ),
     ),
     max_leaves=6,
 )
-CALLS = st.lists(st.builds(Argument, TREES, st.one_of(st.none(), st.text())), max_size=3).map(lambda a: Call(tuple(a)))
+CALLS = st.lists(st.builds(Argument, TREES, st.one_of(st.none(), st.text())), max_size=3).map(
+    lambda a: Call(tuple(a))
+)
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(Cast, st.just("float32")),
     st.builds(Flatten, st.integers(0, 3)),
@@ -58,7 +75,14 @@ BLUEPRINTS = st.one_of(
 REQUESTS = st.builds(ProbeRequest, BLUEPRINTS, CALLS, st.integers(0, 9), st.sampled_from(Detail))
 REPLIES = st.one_of(
     st.builds(Accepted, st.lists(TREES, max_size=2).map(tuple), st.text()),
-    st.builds(Refused, st.integers(0, 3), st.text(), st.text(), st.text(), op=st.one_of(st.none(), st.text())),
+    st.builds(
+        Rejected,
+        st.integers(0, 3),
+        st.text(),
+        st.text(),
+        st.text(),
+        op=st.one_of(st.none(), st.text()),
+    ),
 )
 
 
@@ -68,7 +92,7 @@ def test_a_request_arrives_as_it_was_sent(request: ProbeRequest) -> None:
 
 
 @given(REPLIES)
-def test_a_reply_arrives_as_it_was_sent(reply: Accepted | Refused) -> None:
+def test_a_reply_arrives_as_it_was_sent(reply: Accepted | Rejected) -> None:
     assert decode(Reply, json.loads(json.dumps(encode(reply)))) == reply
 
 
@@ -76,7 +100,9 @@ JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.one_of(st.text(), st.sampled_from(["type", "results", "device"])), inner, max_size=4),
+        st.dictionaries(
+            st.one_of(st.text(), st.sampled_from(["type", "results", "device"])), inner, max_size=4
+        ),
     ),
     max_leaves=10,
 )

@@ -52,8 +52,16 @@ def test_nothing_is_said_of_what_is_not_known() -> None:
     assert condition(Free("N"), Unknown("no"), {}) is None
 
 
-RULES = st.builds(SizeRule, st.integers(1, 3), st.integers(0, 15), st.integers(1, 16), st.integers(0, 3))
-ASKED = st.builds(Free, st.just("D"), st.integers(1, 40), st.one_of(st.none(), st.integers(40, 90)), st.integers(1, 5))
+RULES = st.builds(
+    SizeRule, st.integers(1, 3), st.integers(0, 15), st.integers(1, 16), st.integers(0, 3)
+)
+ASKED = st.builds(
+    Free,
+    st.just("D"),
+    st.integers(1, 40),
+    st.one_of(st.none(), st.integers(40, 90)),
+    st.integers(1, 5),
+)
 
 
 @given(RULES, ASKED)

@@ -6,7 +6,13 @@ import pytest
 
 from composecli.core.contract import input_name, output_name, takes
 from composecli.core.dims import Fixed, Free
-from composecli.core.input_spec import DeclaredLiteral, DeclaredSample, DeclaredTensor, example_sizes, parse_input
+from composecli.core.input_spec import (
+    DeclaredLiteral,
+    DeclaredSample,
+    DeclaredTensor,
+    example_sizes,
+    parse_input,
+)
 from tests.reading import port, spec
 
 INPUTS = [

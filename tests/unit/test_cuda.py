@@ -12,7 +12,10 @@ from tests.commands.running import Composecli, composecli
 from tests.models import Baked, Shelf, encoder
 
 __all__ = ["composecli"]
-pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
 
 
 @pytest.mark.parametrize("form", ["scripted", "traced", "pickled", "exported"])
@@ -29,7 +32,9 @@ def test_a_mismatch_is_found_there(composecli: Composecli, shelf: Shelf) -> None
     assert composecli("check", a, b, "--device", "cuda:0").code == 1
 
 
-def test_a_join_is_verified_there_and_loads_on_the_cpu(composecli: Composecli, shelf: Shelf, here: Path) -> None:
+def test_a_join_is_verified_there_and_loads_on_the_cpu(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("narrow", nn.Linear(3, 2))
     joined = composecli("join", a, b, "--bridge", "linear", "--device", "cuda", "-o", "both.pt")
     assert joined.code == 0, joined.out + joined.err

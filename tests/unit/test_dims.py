@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.core.dims import Derived, Fixed, Free, Unknown, admits, as_dim, example_size, parse_dim
+from composecli.core.dims import (
+    Derived,
+    Fixed,
+    Free,
+    Unknown,
+    admits,
+    as_dim,
+    example_size,
+    parse_dim,
+)
 from composecli.core.size_expr import (
     Const,
     Expr,
@@ -36,7 +45,9 @@ def _grow(inner: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
     )
 
 
-LEAVES: st.SearchStrategy[Expr] = st.one_of(st.integers(-5, 9).map(Const), st.sampled_from(NAMES).map(Symbol))
+LEAVES: st.SearchStrategy[Expr] = st.one_of(
+    st.integers(-5, 9).map(Const), st.sampled_from(NAMES).map(Symbol)
+)
 EXPRS = st.recursive(LEAVES, _grow, max_leaves=8)
 
 

@@ -7,8 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composecli.core.dims import as_dim
-from composecli.core.size_expr import Const, Expr, Symbol, add, evaluate, floor_divide, multiply, substitute
-from composecli.inference.size_rules import Moved, SizeRule, candidates, jointly, splitting_size
+from composecli.core.size_expr import (
+    Const,
+    Expr,
+    Symbol,
+    add,
+    evaluate,
+    floor_divide,
+    multiply,
+    substitute,
+)
+from composecli.inference.size_rules import (
+    JointSample,
+    SizeRule,
+    candidates,
+    combine,
+    splitting_size,
+)
 
 BASE = 96
 NAME = Symbol("H")
@@ -25,7 +40,9 @@ RULES: st.SearchStrategy[Expr] = st.one_of(
         st.integers(1, 64),
         st.integers(-2, 5),
     ),
-    st.builds(lambda a, c: add(multiply(Const(a), NAME), Const(c)), st.integers(1, 32), st.integers(-9, 9)),
+    st.builds(
+        lambda a, c: add(multiply(Const(a), NAME), Const(c)), st.integers(1, 32), st.integers(-9, 9)
+    ),
 )
 
 
@@ -34,7 +51,9 @@ def test_the_rule_is_found_or_nothing_is_said(rule: Expr) -> None:
     seen = {size: evaluate(rule, {"H": size}) for size in (BASE, BASE + 1, BASE * 2, BASE - 1)}
     for _ in range(8):
         left = candidates(seen)
-        size = splitting_size(left, [size for size in range(BASE + 1, BASE + 70) if size not in seen])
+        size = splitting_size(
+            left, [size for size in range(BASE + 1, BASE + 70) if size not in seen]
+        )
         if size is None:
             break
         seen[size] = evaluate(rule, {"H": size})
@@ -62,7 +81,10 @@ NAMES = (Symbol("N"), Symbol("T"))
         (add(multiply(Const(2), NAMES[0]), floor_divide(NAMES[1], 2), Const(5)), "2*N + T//2 + 5"),
         (multiply(Const(8), floor_divide(NAMES[0], 2), NAMES[1]), "8*(N//2)*T"),
         (add(multiply(*NAMES), NAMES[0]), "N*(T + 1)"),
-        (add(multiply(floor_divide(NAMES[0], 2), floor_divide(NAMES[1], 4)), Const(1)), "(N//2)*(T//4) + 1"),
+        (
+            add(multiply(floor_divide(NAMES[0], 2), floor_divide(NAMES[1], 4)), Const(1)),
+            "(N//2)*(T//4) + 1",
+        ),
         (add(multiply(*NAMES), NAMES[0], multiply(Const(2), NAMES[1])), "(N + 2)*(T + 1) - 2"),
         (add(multiply(NAMES[0], *NAMES), NAMES[0]), None),
     ],
@@ -70,13 +92,26 @@ NAMES = (Symbol("N"), Symbol("T"))
 def test_a_size_that_follows_from_two(rule: Expr, found: str | None) -> None:
     """One at a time a sum and a product look the same; only both changed at once tells."""
     base = {"N": 4, "T": 8}
-    parts = {name: substitute(rule, {other: Const(base[other]) for other in base if other != name}) for name in base}
+    parts = {
+        name: substitute(rule, {other: Const(base[other]) for other in base if other != name})
+        for name in base
+    }
     moved = {"N": 7, "T": 19}
-    expr = jointly(parts, Moved(base, evaluate(rule, base)), Moved(moved, evaluate(rule, moved)))
+    expr = combine(
+        parts, JointSample(base, evaluate(rule, base)), JointSample(moved, evaluate(rule, moved))
+    )
     assert (None if expr is None else str(as_dim(expr))) == found
 
 
-@given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 40), st.integers(-9, 9), st.integers(1, 300))
-def test_a_rule_and_its_expression_are_one(scale: int, shift: int, divisor: int, offset: int, size: int) -> None:
+@given(
+    st.integers(1, 9),
+    st.integers(0, 40),
+    st.integers(1, 40),
+    st.integers(-9, 9),
+    st.integers(1, 300),
+)
+def test_a_rule_and_its_expression_are_one(
+    scale: int, shift: int, divisor: int, offset: int, size: int
+) -> None:
     rule = SizeRule(scale, shift, divisor, offset)
     assert evaluate(rule.expr("H"), {"H": size}) == rule.at(size)

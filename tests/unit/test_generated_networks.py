@@ -69,12 +69,19 @@ def strided(channels: int, stride: int, width: int) -> Made:
 def patched(channels: int, patch: int, width: int) -> Made:
     dims = f"H%{patch}==0, W%{patch}==0"
     text = f"float32[N, {channels}, {dims}] -> float32[N, (H//{patch})*(W//{patch}), {width}]"
-    return Made(Patches(channels, patch, width), (torch.rand(2, channels, 4 * patch, 4 * patch),), text)
+    return Made(
+        Patches(channels, patch, width), (torch.rand(2, channels, 4 * patch, 4 * patch),), text
+    )
 
 
 def flattened(channels: int, stride: int, side: int, width: int) -> Made:
     """A head that takes one number of features: a window of sizes, as wide as the stride."""
-    layers = (nn.Conv2d(channels, 4, stride, stride=stride), nn.ReLU(), nn.Flatten(), nn.Linear(4 * side * side, width))
+    layers = (
+        nn.Conv2d(channels, 4, stride, stride=stride),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * side * side, width),
+    )
     low, high = side * stride, side * stride + stride - 1
     h, w = (f"{low}<={name}<={high}" if stride > 1 else str(low) for name in "HW")
     return Made(
@@ -92,13 +99,21 @@ def placed(words: int, places: int, width: int) -> Made:
 
 def of_one_length(words: int, length: int, width: int) -> Made:
     module = nn.Sequential(nn.Embedding(words, 3), nn.Flatten(), nn.Linear(3 * length, width))
-    return Made(module, (torch.randint(0, words, (2, length)),), f"int64[N, {length}] -> float32[N, {width}]")
+    return Made(
+        module,
+        (torch.randint(0, words, (2, length)),),
+        f"int64[N, {length}] -> float32[N, {width}]",
+    )
 
 
 def heard(channels: int, kernel: int, stride: int, width: int) -> Made:
-    module = nn.Sequential(nn.Conv1d(channels, 4, kernel, stride=stride), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    module = nn.Sequential(
+        nn.Conv1d(channels, 4, kernel, stride=stride), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    )
     text = f"float32[N, {channels}, L>={kernel}] -> float32[N, {width}]"
-    return Made(nn.Sequential(module, nn.Linear(4, width)), (torch.rand(2, channels, 3 * kernel),), text)
+    return Made(
+        nn.Sequential(module, nn.Linear(4, width)), (torch.rand(2, channels, 3 * kernel),), text
+    )
 
 
 def beside(left: int, more: int, width: int) -> Made:

@@ -8,25 +8,41 @@ from torch import nn
 
 from composecli import CouldNotAttempt, inspect, options
 from composecli.core.facts import ModelFacts
-from composecli.core.observations import Accepted, Detail, Observation, Refused
+from composecli.core.observations import Accepted, Detail, Observation, Rejected
 from composecli.core.pytree import Argument, Call, TensorSpec
-from composecli.inference.candidates import Proposal
-from composecli.inference.hints import Clues
+from composecli.inference.candidates import Candidate
+from composecli.inference.hints import Hints
 from composecli.inference.infer import infer
 from composecli.inference.result import Found, NotFound
 from tests.models import FORMS, Shelf
 
 LAYERS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], str]] = {
     "linear": (nn.Linear(10, 5), (torch.rand(2, 10),), "float32[N, 10] -> float32[N, 5]"),
-    "double": (nn.Linear(10, 5).double(), (torch.rand(2, 10).double(),), "float64[N, 10] -> float64[N, 5]"),
-    "half": (nn.Linear(10, 5).bfloat16(), (torch.rand(2, 10).bfloat16(),), "bfloat16[N, 10] -> bfloat16[N, 5]"),
+    "double": (
+        nn.Linear(10, 5).double(),
+        (torch.rand(2, 10).double(),),
+        "float64[N, 10] -> float64[N, 5]",
+    ),
+    "half": (
+        nn.Linear(10, 5).bfloat16(),
+        (torch.rand(2, 10).bfloat16(),),
+        "bfloat16[N, 10] -> bfloat16[N, 5]",
+    ),
     "in_order": (
         nn.Sequential(nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 2)),
         (torch.rand(2, 10),),
         "float32[N, 10] -> float32[N, 2]",
     ),
-    "relu_first": (nn.Sequential(nn.ReLU(), nn.Linear(10, 5)), (torch.rand(2, 10),), "float32[N, 10] -> float32[N, 5]"),
-    "conv1d": (nn.Conv1d(4, 8, 3), (torch.rand(2, 4, 64),), "float32[N, 4, L>=3] -> float32[N, 8, L - 2]"),
+    "relu_first": (
+        nn.Sequential(nn.ReLU(), nn.Linear(10, 5)),
+        (torch.rand(2, 10),),
+        "float32[N, 10] -> float32[N, 5]",
+    ),
+    "conv1d": (
+        nn.Conv1d(4, 8, 3),
+        (torch.rand(2, 4, 64),),
+        "float32[N, 4, L>=3] -> float32[N, 8, L - 2]",
+    ),
     "conv2d": (
         nn.Sequential(nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2), nn.ReLU()),
         (torch.rand(2, 6, 32, 32),),
@@ -57,11 +73,27 @@ LAYERS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], str]] = {
         (torch.rand(2, 5, 10),),
         "float32[N, T, 10] -> (float32[N, T, 20], float32[1, N, 20])",
     ),
-    "rnn": (nn.RNN(10, 20), (torch.rand(5, 2, 10),), "float32[N, T, 10] -> (float32[N, T, 20], float32[1, T, 20])"),
+    "rnn": (
+        nn.RNN(10, 20),
+        (torch.rand(5, 2, 10),),
+        "float32[N, T, 10] -> (float32[N, T, 20], float32[1, T, 20])",
+    ),
     "layer_norm": (nn.LayerNorm(12), (torch.rand(2, 12),), "float32[N, 12] -> float32[N, 12]"),
-    "layer_norm_2": (nn.LayerNorm([4, 6]), (torch.rand(2, 4, 6),), "float32[N, 4, 6] -> float32[N, 4, 6]"),
-    "batch_norm_1": (nn.BatchNorm1d(6).eval(), (torch.rand(2, 6),), "float32[N, 6] -> float32[N, 6]"),
-    "batch_norm_2": (nn.BatchNorm2d(6).eval(), (torch.rand(2, 6, 8, 8),), "float32[N, 6, H, W] -> float32[N, 6, H, W]"),
+    "layer_norm_2": (
+        nn.LayerNorm([4, 6]),
+        (torch.rand(2, 4, 6),),
+        "float32[N, 4, 6] -> float32[N, 4, 6]",
+    ),
+    "batch_norm_1": (
+        nn.BatchNorm1d(6).eval(),
+        (torch.rand(2, 6),),
+        "float32[N, 6] -> float32[N, 6]",
+    ),
+    "batch_norm_2": (
+        nn.BatchNorm2d(6).eval(),
+        (torch.rand(2, 6, 8, 8),),
+        "float32[N, 6, H, W] -> float32[N, 6, H, W]",
+    ),
     "batch_norm_3": (
         nn.BatchNorm3d(2).eval(),
         (torch.rand(2, 2, 8, 8, 8),),
@@ -110,7 +142,9 @@ def test_a_layer_is_read(shelf: Shelf, name: str, form: str) -> None:
     assert found.probes <= 40
 
 
-@pytest.mark.parametrize("name", ["linear", "in_order", "embedding", "gru", "conv2d", "encoder_layer", "decoder_layer"])
+@pytest.mark.parametrize(
+    "name", ["linear", "in_order", "embedding", "gru", "conv2d", "encoder_layer", "decoder_layer"]
+)
 def test_an_exported_layer_is_read_from_its_archive(shelf: Shelf, name: str) -> None:
     module, example, _ = LAYERS[name]
     contract = inspect(shelf.save(f"layer_{name}", module, "exported", example)).model.contract
@@ -132,7 +166,10 @@ def test_a_traced_recurrent_layer_has_the_width_of_its_weights(shelf: Shelf) -> 
 
 def test_a_window_has_both_its_ends(shelf: Shelf) -> None:
     module = nn.Sequential(
-        nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, stride=4, padding=1), nn.Flatten(), nn.Linear(64, 5)
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 3, stride=4, padding=1),
+        nn.Flatten(),
+        nn.Linear(64, 5),
     )
     contract = inspect(shelf.save("window", module)).model.contract
     assert str(contract) == "float32[N, 3, 25<=H<=32, 25<=W<=32] -> float32[N, 5]"
@@ -158,7 +195,9 @@ def test_a_size_of_1_that_is_broadcast_is_not_the_smallest(shelf: Shelf) -> None
             assert x.size(1) == 1 or x.size(1) >= 15
             return x
 
-    contract = inspect(shelf.save("least", Least()), options=options(inputs=["2,40"])).model.contract
+    contract = inspect(
+        shelf.save("least", Least()), options=options(inputs=["2,40"])
+    ).model.contract
     assert str(contract) == "float32[N, D>=15] -> float32[N, D>=15]"
 
 
@@ -183,10 +222,10 @@ def test_stated_inputs_are_all_that_is_tried() -> None:
 
     def refuse(call: Call, detail: Detail) -> Observation:
         calls.append(call)
-        return Refused(0, "RuntimeError", "no", "cpu")
+        return Rejected(0, "RuntimeError", "no", "cpu")
 
-    stated = Proposal(Call((Argument(TensorSpec("float32", (1, 2))),)))
-    found = infer(Clues(FACTS, stated=stated), refuse)
+    stated = Candidate(Call((Argument(TensorSpec("float32", (1, 2))),)))
+    found = infer(Hints(FACTS, stated=stated), refuse)
     assert isinstance(found, NotFound)
     assert calls == [stated.call]
 
@@ -197,11 +236,11 @@ def test_no_call_is_probed_twice() -> None:
     def take(call: Call, detail: Detail) -> Observation:
         calls.append((call, detail))
         if not call.arguments:
-            return Refused(0, "TypeError", "no", "cpu")
+            return Rejected(0, "TypeError", "no", "cpu")
         value = call.arguments[0].value
         assert isinstance(value, TensorSpec)
         return Accepted((TensorSpec("float32", (value.sizes[0], 7)),), "cpu")
 
-    found = infer(Clues(FACTS), take)
+    found = infer(Hints(FACTS), take)
     assert isinstance(found, Found)
     assert len(calls) == len(set(calls)) == found.probes

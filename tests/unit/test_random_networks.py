@@ -45,13 +45,17 @@ def head(before: int, after: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, after))
 
 
-CONVS = st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.sampled_from([0, 1]), st.booleans())
+CONVS = st.tuples(
+    st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.sampled_from([0, 1]), st.booleans()
+)
 PRODUCERS: st.SearchStrategy[nn.Module] = st.one_of(
     st.builds(mlp, st.sampled_from([4, 6]), WIDTHS, BETWEEN),
     st.builds(lambda after, shape: conv(3, after, *shape), WIDTHS, CONVS),
     st.builds(lambda after: nn.Embedding(30, after), WIDTHS),
     st.builds(lambda after: nn.Conv1d(4, after, 3), WIDTHS),
-    st.builds(lambda after, shape: nn.Sequential(conv(3, 6, *shape), head(6, after)), WIDTHS, CONVS),
+    st.builds(
+        lambda after, shape: nn.Sequential(conv(3, 6, *shape), head(6, after)), WIDTHS, CONVS
+    ),
 )
 CONSUMERS: st.SearchStrategy[nn.Module] = st.one_of(
     st.builds(mlp, WIDTHS, st.just(2), BETWEEN),
@@ -90,7 +94,9 @@ def _load(path: Path) -> Any:
 
 
 def _runs(one: Any, other: Any, contract: Contract) -> bool:
-    inputs = [_zeros(a.value) for a in contract.example.arguments if isinstance(a.value, TensorSpec)]
+    inputs = [
+        _zeros(a.value) for a in contract.example.arguments if isinstance(a.value, TensorSpec)
+    ]
     with torch.no_grad():
         given_tensor = one(*inputs)
         try:
@@ -107,7 +113,9 @@ def _zeros(spec: TensorSpec) -> torch.Tensor:
 def _holds_at(contract: Contract, module: nn.Module, larger: int) -> None:
     """The contract at other sizes than any that was probed: accepted, with the output sizes that it says."""
     dims: Shape = contract.inputs[0].dims or ()
-    sizes = {dim.name: min(dim.low + larger, dim.high or 1000) for dim in dims if isinstance(dim, Free)}
+    sizes = {
+        dim.name: min(dim.low + larger, dim.high or 1000) for dim in dims if isinstance(dim, Free)
+    }
     wanted = [as_expr(dim) for dim in dims]
     assert None not in wanted
     given_sizes = tuple(evaluate(expr, sizes) for expr in wanted if expr is not None)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from composecli.workers.child import ChildWorker
+from composecli.workers.child import SubprocessWorker
 from composecli.workers.output_tail import Tail
 
 
@@ -34,7 +34,7 @@ def test_what_printed_nothing_has_no_end() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_child_prints_into_no_file() -> None:
-    worker = ChildWorker(60)
+    worker = SubprocessWorker(60)
     try:
         assert os.readlink(f"/proc/{worker._process.pid}/fd/1").startswith("pipe:")
         assert os.readlink(f"/proc/{worker._process.pid}/fd/2").startswith("pipe:")

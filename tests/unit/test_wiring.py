@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from composecli.compose.wiring import Ends, Wired, wire
+from composecli.compose.wiring import Edge, Wiring, wire
 from composecli.core.facts import ArgumentFact
 from composecli.core.findings import Finding
-from composecli.core.pytree import Entries, Items, TensorSpec, Tree, at, select
+from composecli.core.pytree import TensorSpec, Tree, TreeMapping, TreeSequence, get_path, select
 
 A, B = TensorSpec("float32", (2, 5)), TensorSpec("float32", (2, 7))
-ENDS = Ends("a.pt", "b.pt")
-TUPLE, LIST = Items("tuple", (A, B)), Items("list", (A, B))
-DICT = Entries((("logits", A), ("hidden", Items("tuple", (B, A)))))
+ENDS = Edge("a.pt", "b.pt")
+TUPLE, LIST = TreeSequence("tuple", (A, B)), TreeSequence("list", (A, B))
+DICT = TreeMapping((("logits", A), ("hidden", TreeSequence("tuple", (B, A)))))
 
 
 def facts(*names: str, type_name: str = "Tensor") -> tuple[ArgumentFact, ...]:
@@ -28,12 +28,14 @@ def facts(*names: str, type_name: str = "Tensor") -> tuple[ArgumentFact, ...]:
         (TUPLE, facts("x", "y"), [(0,), (1,)]),
         (LIST, facts("x", "y"), [(0,), (1,)]),
         (LIST, facts("xs", type_name="List[Tensor]"), [()]),
-        (Entries((("y", A), ("x", B))), facts("x", "y"), [("x",), ("y",)]),
+        (TreeMapping((("y", A), ("x", B))), facts("x", "y"), [("x",), ("y",)]),
     ],
 )
-def test_what_is_wired(result: Tree, arguments: tuple[ArgumentFact, ...], paths: list[object]) -> None:
+def test_what_is_wired(
+    result: Tree, arguments: tuple[ArgumentFact, ...], paths: list[object]
+) -> None:
     wired = wire(result, arguments, (), ENDS)
-    assert isinstance(wired, Wired)
+    assert isinstance(wired, Wiring)
     assert [feed.path for feed in wired.feeds] == paths
 
 
@@ -65,12 +67,12 @@ def test_what_cannot_be_wired(result: Tree, arguments: tuple[ArgumentFact, ...],
         (DICT, '["hidden"][1]', ("hidden", 1)),
         (TUPLE, "[1]", (1,)),
         (TUPLE, "1", (1,)),
-        (Items("tuple", (A, B), ("mean", "scale")), "scale", (1,)),
+        (TreeSequence("tuple", (A, B), ("mean", "scale")), "scale", (1,)),
     ],
 )
 def test_a_port_is_selected(tree: Tree, port: str, path: tuple[int | str, ...]) -> None:
     assert select(tree, port) == path
-    assert at(tree, path) is not None
+    assert get_path(tree, path) is not None
 
 
 @pytest.mark.parametrize("port", ["nothing", "[9]", "hidden.7", ""])
@@ -79,10 +81,10 @@ def test_a_port_that_is_not_there_is_refused(port: str) -> None:
         with pytest.raises(KeyError):
             select(DICT, port)
     with pytest.raises(KeyError):
-        at(DICT, ("nothing",))
+        get_path(DICT, ("nothing",))
 
 
 def test_a_selected_output_is_wired_alone() -> None:
     wired = wire(DICT, facts("x"), ("logits",), ENDS)
-    assert isinstance(wired, Wired)
+    assert isinstance(wired, Wiring)
     assert wired.feeds[0].path == ("logits",)

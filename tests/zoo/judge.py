@@ -13,7 +13,15 @@ from torch import nn
 
 from composecli.core.contract import Contract, Port, takes_dtype
 from composecli.core.dims import Derived, Fixed, Free, Unknown, admits
-from composecli.core.pytree import Argument, Call, Path, TensorSpec, call_leaves, call_with, leaves
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    KeyPath,
+    TensorSpec,
+    call_leaves,
+    leaves,
+    replace_call_leaf,
+)
 from composecli.core.size_expr import evaluate
 from composecli.runtime.tensors import Maker, tree_of
 
@@ -35,26 +43,50 @@ def judge(contract: Contract, file_model: nn.Module, eager: nn.Module) -> Judgem
     ports = (*contract.inputs, *contract.outputs)
     optional = [port for port in contract.inputs if port.optional]
     contract = replace(contract, inputs=contract.required)
-    unknown = [f"{port.name}: {dim.reason}" for port in ports for dim in port.dims or () if isinstance(dim, Unknown)]
-    wrong = [text for sizes in _admitted(contract) for text in _admission(contract, sizes, file_model)]
-    wrong += [text for where, calls in _excluded(contract) for text in _exclusion(where, calls, file_model, eager)]
+    unknown = [
+        f"{port.name}: {dim.reason}"
+        for port in ports
+        for dim in port.dims or ()
+        if isinstance(dim, Unknown)
+    ]
+    wrong = [
+        text for sizes in _admitted(contract) for text in _admission(contract, sizes, file_model)
+    ]
+    wrong += [
+        text
+        for where, calls in _excluded(contract)
+        for text in _exclusion(where, calls, file_model, eager)
+    ]
     for port in optional:
         beside = _with_optional(contract, port)
-        wrong += [text for sizes in _admitted(beside) for text in _admission(beside, sizes, file_model)]
+        wrong += [
+            text for sizes in _admitted(beside) for text in _admission(beside, sizes, file_model)
+        ]
     return Judgement(tuple(dict.fromkeys(wrong)), tuple(unknown))
 
 
 def _with_optional(contract: Contract, port: Port) -> Contract:
     """The contract of a call that gives this input, too."""
     base = _base(contract)
-    sizes = tuple(base[dim.name] if isinstance(dim, Free) else int(str(dim)) for dim in port.dims or ())
+    sizes = tuple(
+        base[dim.name] if isinstance(dim, Free) else int(str(dim)) for dim in port.dims or ()
+    )
     number = len(contract.example.arguments)
-    example = Call((*contract.example.arguments, Argument(TensorSpec(port.dtype, sizes), port.name)))
-    return replace(contract, inputs=(*contract.inputs, replace(port, path=(number,))), example=example)
+    example = Call(
+        (*contract.example.arguments, Argument(TensorSpec(port.dtype, sizes), port.name))
+    )
+    return replace(
+        contract, inputs=(*contract.inputs, replace(port, path=(number,))), example=example
+    )
 
 
 def _free(contract: Contract) -> dict[str, Free]:
-    return {dim.name: dim for port in contract.inputs for dim in port.dims or () if isinstance(dim, Free)}
+    return {
+        dim.name: dim
+        for port in contract.inputs
+        for dim in port.dims or ()
+        if isinstance(dim, Free)
+    }
 
 
 def _base(contract: Contract) -> dict[str, int]:
@@ -75,20 +107,28 @@ def _admitted(contract: Contract) -> Iterator[dict[str, int]]:
     together = dict(base)
     for name, dim in free.items():
         low = dim.low + -dim.low % dim.step
-        top = dim.high if dim.high is not None else max(4 * base[name], base[name] + 5 * dim.step, LONG)
+        top = (
+            dim.high
+            if dim.high is not None
+            else max(4 * base[name], base[name] + 5 * dim.step, LONG)
+        )
         top -= top % dim.step
         steps = (top - low) // dim.step
         some = {low + dim.step * generator.randint(0, steps) for _ in range(2)}
-        for size in sorted({low, top, base[name] + dim.step, 2 * base[name], 4 * base[name], *some}):
+        for size in sorted(
+            {low, top, base[name] + dim.step, 2 * base[name], 4 * base[name], *some}
+        ):
             if admits(dim, size):
                 yield {**base, name: size}
-        together[name] = low + dim.step * generator.randint(0, min(steps, 2 + base[name] // dim.step))
+        together[name] = low + dim.step * generator.randint(
+            0, min(steps, 2 + base[name] // dim.step)
+        )
     if len(free) > 1:
         yield together
 
 
 def _at(contract: Contract, sizes: dict[str, int]) -> Call:
-    changes = dict[Path, TensorSpec]()
+    changes = dict[KeyPath, TensorSpec]()
     specs = dict(call_leaves(contract.example))
     for port in contract.inputs:
         if port.dims is not None:
@@ -97,7 +137,7 @@ def _at(contract: Contract, sizes: dict[str, int]) -> Call:
                 for dim, size in zip(port.dims, specs[port.path].sizes, strict=True)
             )
             changes[port.path] = replace(specs[port.path], sizes=wanted, sample=None)
-    return call_with(contract.example, changes)
+    return replace_call_leaf(contract.example, changes)
 
 
 def _run(model: nn.Module, call: Call, seed: int) -> Any:
@@ -164,19 +204,32 @@ def _excluded(contract: Contract) -> Iterator[tuple[str, tuple[Call, ...]]]:
         beside += [base[name] + 1] if dim.step > 1 else []
         for size in beside:
             if size > 0 and not admits(dim, size):
-                yield str(dim), (_at(contract, {**base, name: size}), _at(contract, {**beyond, name: size}))
+                yield (
+                    str(dim),
+                    (_at(contract, {**base, name: size}), _at(contract, {**beyond, name: size})),
+                )
     specs = dict(call_leaves(contract.example))
-    fixed = [(p, axis, d) for p in contract.inputs for axis, d in enumerate(p.dims or ()) if isinstance(d, Fixed)]
+    fixed = [
+        (p, axis, d)
+        for p in contract.inputs
+        for axis, d in enumerate(p.dims or ())
+        if isinstance(d, Fixed)
+    ]
     for port, axis, known in fixed:
         spec = specs[port.path]
         for size in (known.size - 1, known.size + 1, 2 * known.size):
             sizes = (*spec.sizes[:axis], size, *spec.sizes[axis + 1 :])
             if size > 1:
                 changed = {port.path: replace(spec, sizes=sizes, sample=None)}
-                yield f"{port.name} axis {axis} is {known}", (call_with(contract.example, changed),)
+                yield (
+                    f"{port.name} axis {axis} is {known}",
+                    (replace_call_leaf(contract.example, changed),),
+                )
 
 
-def _exclusion(claim: str, calls: tuple[Call, ...], file_model: nn.Module, eager: nn.Module) -> Iterator[str]:
+def _exclusion(
+    claim: str, calls: tuple[Call, ...], file_model: nn.Module, eager: nn.Module
+) -> Iterator[str]:
     """A claim is contradicted where both the file and the model that it was made of take what it excludes."""
     models = (file_model,) if eager is file_model else (file_model, eager)
     for call in calls:

@@ -76,7 +76,10 @@ class FixedPatches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Conv2d(3, 16, 16, stride=16)
-        self.token, self.places = nn.Parameter(torch.rand(1, 1, 16)), nn.Parameter(torch.rand(1, 197, 16))
+        self.token, self.places = (
+            nn.Parameter(torch.rand(1, 1, 16)),
+            nn.Parameter(torch.rand(1, 197, 16)),
+        )
         self.head = nn.Linear(16, 7)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +93,9 @@ class UNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.d1, self.d2, self.d3 = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 16), (16, 16)))
+        self.d1, self.d2, self.d3 = (
+            nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 16), (16, 16))
+        )
         self.u2, self.u1 = nn.ConvTranspose2d(16, 16, 2, 2), nn.ConvTranspose2d(16, 8, 2, 2)
         self.out = nn.Conv2d(16, 2, 1)
         self.mix = nn.Conv2d(32, 16, 3, padding=1)
@@ -106,7 +111,9 @@ class UNet(nn.Module):
 class Wave(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Conv1d(1, 8, 10, 5), nn.ReLU(), nn.Conv1d(8, 16, 8, 4), nn.ReLU())
+        self.net = nn.Sequential(
+            nn.Conv1d(1, 8, 10, 5), nn.ReLU(), nn.Conv1d(8, 16, 8, 4), nn.ReLU()
+        )
         self.head = nn.Linear(16, 3)
 
     def forward(self, wave: Tensor) -> Tensor:
@@ -188,7 +195,9 @@ class Rated(nn.Module):
         self.head = nn.Conv1d(1, 4, 400, 160)
 
     def forward(self, wave: Tensor, rate: int) -> Tensor:
-        return self.head(wave.unsqueeze(1)) if rate == 16000 else self.head(wave[:, ::2].unsqueeze(1))
+        return (
+            self.head(wave.unsqueeze(1)) if rate == 16000 else self.head(wave[:, ::2].unsqueeze(1))
+        )
 
 
 class Optional(nn.Module):
@@ -207,7 +216,11 @@ class Frames(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv3d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 4)
+            nn.Conv3d(3, 8, 3, 2, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(8, 4),
         )
 
     def forward(self, video: Tensor) -> Tensor:
@@ -219,7 +232,10 @@ class Generator(nn.Module):
         super().__init__()
         self.first = nn.Linear(20, 8 * 4 * 4)
         self.net = nn.Sequential(
-            nn.ConvTranspose2d(8, 4, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.Tanh()
+            nn.ConvTranspose2d(8, 4, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 3, 4, 2, 1),
+            nn.Tanh(),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -241,7 +257,9 @@ class Tabular(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.kinds = nn.ModuleList([nn.Embedding(n, 4) for n in (12, 30, 7)])
-        self.net = nn.Sequential(nn.Linear(3 * 4 + 5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+        self.net = nn.Sequential(
+            nn.Linear(3 * 4 + 5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1)
+        )
 
     def forward(self, kinds: Tensor, numbers: Tensor) -> Tensor:
         found = [table(kinds[:, n]) for n, table in enumerate(self.kinds)]
@@ -310,20 +328,32 @@ def _layers() -> Named:
     yield "layer_norm", lambda: nn.LayerNorm([4, 6]), (_rand(2, 4, 6),)
     yield "batch_norm", lambda: nn.BatchNorm2d(6), (_rand(2, 6, 8, 8),)
     yield "group_norm", lambda: nn.GroupNorm(2, 6), (_rand(2, 6, 8, 8),)
-    yield "attention", lambda: nn.MultiheadAttention(16, 4, batch_first=True), (_rand(2, 5, 16),) * 3
+    yield (
+        "attention",
+        lambda: nn.MultiheadAttention(16, 4, batch_first=True),
+        (_rand(2, 5, 16),) * 3,
+    )
     yield (
         "encoder",
         lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), 2),
         (_rand(2, 7, 16),),
     )
-    yield "transformer", lambda: nn.Transformer(16, 4, 1, 1, 32, batch_first=True), (_rand(2, 7, 16), _rand(2, 5, 16))
+    yield (
+        "transformer",
+        lambda: nn.Transformer(16, 4, 1, 1, 32, batch_first=True),
+        (_rand(2, 7, 16), _rand(2, 5, 16)),
+    )
     yield "max_pool", lambda: nn.MaxPool2d(2), (_rand(2, 3, 8, 8),)
     yield "adaptive_pool", lambda: nn.AdaptiveAvgPool2d(4), (_rand(2, 3, 16, 16),)
     yield "relu", nn.ReLU, (_rand(2, 3),)
     yield "softmax", lambda: nn.Softmax(-1), (_rand(2, 3),)
     yield "prelu", lambda: nn.PReLU(5), (_rand(2, 5, 8),)
     yield "upsample", lambda: nn.Upsample(scale_factor=2), (_rand(2, 3, 8, 8),)
-    yield "unflatten", lambda: nn.Sequential(nn.Linear(8, 12), nn.Unflatten(1, (3, 4))), (_rand(2, 8),)
+    yield (
+        "unflatten",
+        lambda: nn.Sequential(nn.Linear(8, 12), nn.Unflatten(1, (3, 4))),
+        (_rand(2, 8),),
+    )
     yield (
         "mlp",
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10)),
@@ -333,7 +363,9 @@ def _layers() -> Named:
     yield "cosine", nn.CosineSimilarity, (_rand(2, 8), _rand(2, 8))
     yield (
         "quantised",
-        lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))),
+        lambda: torch.ao.quantization.quantize_dynamic(
+            nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+        ),
         (_rand(2, 16),),
     )
 
@@ -367,4 +399,8 @@ def _networks() -> Named:
 
 def entries() -> Iterator[Entry]:
     for name, build, inputs in (*_layers(), *_networks()):
-        yield Entry("torch.nn", name, lambda build=build, inputs=inputs: Specimen(build().eval(), inputs))  # type: ignore[misc]
+        yield Entry(
+            "torch.nn",
+            name,
+            lambda build=build, inputs=inputs: Specimen(build().eval(), inputs),  # type: ignore[misc]
+        )

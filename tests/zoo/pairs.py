@@ -29,7 +29,7 @@ from composecli.core.errors import CouldNotAttempt
 from composecli.core.findings import Verdict
 from composecli.runtime.model import eager_arguments
 from composecli.runtime.tensors import Maker
-from composecli.workers.child import ChildWorker
+from composecli.workers.child import SubprocessWorker
 from tests.zoo.run import SOURCES
 from tests.zoo.specimens import save
 
@@ -96,7 +96,11 @@ def _call(consumer: Saved, given: Any) -> Any:
         return module(*given)
     if len(required) > 1 and isinstance(given, dict):
         return module(**{argument.name: given[argument.name] for argument in required})
-    if len(required) == 1 and isinstance(given, list) and required[0].type_name.lower().startswith("list"):
+    if (
+        len(required) == 1
+        and isinstance(given, list)
+        and required[0].type_name.lower().startswith("list")
+    ):
         return module(given)
     raise TypeError("the structure is another")
 
@@ -112,15 +116,20 @@ def main() -> int:
     counts, wrong = Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         models = _saved(Path(folder))
-        pairs = random.Random(arguments.seed).sample(list(itertools.permutations(models, 2)), arguments.count)
-        worker = ChildWorker(60)
+        pairs = random.Random(arguments.seed).sample(
+            list(itertools.permutations(models, 2)), arguments.count
+        )
+        worker = SubprocessWorker(60)
         for number, (one, other) in enumerate(pairs):
             if number % 60 == 59:
                 worker.close()
-                worker = ChildWorker(60)
+                worker = SubprocessWorker(60)
             try:
                 report = check(
-                    CheckRequest((one.path, other.path), options=Options(trust=(Trust(one.path), Trust(other.path)))),
+                    CheckRequest(
+                        (one.path, other.path),
+                        options=Options(trust=(Trust(one.path), Trust(other.path))),
+                    ),
                     worker,
                 )
             except CouldNotAttempt as failure:
@@ -130,12 +139,16 @@ def main() -> int:
             counts[str(verdict)] += 1
             fits = verdict is Verdict.COMPATIBLE
             if runs is not None and verdict is not Verdict.UNKNOWN and fits != runs:
-                wrong.append(f"{one.name} -> {other.name}: {verdict}, and it {'runs' if runs else 'does not run'}")
+                wrong.append(
+                    f"{one.name} -> {other.name}: {verdict}, and it {'runs' if runs else 'does not run'}"
+                )
                 sys.stdout.write(wrong[-1] + "\n")
                 sys.stdout.flush()
         worker.close()
     total = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    sys.stdout.write(f"{len(models)} models, {len(pairs)} ordered pairs: {total}; contradicted: {len(wrong)}\n")
+    sys.stdout.write(
+        f"{len(models)} models, {len(pairs)} ordered pairs: {total}; contradicted: {len(wrong)}\n"
+    )
     return 1 if wrong else 0
 
 

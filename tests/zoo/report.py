@@ -40,7 +40,9 @@ def table(rows: list[Row], sources: tuple[str, ...]) -> Iterator[str]:
     yield f"{'source':13}{'form':9}{heads} {'probes':>10} {'seconds':>13} {'under 30 M':>13}"
     for source in (*sources, "all"):
         for form in (*FORMS, "all"):
-            chosen = [row for row in rows if source in (row.source, "all") and form in (row.form, "all")]
+            chosen = [
+                row for row in rows if source in (row.source, "all") and form in (row.form, "all")
+            ]
             if chosen:
                 yield f"{source:13}{form:9}{_line(chosen)}"
 

@@ -33,7 +33,7 @@ from composecli.commands.resolve import identify
 from composecli.commands.session import Session
 from composecli.commands.trust import Trust
 from composecli.inference.result import Found
-from composecli.workers.child import ChildWorker
+from composecli.workers.child import SubprocessWorker
 from composecli.workers.protocol import Worker
 from tests.zoo import nn_models, torchvision_models, transformers_models
 from tests.zoo.judge import judge
@@ -81,7 +81,19 @@ def examine(entry: Entry, forms: tuple[str, ...], worker: Worker) -> list[Row]:
             row = _examine(entry, specimen, form, worker)
             rows += [row] if row is not None else []
         except _Late:
-            rows.append(Row(entry.source, entry.name, form, "broken", "", ("took too long",), 0, MOST_SECONDS, 0))
+            rows.append(
+                Row(
+                    entry.source,
+                    entry.name,
+                    form,
+                    "broken",
+                    "",
+                    ("took too long",),
+                    0,
+                    MOST_SECONDS,
+                    0,
+                )
+            )
         finally:
             signal.alarm(0)
     return rows
@@ -89,9 +101,10 @@ def examine(entry: Entry, forms: tuple[str, ...], worker: Worker) -> list[Row]:
 
 def _warm_worker() -> Worker:
     """A child that has loaded a file of each kind, so that the times are those of the models and not of imports."""
-    worker = ChildWorker(60)
+    worker = SubprocessWorker(60)
     specimen = Specimen(
-        torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)), (torch.ones(2, 3).long(),)
+        torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)),
+        (torch.ones(2, 3).long(),),
     )
     for form in ("scripted", "exported", "pickled"):
         path = _path(form)
@@ -103,7 +116,9 @@ def _warm_worker() -> Worker:
 
 def _path(form: str) -> Path:
     """Where the next file of this form goes."""
-    return Path(tempfile.mkdtemp(dir=FOLDER.name), "model.pt2" if form == "exported" else "model.pt")
+    return Path(
+        tempfile.mkdtemp(dir=FOLDER.name), "model.pt2" if form == "exported" else "model.pt"
+    )
 
 
 def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row | None:
@@ -120,8 +135,20 @@ def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row
         found = session.infer(part)
         seconds = time.perf_counter() - start
         if not isinstance(found, Found):
-            details = tuple(f"{call}: {refused.where}: {refused.message}" for call, refused in found.tried)
-            return Row(entry.source, entry.name, form, "unknown", "", details, found.probes, seconds, parameters)
+            details = tuple(
+                f"{call}: {refused.where}: {refused.message}" for call, refused in found.tried
+            )
+            return Row(
+                entry.source,
+                entry.name,
+                form,
+                "unknown",
+                "",
+                details,
+                found.probes,
+                seconds,
+                parameters,
+            )
         verdict = judge(found.contract, truth, specimen.module)
     except Exception:
         details = (traceback.format_exc(),)
@@ -131,7 +158,9 @@ def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row
     outcome = "wrong" if verdict.wrong else "partly" if verdict.open else "found"
     details = (*verdict.wrong, *verdict.open)
     text = str(found.contract)
-    return Row(entry.source, entry.name, form, outcome, text, details, found.probes, seconds, parameters)
+    return Row(
+        entry.source, entry.name, form, outcome, text, details, found.probes, seconds, parameters
+    )
 
 
 def _serve(connection: Connection) -> None:
@@ -210,10 +239,16 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--source", choices=tuple(SOURCES))
-    parser.add_argument("--name", default="", help="models whose names this regular expression finds")
+    parser.add_argument(
+        "--name", default="", help="models whose names this regular expression finds"
+    )
     parser.add_argument("--form", help="forms, with commas between")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--show", action="store_true", help="print every contract, not only those that are not found")
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="print every contract, not only those that are not found",
+    )
     parser.add_argument("--rows", help="add every row to this file as it is found, as JSON lines")
     arguments = parser.parse_args()
     rows = list[Row]()

@@ -54,10 +54,14 @@ def save(specimen: Specimen, form: str, path: Path) -> nn.Module:
                 scripted.save(str(path))
                 return specimen.module
             case "traced":
-                torch.jit.trace(specimen.traceable, specimen.inputs, strict=False, check_trace=False).save(str(path))
+                torch.jit.trace(
+                    specimen.traceable, specimen.inputs, strict=False, check_trace=False
+                ).save(str(path))
                 return torch.jit.load(str(path))
             case "resaved":
-                traced = torch.jit.trace(specimen.traceable, specimen.inputs, strict=False, check_trace=False)
+                traced = torch.jit.trace(
+                    specimen.traceable, specimen.inputs, strict=False, check_trace=False
+                )
                 traced.save(str(path))
                 torch.jit.load(str(path)).save(str(path))
                 return torch.jit.load(str(path))

@@ -60,12 +60,16 @@ class Ids(Plain):
 
 class MaskedIds(Plain):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-        return _tensors(self.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=False))
+        return _tensors(
+            self.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=False)
+        )
 
 
 class TwoIds(Plain):
     def forward(self, input_ids: torch.Tensor, decoder_input_ids: torch.Tensor) -> Any:
-        return _tensors(self.model(input_ids=input_ids, decoder_input_ids=decoder_input_ids, return_dict=False))
+        return _tensors(
+            self.model(input_ids=input_ids, decoder_input_ids=decoder_input_ids, return_dict=False)
+        )
 
 
 class Pixels(Plain):
@@ -91,7 +95,9 @@ def small(name: str, *, plain: bool = False) -> nn.Module:
     transformers.logging.set_verbosity_error()
     kind = type(transformers.AutoConfig.for_model(name))
     default = kind()
-    settings = {key: value for key, value in SMALL.items() if type(getattr(default, key, None)) is int}
+    settings = {
+        key: value for key, value in SMALL.items() if type(getattr(default, key, None)) is int
+    }
     config = default if plain else kind(**settings)
     config.use_cache = False
     torch.manual_seed(0)
@@ -110,12 +116,16 @@ def _text(name: str) -> Specimen:
 def _masked_text(name: str) -> Specimen:
     model, ids = small(name), _ids(2, 12)
     mask = torch.ones_like(ids)
-    return Specimen(model, (ids, mask), MaskedIds(model), {"input_ids": ids, "attention_mask": mask})
+    return Specimen(
+        model, (ids, mask), MaskedIds(model), {"input_ids": ids, "attention_mask": mask}
+    )
 
 
 def _text_to_text(name: str) -> Specimen:
     model, ids, more = small(name), _ids(2, 12), _ids(2, 7)
-    return Specimen(model, (ids, more), TwoIds(model), {"input_ids": ids, "decoder_input_ids": more})
+    return Specimen(
+        model, (ids, more), TwoIds(model), {"input_ids": ids, "decoder_input_ids": more}
+    )
 
 
 def _vision(name: str) -> Specimen:

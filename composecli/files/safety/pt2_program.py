@@ -16,7 +16,7 @@ from typing import Any
 
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import is_inert
-from composecli.files.pickle import NotAPickle, walk
+from composecli.files.pickle import NotAPickle, parse
 from composecli.files.safety.allowlist import allowed
 from composecli.files.safety.refusals import Reason
 from composecli.files.storage_bounds import DTYPE_SIZES
@@ -33,7 +33,9 @@ _NAMES = ("name", "as_name", "graph_name", "class_fqn")
 _OPERATOR = re.compile(
     r"_operator\.(add|sub|mul|neg|pow|floordiv|mod|truediv|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem|pos|abs|lshift|rshift)"
 )
-_MATH = re.compile(r"math\.(ceil|floor|trunc|sqrt|log2|log|exp|sin|cos|tan|asin|acos|atan|sinh|cosh|tanh|round)")
+_MATH = re.compile(
+    r"math\.(ceil|floor|trunc|sqrt|log2|log|exp|sin|cos|tan|asin|acos|atan|sinh|cosh|tanh|round)"
+)
 _SYMBOLIC = re.compile(r"torch\.(sym_\w+|_sym_sqrt)")
 _HIGHER = re.compile(
     r"torch\.ops\.higher_order\.(cond|while_loop|map_impl|scan|associative_scan|wrap_with_set_grad_enabled|"
@@ -53,7 +55,20 @@ _FUNCTIONS = frozenset(
     )
 )  # fmt: skip
 _WORDS = frozenset(
-    ("true", "false", "True", "False", "oo", "int_oo", "zoo", "nan", "integer", "positive", "nonnegative", "real")
+    (
+        "true",
+        "false",
+        "True",
+        "False",
+        "oo",
+        "int_oo",
+        "zoo",
+        "nan",
+        "integer",
+        "positive",
+        "nonnegative",
+        "real",
+    )
 )
 _EXPRESSION = (
     ast.Expression, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Load, ast.Compare, ast.cmpop,
@@ -76,7 +91,7 @@ def unsafe(archive: Archive) -> Iterator[Reason]:
             yield from _program(archive.json(name))
 
 
-def record_misfits(archive: Archive) -> Iterator[str]:
+def record_problems(archive: Archive) -> Iterator[str]:
     """Weights whose record is shorter than the tensor that lies in it."""
     for folder in ("weights", "constants"):
         for name in archive.names:
@@ -94,7 +109,9 @@ def _misfit(archive: Archive, folder: str, weight: str, payload: Any) -> Iterato
         sizes, strides = ([size["as_int"] for size in meta[key]] for key in ("sizes", "strides"))
         offset, item = meta["storage_offset"]["as_int"], ITEM_SIZES[meta["dtype"]]
         whole = all(type(number) is int and number >= 0 for number in (offset, *sizes, *strides))
-        last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        last = offset + sum(
+            (size - 1) * stride for size, stride in zip(sizes, strides, strict=True)
+        )
     except (KeyError, TypeError, ValueError):
         yield f"{weight} has no sizes that make sense"
         return
@@ -136,7 +153,11 @@ def _samples(archive: Archive, name: str) -> Iterator[Reason]:
         return
     try:
         inner = inner_pickle(archive.read(name))
-        yield from (Reason(f"{name} would import {item}") for item in walk(inner).imports if not is_inert(item))
+        yield from (
+            Reason(f"{name} would import {item}")
+            for item in parse(inner).imports
+            if not is_inert(item)
+        )
     except (NotAPickle, NotAnArchive) as error:
         yield Reason(f"{name}: {error}")
 
@@ -194,8 +215,16 @@ def _plain_context(context: Any) -> bool:
 
 
 def _keys(key: str, value: dict[str, Any]) -> Iterator[Reason]:
-    if key in ("tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values", "custom_obj_values"):
-        yield from (Reason(f"it names a value {name[:60]}") for name in value if not _NAME.fullmatch(name))
+    if key in (
+        "tensor_values",
+        "sym_int_values",
+        "sym_bool_values",
+        "sym_float_values",
+        "custom_obj_values",
+    ):
+        yield from (
+            Reason(f"it names a value {name[:60]}") for name in value if not _NAME.fullmatch(name)
+        )
     if key == "custom_obj_values" and value:
         yield Reason("it holds objects of an extension")
 
@@ -231,14 +260,26 @@ def plain_guard(text: str) -> bool:
 
 def _plain_in_a_guard(node: ast.AST) -> bool:
     match node:
-        case ast.Call(ast.Attribute(_, "size" | "stride" | "storage_offset" | "dim" | "numel"), [], []):
+        case ast.Call(
+            ast.Attribute(_, "size" | "stride" | "storage_offset" | "dim" | "numel"), [], []
+        ):
             return True
         case ast.Call(ast.Name("max" | "min" | "abs" | "int" | "float"), _, []):
             return True
         case ast.Call(ast.Attribute(ast.Name("math"), "ceil" | "floor" | "trunc" | "sqrt"), _, []):
             return True
         case ast.Attribute(_, name):
-            return name in ("size", "stride", "storage_offset", "dim", "numel", "ceil", "floor", "trunc", "sqrt")
+            return name in (
+                "size",
+                "stride",
+                "storage_offset",
+                "dim",
+                "numel",
+                "ceil",
+                "floor",
+                "trunc",
+                "sqrt",
+            )
         case ast.Name(name):
             return name in ("L", "max", "min", "abs", "int", "float", "math")
         case ast.Call():
@@ -265,11 +306,15 @@ def _plain_node(node: ast.AST) -> bool:
         case ast.Call(ast.Name(name)):
             return name in _FUNCTIONS
         case ast.Name(name):
-            return name in _FUNCTIONS or name in _WORDS or bool(re.fullmatch(r"[a-z]{1,4}\d*", name))
+            return (
+                name in _FUNCTIONS or name in _WORDS or bool(re.fullmatch(r"[a-z]{1,4}\d*", name))
+            )
         case ast.Constant(str(text)):
             return bool(re.fullmatch(r"[A-Za-z_]\w{0,60}|-?[\d.]+", text))
         case ast.Constant(value):
-            return isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**64)
+            return isinstance(value, bool | float) or (
+                isinstance(value, int) and abs(value) < 2**64
+            )
         case ast.BinOp(_, ast.Pow(), ast.Constant(int(power))):
             return 0 <= power <= LARGEST_POWER
         case ast.BinOp(_, ast.Pow(), _):

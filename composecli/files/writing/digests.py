@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from composecli.files.archive import PIECE
-from composecli.files.fingerprint import stamp
+from composecli.files.fingerprint import stat_key
 
 
 class Digests:
@@ -19,7 +19,7 @@ class Digests:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = tuple(dict.fromkeys(paths))
-        self._before = {path: stamp(path) for path in self._paths}
+        self._before = {path: stat_key(path) for path in self._paths}
         self._found = dict[str, str | OSError]()
         self._changed = threading.Condition()
         self._stopped = False
@@ -30,7 +30,10 @@ class Digests:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
         self._thread.join()
@@ -54,7 +57,7 @@ class Digests:
 
     def changed(self) -> tuple[str, ...]:
         """The files that are others by now than they were at the start."""
-        return tuple(path for path in self._paths if stamp(path) != self._before[path])
+        return tuple(path for path in self._paths if stat_key(path) != self._before[path])
 
     def _run(self) -> None:
         for path in self._paths:

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import IO
 
 from composecli.files.archive import PIECE, Archive, NotAnArchive
-from composecli.files.skeleton import moved
+from composecli.files.skeleton import with_storages_on
 
 ALIGNMENT = 64
 _WIDE = 0xFFFFFFFF
@@ -79,7 +79,7 @@ class Plan:
     extra: Mapping[str, Callable[[], bytes]]
 
 
-class Splicing:
+class BackgroundSplice:
     """A splice in threads of its own. Where it is left before the end, it is not finished."""
 
     def __init__(self, plan: Plan, target: Path) -> None:
@@ -87,12 +87,15 @@ class Splicing:
         self._found: Spliced | Exception | None = None
         self._thread = threading.Thread(target=self._run, args=(plan, target), daemon=True)
 
-    def __enter__(self) -> Splicing:
+    def __enter__(self) -> BackgroundSplice:
         self._thread.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._progress.stopped.set()
         self._thread.join()
@@ -142,12 +145,16 @@ def splice(plan: Plan, target: Path, progress: Progress) -> Spliced:
     """
     with ExitStack() as stack:
         members = stack.enter_context(Archive(plan.skeleton))
-        own = {name: Source(str(plan.skeleton), name) for name in members.names if name.startswith("data/")}
+        own = {
+            name: Source(str(plan.skeleton), name)
+            for name in members.names
+            if name.startswith("data/")
+        }
         sources = {**own, **plan.sources}
         paths = {source.path for source in sources.values()}
         archives = {path: stack.enter_context(Archive(Path(path))) for path in paths}
         file = stack.enter_context(target.open("w+b", buffering=0))
-        behind = _ReadBack(file.fileno(), progress.stopped)
+        behind = _Verifier(file.fileno(), progress.stopped)
         writer = _Writer(file, behind)
         with behind:
             for name in members.in_order():
@@ -167,7 +174,7 @@ def splice(plan: Plan, target: Path, progress: Progress) -> Spliced:
 def _content(members: Archive, name: str) -> bytes:
     if name != "data.pkl":
         return members.read(name)
-    data = moved(members, name, "cpu")
+    data = with_storages_on(members, name, "cpu")
     if data is None:
         raise NotAnArchive("data.pkl is not written as PyTorch does")
     return data
@@ -177,7 +184,9 @@ def _copy(writer: _Writer, name: str, archive: Archive, source: Source) -> None:
     start, left = archive.start(source.record), archive.size(source.record)
     writer.start(name, left, archive.checksum(source.record), source)
     while left:
-        count = _move(archive.fileno(), writer.file.fileno(), start, writer.position, min(left, 8 * PIECE))
+        count = _move(
+            archive.fileno(), writer.file.fileno(), start, writer.position, min(left, 8 * PIECE)
+        )
         if not count:
             raise NotAnArchive("a file ends early that was read before")
         start, left = start + count, left - count
@@ -204,7 +213,7 @@ class _Entry:
 class _Writer:
     """Members one after the other, then their directory."""
 
-    def __init__(self, file: IO[bytes], behind: _ReadBack) -> None:
+    def __init__(self, file: IO[bytes], behind: _Verifier) -> None:
         self.file = file
         self.behind = behind
         self.position = 0
@@ -224,10 +233,12 @@ class _Writer:
         padding = -(self.position + _LOCAL.size + len(raw) + len(extra) + 4) % ALIGNMENT
         extra += _PADDING + struct.pack("<H", padding) + b"Z" * padding
         shown, needed = (_WIDE, _NEEDED_64) if wide else (size, _NEEDED)
-        head = _LOCAL.pack(b"PK\x03\x04", needed, _flags(raw), 0, 0, 0, crc, shown, shown, len(raw), len(extra))
+        head = _LOCAL.pack(
+            b"PK\x03\x04", needed, _flags(raw), 0, 0, 0, crc, shown, shown, len(raw), len(extra)
+        )
         self._write(head + raw + extra)
         if source is not None:
-            self.behind.expect(_Sum(self.position + size, crc, source))
+            self.behind.expect(_ExpectedCrc(self.position + size, crc, source))
 
     def finish(self) -> None:
         """The directory."""
@@ -236,10 +247,16 @@ class _Writer:
         length, count = self.position - start, len(self.entries)
         if max(start, length) >= _WIDE_FROM or count >= _MOST:
             end = self.position
-            self._write(_END_64.pack(b"PK\x06\x06", 44, _NEEDED_64, _NEEDED_64, 0, 0, count, count, length, start))
+            self._write(
+                _END_64.pack(
+                    b"PK\x06\x06", 44, _NEEDED_64, _NEEDED_64, 0, 0, count, count, length, start
+                )
+            )
             self._write(_LOCATOR.pack(b"PK\x06\x07", 0, end, 1))
         shown = min(count, _MOST)
-        self._write(_END.pack(b"PK\x05\x06", 0, 0, shown, shown, _narrow(length), _narrow(start), 0))
+        self._write(
+            _END.pack(b"PK\x05\x06", 0, 0, shown, shown, _narrow(length), _narrow(start), 0)
+        )
 
     def advance(self, count: int) -> None:
         self.position += count
@@ -273,7 +290,7 @@ def _directory_entry(entry: _Entry) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
+class _ExpectedCrc:
     """The CRC-32 that what comes next is to have, up to this place, and where it is from."""
 
     end: int
@@ -281,14 +298,14 @@ class _Sum:
     source: Source
 
 
-class _ReadBack:
+class _Verifier:
     """A thread that follows the writer of a file and reads what lies there, for the SHA-256 of all and the CRC-32 of
     each record."""
 
     def __init__(self, descriptor: int, stopped: threading.Event) -> None:
         self._descriptor = descriptor
         self._stopped = stopped
-        self._said = queue.SimpleQueue[int | _Sum | None]()
+        self._said = queue.SimpleQueue[int | _ExpectedCrc | None]()
         self._sha256 = hashlib.sha256()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -297,14 +314,17 @@ class _ReadBack:
         self._thread.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if kind is not None:
             self._stopped.set()
         self._said.put(None)
         self._thread.join()
 
-    def expect(self, found: _Sum) -> None:
+    def expect(self, found: _ExpectedCrc) -> None:
         """A record is going to be written from here on."""
         self._said.put(found)
 
@@ -328,7 +348,7 @@ class _ReadBack:
         return self._sha256.hexdigest()
 
     def _run(self) -> None:
-        _step_back()
+        _lower_priority()
         try:
             self._follow()
         except Exception as error:
@@ -336,9 +356,9 @@ class _ReadBack:
 
     def _follow(self) -> None:
         position = crc = 0
-        expected: _Sum | None = None
+        expected: _ExpectedCrc | None = None
         while (said := self._said.get()) is not None:
-            if isinstance(said, _Sum):
+            if isinstance(said, _ExpectedCrc):
                 expected, crc = said, 0
             else:
                 for data in self._pieces(position, said):
@@ -362,7 +382,7 @@ class _ReadBack:
             yield data
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     """Leave the cores to whoever else wants them: on Linux a thread has a priority of its own."""
     if sys.platform == "linux":
         with suppress(OSError):

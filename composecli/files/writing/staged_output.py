@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.rules import Rule
 
 LEAST_FREE = 2**16
 LONGEST_NAME = 160
@@ -20,14 +21,14 @@ _SUFFIX = ".composecli-tmp"
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputFile:
     """Where the file goes: `path` as it was named, `target` behind its links."""
 
     path: str
     target: Path
 
 
-def allow(path: str, inputs: tuple[str, ...], *, force: bool) -> Output:
+def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> OutputFile:
     """The output, where it may be written.
 
     Raises:
@@ -37,22 +38,38 @@ def allow(path: str, inputs: tuple[str, ...], *, force: bool) -> Output:
         return _allow(path, Path(os.path.realpath(path)), inputs, force=force)
 
 
-def _allow(path: str, target: Path, inputs: tuple[str, ...], *, force: bool) -> Output:
+def _allow(path: str, target: Path, inputs: tuple[str, ...], *, force: bool) -> OutputFile:
     for name in inputs:
         if _same_file(target, name):
             raise CouldNotAttempt(
-                Problem("CC920", f"the output is the input {name}", path, help=("choose another name with -o",))
+                Problem(
+                    Rule.OUTPUT_IS_AN_INPUT,
+                    f"the output is the input {name}",
+                    path,
+                    help=("choose another name with -o",),
+                )
             )
     if target.exists() and not target.is_file():
         what = "a directory" if target.is_dir() else "a device, a pipe or a socket"
-        raise CouldNotAttempt(Problem("CC921", f"the output is {what}", path, help=("name a file with -o",)))
+        raise CouldNotAttempt(
+            Problem(
+                Rule.COULD_NOT_WRITE, f"the output is {what}", path, help=("name a file with -o",)
+            )
+        )
     if target.exists() and not force:
-        raise CouldNotAttempt(Problem("CC919", "the output exists", path, help=("--force replaces it",)))
+        raise CouldNotAttempt(
+            Problem(Rule.OUTPUT_EXISTS, "the output exists", path, help=("--force replaces it",))
+        )
     if not target.parent.is_dir():
         raise CouldNotAttempt(
-            Problem("CC921", "the folder of the output does not exist", path, help=(f"mkdir -p {target.parent}",))
+            Problem(
+                Rule.COULD_NOT_WRITE,
+                "the folder of the output does not exist",
+                path,
+                help=(f"mkdir -p {target.parent}",),
+            )
         )
-    return Output(path, target)
+    return OutputFile(path, target)
 
 
 def _same_file(target: Path, name: str) -> bool:
@@ -63,13 +80,13 @@ def _same_file(target: Path, name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StagedFile:
     """A file of the output's name in a temporary folder beside it, to fill and then to keep.
 
     PyTorch writes a file's name into it: by its own name the content is the same every time.
     """
 
-    output: Output
+    output: OutputFile
     path: Path
 
     @contextmanager
@@ -90,7 +107,7 @@ class Stage:
             for failure in failures:
                 raise failure
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """Give it, once it is flushed, the output's name.
 
         Raises:
@@ -101,20 +118,22 @@ class Stage:
 
 
 @contextmanager
-def staged(output: Output) -> Iterator[Stage]:
+def staged(output: OutputFile) -> Iterator[StagedFile]:
     """The folder and the file in it, gone at the end unless it was kept. Those that a killed run left go first.
 
     Raises:
         CouldNotAttempt: it cannot be made.
     """
     target = output.target
-    folder = target.with_name(f".{target.name[:LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+    folder = target.with_name(
+        f".{target.name[:LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+    )
     try:
         with _told(output.path):
             _remove_stale(target)
             folder.mkdir(mode=0o700)
             (folder / target.name).touch(mode=0o600)
-        yield Stage(output, folder / target.name)
+        yield StagedFile(output, folder / target.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -130,12 +149,16 @@ def _told(path: str) -> Iterator[None]:
 def could_not_write(path: str, error: OSError | ValueError) -> CouldNotAttempt:
     """The output, by the name it was given, and what the system says of it."""
     reason = getattr(error, "strerror", None) or str(error)
-    return CouldNotAttempt(Problem("CC921", f"could not write the output: {reason}", path))
+    return CouldNotAttempt(
+        Problem(Rule.COULD_NOT_WRITE, f"could not write the output: {reason}", path)
+    )
 
 
 def _remove_stale(target: Path) -> None:
     """Remove what runs that were killed left beside this output: folders whose process is no more."""
-    ours = re.compile(rf"\.{re.escape(target.name[:LONGEST_NAME])}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
+    ours = re.compile(
+        rf"\.{re.escape(target.name[:LONGEST_NAME])}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}"
+    )
     for entry in os.scandir(target.parent):
         found = ours.fullmatch(entry.name)
         if found and not _is_alive(int(found[1])):
@@ -160,7 +183,7 @@ def _flush(path: Path, failures: list[OSError]) -> None:
         failures.append(error)
 
 
-def full(output: Output) -> bool:
+def full(output: OutputFile) -> bool:
     """Whether the disk of the output has no space left, which torch answers by aborting its process."""
     return shutil.disk_usage(output.target.parent).free < LEAST_FREE
 

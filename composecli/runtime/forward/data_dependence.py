@@ -28,9 +28,9 @@ MOST_RECORDS = 16
 # By the number of the model and the name in its file.
 Record = tuple[int, str]
 Records = frozenset[Record]
-ALL: Records = frozenset(((-1, ""),))
+EVERYTHING: Records = frozenset(((-1, ""),))
 # All of them, in memory that can be written to.
-WHOLE: Records = frozenset(((-1, "whole"),))
+WRITABLE: Records = frozenset(((-1, "whole"),))
 _TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 # Ops that refuse by the values of whole numbers that they are given: where to look, how much to take.
 _INDEXED = frozenset(
@@ -56,7 +56,7 @@ _VALUED = frozenset(
 )  # fmt: skip
 
 
-class ValuesNeeded(Exception):
+class ValuesRequired(Exception):
     """The forward depends on values that were not read: of these records, of all where it is `ALL`. `op` asks."""
 
     def __init__(self, records: Records, op: str) -> None:
@@ -96,22 +96,26 @@ class _Unread(OpMode):
                 if weights.has_own_memory(record):
                     self.own[storage._cdata] = (weights, record)
         self.fixed = frozenset[int]().union(*(weights.fixed for weights in held.values()))
-        self.needed: ValuesNeeded | None = None
+        self.needed: ValuesRequired | None = None
         self.ops = ops
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = tensors_in([*args, *kwargs.values()])
-        unread = [(tensor, records) for tensor in given if (records := self.marker.of(tensor)) is not None]
+        unread = [
+            (tensor, records) for tensor in given if (records := self.marker.of(tensor)) is not None
+        ]
         if not unread:
             return self._run(func, args, kwargs)
         asks = _asks(func)
-        asked = [records for tensor, records in _asked(asks, unread) if not self._read_now(tensor, func)]
+        asked = [
+            records for tensor, records in _asked(asks, unread) if not self._read_now(tensor, func)
+        ]
         if asked:
             self._stop(_together(asked), func)
         for storage in _written(func, args) if func._schema.is_mutable else ():
             if storage in self.fixed:
-                self._stop(WHOLE, func)
+                self._stop(WRITABLE, func)
             # What it holds now is not what the file says any more.
             self.own.pop(storage, None)
         kernel = KERNELS.get(func)
@@ -139,7 +143,7 @@ class _Unread(OpMode):
         return True
 
     def _stop(self, records: Records, func: Any) -> None:
-        self.needed = ValuesNeeded(records, func._schema.name)
+        self.needed = ValuesRequired(records, func._schema.name)
         raise self.needed
 
     def _marked(self, result: Any, records: Records) -> Any:
@@ -149,7 +153,7 @@ class _Unread(OpMode):
         return result
 
 
-class _Looked(TorchFunctionMode):  # type: ignore[misc]
+class _MemoryAccess(TorchFunctionMode):  # type: ignore[misc]
     """Python code that looks at the memory of a tensor does so without an op."""
 
     def __init__(self, mode: _Unread) -> None:
@@ -160,16 +164,18 @@ class _Looked(TorchFunctionMode):  # type: ignore[misc]
         if func in _LOOKS and isinstance(args[0], torch.Tensor):
             records = self.mode.marker.of(args[0])
             if records is not None:
-                self.mode.needed = ValuesNeeded(records, func.__name__)
+                self.mode.needed = ValuesRequired(records, func.__name__)
                 raise self.mode.needed
         return func(*args, **(kwargs or {}))
 
 
-_LOOKS = frozenset((torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr))
+_LOOKS = frozenset(
+    (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr)
+)
 
 
 @contextmanager
-def without_values(models: Mapping[int, Model], ops: Ops | None = None) -> Iterator[None]:
+def weightless(models: Mapping[int, Model], ops: Ops | None = None) -> Iterator[None]:
     """Forwards of these models by what was read of their tensors.
 
     Raises:
@@ -181,7 +187,7 @@ def without_values(models: Mapping[int, Model], ops: Ops | None = None) -> Itera
         return
     mode = _Unread(held, ops or Ops())
     try:
-        with mode, _Looked(mode) if any(map(_is_python, models.values())) else nullcontext():
+        with mode, _MemoryAccess(mode) if any(map(_is_python, models.values())) else nullcontext():
             yield
     finally:
         if mode.needed is not None:
@@ -208,7 +214,9 @@ def _asks(func: Any) -> _Asks:
     return _Asks.WHOLE if name in _INDEXED else _Asks.NONE
 
 
-def _asked(asks: _Asks, unread: list[tuple[torch.Tensor, Records]]) -> Iterator[tuple[torch.Tensor, Records]]:
+def _asked(
+    asks: _Asks, unread: list[tuple[torch.Tensor, Records]]
+) -> Iterator[tuple[torch.Tensor, Records]]:
     """The tensors and the records whose values decide what the op does."""
     if asks is _Asks.NONE:
         return
@@ -219,7 +227,7 @@ def _asked(asks: _Asks, unread: list[tuple[torch.Tensor, Records]]) -> Iterator[
 
 def _together(found: list[Records]) -> Records:
     records = frozenset[Record]().union(*found)
-    return ALL if records >= ALL or len(records) > MOST_RECORDS else records
+    return EVERYTHING if records >= EVERYTHING or len(records) > MOST_RECORDS else records
 
 
 def _written(func: Any, args: Any) -> Iterator[int]:

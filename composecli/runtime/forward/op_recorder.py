@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from composecli.core.observations import Meeting, Operand
+from composecli.core.observations import Operand, ParameterOp
 from composecli.runtime.op_mode import OpMode
 from composecli.runtime.tensors import has_sizes, spec_of, storage_of, tensors_in
 
@@ -21,7 +21,7 @@ _MARK = "_composecli_from_input"
 
 
 @dataclass
-class Refusal:
+class OpFailure:
     op: str
     parameter: str | None
     operands: tuple[Operand, ...]
@@ -29,12 +29,12 @@ class Refusal:
 
 
 @dataclass
-class Seen:
+class Recording:
     """What a watched forward showed. `ops` counts those on the input; `module` is the submodule, of an eager model,
     that was running at the end."""
 
-    meetings: list[Meeting] = field(default_factory=list)
-    refusal: Refusal | None = None
+    parameter_ops: list[ParameterOp] = field(default_factory=list)
+    refusal: OpFailure | None = None
     ops: int = 0
     running: list[str] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class Seen:
 class _Watch(OpMode):
     """Sees every op of eager, scripted and exported modules alike, below autograd."""
 
-    def __init__(self, module: nn.Module, seen: Seen) -> None:
+    def __init__(self, module: nn.Module, seen: Recording) -> None:
         super().__init__()
         self.seen = seen
         named = [*module.named_buffers(), *module.named_parameters()]
@@ -66,7 +66,9 @@ class _Watch(OpMode):
                 weight = self._weight(tensors)
                 parameter = self.names[storage_of(weight)] if weight is not None else None
                 operands = tuple(map(self._operand, filter(has_sizes, tensors)))
-                self.seen.refusal = Refusal(func._schema.name, parameter, operands, tuple(_numbers(args)))
+                self.seen.refusal = OpFailure(
+                    func._schema.name, parameter, operands, tuple(_numbers(args))
+                )
             raise
         if sources:
             self.seen.ops += 1
@@ -75,7 +77,9 @@ class _Watch(OpMode):
         return result
 
     def _operand(self, tensor: torch.Tensor) -> Operand:
-        return Operand(spec_of(tensor), getattr(tensor, _MARK, ()), self.names.get(storage_of(tensor)))
+        return Operand(
+            spec_of(tensor), getattr(tensor, _MARK, ()), self.names.get(storage_of(tensor))
+        )
 
     def _weight(self, tensors: list[torch.Tensor]) -> torch.Tensor | None:
         """The parameter among the arguments of an op: the one of the highest rank, a bias only where it is alone."""
@@ -83,7 +87,7 @@ class _Watch(OpMode):
         return max(parameters, key=lambda tensor: tensor.dim(), default=None)
 
     def _note(self, func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
-        if len(self.seen.meetings) >= MOST_MEETINGS:
+        if len(self.seen.parameter_ops) >= MOST_MEETINGS:
             return
         op = func._schema.name.removeprefix("aten::").removeprefix("native_")
         value = next((t for t in tensors if hasattr(t, _MARK)), None)
@@ -93,8 +97,8 @@ class _Watch(OpMode):
         if value is None or weight is None:
             return
         convolution = op in ("convolution", "_convolution") and len(args) > 8
-        self.seen.meetings.append(
-            Meeting(
+        self.seen.parameter_ops.append(
+            ParameterOp(
                 op,
                 spec_of(value),
                 self.names.get(storage_of(weight), "a constant"),
@@ -116,9 +120,9 @@ def _numbers(args: Any) -> Iterator[int]:
 
 
 @contextmanager
-def watching(module: nn.Module, inputs: Any) -> Iterator[Seen]:
+def recording(module: nn.Module, inputs: Any) -> Iterator[Recording]:
     """Watches what is run inside; `inputs` are the values whose way is followed."""
-    seen = Seen()
+    seen = Recording()
     for number, tensor in enumerate(tensors_in(inputs)):
         setattr(tensor, _MARK, (number,))
     handles = [] if isinstance(module, torch.jit.ScriptModule) else list(_follow(module, seen))
@@ -130,7 +134,7 @@ def watching(module: nn.Module, inputs: Any) -> Iterator[Seen]:
             handle.remove()
 
 
-def _follow(module: nn.Module, seen: Seen) -> Iterator[Any]:
+def _follow(module: nn.Module, seen: Recording) -> Iterator[Any]:
     for name, submodule in module.named_modules():
         if isinstance(submodule, torch.jit.ScriptModule):
             continue

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from composecli.core.blueprint import Blueprint, models, single
-from composecli.core.observations import Accepted, Detail, Observation, Refused
+from composecli.core.blueprint import Blueprint, models, single_model
+from composecli.core.observations import Accepted, Detail, Observation, Rejected
 from composecli.core.pytree import Tree
-from composecli.runtime.forward.data_dependence import Ops, without_values
-from composecli.runtime.forward.op_recorder import Seen, watching
-from composecli.runtime.forward.restore_state import kept
-from composecli.runtime.forward.run import PartFailed, Run, bridge_layers, run
+from composecli.runtime.forward.data_dependence import Ops, weightless
+from composecli.runtime.forward.op_recorder import Recording, recording
+from composecli.runtime.forward.restore_state import preserving_state
+from composecli.runtime.forward.run import ModelFailed, Run, bridge_layers, run
 from composecli.runtime.model import Model, last_line
 from composecli.runtime.tensors import Values, tree_of, zeros_like
 
@@ -26,23 +26,25 @@ _NO_MEMORY = re.compile(
 )
 
 
-def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, detail: Detail) -> Observation:
+def probe(
+    blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, detail: Detail
+) -> Observation:
     """Run the blueprint once without gradients and leave everything as it was."""
     parts = {number: parts[number] for number in models(blueprint)}
     used = list(parts.values())
     device = used[0].request.device
-    seen: Seen | None = None
-    if detail is Detail.MEETINGS:
+    seen: Recording | None = None
+    if detail is Detail.PARAMETER_OPS:
         number, model = next(iter(parts.items()))
         seen, result, error = _watched(number, model, values, seed)
         if error is None:
-            return Accepted((tree_of(result),), device, tuple(seen.meetings))
+            return Accepted((tree_of(result),), device, tuple(seen.parameter_ops))
     ops = Ops()
     try:
-        with torch.no_grad(), kept(used, seed), without_values(parts, ops):
+        with torch.no_grad(), preserving_state(used, seed), weightless(parts, ops):
             done = run(blueprint, parts, values, bridge_layers(blueprint, 0, device))
             results = _trees(done)
-    except PartFailed as failed:
+    except ModelFailed as failed:
         refused, stage = _refused(failed, device, ops.raised), _reached(failed, blueprint)
         if detail is Detail.OUTCOME or refused.out_of_memory or stage is None:
             return refused
@@ -50,10 +52,15 @@ def probe(blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed
     return Accepted(results, device)
 
 
-def cannot_be_made(error: BaseException, device: str) -> Refused:
+def cannot_be_made(error: BaseException, device: str) -> Rejected:
     """The refusal that it is where not even the input can be made: too large for the memory, of no known dtype."""
-    return Refused(
-        0, type(error).__name__, last_line(error), device, op="making the input", out_of_memory=_is_out_of_memory(error)
+    return Rejected(
+        0,
+        type(error).__name__,
+        last_line(error),
+        device,
+        op="making the input",
+        out_of_memory=_is_out_of_memory(error),
     )
 
 
@@ -61,12 +68,19 @@ def _trees(done: Run) -> tuple[Tree, ...]:
     return tuple(map(tree_of, done.results))
 
 
-def _watched(number: int, model: Model, values: Values, seed: int) -> tuple[Seen, Any, BaseException | None]:
+def _watched(
+    number: int, model: Model, values: Values, seed: int
+) -> tuple[Recording, Any, BaseException | None]:
     """A forward under watch: what was seen, and its result or its error."""
     result: Any = None
     error: BaseException | None = None
     given = [*values[0], *values[1].values()]
-    with torch.no_grad(), kept([model], seed), without_values({number: model}), watching(model.module, given) as seen:
+    with (
+        torch.no_grad(),
+        preserving_state([model], seed),
+        weightless({number: model}),
+        recording(model.module, given) as seen,
+    ):
         try:
             result = model.module(*values[0], **values[1])
         except (Exception, SystemExit) as raised:
@@ -74,12 +88,12 @@ def _watched(number: int, model: Model, values: Values, seed: int) -> tuple[Seen
     return seen, result, error
 
 
-def _refused(failed: PartFailed, device: str, raised: BaseException | None) -> Refused:
+def _refused(failed: ModelFailed, device: str, raised: BaseException | None) -> Rejected:
     """`raised` is the error of the op, for where the one that arrived has lost its words."""
     error = failed.error
     if raised is not None and str(error).rstrip().endswith(("RuntimeError:", "interpreter.")):
         error = raised
-    return Refused(
+    return Rejected(
         stage=failed.number,
         error=type(failed.error).__name__,
         message=last_line(error),
@@ -90,18 +104,23 @@ def _refused(failed: PartFailed, device: str, raised: BaseException | None) -> R
     )
 
 
-def _reached(failed: PartFailed, blueprint: Blueprint) -> int | None:
+def _reached(failed: ModelFailed, blueprint: Blueprint) -> int | None:
     """The model that raised; None where it was what goes between two of them."""
     order = models(blueprint)
     reached = failed.number < len(order) and len(failed.run.inputs) == failed.number + 1
     return order[failed.number] if reached else None
 
 
-def _explained(base: Refused, failed: PartFailed, part: tuple[int, Model], seen: Seen | None, seed: int) -> Refused:
+def _explained(
+    base: Rejected, failed: ModelFailed, part: tuple[int, Model], seen: Recording | None, seed: int
+) -> Rejected:
     """The refusal with the op and the submodule, and what else would have passed. `seen` where it was watched."""
     values = failed.run.inputs[-1]
     seen = seen or _watched(*part, values, seed)[0]
-    zeros: Values = (tuple(map(zeros_like, values[0])), {name: zeros_like(value) for name, value in values[1].items()})
+    zeros: Values = (
+        tuple(map(zeros_like, values[0])),
+        {name: zeros_like(value) for name, value in values[1].items()},
+    )
     return replace(
         base,
         op=seen.refusal.op if seen.refusal else None,
@@ -112,7 +131,7 @@ def _explained(base: Refused, failed: PartFailed, part: tuple[int, Model], seen:
         ops=seen.ops,
         runs_on_zeros=_runs(*part, zeros, seed),
         runs_in_eval=_runs_in_eval(*part, values, seed),
-        meetings=tuple(seen.meetings),
+        parameter_ops=tuple(seen.parameter_ops),
     )
 
 
@@ -128,14 +147,16 @@ def _wants_a_file(error: BaseException | None) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(
+        _NO_MEMORY.search(str(error))
+    )
 
 
 def _runs(number: int, model: Model, values: Values, seed: int) -> bool:
     try:
-        with torch.no_grad(), kept([model], seed), without_values({number: model}):
-            run(single(number), {number: model}, values, {})
-    except PartFailed:
+        with torch.no_grad(), preserving_state([model], seed), weightless({number: model}):
+            run(single_model(number), {number: model}, values, {})
+    except ModelFailed:
         return False
     return True
 
@@ -143,7 +164,9 @@ def _runs(number: int, model: Model, values: Values, seed: int) -> bool:
 def _runs_in_eval(number: int, model: Model, values: Values, seed: int) -> bool:
     """Whether the same input passes in eval mode; the flags are put back with the rest of the state."""
     flags: list[tuple[Any, bool]] = [
-        (module, module.training) for module in model.module.modules() if hasattr(module, "training")
+        (module, module.training)
+        for module in model.module.modules()
+        if hasattr(module, "training")
     ]
     if not model.switchable or not any(training for _, training in flags):
         return False

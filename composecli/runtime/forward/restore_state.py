@@ -16,11 +16,17 @@ Undo = Callable[[], None]
 
 
 @contextmanager
-def kept(models: list[Model], seed: int) -> Iterator[None]:
+def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
     """Runs what is inside with this seed and leaves the models and the random state as they were."""
     undo = [step for model in models for step in _remember(model)]
-    versions = [(parameter, parameter._version) for model in models for parameter in model.module.parameters()]
-    devices = sorted({model.request.device for model in models if model.request.device.startswith("cuda")})
+    versions = [
+        (parameter, parameter._version)
+        for model in models
+        for parameter in model.module.parameters()
+    ]
+    devices = sorted(
+        {model.request.device for model in models if model.request.device.startswith("cuda")}
+    )
     try:
         with torch.random.fork_rng(devices=devices), torch.jit.optimized_execution(False):
             torch.manual_seed(seed)
@@ -30,9 +36,9 @@ def kept(models: list[Model], seed: int) -> Iterator[None]:
             step()
         for model in models:
             if model.weights is not None:
-                model.weights.settle()
+                model.weights.reload()
         if any(parameter._version != version for parameter, version in versions):
-            raise ParameterChanged
+            raise ParameterMutated
 
 
 def _remember(model: Model) -> Iterator[Undo]:
@@ -44,7 +50,7 @@ def _remember(model: Model) -> Iterator[Undo]:
             yield from _remember_eager(submodule)
 
 
-class ParameterChanged(Exception):
+class ParameterMutated(Exception):
     """The forward wrote to a parameter. Parameters are not copied, so the model has to be loaded again."""
 
 
@@ -67,7 +73,10 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
 
 
 def _restore_tensor(tensor: torch.Tensor) -> Undo:
-    expanded = any(size > 1 and not stride for size, stride in zip(tensor.shape, _strides(tensor), strict=False))
+    expanded = any(
+        size > 1 and not stride
+        for size, stride in zip(tensor.shape, _strides(tensor), strict=False)
+    )
     if tensor.is_meta or expanded:
         # Nothing can be written to elements that are one and the same.
         return lambda: None

@@ -11,7 +11,7 @@ from torch import nn
 
 from composecli.core.blueprint import Blueprint, Merge, Parallel, Sequential, bridges
 from composecli.core.bridge import Bridge, Cast, Flatten, Linear, Squeeze
-from composecli.core.pytree import Path, path_text
+from composecli.core.pytree import KeyPath, keystr
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import Values, dtype_of
 
@@ -28,7 +28,7 @@ class Run:
         return self.results[-1]
 
 
-class PartFailed(Exception):
+class ModelFailed(Exception):
     """The part with this number raised; `run` holds what came before it."""
 
     def __init__(self, number: int, error: BaseException, run: Run) -> None:
@@ -69,38 +69,51 @@ def _forward(number: int, model: Model, values: Values, done: Run) -> None:
     try:
         done.results.append(model.module(*values[0], **values[1]))
     except (Exception, SystemExit) as error:
-        raise PartFailed(number, error, done) from error
+        raise ModelFailed(number, error, done) from error
 
 
-def _run_sequential(blueprint: Sequential, models: dict[int, Model], values: Values, layers: Any) -> Run:
+def _run_sequential(
+    blueprint: Sequential, models: dict[int, Model], values: Values, layers: Any
+) -> Run:
     done = Run([], [])
     for number, stage in enumerate(blueprint.stages):
         if number:
             try:
-                fed = [(feed.name, bridged(pick(done.result, feed.path), feed.bridge, layers)) for feed in stage.feeds]
+                fed = [
+                    (
+                        feed.name,
+                        apply_bridge(get_value(done.result, feed.path), feed.bridge, layers),
+                    )
+                    for feed in stage.feeds
+                ]
             except Exception as error:
-                raise PartFailed(number, error, done) from error
-            values = tuple(value for name, value in fed if name is None), {name: v for name, v in fed if name}
+                raise ModelFailed(number, error, done) from error
+            values = (
+                tuple(value for name, value in fed if name is None),
+                {name: v for name, v in fed if name},
+            )
         _forward(number, models[stage.model], values, done)
     return done
 
 
-def _run_parallel(blueprint: Parallel, models: dict[int, Model], values: Values, layers: Any) -> Run:
+def _run_parallel(
+    blueprint: Parallel, models: dict[int, Model], values: Values, layers: Any
+) -> Run:
     done = Run([], [])
     for number, branch in enumerate(blueprint.branches):
         _forward(number, models[branch.model], values, done)
     try:
         parts = [
-            bridged(pick(result, branch.path), branch.bridge, layers)
+            apply_bridge(get_value(result, branch.path), branch.bridge, layers)
             for result, branch in zip(done.results, blueprint.branches, strict=True)
         ]
-        done.results.append(merged(parts, blueprint.merge, blueprint.dim))
+        done.results.append(merge(parts, blueprint.merge, blueprint.dim))
     except Exception as error:
-        raise PartFailed(len(blueprint.branches), error, done) from error
+        raise ModelFailed(len(blueprint.branches), error, done) from error
     return done
 
 
-def pick(value: Any, path: Path) -> Any:
+def get_value(value: Any, path: KeyPath) -> Any:
     """The part of a result at `path`; keys of library objects are looked up by their text."""
     for step in path:
         if isinstance(value, Mapping):
@@ -108,11 +121,11 @@ def pick(value: Any, path: Path) -> Any:
         elif isinstance(value, tuple | list) and isinstance(step, int):
             value = value[step]
         else:
-            raise KeyError(path_text(path))
+            raise KeyError(keystr(path))
     return value
 
 
-def bridged(value: Any, bridge: Bridge, layers: Any) -> Any:
+def apply_bridge(value: Any, bridge: Bridge, layers: Any) -> Any:
     for step in bridge:
         match step:
             case Cast(dtype):
@@ -128,7 +141,7 @@ def bridged(value: Any, bridge: Bridge, layers: Any) -> Any:
     return value
 
 
-def merged(parts: list[Any], merge: Merge, dim: int) -> Any:
+def merge(parts: list[Any], merge: Merge, dim: int) -> Any:
     match merge:
         case Merge.CAT:
             return torch.cat(parts, dim)
@@ -136,7 +149,9 @@ def merged(parts: list[Any], merge: Merge, dim: int) -> Any:
             return torch.stack(parts, dim)
         case Merge.ADD | Merge.MEAN:
             if len({part.shape for part in parts}) > 1:
-                raise ValueError(f"sizes differ: {', '.join(str(list(part.shape)) for part in parts)}")
+                raise ValueError(
+                    f"sizes differ: {', '.join(str(list(part.shape)) for part in parts)}"
+                )
             total = sum(parts[1:], parts[0])
             return total / len(parts) if merge is Merge.MEAN else total
         case Merge.TUPLE:

@@ -16,7 +16,7 @@ _TOLERANCES = {
 }
 
 
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+def allclose(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether they have the same shape, dtype, device and layout, and values that differ by no more than rounding; NaN
     is close to NaN."""
     kinds = [(tensor.shape, tensor.dtype, tensor.device, tensor.layout) for tensor in (one, other)]
@@ -38,4 +38,6 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.dequantize()
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
-    return tensor.float() if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1 else tensor
+    return (
+        tensor.float() if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1 else tensor
+    )

@@ -19,11 +19,12 @@ from composecli.core.blueprint import Blueprint, Merge, Parallel, Sequential, mo
 from composecli.core.bridge import Bridge, Cast, Flatten, Linear, Squeeze
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ArgumentFact
-from composecli.core.pytree import Call, path_text
-from composecli.core.pytree import Path as Port
+from composecli.core.pytree import Call, keystr
+from composecli.core.pytree import KeyPath as Port
+from composecli.core.rules import Rule
 from composecli.files.archive import Archive
 from composecli.files.torchscript import attributes
-from composecli.runtime.forward.restore_state import kept
+from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import Layers, bridge_layers, run
 from composecli.runtime.loading.torchscript import script_arguments
 from composecli.runtime.model import Model, last_line
@@ -61,29 +62,38 @@ def build(request: BuildRequest, parts: dict[int, Model], maker: Maker) -> Built
         raise _could_not_build(used, error) from error
     joined.training = all(getattr(model.module, "training", False) for model in used)
     named = {
-        part_name(blueprint, number): (number, parts[number].weights) for number in dict.fromkeys(models(blueprint))
+        part_name(blueprint, number): (number, parts[number].weights)
+        for number in dict.fromkeys(models(blueprint))
     }
-    with _left_out(joined, [(name, weights) for name, (_, weights) in named.items() if weights is not None]):
+    with _left_out(
+        joined, [(name, weights) for name, (_, weights) in named.items() if weights is not None]
+    ):
         joined.save(request.path)
     return Built(tuple(notes), tuple(_left_out_records(request.path, named)))
 
 
 def is_all_script(blueprint: Blueprint, parts: Mapping[int, Model]) -> bool:
     """Whether nothing has to be run or traced to build it."""
-    return all(isinstance(parts[number].module, torch.jit.ScriptModule) for number in models(blueprint))
+    return all(
+        isinstance(parts[number].module, torch.jit.ScriptModule) for number in models(blueprint)
+    )
 
 
-def _inputs(request: BuildRequest, parts: dict[int, Model], layers: Layers, maker: Maker) -> dict[int, Values]:
+def _inputs(
+    request: BuildRequest, parts: dict[int, Model], layers: Layers, maker: Maker
+) -> dict[int, Values]:
     """What each part is given the first time."""
     order = models(request.blueprint)
     used = [parts[number] for number in dict.fromkeys(order)]
-    with torch.no_grad(), kept(used, request.seed):
+    with torch.no_grad(), preserving_state(used, request.seed):
         given = run(request.blueprint, parts, maker.call(request.call), layers).inputs
     return dict(zip(reversed(order), reversed(given), strict=True))
 
 
 @contextmanager
-def _left_out(joined: torch.jit.ScriptModule, parts: list[tuple[str, AnyWeights]]) -> Iterator[None]:
+def _left_out(
+    joined: torch.jit.ScriptModule, parts: list[tuple[str, AnyWeights]]
+) -> Iterator[None]:
     """The joined module without the tensors of these parts, by name, while it is saved."""
     owners = dict(joined.named_modules(remove_duplicate=False))
     kept = list[tuple[Any, str, Any]]()
@@ -100,7 +110,9 @@ def _left_out(joined: torch.jit.ScriptModule, parts: list[tuple[str, AnyWeights]
             owner.setattr(attribute, tensor)
 
 
-def _left_out_records(path: str, parts: Mapping[str, tuple[int, AnyWeights | None]]) -> Iterator[LeftOut]:
+def _left_out_records(
+    path: str, parts: Mapping[str, tuple[int, AnyWeights | None]]
+) -> Iterator[LeftOut]:
     """Which record of which part is the content of each that was left out."""
     with Archive(Path(path)) as archive:
         held = attributes(archive)
@@ -117,7 +129,12 @@ def _left_out_records(path: str, parts: Mapping[str, tuple[int, AnyWeights | Non
 def _could_not_build(used: list[Model], error: BaseException) -> CouldNotAttempt:
     names = " and ".join(model.name for model in used)
     return CouldNotAttempt(
-        Problem("CC922", "PyTorch could not make one TorchScript module of the parts", names, (last_line(error),))
+        Problem(
+            Rule.COULD_NOT_BUILD,
+            "PyTorch could not make one TorchScript module of the parts",
+            names,
+            (last_line(error),),
+        )
     )
 
 
@@ -133,14 +150,26 @@ def _script(model: Model, values: Values, notes: list[str]) -> torch.jit.ScriptM
                 return scripted
             reason = "its forward is overloaded and cannot be scripted: one path through its code is kept"
         except Exception as error:
-            reason = f"it could not be scripted ({last_line(error)}): one path through its code is kept"
+            reason = (
+                f"it could not be scripted ({last_line(error)}): one path through its code is kept"
+            )
     if values[1] and not model.switchable:
-        title = "a torch.export archive that takes named arguments cannot be traced into TorchScript"
+        title = (
+            "a torch.export archive that takes named arguments cannot be traced into TorchScript"
+        )
         help = ("export it with positional arguments",)
-        raise CouldNotAttempt(Problem("CC922", title, model.name, (f"named: {', '.join(values[1])}",), help))
+        raise CouldNotAttempt(
+            Problem(
+                Rule.COULD_NOT_BUILD, title, model.name, (f"named: {', '.join(values[1])}",), help
+            )
+        )
     try:
-        example = {"example_kwarg_inputs": _named(model, values)} if values[1] else {"example_inputs": values[0]}
-        with warnings.catch_warnings(action="ignore"), kept([model], 0):
+        example = (
+            {"example_kwarg_inputs": _named(model, values)}
+            if values[1]
+            else {"example_inputs": values[0]}
+        )
+        with warnings.catch_warnings(action="ignore"), preserving_state([model], 0):
             traced = torch.jit.trace(model.module, strict=False, check_trace=False, **example)
     except Exception as error:
         raise _could_not_build([model], error) from error
@@ -208,7 +237,10 @@ def _body(blueprint: Blueprint, given: str) -> Iterator[str]:
         case Sequential(stages):
             for number, stage in enumerate(stages):
                 if number:
-                    fed = [_fed(f"y{number - 1}", feed.path, feed.bridge, layers) for feed in stage.feeds]
+                    fed = [
+                        _source_of(f"y{number - 1}", feed.path, feed.bridge, layers)
+                        for feed in stage.feeds
+                    ]
                     named = zip((feed.name for feed in stage.feeds), fed, strict=True)
                     given = ", ".join(f"{name}={text}" if name else text for name, text in named)
                 yield f"y{number} = self.{part_name(blueprint, stage.model)}({given})"
@@ -216,14 +248,14 @@ def _body(blueprint: Blueprint, given: str) -> Iterator[str]:
         case Parallel(branches, merge, dim):
             for number, branch in enumerate(branches):
                 yield f"y{number} = self.{part_name(blueprint, branch.model)}({given})"
-                yield f"z{number} = {_fed(f'y{number}', branch.path, branch.bridge, layers)}"
+                yield f"z{number} = {_source_of(f'y{number}', branch.path, branch.bridge, layers)}"
             yield f"return {_merged([f'z{number}' for number in range(len(branches))], merge, dim)}"
         case _:
             assert_never(blueprint)
 
 
-def _fed(name: str, path: Port, bridge: Bridge, layers: Iterator[int]) -> str:
-    text = name + path_text(path)
+def _source_of(name: str, path: Port, bridge: Bridge, layers: Iterator[int]) -> str:
+    text = name + keystr(path)
     for step in bridge:
         match step:
             case Cast(dtype):

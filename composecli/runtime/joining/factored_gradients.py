@@ -18,11 +18,17 @@ SMALLEST = 2**16
 _MARK = "_composecli_factors"
 _aten = torch.ops.aten
 # Ops that give the same numbers in another order, or in another place.
-_SAME = (_aten.t.default, _aten.transpose.int, _aten.detach.default, _aten.view.default, _aten.alias.default)
+_SAME = (
+    _aten.t.default,
+    _aten.transpose.int,
+    _aten.detach.default,
+    _aten.view.default,
+    _aten.alias.default,
+)
 _COPIES = (_aten.clone.default,)
 
 
-class Consumed(Exception):
+class ProductUsed(Exception):
     """A product that was not formed is asked for by an op: it is more than a gradient."""
 
 
@@ -45,7 +51,7 @@ class _Factored(OpMode):
             setattr(result.untyped_storage(), _MARK, marks[0])
             return result
         self.consumed = True
-        raise Consumed
+        raise ProductUsed
 
     def _is_left_open(self, one: torch.Tensor, other: torch.Tensor) -> bool:
         """Whether it is as large as a parameter, and much larger than what it is made of."""
@@ -63,7 +69,7 @@ def factors_of(tensor: torch.Tensor) -> tuple[int, int] | None:
 
 
 @contextmanager
-def factored(shapes: Collection[tuple[int, ...]]) -> Iterator[None]:
+def factored_gradients(shapes: Collection[tuple[int, ...]]) -> Iterator[None]:
     """While this lasts, products of the shape of one of these large parameters are not formed.
 
     Raises:
@@ -75,7 +81,7 @@ def factored(shapes: Collection[tuple[int, ...]]) -> Iterator[None]:
             yield
     finally:
         if mode.consumed:
-            raise Consumed from None
+            raise ProductUsed from None
 
 
 def crc(tensor: torch.Tensor) -> int:

@@ -10,8 +10,13 @@ from typing import Any
 import torch
 
 from composecli.core.pytree import leaves
-from composecli.runtime.forward.restore_state import kept
-from composecli.runtime.joining.factored_gradients import Consumed, crc, factored, factors_of
+from composecli.runtime.forward.restore_state import preserving_state
+from composecli.runtime.joining.factored_gradients import (
+    ProductUsed,
+    crc,
+    factored_gradients,
+    factors_of,
+)
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import tensors_in, tree_of
 
@@ -32,7 +37,7 @@ Gradient = Any
 
 
 @dataclass(frozen=True)
-class Forward:
+class RunResult:
     """The outputs of one forward, and the gradient of each parameter, None where it gets none."""
 
     outputs: list[torch.Tensor]
@@ -41,7 +46,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Side:
+class GradientRun:
     """How it runs, and its parameters by the names that they have in the file. `kept` names those whose gradients are
     kept whole, whatever their size."""
 
@@ -52,25 +57,29 @@ class Side:
     gradients: bool
     kept: frozenset[str] = frozenset()
 
-    def run(self) -> Forward:
-        with torch.set_grad_enabled(self.gradients), kept(self.models, self.seed):
+    def run(self) -> RunResult:
+        with torch.set_grad_enabled(self.gradients), preserving_state(self.models, self.seed):
             result = self.forward()
             outputs = tensors_in(result)
             text = ", ".join(str(spec) for _, spec in leaves(tree_of(result)))
             gradients = _gradients(outputs, self) if self.gradients else {}
-            return Forward([output.detach() for output in outputs], text, gradients)
+            return RunResult([output.detach() for output in outputs], text, gradients)
 
 
-def _gradients(outputs: list[torch.Tensor], side: Side) -> dict[str, Gradient]:
+def _gradients(outputs: list[torch.Tensor], side: GradientRun) -> dict[str, Gradient]:
     """The gradient of one seeded combination of all outputs with respect to each parameter that asks for one."""
-    wanted = {name: parameter for name, parameter in side.parameters.items() if parameter.requires_grad}
+    wanted = {
+        name: parameter for name, parameter in side.parameters.items() if parameter.requires_grad
+    }
     loss = _loss(outputs)
     if not wanted or loss is None:
         return dict.fromkeys(wanted)
     distinct = list({id(parameter): parameter for parameter in wanted.values()}.values())
     collected = _Collected({id(wanted[name]) for name in side.kept & wanted.keys()})
     before = [(parameter, parameter.grad) for parameter in distinct]
-    handles = [parameter.register_post_accumulate_grad_hook(collected.look) for parameter in distinct]
+    handles = [
+        parameter.register_post_accumulate_grad_hook(collected.look) for parameter in distinct
+    ]
     try:
         _backward(loss, distinct, collected)
     finally:
@@ -114,13 +123,17 @@ class _Collected:
 
 def _backward(loss: torch.Tensor, parameters: list[Any], collected: _Collected) -> None:
     """One backward pass, in which large products are not formed unless more than a gradient asks for them."""
-    shapes = {tuple(parameter.shape) for parameter in parameters if parameter.is_cpu and not collected.whole}
+    shapes = {
+        tuple(parameter.shape)
+        for parameter in parameters
+        if parameter.is_cpu and not collected.whole
+    }
     for parameter in parameters:
         parameter.grad = None
     try:
-        with factored(shapes):
+        with factored_gradients(shapes):
             loss.backward(inputs=parameters, retain_graph=True)
-    except Consumed:
+    except ProductUsed:
         collected.found.clear()
         for parameter in parameters:
             parameter.grad = None

@@ -15,13 +15,13 @@ from composecli.core.model_ref import FileReference, ModelKind
 from composecli.core.pytree import Call
 from composecli.runtime.describe import shared_names
 from composecli.runtime.forward.run import Layers, bridge_layers, run
-from composecli.runtime.joining.allclose import close
+from composecli.runtime.joining.allclose import allclose
 from composecli.runtime.joining.build import layer_name, part_name
-from composecli.runtime.joining.gradients import Digest, Forward, Gradient, Side
+from composecli.runtime.joining.gradients import Digest, Gradient, GradientRun, RunResult
 from composecli.runtime.loading import load, with_values
 from composecli.runtime.model import Model, last_line
 from composecli.runtime.tensors import Maker
-from composecli.workers.protocol import Check, ExpectRequest, OpenRequest, Training, Verified
+from composecli.workers.protocol import Check, OpenRequest, ReferenceRequest, Training, Verified
 
 # The gradients of a model with more bytes of parameters are compared at the first call alone.
 LARGEST_TWICE = 2**28
@@ -33,7 +33,7 @@ LARGEST_KEPT = 2**26
 class _Parts:
     """What was joined, by its numbers."""
 
-    request: ExpectRequest
+    request: ReferenceRequest
     used: dict[int, Model]
     layers: Layers
     samples: list[torch.Tensor]
@@ -52,31 +52,39 @@ class _Parts:
 
 
 @dataclass(frozen=True)
-class Expected:
+class Reference:
     """What the parts give at each call when they are run by hand; text is why they do not."""
 
     parts: _Parts
-    ran: tuple[tuple[Side, Forward | str], ...]
+    ran: tuple[tuple[GradientRun, RunResult | str], ...]
 
 
-def expect(request: ExpectRequest, opened: dict[int, Model], samples: list[torch.Tensor]) -> Expected:
+def run_reference(
+    request: ReferenceRequest, opened: dict[int, Model], samples: list[torch.Tensor]
+) -> Reference:
     """Run the parts by hand."""
     used = {number: opened[number] for number in models(request.blueprint)}
-    layers = bridge_layers(request.blueprint, request.seed, next(iter(used.values())).request.device)
+    layers = bridge_layers(
+        request.blueprint, request.seed, next(iter(used.values())).request.device
+    )
     parts = _Parts(request, used, layers, samples)
     sides = [_by_hand(parts, number, call) for number, call in enumerate(request.calls)]
-    return Expected(parts, tuple((side, _ran(side)) for side in sides))
+    return Reference(parts, tuple((side, _ran(side)) for side in sides))
 
 
-def verify(path: str, expected: Expected) -> Verified:
+def verify(path: str, expected: Reference) -> Verified:
     """Compare outputs, gradients and sharing. Raises nothing that the file causes: a failure is a failed check."""
     parts = expected.parts
     try:
         written = with_values(load(_written(path, parts.device)))
     except CouldNotAttempt as failure:
-        return Verified((Check("reload", passed=False, detail="; ".join(failure.problem.notes)),), ())
+        return Verified(
+            (Check("reload", passed=False, detail="; ".join(failure.problem.notes)),), ()
+        )
     checks, results, cut = list[Check](), list[str](), tuple[str, ...]()
-    for number, (call, (hand, forward)) in enumerate(zip(parts.request.calls, expected.ran, strict=True)):
+    for number, (call, (hand, forward)) in enumerate(
+        zip(parts.request.calls, expected.ran, strict=True)
+    ):
         file = _from_file(parts, written, number, call, gradients=hand.gradients)
         ran = _ran(file) if not isinstance(forward, str) else forward
         if isinstance(forward, str) or isinstance(ran, str):
@@ -90,7 +98,7 @@ def verify(path: str, expected: Expected) -> Verified:
     return Verified((*checks, *_compare_held(parts, written.module)), tuple(results), cut)
 
 
-def _ran(side: Side) -> Forward | str:
+def _ran(side: GradientRun) -> RunResult | str:
     try:
         return side.run()
     except Exception as error:
@@ -105,12 +113,17 @@ def _compare_held(parts: _Parts, module: nn.Module) -> tuple[Check, Check]:
 
 def _written(path: str, device: str) -> OpenRequest:
     """What was written here a moment ago is made of what was admitted, and of nothing else."""
-    return OpenRequest(FileReference(path), ModelKind.TORCHSCRIPT, device, Training.SAVED, trusted=True, key=None)
+    return OpenRequest(
+        FileReference(path), ModelKind.TORCHSCRIPT, device, Training.SAVED, trusted=True, key=None
+    )
 
 
 def _parameters(parts: _Parts) -> dict[str, torch.Tensor]:
     """Every parameter of the parts under the name that it has in the joined module."""
-    named = [(part_name(parts.request.blueprint, number), model.module) for number, model in parts.used.items()]
+    named = [
+        (part_name(parts.request.blueprint, number), model.module)
+        for number, model in parts.used.items()
+    ]
     named += [(layer_name(number), layer) for number, layer in parts.layers.items()]
     return {
         f"{prefix}.{name}": parameter
@@ -119,52 +132,76 @@ def _parameters(parts: _Parts) -> dict[str, torch.Tensor]:
     }
 
 
-def _by_hand(parts: _Parts, number: int, call: Call) -> Side:
+def _by_hand(parts: _Parts, number: int, call: Call) -> GradientRun:
     def forward() -> Any:
-        return run(parts.request.blueprint, parts.used, parts.maker(number).call(call), parts.layers).result
+        return run(
+            parts.request.blueprint, parts.used, parts.maker(number).call(call), parts.layers
+        ).result
 
     parameters = _parameters(parts)
     distinct = {id(parameter): parameter for parameter in parameters.values()}
     large = sum(parameter.nbytes for parameter in distinct.values()) > LARGEST_TWICE
     gradients = not (number and large)
-    return Side(list(parts.used.values()), forward, parameters, parts.seed(number), gradients)
+    return GradientRun(
+        list(parts.used.values()), forward, parameters, parts.seed(number), gradients
+    )
 
 
-def _from_file(parts: _Parts, written: Model, number: int, call: Call, *, gradients: bool) -> Side:
+def _from_file(
+    parts: _Parts, written: Model, number: int, call: Call, *, gradients: bool
+) -> GradientRun:
     def forward() -> Any:
         positional, named = parts.maker(number).call(call)
         return written.module(*positional, **named)
 
     parameters = dict(written.module.named_parameters(remove_duplicate=False))
-    return Side([written], forward, parameters, parts.seed(number), gradients)
+    return GradientRun([written], forward, parameters, parts.seed(number), gradients)
 
 
-def _compare_outputs(hand: Forward, file: Forward, call: Call) -> Check:
-    same = len(hand.outputs) == len(file.outputs) and all(map(close, hand.outputs, file.outputs))
-    detail = f"{call} -> {hand.result}" if same else f"{call}: the file gives other values than its parts"
+def _compare_outputs(hand: RunResult, file: RunResult, call: Call) -> Check:
+    same = len(hand.outputs) == len(file.outputs) and all(map(allclose, hand.outputs, file.outputs))
+    detail = (
+        f"{call} -> {hand.result}"
+        if same
+        else f"{call}: the file gives other values than its parts"
+    )
     return Check("outputs", same, detail)
 
 
-def _compare_gradients(sides: tuple[Side, Side], ran: tuple[Forward, Forward], call: Call) -> Check:
+def _compare_gradients(
+    sides: tuple[GradientRun, GradientRun], ran: tuple[RunResult, RunResult], call: Call
+) -> Check:
     by_hand, from_file = (forward.gradients for forward in ran)
     if by_hand.keys() != from_file.keys():
         differing = sorted(by_hand.keys() ^ from_file.keys())
-        return Check("gradients", passed=False, detail=f"parameters differ: {', '.join(differing[:4])}")
-    others = [name for name, gradient in by_hand.items() if not _same_gradient(gradient, from_file[name])]
+        return Check(
+            "gradients", passed=False, detail=f"parameters differ: {', '.join(differing[:4])}"
+        )
+    others = [
+        name for name, gradient in by_hand.items() if not _same_gradient(gradient, from_file[name])
+    ]
     wrong = [name for group in _groups(others, sides[0]) for name in _not_close(group, sides)]
     if wrong:
-        return Check("gradients", passed=False, detail=f"{call}: {len(wrong)} differ, {wrong[0]} first")
+        return Check(
+            "gradients", passed=False, detail=f"{call}: {len(wrong)} differ, {wrong[0]} first"
+        )
     some = sum(gradient is not None for gradient in by_hand.values())
-    return Check("gradients", passed=True, detail=f"{some} of {len(by_hand)} parameters, as by hand")
+    return Check(
+        "gradients", passed=True, detail=f"{some} of {len(by_hand)} parameters, as by hand"
+    )
 
 
 def _same_gradient(one: Gradient, other: Gradient) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return close(one, other)
-    return bool(one == other) if isinstance(one, Digest) and isinstance(other, Digest) else one is other
+        return allclose(one, other)
+    return (
+        bool(one == other)
+        if isinstance(one, Digest) and isinstance(other, Digest)
+        else one is other
+    )
 
 
-def _groups(names: list[str], side: Side) -> Iterator[list[str]]:
+def _groups(names: list[str], side: GradientRun) -> Iterator[list[str]]:
     """The parameters, as many together as there is room for their gradients."""
     group, size = list[str](), 0
     for name in names:
@@ -177,13 +214,17 @@ def _groups(names: list[str], side: Side) -> Iterator[list[str]]:
         yield group
 
 
-def _not_close(names: list[str], sides: tuple[Side, Side]) -> Iterator[str]:
+def _not_close(names: list[str], sides: tuple[GradientRun, GradientRun]) -> Iterator[str]:
     """Of gradients that differ in their bytes those that are not close, as those are that were rounded in another
     order."""
     hand, file = (replace(side, kept=frozenset(names)).run().gradients for side in sides)
     for name in names:
         one, other = hand[name], file[name]
-        if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and close(one, other)):
+        if not (
+            isinstance(one, torch.Tensor)
+            and isinstance(other, torch.Tensor)
+            and allclose(one, other)
+        ):
             yield name
 
 
@@ -195,7 +236,11 @@ def _compare_sharing(blueprint: Blueprint, used: dict[int, Model], joined: nn.Mo
     }
     file = {frozenset(group) for group in shared_names(joined)}
     lost = hand - file
-    detail = f"{len(hand)} shared tensors" if not lost else f"no longer shared: {', '.join(sorted(next(iter(lost))))}"
+    detail = (
+        f"{len(hand)} shared tensors"
+        if not lost
+        else f"no longer shared: {', '.join(sorted(next(iter(lost))))}"
+    )
     return Check("sharing", not lost, detail)
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import ModelKind
+from composecli.core.rules import Rule
 from composecli.files.archive import Archive, NotAnArchive
-from composecli.files.private_copy import digest, snapshot
+from composecli.files.private_copy import copy_privately, digest
 from composecli.files.safety.refusals import damaged, of_program
 from composecli.files.sniff import ModelFile, Sniffed, WeightsFile, sniff, sniff_archive
 from composecli.runtime.loading.torchscript_scan import unsafe_ops
@@ -67,7 +68,7 @@ def admitted_whole(request: OpenRequest) -> Iterator[Path]:
 def _copied(path: str) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
-            copy = stack.enter_context(snapshot(path))
+            copy = stack.enter_context(copy_privately(path))
         except OSError as error:
             raise _unreadable(path, error) from error
         yield copy
@@ -75,7 +76,9 @@ def _copied(path: str) -> Iterator[Path]:
 
 def _unreadable(path: str, error: OSError) -> CouldNotAttempt:
     title = f"cannot read the file: {error.strerror or error}"
-    return CouldNotAttempt(Problem("CC901", title, path, help=("check the path, and the limits here",)))
+    return CouldNotAttempt(
+        Problem(Rule.NO_SUCH_FILE, title, path, help=("check the path, and the limits here",))
+    )
 
 
 def _pinned(request: OpenRequest, copy: Path) -> Problem | None:
@@ -83,7 +86,7 @@ def _pinned(request: OpenRequest, copy: Path) -> Problem | None:
     if found == request.sha256:
         return None
     return Problem(
-        "CC929", "the file is not the one that is trusted", str(copy),
+        Rule.NOT_THE_FILE_THAT_IS_TRUSTED, "the file is not the one that is trusted", str(copy),
         (f"trusted  sha256:{request.sha256}", f"found    sha256:{found}"),
     )  # fmt: skip
 
@@ -100,7 +103,9 @@ def _problem(request: OpenRequest, found: Sniffed, archive: Archive | None) -> P
     if isinstance(found, Problem):
         return found
     if request.kind is not (ModelKind.FACTORY if isinstance(found, WeightsFile) else found.kind):
-        return Problem("CC928", "the file became another while it was read", request.reference.name)
+        return Problem(
+            Rule.FILE_CHANGED, "the file became another while it was read", request.reference.name
+        )
     if request.trusted:
         return None
     if isinstance(found, WeightsFile):

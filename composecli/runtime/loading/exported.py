@@ -17,10 +17,11 @@ from torch import nn
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ArgumentFact
+from composecli.core.rules import Rule
 from composecli.files.archive import Archive
 from composecli.files.pt2 import DTYPE_CODES, foreign_types
 from composecli.runtime.loading.admission import admitted_whole
-from composecli.runtime.loading.lazy import load_late
+from composecli.runtime.loading.lazy import load_lazily
 from composecli.runtime.model import Model, could_not_load, last_line
 from composecli.runtime.pt2.guards import UnknownGuard
 from composecli.runtime.pt2.program import Program, Unsupported
@@ -31,7 +32,7 @@ from composecli.workers.protocol import OpenRequest, Training
 
 
 def load_exported(request: OpenRequest) -> Model:
-    return load_late(request, _without_tensors, load_whole)
+    return load_lazily(request, _without_tensors, load_whole)
 
 
 def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
@@ -54,7 +55,7 @@ def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
     return Model(program, request, names, {}, _mode_notes(request), weights)
 
 
-def _places(archive: Archive, program: Program) -> Iterator[held.Place]:
+def _places(archive: Archive, program: Program) -> Iterator[held.TensorSlot]:
     """The program's tensors put into it without memory, and where each lies in the file. Names that share a record as
     a whole are one parameter, as they were in the module that was exported."""
     described = _described(archive)
@@ -69,12 +70,18 @@ def _places(archive: Archive, program: Program) -> Iterator[held.Place]:
         if key not in made:
             storage = torch.UntypedStorage(archive.size(record), device="meta")
             tensor = torch.empty(0, dtype=dtype, device="meta").set_(storage, offset, *geometry)
-            made[key] = nn.Parameter(tensor, requires_grad=meta["requires_grad"]) if place.parameter else tensor
+            made[key] = (
+                nn.Parameter(tensor, requires_grad=meta["requires_grad"])
+                if place.parameter
+                else tensor
+            )
         if place.parameter:
             owner.register_parameter(place.attribute, made[key])
         else:
             owner.register_buffer(place.attribute, made[key])
-        yield held.Place(owner, place.module, place.attribute, record, made[key], place.parameter)
+        yield held.TensorSlot(
+            owner, place.module, place.attribute, record, made[key], place.parameter
+        )
 
 
 def _described(archive: Archive) -> Mapping[str, tuple[str, Any]]:
@@ -84,7 +91,10 @@ def _described(archive: Archive) -> Mapping[str, tuple[str, Any]]:
         for name in archive.names:
             if re.fullmatch(rf"data/{folder}/[\w.-]+_config\.json", name):
                 for tensor, payload in archive.json(name)["config"].items():
-                    found[tensor] = (f"data/{folder}/{payload['path_name']}", payload["tensor_meta"])
+                    found[tensor] = (
+                        f"data/{folder}/{payload['path_name']}",
+                        payload["tensor_meta"],
+                    )
     return found
 
 
@@ -105,7 +115,11 @@ def _owner(program: Program, path: str) -> nn.Module:
 
 
 def _mode_notes(request: OpenRequest) -> tuple[str, ...]:
-    return () if request.training is Training.SAVED else ("an exported program stays in the mode it was exported in",)
+    return (
+        ()
+        if request.training is Training.SAVED
+        else ("an exported program stays in the mode it was exported in",)
+    )
 
 
 def load_whole(request: OpenRequest) -> Model:
@@ -142,7 +156,7 @@ def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNot
     libraries = _libraries(foreign)
     return CouldNotAttempt(
         Problem(
-            "CC924", f"the archive takes or returns objects of {libraries}, which is not imported",
+            Rule.PACKAGE_MISSING, f"the archive takes or returns objects of {libraries}, which is not imported",
             request.reference.name, tuple(f"it names {name}" for name in foreign[:4]),
             (f"--trust {request.reference.path} imports {libraries}, if you know where the file comes from",
              "or export a module that returns plain tensors, tuples or dicts"),
@@ -159,7 +173,11 @@ def _import_libraries(request: OpenRequest, copy: Path) -> None:
     except Exception as error:
         title = f"the archive needs {_libraries(foreign)}, which cannot be imported here"
         problem = Problem(
-            "CC924", title, request.reference.name, (last_line(error),), ("install it beside composecli",)
+            Rule.PACKAGE_MISSING,
+            title,
+            request.reference.name,
+            (last_line(error),),
+            ("install it beside composecli",),
         )
         raise CouldNotAttempt(problem) from error
 

@@ -17,10 +17,11 @@ from torch import nn
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
-from composecli.files.skeleton import emptied_checkpoint
+from composecli.core.rules import Rule
+from composecli.files.skeleton import checkpoint_skeleton
 from composecli.runtime.loading.admission import admitted, admitted_whole
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
-from composecli.runtime.weights.lazy_weights import LateWeights
+from composecli.runtime.weights.lazy_weights import LazyWeights
 from composecli.workers.protocol import OpenRequest
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
@@ -53,9 +54,17 @@ def _loaded(request: OpenRequest, *, late: bool) -> Model:
     set_training(module, request.training)
 
     def read() -> None:
-        module.load_state_dict(_without_prefix(_weights(request, reference, sizes_alone=False), names))
+        module.load_state_dict(
+            _without_prefix(_weights(request, reference, sizes_alone=False), names)
+        )
 
-    return Model(module, request, eager_arguments(module), {}, weights=LateWeights(module, read) if late else None)
+    return Model(
+        module,
+        request,
+        eager_arguments(module),
+        {},
+        weights=LazyWeights(module, read) if late else None,
+    )
 
 
 def _make(reference: FactoryReference) -> nn.Module:
@@ -65,13 +74,19 @@ def _make(reference: FactoryReference) -> nn.Module:
         said = f"{type(error).__name__}: {last_line(error)}"
         raise _factory_failed(reference, "the factory could not be run", said) from error
     if not isinstance(made, nn.Module):
-        raise _factory_failed(reference, f"the factory gave a {type(made).__name__}, not a module", "")
+        raise _factory_failed(
+            reference, f"the factory gave a {type(made).__name__}, not a module", ""
+        )
     return made
 
 
 def _factory_failed(reference: FactoryReference, title: str, note: str) -> CouldNotAttempt:
-    help = ("name a callable without arguments: package.module:factory@weights or file.py:factory@weights",)
-    return CouldNotAttempt(Problem("CC914", title, reference.name, (note,) if note else (), help))
+    help = (
+        "name a callable without arguments: package.module:factory@weights or file.py:factory@weights",
+    )
+    return CouldNotAttempt(
+        Problem(Rule.FACTORY_FAILED, title, reference.name, (note,) if note else (), help)
+    )
 
 
 def _import(reference: FactoryReference) -> ModuleType:
@@ -107,7 +122,9 @@ def _weights(request: OpenRequest, reference: FactoryReference, *, sizes_alone: 
 
 def _sizes(request: OpenRequest) -> Any:
     with admitted(request) as archive:
-        return torch.load(io.BytesIO(emptied_checkpoint(archive)), map_location="meta", weights_only=True)
+        return torch.load(
+            io.BytesIO(checkpoint_skeleton(archive)), map_location="meta", weights_only=True
+        )
 
 
 def _values(request: OpenRequest) -> Any:
@@ -122,7 +139,7 @@ def _safetensors(reference: FactoryReference, *, sizes_alone: bool) -> Weights:
     except ImportError as error:
         raise CouldNotAttempt(
             Problem(
-                "CC924", "the weights are in safetensors format and that package is not installed", reference.name,
+                Rule.PACKAGE_MISSING, "the weights are in safetensors format and that package is not installed", reference.name,
                 help=("pip install safetensors",),
             )
         ) from error  # fmt: skip
@@ -131,9 +148,16 @@ def _safetensors(reference: FactoryReference, *, sizes_alone: bool) -> Weights:
             return dict(load_file(reference.path))
         with safe_open(reference.path, framework="pt") as file:
             names = file.keys()
-            return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+            return {
+                name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names
+            }
     except Exception as error:
-        problem = Problem("CC913", "the safetensors file could not be read", reference.name, (last_line(error),))
+        problem = Problem(
+            Rule.COULD_NOT_LOAD,
+            "the safetensors file could not be read",
+            reference.name,
+            (last_line(error),),
+        )
         raise CouldNotAttempt(problem) from error
 
 
@@ -144,7 +168,13 @@ def _unwrapped(held: Any, key: str | None, reference: FactoryReference) -> Weigh
             names = ", ".join(map(str, held)) if isinstance(held, Mapping) else "nothing"
             title = f"the checkpoint has no key {key}"
             raise CouldNotAttempt(
-                Problem("CC912", title, reference.name, (f"keys there: {names}",), ("name one of them with --key",))
+                Problem(
+                    Rule.KEYS_DO_NOT_FIT,
+                    title,
+                    reference.name,
+                    (f"keys there: {names}",),
+                    ("name one of them with --key",),
+                )
             )
         held = held[step]
     while key is None and isinstance(held, Mapping) and not _is_weights(held):
@@ -156,7 +186,7 @@ def _unwrapped(held: Any, key: str | None, reference: FactoryReference) -> Weigh
         names = ", ".join(map(str, held)) if isinstance(held, Mapping) else type(held).__name__
         raise CouldNotAttempt(
             Problem(
-                "CC912", "the checkpoint holds no weights that can be told apart", reference.name,
+                Rule.KEYS_DO_NOT_FIT, "the checkpoint holds no weights that can be told apart", reference.name,
                 (f"it holds: {names}",), ("name the entry with the weights: --key NAME",),
             )
         )  # fmt: skip
@@ -164,7 +194,9 @@ def _unwrapped(held: Any, key: str | None, reference: FactoryReference) -> Weigh
 
 
 def _is_weights(held: Any) -> bool:
-    return isinstance(held, Mapping) and any(isinstance(value, torch.Tensor) for value in held.values())
+    return isinstance(held, Mapping) and any(
+        isinstance(value, torch.Tensor) for value in held.values()
+    )
 
 
 def _without_prefix(weights: Weights, wanted: set[str]) -> Weights:
@@ -183,12 +215,17 @@ def _without_prefix(weights: Weights, wanted: set[str]) -> Weights:
 
 def _refuse_misfit(module: nn.Module, weights: Weights, reference: FactoryReference) -> None:
     own = module.state_dict()
-    missing = [f"missing     {name}  {list(value.shape)}" for name, value in own.items() if name not in weights]
+    missing = [
+        f"missing     {name}  {list(value.shape)}"
+        for name, value in own.items()
+        if name not in weights
+    ]
     unexpected = [f"unexpected  {name}" for name in weights if name not in own]
     resized = [
         f"resized     {name}  {list(weights[name].shape)} in the file, {list(value.shape)} in the module"
         for name, value in own.items()
-        if name in weights and getattr(weights[name], "shape", None) != getattr(value, "shape", None)
+        if name in weights
+        and getattr(weights[name], "shape", None) != getattr(value, "shape", None)
     ]
     if not (missing or unexpected or resized):
         return
@@ -197,5 +234,7 @@ def _refuse_misfit(module: nn.Module, weights: Weights, reference: FactoryRefere
     more = len(missing) + len(unexpected) + len(resized) - len(rows)
     if more:
         rows.append(f"and {more} more")
-    help = ("check that the factory is the one that made these weights, or name their entry with --key",)
-    raise CouldNotAttempt(Problem("CC912", title, reference.name, tuple(rows), help))
+    help = (
+        "check that the factory is the one that made these weights, or name their entry with --key",
+    )
+    raise CouldNotAttempt(Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, tuple(rows), help))

@@ -14,7 +14,9 @@ from composecli.workers.protocol import OpenRequest
 Attempt = Callable[[OpenRequest, Archive], Model | str]
 
 
-def load_late(request: OpenRequest, attempt: Attempt, load_whole: Callable[[OpenRequest], Model]) -> Model:
+def load_lazily(
+    request: OpenRequest, attempt: Attempt, load_whole: Callable[[OpenRequest], Model]
+) -> Model:
     """What `attempt` makes of the archive, or `load_whole` of the file, with a note that says why.
 
     On CUDA every tensor is moved, and a file that is trusted by its hash is read to its end: these are loaded whole.
@@ -26,4 +28,8 @@ def load_late(request: OpenRequest, attempt: Attempt, load_whole: Callable[[Open
     if isinstance(found, Model):
         return found
     model = load_whole(request)
-    return replace(model, notes=(*model.notes, f"all its tensors were read: {found}")) if found else model
+    return (
+        replace(model, notes=(*model.notes, f"all its tensors were read: {found}"))
+        if found
+        else model
+    )

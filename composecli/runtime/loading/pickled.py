@@ -12,28 +12,29 @@ import torch.nn.modules
 from torch import nn
 
 from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.rules import Rule
 from composecli.files.archive import Archive
 from composecli.files.checkpoint import layers
 from composecli.files.safety.refusals import of_overrides
-from composecli.files.skeleton import emptied_checkpoint, is_foreign, record_starts
+from composecli.files.skeleton import checkpoint_skeleton, has_foreign_byte_order, record_starts
 from composecli.runtime.loading.admission import admitted_whole
-from composecli.runtime.loading.lazy import load_late
+from composecli.runtime.loading.lazy import load_lazily
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
-from composecli.runtime.weights.lazy_weights import Place, Weights
+from composecli.runtime.weights.lazy_weights import TensorSlot, Weights
 from composecli.workers.protocol import OpenRequest
 
 
 def load_pickled(request: OpenRequest) -> Model:
-    return load_late(request, _without_tensors, load_whole)
+    return load_lazily(request, _without_tensors, load_whole)
 
 
 def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
     """The module, or why it cannot be had so: empty where it cannot be had at all."""
     if not request.trusted:
         _refuse_overrides(request, archive)
-    if is_foreign(archive):
+    if has_foreign_byte_order(archive):
         return "they are stored in an unusual way"
-    emptied = emptied_checkpoint(archive)
+    emptied = checkpoint_skeleton(archive)
     try:
         module = _unpickled(request, io.BytesIO(emptied), "meta")
         if not isinstance(module, nn.Module):
@@ -64,7 +65,7 @@ def load_whole(request: OpenRequest) -> Model:
     except ModuleNotFoundError as error:
         raise CouldNotAttempt(
             Problem(
-                "CC924", "the pickle imports a module that is not here", request.reference.name, (last_line(error),),
+                Rule.PACKAGE_MISSING, "the pickle imports a module that is not here", request.reference.name, (last_line(error),),
                 ("run composecli where the module can be imported, or save with torch.jit.script or torch.export",),
             )
         ) from error  # fmt: skip
@@ -72,7 +73,11 @@ def load_whole(request: OpenRequest) -> Model:
         raise could_not_load(request, error) from error
     if not isinstance(module, nn.Module):
         raise CouldNotAttempt(
-            Problem("CC908", f"the file holds a {type(module).__name__}, not a module", request.reference.name)
+            Problem(
+                Rule.NOT_A_MODEL,
+                f"the file holds a {type(module).__name__}, not a module",
+                request.reference.name,
+            )
         )
     _refuse_malformed(request, module)
     set_training(module, request.training)
@@ -89,8 +94,12 @@ def _refuse_malformed(request: OpenRequest, module: nn.Module) -> None:
         for key, value in usual.items():
             if not _is_like(key, inner.__dict__.get(key), value):
                 title = "the pickled module does not hold together"
-                note = f"{path or 'the module'}: {key} is a {type(inner.__dict__.get(key)).__name__}"
-                raise CouldNotAttempt(Problem("CC913", title, request.reference.name, (note,)))
+                note = (
+                    f"{path or 'the module'}: {key} is a {type(inner.__dict__.get(key)).__name__}"
+                )
+                raise CouldNotAttempt(
+                    Problem(Rule.COULD_NOT_LOAD, title, request.reference.name, (note,))
+                )
         children = inner.__dict__["_modules"].items()
         todo += [
             (f"{path}.{name}".strip("."), child)
@@ -102,8 +111,12 @@ def _refuse_malformed(request: OpenRequest, module: nn.Module) -> None:
 def _is_like(key: str, held: Any, usual: Any) -> bool:
     """Whether an attribute of a module is what it usually is there: a dict of what it is for, a set, or a flag."""
     if isinstance(usual, dict):
-        kind = {"_parameters": torch.Tensor, "_buffers": torch.Tensor, "_modules": nn.Module}.get(key, object)
-        filled = isinstance(held, dict) and all(isinstance(name, str) for name in held if kind is not object)
+        kind = {"_parameters": torch.Tensor, "_buffers": torch.Tensor, "_modules": nn.Module}.get(
+            key, object
+        )
+        filled = isinstance(held, dict) and all(
+            isinstance(name, str) for name in held if kind is not object
+        )
         return filled and all(value is None or isinstance(value, kind) for value in held.values())
     return isinstance(held, set) if isinstance(usual, set) else isinstance(held, bool | type(None))
 
@@ -132,12 +145,14 @@ def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
 def _layers() -> list[Any]:
     """torch.nn's module classes, and the functions that its Transformer keeps as attributes."""
     found = {name: getattr(torch.nn.modules, name) for name in torch.nn.modules.__all__}
-    layers = [kind for kind in found.values() if isinstance(kind, type) and issubclass(kind, nn.Module)]
+    layers = [
+        kind for kind in found.values() if isinstance(kind, type) and issubclass(kind, nn.Module)
+    ]
     inner = nn.modules.linear.NonDynamicallyQuantizableLinear
     return [*layers, inner, nn.functional.relu, nn.functional.gelu, torch.relu, set]
 
 
-def _places(module: nn.Module, records: Mapping[int, str]) -> Iterator[Place]:
+def _places(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot]:
     """Where tensors are held. PyTorch notes of a storage that it left on meta where its record starts."""
     for name, inner in module.named_modules():
         held = {**inner.__dict__, **inner._buffers, **inner._parameters}
@@ -147,12 +162,14 @@ def _places(module: nn.Module, records: Mapping[int, str]) -> Iterator[Place]:
                 if type(tensor) is not (nn.Parameter if parameter else torch.Tensor):
                     raise TypeError("a tensor of another class")
                 record = records[tensor.untyped_storage()._checkpoint_offset]
-                yield Place(inner, name, attribute, record, tensor, parameter)
+                yield TensorSlot(inner, name, attribute, record, tensor, parameter)
 
 
 def _is_left_out(module: nn.Module) -> bool:
     """Whether a tensor is held in another way, in a list say, and is still without memory."""
-    return any(tensor.is_meta for inner in module.modules() for tensor in _tensors(inner.__dict__, 0))
+    return any(
+        tensor.is_meta for inner in module.modules() for tensor in _tensors(inner.__dict__, 0)
+    )
 
 
 def _tensors(value: Any, depth: int) -> Iterator[torch.Tensor]:

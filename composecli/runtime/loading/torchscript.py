@@ -9,18 +9,19 @@ import torch
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ArgumentFact
+from composecli.core.rules import Rule
 from composecli.files.archive import Archive
-from composecli.files.skeleton import emptied_script, is_foreign, is_frozen
+from composecli.files.skeleton import has_foreign_byte_order, is_frozen, script_skeleton
 from composecli.files.torchscript import Attributes, attributes
 from composecli.runtime.loading.admission import admitted_whole
-from composecli.runtime.loading.lazy import load_late
+from composecli.runtime.loading.lazy import load_lazily
 from composecli.runtime.model import Model, could_not_load, last_line, set_training
 from composecli.runtime.weights.lazy_weights import Weights, places_of
 from composecli.workers.protocol import OpenRequest
 
 
 def load_torchscript(request: OpenRequest) -> Model:
-    return load_late(request, _without_tensors, load_whole)
+    return load_lazily(request, _without_tensors, load_whole)
 
 
 def load_whole(request: OpenRequest) -> Model:
@@ -39,14 +40,16 @@ def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
         return "they are constants of its code"
     if _looks_at_memory(archive):
         return "its code looks at them without an op (tolist)"
-    held, emptied = attributes(archive), emptied_script(archive)
-    if emptied is None or is_foreign(archive):
+    held, emptied = attributes(archive), script_skeleton(archive)
+    if emptied is None or has_foreign_byte_order(archive):
         return "they are stored in an unusual way"
     if not _all_placed(archive, held):
         return "some lie in structures of its own"
     # A packed weight, for one, is made of values while it is loaded; and a damaged file is told of by loading it whole.
     try:
-        module = torch.jit.load(io.BytesIO(emptied), map_location="meta" if request.device == "meta" else None)
+        module = torch.jit.load(
+            io.BytesIO(emptied), map_location="meta" if request.device == "meta" else None
+        )
         if request.device == "meta":
             return _model(request, module, held, None)
         weights = Weights(archive, places_of(module, held))
@@ -92,7 +95,7 @@ def _without_forward(request: OpenRequest, module: torch.jit.ScriptModule) -> Co
     methods = ", ".join(name for name in module._c._method_names()[:6])
     return CouldNotAttempt(
         Problem(
-            "CC913", "the archive has no method named forward, so it cannot be called", request.reference.name,
+            Rule.COULD_NOT_LOAD, "the archive has no method named forward, so it cannot be called", request.reference.name,
             (f"its methods: {methods or 'none'}",),
             ("script a module that calls it in its own forward, or trace it with torch.jit.trace",),
         )

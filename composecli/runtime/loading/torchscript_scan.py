@@ -62,8 +62,16 @@ def _stand_in(archive: Archive, named: tuple[Global, ...], constants: int) -> by
     numbers = f"Tuple[{', '.join(['int'] * len(named))}]" if named else "Tuple[()]"
     code = f"class Scan(Module):\n  __parameters__ = []\n  __buffers__ = []\n  names : {numbers}\n".encode()
     globals_ = b"".join(b"c%s\n%s\n" % (name.module.encode(), name.name.encode()) for name in named)
-    module = b"\x80\x02c__torch__.composecli_scan\nScan\n)\x81}(X\x05\x00\x00\x00names(" + globals_ + b"tub."
-    for name, data in ((_SCAN, code), ("data.pkl", module), ("constants.pkl", _empty_tensors(constants))):
+    module = (
+        b"\x80\x02c__torch__.composecli_scan\nScan\n)\x81}(X\x05\x00\x00\x00names("
+        + globals_
+        + b"tub."
+    )
+    for name, data in (
+        (_SCAN, code),
+        ("data.pkl", module),
+        ("constants.pkl", _empty_tensors(constants)),
+    ):
         writer.write_record(name, data, len(data))
     for number in range(constants):
         writer.write_record(f"constants/{number}", b"", 0)
@@ -77,7 +85,11 @@ def _empty_tensors(count: int) -> bytes:
         b"K\x00tQK\x00K\x00\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR"
     )
     keys = [str(number).encode() for number in range(count)]
-    return b"\x80\x02(" + b"".join(tensor % (len(key).to_bytes(4, "little"), key) for key in keys) + b"t."
+    return (
+        b"\x80\x02("
+        + b"".join(tensor % (len(key).to_bytes(4, "little"), key) for key in keys)
+        + b"t."
+    )
 
 
 def _beyond(graph: Any, allow: frozenset[str]) -> Iterator[str]:

@@ -38,13 +38,19 @@ class Guards:
 
     def __init__(self, data: Any, inputs: Sequence[str]) -> None:
         tensors = data["graph_module"]["graph"]["tensor_values"]
-        self._sizes = {name: tuple(map(_size, tensors[name]["sizes"])) for name in inputs if name in tensors}
+        self._sizes = {
+            name: tuple(map(_size, tensors[name]["sizes"])) for name in inputs if name in tensors
+        }
         self._ranges = ranges_of(data)
         names = data["graph_module"]["module_call_graph"][0]["signature"].get("forward_arg_names")
         self._names = tuple(names or ())
-        self._conditions = [(text, ast.parse(text, mode="eval").body) for text in data.get("guards_code") or []]
+        self._conditions = [
+            (text, ast.parse(text, mode="eval").body) for text in data.get("guards_code") or []
+        ]
 
-    def check(self, values: Mapping[str, Any], arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+    def check(
+        self, values: Mapping[str, Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> None:
         """Hold the input against it.
 
         Raises:
@@ -117,7 +123,11 @@ def _value(node: ast.AST, named: Mapping[str, Any]) -> Any:
             return named[name]
         case ast.Subscript(of, index):
             return _value(of, named)[_value(index, named)]
-        case ast.Call(ast.Attribute(of, "size" | "stride" | "storage_offset" | "dim" | "numel" as name), [], []):
+        case ast.Call(
+            ast.Attribute(of, "size" | "stride" | "storage_offset" | "dim" | "numel" as name),
+            [],
+            [],
+        ):
             return getattr(_value(of, named), name)()
         case ast.Call(ast.Name(name) | ast.Attribute(ast.Name("math"), name), given, []):
             return _CALLS[name](*(_value(item, named) for item in given))
@@ -131,8 +141,13 @@ def _combined(node: ast.AST, named: Mapping[str, Any]) -> Any:
         case ast.UnaryOp(by, operand):
             return _OPERATORS[type(by)](_value(operand, named))
         case ast.BoolOp(by, operands):
-            return (all if isinstance(by, ast.And) else any)(_value(item, named) for item in operands)
+            return (all if isinstance(by, ast.And) else any)(
+                _value(item, named) for item in operands
+            )
         case ast.Compare(first, by_each, others):
             sides = [_value(item, named) for item in (first, *others)]
-            return all(_OPERATORS[type(by)](*pair) for by, *pair in zip(by_each, sides, sides[1:], strict=False))
+            return all(
+                _OPERATORS[type(by)](*pair)
+                for by, *pair in zip(by_each, sides, sides[1:], strict=False)
+            )
     raise KeyError(ast.dump(node))

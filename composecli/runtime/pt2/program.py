@@ -36,7 +36,7 @@ class Unsupported(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class LiftedTensor:
     """Where a lifted tensor is held: the submodule and attribute that its name says, and the value that it is."""
 
     value: str
@@ -65,25 +65,42 @@ class Program(nn.Module):  # type: ignore[misc]
             raise Unsupported("another version of the schema")
         graph, signature = data["graph_module"]["graph"], data["graph_module"]["signature"]
         call = data["graph_module"]["module_call_graph"][0]["signature"]
-        self._in_spec, self._out_spec = treespec_loads(call["in_spec"]), treespec_loads(call["out_spec"])
-        self.argument_names = tuple(_argument_names(self._in_spec, call.get("forward_arg_names") or []))
+        self._in_spec, self._out_spec = (
+            treespec_loads(call["in_spec"]),
+            treespec_loads(call["out_spec"]),
+        )
+        self.argument_names = tuple(
+            _argument_names(self._in_spec, call.get("forward_arg_names") or [])
+        )
         reader = _Reader(device)
         self._written = tuple(_mutations(signature))
-        kept = {*_named(signature["output_specs"]), *(name for pair in self._written for name in pair)}
+        kept = {
+            *_named(signature["output_specs"]),
+            *(name for pair in self._written for name in pair),
+        }
         self._nodes = tuple(_with_last(graph["nodes"], map(reader.node, graph["nodes"]), kept))
         self.places = tuple(_places(signature["input_specs"]))
         self._inputs = tuple(_user_inputs(signature["input_specs"]))
         self._guards = Guards(data, self._inputs)
-        self._outputs = tuple(reader.value(_one(spec["user_output"])) for spec in _kind(signature, "user_output"))
+        self._outputs = tuple(
+            reader.value(_one(spec["user_output"])) for spec in _kind(signature, "user_output")
+        )
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         ordered = {name: keywords[name] for name in self._keywords() if name in keywords}
         if ordered.keys() != keywords.keys():
-            raise TypeError(f"the program takes no {', '.join(sorted(keywords.keys() - ordered.keys()))}")
+            raise TypeError(
+                f"the program takes no {', '.join(sorted(keywords.keys() - ordered.keys()))}"
+            )
         given, spec = tree_flatten((arguments, ordered))
         if spec != self._in_spec:
-            raise ValueError(f"the input has another structure than the program takes: {spec}, not {self._in_spec}")
-        values = {place.value: getattr(self.get_submodule(place.module), place.attribute) for place in self.places}
+            raise ValueError(
+                f"the input has another structure than the program takes: {spec}, not {self._in_spec}"
+            )
+        values = {
+            place.value: getattr(self.get_submodule(place.module), place.attribute)
+            for place in self.places
+        }
         values.update(zip(self._inputs, given, strict=True))
         self._guards.check(values, arguments, ordered)
         for node in self._nodes:
@@ -150,13 +167,17 @@ def _kind(signature: Any, kind: str) -> list[Any]:
 _OUTPUTS = ("user_output", "buffer_mutation", "user_input_mutation")
 
 
-def _places(specs: Any) -> Iterator[Place]:
+def _places(specs: Any) -> Iterator[LiftedTensor]:
     for spec in specs:
         ((kind, held),) = spec.items()
-        name = held.get({"parameter": "parameter_name", "buffer": "buffer_name"}.get(kind, "tensor_constant_name"))
+        name = held.get(
+            {"parameter": "parameter_name", "buffer": "buffer_name"}.get(
+                kind, "tensor_constant_name"
+            )
+        )
         if kind in ("parameter", "buffer", "tensor_constant"):
             module, _, attribute = str(name).rpartition(".")
-            yield Place(held["arg"]["name"], module, attribute, kind == "parameter")
+            yield LiftedTensor(held["arg"]["name"], module, attribute, kind == "parameter")
         elif kind not in ("user_input", "constant_input"):
             raise Unsupported(f"an input of the kind {kind}")
 
@@ -214,7 +235,13 @@ class _Reader:
             return lambda _: None
         if kind in ("as_tensor", "as_optional_tensor", "as_sym_int", "as_sym_bool", "as_sym_float"):
             return _reference(held)
-        if kind in ("as_tensors", "as_optional_tensors", "as_sym_ints", "as_sym_bools", "as_sym_floats"):
+        if kind in (
+            "as_tensors",
+            "as_optional_tensors",
+            "as_sym_ints",
+            "as_sym_bools",
+            "as_sym_floats",
+        ):
             references = [_reference(item) for item in held]
             return lambda values: [reference(values) for reference in references]
         constant = self._constant(kind, held)

@@ -24,7 +24,7 @@ LARGEST_OWN = 2**16
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorSlot:
     """An attribute of a submodule that holds a tensor, in a list of them where it has an `index`, and the record of the
     file that it lies in."""
 
@@ -54,7 +54,7 @@ class Weights:
     """The places of a model's tensors, and what was read of them for an op."""
 
     archive: Archive
-    places: tuple[Place, ...]
+    places: tuple[TensorSlot, ...]
     readings: list[Reading] = field(default_factory=list)
     _storages: dict[str, torch.UntypedStorage] = field(default_factory=dict)
     _unread: set[str] = field(default_factory=set)
@@ -74,7 +74,9 @@ class Weights:
         zeros = _Zeros(max(map(self.archive.size, records - self._own), default=0))
         for record in records:
             size = self.archive.size(record)
-            self._storages[record] = zeros.storage(size) if record in self._own else zeros.shared_storage(size)
+            self._storages[record] = (
+                zeros.storage(size) if record in self._own else zeros.shared_storage(size)
+            )
         self._unread = records
         self._put(records)
 
@@ -86,7 +88,9 @@ class Weights:
     @property
     def fixed(self) -> frozenset[int]:
         """The storages that cannot be written to."""
-        return frozenset(storage._cdata for record, storage in self._storages.items() if record not in self._own)
+        return frozenset(
+            storage._cdata for record, storage in self._storages.items() if record not in self._own
+        )
 
     def read(self, records: Collection[str] | None = None, op: str | None = None) -> None:
         """Read these records into their places, all where none are named. `op` is what asks for their values."""
@@ -106,9 +110,11 @@ class Weights:
         """For each attribute, by submodule and name, tensors like those that belong there and without memory; places
         that share a record share it there."""
         sizes = {place.record: self.archive.size(place.record) for place in self.places}
-        storages = {record: torch.UntypedStorage(size, device="meta") for record, size in sizes.items()}
+        storages = {
+            record: torch.UntypedStorage(size, device="meta") for record, size in sizes.items()
+        }
         modules = {id(place.owner): place.module for place in self.places}
-        for owner, attribute, value in filled(self.places, storages, {}):
+        for owner, attribute, value in assignments(self.places, storages, {}):
             yield modules[id(owner)], attribute, value
 
     def has_own_memory(self, record: str) -> bool:
@@ -124,24 +130,24 @@ class Weights:
             self._storages[record].copy_(held.untyped_storage())
             self._fresh.add(record)
 
-    def settle(self) -> None:
+    def reload(self) -> None:
         """Read again what was read in the midst of a forward, at whose end the state before it was put back."""
         for record in tuple(self._fresh):
             self._read(record)
         self._fresh.clear()
 
     def _put(self, records: Iterable[str]) -> None:
-        put(self.places, {record: self._storages[record] for record in records}, self._held)
+        assign(self.places, {record: self._storages[record] for record in records}, self._held)
 
 
 @dataclass
-class LateWeights:
+class LazyWeights:
     """The tensors of a module that was made by a factory: those of its file, once an answer depends on their values."""
 
     module: nn.Module
     load: Callable[[], None]
     readings: list[Reading] = field(default_factory=list)
-    places: tuple[Place, ...] = ()
+    places: tuple[TensorSlot, ...] = ()
     fixed: frozenset[int] = frozenset()
     _read: bool = False
 
@@ -151,14 +157,20 @@ class LateWeights:
         if self._read:
             return {}
         tensors = self.module.state_dict().items()
-        return {name: tensor.untyped_storage() for name, tensor in tensors if tensor.layout is torch.strided}
+        return {
+            name: tensor.untyped_storage()
+            for name, tensor in tensors
+            if tensor.layout is torch.strided
+        }
 
     def read(self, _records: Collection[str] | None = None, op: str | None = None) -> None:
         """Load all of them."""
         if not self._read:
             self._read = True
             if op is not None:
-                self.readings.append(Reading(f"the values of all tensors were read: {op} depends on them"))
+                self.readings.append(
+                    Reading(f"the values of all tensors were read: {op} depends on them")
+                )
             self.load()
 
     def has_own_memory(self, _record: str) -> bool:
@@ -169,29 +181,31 @@ class LateWeights:
         """None: they are in memory, and are saved from there."""
         return ()
 
-    def settle(self) -> None:
+    def reload(self) -> None:
         """Nothing is read in the midst of a forward."""
 
 
-AnyWeights = Weights | LateWeights
+AnyWeights = Weights | LazyWeights
 
 
-def put(
-    places: Iterable[Place],
+def assign(
+    places: Iterable[TensorSlot],
     storages: Mapping[str, torch.UntypedStorage],
     held: dict[int, torch.Tensor] | None = None,
 ) -> None:
     """Tensors over these storages, by record, into the places. `held` are those that are there already, and then also
     these, by the place that they belong to."""
-    for owner, attribute, value in filled(places, storages, held if held is not None else {}):
+    for owner, attribute, value in assignments(places, storages, held if held is not None else {}):
         if isinstance(owner, torch.jit.ScriptModule):
             owner._c.setattr(attribute, value)
         else:
             setattr(owner, attribute, value)
 
 
-def filled(
-    places: Iterable[Place], storages: Mapping[str, torch.UntypedStorage], held: dict[int, torch.Tensor]
+def assignments(
+    places: Iterable[TensorSlot],
+    storages: Mapping[str, torch.UntypedStorage],
+    held: dict[int, torch.Tensor],
 ) -> Iterator[tuple[nn.Module, str, torch.Tensor | list[torch.Tensor]]]:
     """What goes into each attribute; where one tensor is held in two, it is one there, too."""
     places = tuple(places)
@@ -202,7 +216,7 @@ def filled(
         if key not in made:
             made[key] = _tensor(place, storages[place.record])
     held.update(made)
-    lists = dict[tuple[int, str], Place]()
+    lists = dict[tuple[int, str], TensorSlot]()
     for place in touched:
         if place.index is None:
             yield place.owner, place.attribute, made[id(place.tensor)]
@@ -213,7 +227,7 @@ def filled(
         yield place.owner, place.attribute, [held[id(member.tensor)] for member in members]
 
 
-def _tensor(place: Place, storage: torch.UntypedStorage) -> torch.Tensor:
+def _tensor(place: TensorSlot, storage: torch.UntypedStorage) -> torch.Tensor:
     was = place.tensor
     made = torch.empty(0, dtype=was.dtype, device=storage.device).set_(
         storage, was.storage_offset(), was.shape, was.stride()
@@ -239,20 +253,36 @@ class _Zeros:
 
 def _over(memory: mmap.mmap, start: int, size: int) -> torch.UntypedStorage:
     with warnings.catch_warnings(action="ignore"):
-        return torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=start).untyped_storage()
+        return torch.frombuffer(
+            memory, dtype=torch.uint8, count=size, offset=start
+        ).untyped_storage()
 
 
-def places_of(module: nn.Module, held: Attributes) -> tuple[Place, ...]:
+def places_of(module: nn.Module, held: Attributes) -> tuple[TensorSlot, ...]:
     """The places of the tensors of a TorchScript module, by what its archive says that it holds."""
     owners = dict(module.named_modules(remove_duplicate=False))
-    found = list[Place]()
+    found = list[TensorSlot]()
     for name, inner in held.items():
         owner = owners[name]
-        parameters = {own for own, _ in owner.named_parameters(recurse=False, remove_duplicate=False)}
+        parameters = {
+            own for own, _ in owner.named_parameters(recurse=False, remove_duplicate=False)
+        }
         for key, attribute in inner.items():
             if attribute.listed:
                 tensors = enumerate(getattr(owner, key))
-                found += [Place(owner, name, key, attribute.records[n], tensor, False, n) for n, tensor in tensors]
+                found += [
+                    TensorSlot(owner, name, key, attribute.records[n], tensor, False, n)
+                    for n, tensor in tensors
+                ]
             elif attribute.records:
-                found.append(Place(owner, name, key, attribute.records[0], getattr(owner, key), key in parameters))
+                found.append(
+                    TensorSlot(
+                        owner,
+                        name,
+                        key,
+                        attribute.records[0],
+                        getattr(owner, key),
+                        key in parameters,
+                    )
+                )
     return tuple(found)

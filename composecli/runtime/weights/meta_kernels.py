@@ -26,7 +26,11 @@ def plain(*tensors: Any) -> bool:
     if dtype not in _DTYPES:
         return False
     for tensor in tensors:
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype is not dtype or tensor.layout is not torch.strided:
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or tensor.dtype is not dtype
+            or tensor.layout is not torch.strided
+        ):
             return False
         if not tensor.is_cpu or not tensor.numel() or tensor.is_neg():
             return False
@@ -37,7 +41,10 @@ def dense(*tensors: torch.Tensor) -> bool:
     """Whether they are plain and lie in memory row by row; `is_contiguous` asks nothing of axes of size 1."""
     if not plain(*tensors):
         return False
-    return all(tensor.is_contiguous() and (1 not in tensor.shape or _row_by_row(tensor)) for tensor in tensors)
+    return all(
+        tensor.is_contiguous() and (1 not in tensor.shape or _row_by_row(tensor))
+        for tensor in tensors
+    )
 
 
 def _row_by_row(tensor: torch.Tensor) -> bool:
@@ -56,7 +63,9 @@ def _given(*tensors: Any) -> list[Any]:
 def _fits(tensor: torch.Tensor, sizes: Sequence[int]) -> bool:
     """Whether it is broadcast to these sizes."""
     missing = len(sizes) - tensor.dim()
-    return missing >= 0 and all(own in (1, size) for own, size in zip(tensor.shape, sizes[missing:], strict=True))
+    return missing >= 0 and all(
+        own in (1, size) for own, size in zip(tensor.shape, sizes[missing:], strict=True)
+    )
 
 
 def _mm(one: torch.Tensor, other: torch.Tensor) -> Result:
@@ -65,7 +74,9 @@ def _mm(one: torch.Tensor, other: torch.Tensor) -> Result:
     return None
 
 
-def _addmm(bias: torch.Tensor, one: torch.Tensor, other: torch.Tensor, *, beta: Any = 1, alpha: Any = 1) -> Result:
+def _addmm(
+    bias: torch.Tensor, one: torch.Tensor, other: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Result:
     result = _mm(one, other)
     fits = plain(bias, one) and isinstance(result, torch.Tensor) and _fits(bias, result.shape)
     return result if fits and beta == alpha == 1 else None
@@ -79,7 +90,9 @@ def _bmm(one: torch.Tensor, other: torch.Tensor) -> Result:
     return one.new_empty((one.shape[0], one.shape[1], other.shape[2]))
 
 
-def _baddbmm(bias: torch.Tensor, one: torch.Tensor, other: torch.Tensor, *, beta: Any = 1, alpha: Any = 1) -> Result:
+def _baddbmm(
+    bias: torch.Tensor, one: torch.Tensor, other: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Result:
     result = _bmm(one, other)
     numbers = all(isinstance(number, int | float) for number in (beta, alpha))
     fits = plain(bias, one) and isinstance(result, torch.Tensor) and _fits(bias, result.shape)
@@ -97,22 +110,31 @@ class _Windows:
 
     def sizes(self, before: Sequence[int], kernel: Sequence[int]) -> list[int]:
         windows = zip(before, kernel, self.stride, self.padding, self.dilation, strict=True)
-        return [(size + 2 * pad - gap * (window - 1) - 1) // step + 1 for size, window, step, pad, gap in windows]
+        return [
+            (size + 2 * pad - gap * (window - 1) - 1) // step + 1
+            for size, window, step, pad, gap in windows
+        ]
 
     def transposed_sizes(self, before: Sequence[int], kernel: Sequence[int]) -> list[int]:
         """None where the padding of the output is not smaller than a stride or a dilation."""
         more = self.output_padding
         if len(more) != len(before) or min(more) < 0:
             return []
-        if any(pad >= max(step, gap) for pad, step, gap in zip(more, self.stride, self.dilation, strict=True)):
+        if any(
+            pad >= max(step, gap)
+            for pad, step, gap in zip(more, self.stride, self.dilation, strict=True)
+        ):
             return []
         windows = zip(before, kernel, self.stride, self.padding, self.dilation, more, strict=True)
         return [
-            (size - 1) * step - 2 * pad + gap * (window - 1) + add + 1 for size, window, step, pad, gap, add in windows
+            (size - 1) * step - 2 * pad + gap * (window - 1) + add + 1
+            for size, window, step, pad, gap, add in windows
         ]
 
 
-def _convolution(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *how: Any) -> Result:
+def _convolution(
+    value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *how: Any
+) -> Result:
     """Output sizes as `torch.nn.Conv2d` and `torch.nn.ConvTranspose2d` document them."""
     stride, padding, dilation, transposed, output_padding, groups = how[:6]
     rank = value.dim() - 2
@@ -123,16 +145,23 @@ def _convolution(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
         return None
     into, out = (0, 1) if transposed else (1, 0)
     channels = weight.shape[out] * (groups if transposed else 1)
-    if value.shape[1] != weight.shape[into] * (1 if transposed else groups) or weight.shape[0] % groups:
+    if (
+        value.shape[1] != weight.shape[into] * (1 if transposed else groups)
+        or weight.shape[0] % groups
+    ):
         return None
     if bias is not None and bias.shape != (channels,):
         return None
     windows = _Windows(stride, padding, dilation, output_padding)
-    sizes = (windows.transposed_sizes if transposed else windows.sizes)(value.shape[2:], weight.shape[2:])
+    sizes = (windows.transposed_sizes if transposed else windows.sizes)(
+        value.shape[2:], weight.shape[2:]
+    )
     return value.new_empty((value.shape[0], channels, *sizes)) if sizes and min(sizes) > 0 else None
 
 
-def _whole(rank: int, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> bool:
+def _whole(
+    rank: int, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> bool:
     same = len(stride) == len(padding) == len(dilation) == rank
     return same and min(stride) > 0 and min(padding) >= 0 and min(dilation) > 0
 
@@ -154,7 +183,9 @@ def _batch_norm(
     return torch.empty_like(value), value.new_empty(0), value.new_empty(0)
 
 
-def _batch_norm_in_eval(value: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Result:
+def _batch_norm_in_eval(
+    value: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any
+) -> Result:
     return _batch_norm(value, weight, bias, mean, var, False, *rest)
 
 
@@ -167,7 +198,11 @@ def _layer_norm(
 ) -> Result:
     given = _given(value, weight, bias)
     count = len(shape)
-    if not dense(*given) or not 0 < count <= value.dim() or tuple(value.shape[-count:]) != tuple(shape):
+    if (
+        not dense(*given)
+        or not 0 < count <= value.dim()
+        or tuple(value.shape[-count:]) != tuple(shape)
+    ):
         return None
     if any(tuple(tensor.shape) != tuple(shape) for tensor in given[1:]):
         return None
@@ -192,12 +227,18 @@ def _group_norm(
         return None
     if any(tensor.shape != (channels,) for tensor in given[1:]):
         return None
-    return torch.empty_like(value), value.new_empty((count, groups)), value.new_empty((count, groups))
+    return (
+        torch.empty_like(value),
+        value.new_empty((count, groups)),
+        value.new_empty((count, groups)),
+    )
 
 
 def _like(value: torch.Tensor, *arguments: Any, **keywords: Any) -> Result:
     """Ops on each element that take any values and any numbers beside them."""
-    numbers = all(isinstance(argument, int | float | None) for argument in (*arguments, *keywords.values()))
+    numbers = all(
+        isinstance(argument, int | float | None) for argument in (*arguments, *keywords.values())
+    )
     return torch.empty_like(value) if dense(value) and numbers else None
 
 
@@ -206,7 +247,9 @@ def _gelu(value: torch.Tensor, *, approximate: str = "none") -> Result:
 
 
 def _itself(value: torch.Tensor, *arguments: Any, **keywords: Any) -> Result:
-    numbers = all(isinstance(argument, int | float | None) for argument in (*arguments, *keywords.values()))
+    numbers = all(
+        isinstance(argument, int | float | None) for argument in (*arguments, *keywords.values())
+    )
     return value if dense(value) and numbers else None
 
 
@@ -218,7 +261,9 @@ def _both(one: torch.Tensor, other: Any, *, alpha: Any = 1) -> Result:
         return None
     if one.shape == other.shape or (one.dim() and _fits(other, one.shape) and other.dim()):
         return torch.empty_like(one)
-    return torch.empty_like(other) if other.dim() and _fits(one, other.shape) and one.dim() else None
+    return (
+        torch.empty_like(other) if other.dim() and _fits(one, other.shape) and one.dim() else None
+    )
 
 
 def _to_itself(one: torch.Tensor, other: Any, *, alpha: Any = 1) -> Result:
@@ -246,7 +291,9 @@ def _max_pool(
         return None
     kernel, padding, dilation = (_pair(sizes) for sizes in (kernel, padding, dilation))
     stride = _pair(stride) if stride else kernel
-    if not _whole(2, stride, padding, dilation) or any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+    if not _whole(2, stride, padding, dilation) or any(
+        2 * p > k for p, k in zip(padding, kernel, strict=True)
+    ):
         return None
     sizes = _Windows(stride, padding, dilation, ()).sizes(value.shape[2:], kernel)
     if min(sizes) < 1 or min(kernel) < 1:
@@ -271,7 +318,12 @@ def _attention(
     if not plain(query, key, value) or attn_mask is not None or dropout or query.dim() != 4:
         return None
     batch, heads, length, width = query.shape
-    if key.shape != value.shape or key.shape[:2] != (batch, heads) or key.shape[3] != width or key.dim() != 4:
+    if (
+        key.shape != value.shape
+        or key.shape[:2] != (batch, heads)
+        or key.shape[3] != width
+        or key.dim() != 4
+    ):
         return None
     if any(tensor.stride(3) != 1 for tensor in (query, key, value)):
         return None
@@ -295,19 +347,36 @@ def _cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> Result:
         return None
     dim %= len(shape)
     others = [[*tensor.shape[:dim], *tensor.shape[dim + 1 :]] for tensor in tensors]
-    if any(tensor.dim() != len(shape) for tensor in tensors) or any(other != others[0] for other in others):
+    if any(tensor.dim() != len(shape) for tensor in tensors) or any(
+        other != others[0] for other in others
+    ):
         return None
     shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
     return tensors[0].new_empty(shape)
 
 
-def _mean(value: torch.Tensor, dims: Sequence[int] | None, keep: bool = False, *, dtype: Any = None) -> Result:  # noqa: FBT001
-    if not dense(value) or not dims or dtype is not None or any(not -value.dim() <= dim < value.dim() for dim in dims):
+def _mean(
+    value: torch.Tensor,
+    dims: Sequence[int] | None,
+    keep: bool = False,  # noqa: FBT001 (aten's signature)
+    *,
+    dtype: Any = None,
+) -> Result:
+    if (
+        not dense(value)
+        or not dims
+        or dtype is not None
+        or any(not -value.dim() <= dim < value.dim() for dim in dims)
+    ):
         return None
     gone = {dim % value.dim() for dim in dims}
     if len(gone) != len(dims):
         return None
-    kept = [(1 if axis in gone else size) for axis, size in enumerate(value.shape) if keep or axis not in gone]
+    kept = [
+        (1 if axis in gone else size)
+        for axis, size in enumerate(value.shape)
+        if keep or axis not in gone
+    ]
     return value.new_empty(kept)
 
 

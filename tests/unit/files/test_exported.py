@@ -40,7 +40,10 @@ def archive_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = torch.export.export(
         Many().eval(),
         (torch.rand(2, 3, 64, 64), torch.rand(1)),
-        dynamic_shapes={"x": {0: dim("b", max=16), 2: dim("h", min=8), 3: dim("w", min=8)}, "scale": None},
+        dynamic_shapes={
+            "x": {0: dim("b", max=16), 2: dim("h", min=8), 3: dim("w", min=8)},
+            "scale": None,
+        },
     )
     path = tmp_path_factory.mktemp("exported") / "many.pt2"
     torch.export.save(program, path)
@@ -61,13 +64,17 @@ def test_ranges_names_and_expressions_are_read(archive_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_json_that_breaks_off_is_no_contract(archive_path: Path, tmp_path: Path, kept: float) -> None:
+def test_json_that_breaks_off_is_no_contract(
+    archive_path: Path, tmp_path: Path, kept: float
+) -> None:
     broken = _with_json(archive_path, tmp_path, lambda text: text[: int(len(text) * kept)])
     with Archive(broken) as archive:
         assert exported_contract(archive) is None
 
 
-def test_an_expression_that_is_not_arithmetic_is_unknown(archive_path: Path, tmp_path: Path) -> None:
+def test_an_expression_that_is_not_arithmetic_is_unknown(
+    archive_path: Path, tmp_path: Path
+) -> None:
     def change(text: str) -> str:
         data = json.loads(text)
         for value in data["graph_module"]["graph"]["tensor_values"].values():
@@ -89,7 +96,9 @@ def _with_json(source: Path, folder: Path, change: object) -> Path:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             data = old.read(name)
-            new.writestr(name, change(data.decode()).encode() if name.endswith("models/model.json") else data)
+            new.writestr(
+                name, change(data.decode()).encode() if name.endswith("models/model.json") else data
+            )
     return target
 
 
@@ -131,10 +140,17 @@ def test_an_archive_that_needs_a_library_says_which_and_what_allows_it(
     subprocess.run([sys.executable, "-c", EXPORT], cwd=tmp_path, env=environment, check=True)
     with Archive(tmp_path / "library.pt2") as archive:
         assert foreign_types(archive) == ("somelib.outputs.Output",)
-    with pytest.raises(CouldNotAttempt, match="objects of somelib, which is not imported") as caught:
+    with pytest.raises(
+        CouldNotAttempt, match="objects of somelib, which is not imported"
+    ) as caught:
         inspect(tmp_path / "library.pt2")
     assert "--trust" in caught.value.problem.help[0]
     with pytest.raises(CouldNotAttempt, match="cannot be imported here"):
         inspect(tmp_path / "library.pt2", options=options(trust=[tmp_path / "library.pt2"]))
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert inspect(tmp_path / "library.pt2", options=options(trust=[tmp_path / "library.pt2"])).exit_code == 0
+    assert (
+        inspect(
+            tmp_path / "library.pt2", options=options(trust=[tmp_path / "library.pt2"])
+        ).exit_code
+        == 0
+    )

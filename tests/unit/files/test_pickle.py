@@ -13,20 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from composecli.core.pytree import Entries, Items, Literal, TensorSpec
+from composecli.core.pytree import Literal, TensorSpec, TreeMapping, TreeSequence
 from composecli.files.checkpoint import Holds, judge
-from composecli.files.pickle import Made, NotAPickle, Pairs, walk
+from composecli.files.pickle import Constructed, NotAPickle, PickleDict, parse
 from composecli.files.pickle_tree import tree_of
 
 PLAIN = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
-    lambda inner: st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(st.text(), inner)),
+    lambda inner: st.one_of(
+        st.lists(inner), st.tuples(inner, inner), st.dictionaries(st.text(), inner)
+    ),
     max_leaves=10,
 )
 
 
 def plain(node: object) -> object:
-    if isinstance(node, Pairs):
+    if isinstance(node, PickleDict):
         return {key: plain(value) for key, value in node.items}
     if isinstance(node, list | tuple):
         return type(node)(plain(item) for item in node)
@@ -42,7 +44,7 @@ def data_pkl(value: object) -> bytes:
 
 @given(PLAIN, st.integers(2, 5))
 def test_plain_data_is_read_as_it_is(value: object, protocol: int) -> None:
-    assert plain(walk(pickle.dumps(value, protocol)).value) == value
+    assert plain(parse(pickle.dumps(value, protocol)).value) == value
 
 
 @given(PLAIN, st.data())
@@ -51,7 +53,7 @@ def test_a_broken_pickle_is_refused_and_nothing_else(value: object, data: st.Dat
     place = data.draw(st.integers(0, len(whole) - 1))
     whole[place] = data.draw(st.integers(0, 255))
     try:
-        walk(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+        parse(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
     except NotAPickle:
         return
 
@@ -68,17 +70,20 @@ class Touch:
 
 def test_nothing_runs(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    walked = walk(pickle.dumps(Touch(marker)))
+    walked = parse(pickle.dumps(Touch(marker)))
     assert not marker.exists()
-    assert isinstance(walked.value, Made)
+    assert isinstance(walked.value, Constructed)
     assert any("pathlib" in str(name) or "getattr" in str(name) for name in walked.imports)
     assert judge(walked).untrusted
 
 
 def test_tensors_are_read_with_their_sizes() -> None:
     held = {"a": torch.zeros(2, 3), "b": [torch.zeros(4, dtype=torch.int64), 5]}
-    assert tree_of(walk(data_pkl(held)).value) == Entries(
-        (("a", TensorSpec("float32", (2, 3))), ("b", Items("list", (TensorSpec("int64", (4,)), Literal(5)))))
+    assert tree_of(parse(data_pkl(held)).value) == TreeMapping(
+        (
+            ("a", TensorSpec("float32", (2, 3))),
+            ("b", TreeSequence("list", (TensorSpec("int64", (4,)), Literal(5)))),
+        )
     )
 
 
@@ -115,7 +120,7 @@ def shadowed() -> nn.Module:
     ],
 )
 def test_a_checkpoint_is_judged(value: object, holds: Holds, untrusted: int, hooks: int) -> None:
-    checkpoint = judge(walk(data_pkl(value)))
+    checkpoint = judge(parse(data_pkl(value)))
     assert checkpoint.holds is holds
     assert len(checkpoint.untrusted) == untrusted
     assert len(checkpoint.hooks) == hooks

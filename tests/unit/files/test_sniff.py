@@ -46,7 +46,11 @@ WRONG = {
     "empty": (b"", "CC903", "empty"),
     "truncated": (saved(nn.Linear(2, 2))[:400], "CC904", "truncated"),
     "only a head": (b"PK\x03\x04", "CC904", "truncated"),
-    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "CC905", "git-lfs"),
+    "git-lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n",
+        "CC905",
+        "git-lfs",
+    ),
     "onnx": (ONNX, "CC906", "ONNX"),
     "legacy": (legacy(), "CC911", "old format"),
     "text": (b"hello world\n", "CC908", "text file"),
@@ -56,10 +60,18 @@ WRONG = {
     "pickle": (pickle.dumps({"a": 1}), "CC908", "bare pickle"),
     "flatbuffer": (b"\x10\x00\x00\x00PTMF\xff\xfe", "CC908", "mobile"),
     "noise": (b"\x00\xff\x12\x99" * 30, "CC908", "no format"),
-    "other zip": (zipped(**{"model.keras": "x"}), "CC908", "zip archive that PyTorch did not write"),
+    "other zip": (
+        zipped(**{"model.keras": "x"}),
+        "CC908",
+        "zip archive that PyTorch did not write",
+    ),
     "a tensor": (saved(torch.rand(3)), "CC908", "saved tensor"),
     "an object": (saved({"lr": 0.1}), "CC908", "no module"),
-    "a broken pickle": (zipped(**{"a/data.pkl": "\x80\x02}", "a/version": "3"}), "CC904", "damaged"),
+    "a broken pickle": (
+        zipped(**{"a/data.pkl": "\x80\x02}", "a/version": "3"}),
+        "CC904",
+        "damaged",
+    ),
 }
 
 
@@ -77,7 +89,12 @@ def test_a_wrong_file_is_called_what_it_is(tmp_path: Path, name: str) -> None:
 
 def test_what_is_no_file_is_said_so(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, code in (("nothing.pt", "CC901"), (".", "CC902"), ("pipe", "CC902"), ("nul\0l", "CC901")):
+    for name, code in (
+        ("nothing.pt", "CC901"),
+        (".", "CC902"),
+        ("pipe", "CC902"),
+        ("nul\0l", "CC901"),
+    ):
         found = sniff(str(tmp_path / name))
         assert isinstance(found, Problem)
         assert found.code == code
@@ -92,7 +109,9 @@ def test_what_is_no_file_is_said_so(tmp_path: Path) -> None:
         ("pickled", ModelKind.PICKLED),
     ],
 )
-def test_a_model_is_told_by_its_content(shelf: Shelf, tmp_path: Path, form: str, kind: ModelKind) -> None:
+def test_a_model_is_told_by_its_content(
+    shelf: Shelf, tmp_path: Path, form: str, kind: ModelKind
+) -> None:
     saved_path = shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))
     path = tmp_path / "weights.safetensors"
     path.write_bytes(Path(saved_path).read_bytes())
@@ -101,7 +120,9 @@ def test_a_model_is_told_by_its_content(shelf: Shelf, tmp_path: Path, form: str,
     assert found.kind is kind
 
 
-@pytest.mark.parametrize("wrapper", [lambda held: held, lambda held: {"state_dict": held, "epoch": 3}])
+@pytest.mark.parametrize(
+    "wrapper", [lambda held: held, lambda held: {"state_dict": held, "epoch": 3}]
+)
 def test_weights_alone_are_told_with_their_keys(tmp_path: Path, wrapper: object) -> None:
     assert callable(wrapper)
     path = tmp_path / "model.pt"
@@ -137,7 +158,9 @@ def test_stored_example_inputs_are_read(shelf: Shelf) -> None:
 def test_a_damaged_file_is_a_problem_or_a_model_and_never_a_traceback(
     shelf: Shelf, tmp_path: Path, form: str, flips: list[tuple[float, int]], kept: float
 ) -> None:
-    data = bytearray(Path(shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))).read_bytes())
+    data = bytearray(
+        Path(shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))).read_bytes()
+    )
     for place, value in flips:
         data[int(place * (len(data) - 1))] = value
     path = tmp_path / "damaged.pt"
@@ -159,7 +182,11 @@ def test_a_damaged_member_is_a_problem_or_a_model_and_never_a_traceback(
     place, put, gone = edit
     path = tmp_path / "damaged.pt"
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
-        names = [name for name in old.namelist() if name.endswith((".pkl", ".json", ".py", "archive_format"))]
+        names = [
+            name
+            for name in old.namelist()
+            if name.endswith((".pkl", ".json", ".py", "archive_format"))
+        ]
         for name in old.namelist():
             data = old.read(name)
             if name == names[member % len(names)]:

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from composecli.files.archive import Archive
 from composecli.files.writing import splice as module
 from composecli.files.writing.digests import Digests
-from composecli.files.writing.splice import ALIGNMENT, DamagedRecord, Plan, Progress, Source, Splicing, splice
+from composecli.files.writing.splice import (
+    ALIGNMENT,
+    BackgroundSplice,
+    DamagedRecord,
+    Plan,
+    Progress,
+    Source,
+    splice,
+)
 
 SIZES = st.lists(st.integers(0, 3_000_000) | st.integers(0, 200), min_size=1, max_size=5)
 
@@ -42,7 +50,9 @@ def skeleton(path: Path, names: list[str]) -> Path:
 @given(SIZES)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_records_arrive_as_they_were(tmp_path: Path, sizes: list[int]) -> None:
-    tensors = {str(number): torch.arange(size, dtype=torch.uint8) for number, size in enumerate(sizes)}
+    tensors = {
+        str(number): torch.arange(size, dtype=torch.uint8) for number, size in enumerate(sizes)
+    }
     source = checkpoint(tmp_path / "source.pt", tensors)
     names = [f"data/{number}" for number in range(len(sizes))]
     plan = Plan(
@@ -66,11 +76,17 @@ def test_records_arrive_as_they_were(tmp_path: Path, sizes: list[int]) -> None:
 
 def planned(tmp_path: Path, size: int = 5_000_000) -> Plan:
     source = checkpoint(tmp_path / "source.pt", {"a": torch.ones(size, dtype=torch.uint8)})
-    return Plan(skeleton(tmp_path / "skeleton.pt", ["data/0"]), {"data/0": Source(str(source), "data/0")}, {})
+    return Plan(
+        skeleton(tmp_path / "skeleton.pt", ["data/0"]),
+        {"data/0": Source(str(source), "data/0")},
+        {},
+    )
 
 
 @pytest.mark.parametrize("how", ["by the kernel", "through memory", "without such a call"])
-def test_every_way_of_copying_gives_the_same(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_way_of_copying_gives_the_same(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = planned(tmp_path)
     splice(plan, tmp_path / "expected.pt", Progress())
 
@@ -96,18 +112,23 @@ def test_a_record_that_is_not_what_was_written_is_refused(tmp_path: Path) -> Non
 
 
 def test_what_nobody_waits_for_stops(tmp_path: Path) -> None:
-    with Splicing(planned(tmp_path, 200_000_000), tmp_path / "target.pt"):
+    with BackgroundSplice(planned(tmp_path, 200_000_000), tmp_path / "target.pt"):
         pass
     assert (tmp_path / "target.pt").stat().st_size < 200_000_000
 
 
 def test_a_failure_in_the_thread_arrives(tmp_path: Path) -> None:
     plan = planned(tmp_path)
-    with Splicing(plan, tmp_path / "no folder" / "target.pt") as splicing, pytest.raises(FileNotFoundError):
+    with (
+        BackgroundSplice(plan, tmp_path / "no folder" / "target.pt") as splicing,
+        pytest.raises(FileNotFoundError),
+    ):
         splicing.result()
 
 
-def test_large_numbers_are_written_in_their_own_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_numbers_are_written_in_their_own_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is written for more than 4 GB, with the bound at a few bytes; the standard library reads it."""
     monkeypatch.setattr(module, "_WIDE_FROM", 1000)
     splice(planned(tmp_path), tmp_path / "target.pt", Progress())

@@ -29,21 +29,25 @@ from composecli.core.errors import Problem
 from composecli.core.facts import ArgumentFact, ModelFacts, Setting
 from composecli.core.findings import Finding, Fix, Side, Verdict
 from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.core.rules import Rule
 from composecli.report.json_v1 import as_json, render, schema_text
-from composecli.workers.protocol import Check, Confined, LayerRow
+from composecli.workers.protocol import Check, LayerRow, Sandbox
 from tests.schema import validator
 
 STEPS: tuple[Step, ...] = (Cast("int64"), Flatten(1), Squeeze(2), Linear(1, 5, 3))
 CALL = Call((Argument(TensorSpec("float32", (2, 5))),))
 CONTRACT = Contract(
-    (Port("input", (0,), "float32", (Free("N"), Fixed(5))), Port("mask", (1,), "float", None, optional=True)),
+    (
+        Port("input", (0,), "float32", (Free("N"), Fixed(5))),
+        Port("mask", (1,), "float", None, optional=True),
+    ),
     (Port("output 0", (), "float32", (Free("N"), Unknown("its size depends on values"))),),
     CALL,
     TensorSpec("float32", (2, 3)),
     (Evidence(EvidenceKind.PROBED, "cpu"),),
 )
 FINDING = Finding(
-    "CC203",
+    Rule.SIZE_DIFFERS,
     "feature width differs",
     (Side("a.pt", "output 0", "float32", ("N", "5")), Side("b.pt", "input")),
     1,
@@ -51,20 +55,38 @@ FINDING = Finding(
     Fix("composecli join a.pt b.pt", ("adds a layer",), STEPS),
 )
 MODEL = ModelReport("a.pt", "TorchScript archive", CONTRACT, 6, ("a note",))
-SANDBOX = Confined(("Landlock",), ("a memory limit",))
+SANDBOX = Sandbox(("Landlock",), ("a memory limit",))
 SEAM = SeamReport(
-    "a.pt", "b.pt", (PortRow("output 0", "x", "input", "y", Verdict.BRIDGEABLE),), (FINDING,), Verdict.BRIDGEABLE
+    "a.pt",
+    "b.pt",
+    (PortRow("output 0", "x", "input", "y", Verdict.BRIDGEABLE),),
+    (FINDING,),
+    Verdict.BRIDGEABLE,
 )
 CHECK = CheckReport(Mode.SEQUENTIAL, "cpu", False, (MODEL,), (SEAM,), "x", "y", False, SANDBOX)
-WRITTEN = Written("both.pt", 10, "0" * 64, (STEPS,), Merge.CAT, (Check("outputs", True, "equal"),), (FINDING,))
+WRITTEN = Written(
+    "both.pt", 10, "0" * 64, (STEPS,), Merge.CAT, (Check("outputs", True, "equal"),), (FINDING,)
+)
 FACTS = ModelFacts(
     "Linear", (ArgumentFact("input", "Tensor", True),), "train", (), 18, 18, 72, ("float32",), ("cpu",),
     (("one.weight", "other.weight"),), ("a note",), (Setting("image_size", (224, 224)),), "input",
 )  # fmt: skip
 INSPECT = InspectReport(
-    MODEL, FACTS, (LayerRow(0, "", "Linear", "", 18),), FINDING, ("holds cpu",), '{"version": 1}', 10, False, SANDBOX
+    MODEL,
+    FACTS,
+    (LayerRow(0, "", "Linear", "", 18),),
+    FINDING,
+    ("holds cpu",),
+    '{"version": 1}',
+    10,
+    False,
+    SANDBOX,
 )
-PROBLEM = ProblemReport(Problem("CC901", "cannot read the file", "a.pt", ("a note",), ("check the path",), "trace"))
+PROBLEM = ProblemReport(
+    Problem(
+        Rule.NO_SUCH_FILE, "cannot read the file", "a.pt", ("a note",), ("check the path",), "trace"
+    )
+)
 REPORTS: dict[str, Report] = {
     "check": CHECK,
     "join": JoinReport(CHECK, WRITTEN, (0,)),
@@ -121,7 +143,9 @@ def test_a_step_that_the_schema_does_not_know_is_refused() -> None:
         validator("step").validate({"type": "Permute", "axes": [0, 2, 1]})
 
 
-@pytest.mark.parametrize(("held", "shown"), [(None, None), ('{"seed": 7}', {"seed": 7}), ("no JSON", "no JSON")])
+@pytest.mark.parametrize(
+    ("held", "shown"), [(None, None), ('{"seed": 7}', {"seed": 7}), ("no JSON", "no JSON")]
+)
 def test_a_provenance_is_shown_as_the_file_holds_it(held: str | None, shown: object) -> None:
     report = dataclasses.replace(INSPECT, provenance=held)
     assert as_json(report)["provenance"] == shown

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from composecli.runtime.joining.allclose import close
+from composecli.runtime.joining.allclose import allclose
 
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2,
@@ -40,7 +40,7 @@ def test_values_are_close_where_torch_has_them_so(dtype: torch.dtype, value: flo
     for step in STEPS:
         other = torch.tensor([1.0, float(one[1]) + step], dtype=torch.float64)
         pair = one.to(dtype), other.to(dtype)
-        assert close(*pair) == as_torch_has_it(*pair), step
+        assert allclose(*pair) == as_torch_has_it(*pair), step
 
 
 @pytest.mark.filterwarnings("ignore:.*quant")
@@ -49,6 +49,6 @@ def test_kinds_have_to_be_the_same() -> None:
     tensors = [dense, dense.double(), dense[:2], dense.to_sparse(), torch.empty(0), dense[0]]
     tensors += [torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8), dense.to("meta")]
     for one, other in itertools.permutations(tensors, 2):
-        assert not close(one, other), (one, other)
+        assert not allclose(one, other), (one, other)
     for one in tensors[:-1]:
-        assert close(one, one.clone())
+        assert allclose(one, one.clone())

@@ -15,23 +15,35 @@ from composecli.runtime.weights.meta_kernels import KERNELS
 
 aten = torch.ops.aten
 SIZES = st.integers(1, 6)
-DTYPES = st.sampled_from([torch.float32, torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.int64])
+DTYPES = st.sampled_from(
+    [torch.float32, torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.int64]
+)
 NUMBERS = st.integers(0, 3)
 
 
 @st.composite
-def tensors(draw: Any, shape: tuple[int, ...] | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+def tensors(
+    draw: Any, shape: tuple[int, ...] | None = None, dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """A tensor of up to five axes, dense or not, of one of a few dtypes."""
     if shape is None:
         shape = tuple(draw(st.lists(SIZES, max_size=5)))
     dtype = dtype or draw(DTYPES)
     made = torch.randn([2 * size for size in shape]).abs().to(dtype)
     made = made[tuple(slice(0, size) for size in shape)]
-    how = draw(st.sampled_from(["dense", "dense", "dense", "strided", "reversed", "channels last", "expanded"]))
+    how = draw(
+        st.sampled_from(
+            ["dense", "dense", "dense", "strided", "reversed", "channels last", "expanded"]
+        )
+    )
     if how == "strided":
         return made
     if how == "reversed" and made.dim() > 1:
-        return made.permute(*reversed(range(made.dim()))).contiguous().permute(*reversed(range(made.dim())))
+        return (
+            made.permute(*reversed(range(made.dim())))
+            .contiguous()
+            .permute(*reversed(range(made.dim())))
+        )
     if how == "channels last" and made.dim() == 4:
         return made.contiguous(memory_format=torch.channels_last)
     if how == "expanded" and made.dim():
@@ -50,7 +62,9 @@ def products(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     batched = draw(st.booleans())
     one = (*((batch,) if batched else ()), rows, inner)
     other = (*((near(draw, batch),) if batched else ()), near(draw, inner), columns)
-    bias = draw(st.sampled_from([(columns,), (1,), (rows, columns), (), (rows,), (batch, rows, columns)]))
+    bias = draw(
+        st.sampled_from([(columns,), (1,), (rows, columns), (), (rows,), (batch, rows, columns)])
+    )
     same = draw(DTYPES) if draw(st.booleans()) else None
     values = [draw(tensors(shape, same)) for shape in (bias, one, other)]
     return tuple(values), {}
@@ -62,13 +76,26 @@ def convolutions(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     groups, transposed = draw(st.integers(1, 3)), draw(st.booleans())
     into, out = draw(st.integers(1, 3)) * groups, draw(st.integers(1, 3)) * groups
     kernel = tuple(draw(st.integers(1, 4)) for _ in range(rank))
-    weight = (into, out // groups, *kernel) if transposed else (out, near(draw, into // groups), *kernel)
+    weight = (
+        (into, out // groups, *kernel) if transposed else (out, near(draw, into // groups), *kernel)
+    )
     value = (draw(SIZES), near(draw, into), *(draw(st.integers(1, 9)) for _ in range(rank)))
     same = draw(st.sampled_from([torch.float32, torch.float32, torch.float64, None]))
     bias = draw(tensors((near(draw, out),), same)) if draw(st.booleans()) else None
-    lists = [[draw(numbers) for _ in range(rank)] for numbers in (st.integers(1, 3), NUMBERS, st.integers(1, 2))]
+    lists = [
+        [draw(numbers) for _ in range(rank)]
+        for numbers in (st.integers(1, 3), NUMBERS, st.integers(1, 2))
+    ]
     more = [draw(st.integers(0, 2)) for _ in range(rank)] if transposed else [0] * rank
-    arguments = (draw(tensors(value, same)), draw(tensors(weight, same)), bias, *lists, transposed, more, groups)
+    arguments = (
+        draw(tensors(value, same)),
+        draw(tensors(weight, same)),
+        bias,
+        *lists,
+        transposed,
+        more,
+        groups,
+    )
     return arguments, {}
 
 
@@ -83,7 +110,9 @@ def norms(draw: Any) -> tuple[torch.Tensor, tuple[Any, ...]]:
 def batch_norms(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     value, (same, shape) = draw(norms())
     channels = near(draw, shape[1] if len(shape) > 1 else 1)
-    given = [draw(tensors((channels,), same)) if draw(st.integers(0, 4)) else None for _ in range(4)]
+    given = [
+        draw(tensors((channels,), same)) if draw(st.integers(0, 4)) else None for _ in range(4)
+    ]
     return (value, *given, False, 0.1, 1e-5), {}
 
 
@@ -91,7 +120,9 @@ def batch_norms(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def batch_norms_in_eval(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     (value, weight, bias, mean, var, *_), _ = draw(batch_norms())
     channels = value.shape[1] if value.dim() > 1 else 1
-    mean, var = (torch.ones(channels, dtype=value.dtype) if item is None else item for item in (mean, var))
+    mean, var = (
+        torch.ones(channels, dtype=value.dtype) if item is None else item for item in (mean, var)
+    )
     return (value, weight, bias, mean, var, 0.1, 1e-5), {}
 
 
@@ -109,8 +140,19 @@ def group_norms(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     groups = draw(st.integers(1, 3))
     shape = (draw(SIZES), near(draw, groups * 2), draw(SIZES))
     same = draw(DTYPES) if draw(st.booleans()) else None
-    given = [draw(tensors((near(draw, shape[1]),), same)) if draw(st.booleans()) else None for _ in range(2)]
-    return (draw(tensors(shape, same)), *given, shape[0], shape[1], near(draw, shape[2]), groups, 1e-5), {}
+    given = [
+        draw(tensors((near(draw, shape[1]),), same)) if draw(st.booleans()) else None
+        for _ in range(2)
+    ]
+    return (
+        draw(tensors(shape, same)),
+        *given,
+        shape[0],
+        shape[1],
+        near(draw, shape[2]),
+        groups,
+        1e-5,
+    ), {}
 
 
 @st.composite
@@ -121,7 +163,9 @@ def one_tensor(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 @st.composite
 def pairs(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     shape = tuple(draw(st.lists(SIZES, max_size=4)))
-    other = tuple(1 if draw(st.integers(0, 3)) == 0 else near(draw, size) for size in shape)[draw(st.integers(0, 2)) :]
+    other = tuple(1 if draw(st.integers(0, 3)) == 0 else near(draw, size) for size in shape)[
+        draw(st.integers(0, 2)) :
+    ]
     same = draw(DTYPES) if draw(st.booleans()) else None
     one, two = draw(tensors(shape, same)), draw(tensors(other, same))
     given: tuple[Any, ...] = (one, two) if draw(st.booleans()) else (two, one)
@@ -142,8 +186,14 @@ def means(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 @st.composite
 def pools(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     shape = tuple(draw(st.integers(1, 9)) for _ in range(4))
-    lists = [draw(st.lists(numbers, min_size=1, max_size=2)) for numbers in (st.integers(1, 4), st.integers(1, 3))]
-    more = [draw(st.lists(numbers, min_size=1, max_size=2)) for numbers in (st.integers(0, 2), st.integers(1, 2))]
+    lists = [
+        draw(st.lists(numbers, min_size=1, max_size=2))
+        for numbers in (st.integers(1, 4), st.integers(1, 3))
+    ]
+    more = [
+        draw(st.lists(numbers, min_size=1, max_size=2))
+        for numbers in (st.integers(0, 2), st.integers(1, 2))
+    ]
     return (draw(tensors(shape)), *lists, *more, draw(st.integers(0, 4)) == 0), {}
 
 
@@ -161,7 +211,9 @@ def attentions(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 @st.composite
 def copies(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    form = draw(st.sampled_from([None, torch.preserve_format, torch.contiguous_format, torch.channels_last]))
+    form = draw(
+        st.sampled_from([None, torch.preserve_format, torch.contiguous_format, torch.channels_last])
+    )
     return (draw(tensors()),), {"memory_format": form}
 
 
@@ -201,7 +253,10 @@ def name_of(op: Any) -> str:
 
 
 def seen(result: Any) -> list[tuple[Any, ...]]:
-    return [(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device) for tensor in tensors_in(result)]
+    return [
+        (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+        for tensor in tensors_in(result)
+    ]
 
 
 @pytest.mark.parametrize("op", list(KERNELS), ids=str)

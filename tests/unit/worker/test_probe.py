@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.core.blueprint import single
+from composecli.core.blueprint import single_model
 from composecli.core.model_ref import FileReference, ModelKind
-from composecli.core.observations import Accepted, Detail, Refused
+from composecli.core.observations import Accepted, Detail, Rejected
 from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.runtime.in_process import InProcessWorker
 from composecli.workers.protocol import OpenRequest, ProbeRequest, Training
@@ -18,16 +18,24 @@ from tests.models import Counter, Deep, Ids, NanCheck, Shelf
 from tests.reading import spec
 
 
-def opened(path: str, *, form: str = "scripted", training: Training = Training.SAVED) -> InProcessWorker:
-    kind = {"pickled": ModelKind.PICKLED, "exported": ModelKind.EXPORTED}.get(form, ModelKind.TORCHSCRIPT)
+def opened(
+    path: str, *, form: str = "scripted", training: Training = Training.SAVED
+) -> InProcessWorker:
+    kind = {"pickled": ModelKind.PICKLED, "exported": ModelKind.EXPORTED}.get(
+        form, ModelKind.TORCHSCRIPT
+    )
     worker = InProcessWorker()
     worker.open(OpenRequest(FileReference(path), kind, "cpu", training, trusted=True, key=None))
     return worker
 
 
-def probe(worker: InProcessWorker, *texts: str, watch: bool = False, seed: int = 0) -> Accepted | Refused:
+def probe(
+    worker: InProcessWorker, *texts: str, watch: bool = False, seed: int = 0
+) -> Accepted | Rejected:
     call = Call(tuple(Argument(spec(text)) for text in texts))
-    return worker.probe(ProbeRequest(single(0), call, seed, Detail.MEETINGS if watch else Detail.REASON))
+    return worker.probe(
+        ProbeRequest(single_model(0), call, seed, Detail.PARAMETER_OPS if watch else Detail.REASON)
+    )
 
 
 def state(worker: InProcessWorker) -> tuple[object, ...]:
@@ -55,10 +63,16 @@ class Lister(nn.Module):
 @pytest.mark.parametrize("form", ["scripted", "pickled"])
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("counter", Counter()), ("norm_10", nn.BatchNorm1d(10)), ("dropout", nn.Sequential(nn.Dropout(), nn.ReLU()))],
+    [
+        ("counter", Counter()),
+        ("norm_10", nn.BatchNorm1d(10)),
+        ("dropout", nn.Sequential(nn.Dropout(), nn.ReLU())),
+    ],
 )
 @pytest.mark.parametrize("watch", [True, False])
-def test_a_probe_leaves_nothing_behind(shelf: Shelf, name: str, module: nn.Module, form: str, watch: bool) -> None:
+def test_a_probe_leaves_nothing_behind(
+    shelf: Shelf, name: str, module: nn.Module, form: str, watch: bool
+) -> None:
     worker = opened(shelf.save(name, module, form), form=form)
     before = state(worker)
     assert isinstance(probe(worker, "float32[4, 10]", watch=watch), Accepted)
@@ -96,7 +110,7 @@ def test_each_probe_sees_the_model_as_it_was_saved(shelf: Shelf, form: str) -> N
     worker = opened(shelf.save("shrinking", Shrinking(), form), form=form)
     for size in (50, 20, 50, 100):
         assert isinstance(probe(worker, f"float32[2, {size}]"), Accepted)
-    assert isinstance(probe(worker, "float32[2, 101]"), Refused)
+    assert isinstance(probe(worker, "float32[2, 101]"), Rejected)
 
 
 class Writing(nn.Module):
@@ -126,7 +140,7 @@ def test_a_forward_that_writes_to_parameters_is_said_so(shelf: Shelf) -> None:
 def test_a_refusal_names_the_submodule_the_op_and_its_tensors(shelf: Shelf, form: str) -> None:
     worker = opened(shelf.save("deep_8", Deep(8), form, (torch.rand(2, 5),)), form=form)
     refused = probe(worker, "float32[2, 7]")
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Rejected)
     assert refused.module == "fc1"
     assert refused.op == "aten::addmm"
     assert TensorSpec("float32", (2, 10)) in refused.tensors
@@ -140,7 +154,7 @@ def test_a_refusal_without_parameters_names_the_line(shelf: Shelf) -> None:
             return x.view(-1, 7)
 
     refused = probe(opened(shelf.save("views", Views())), "float32[2, 5]")
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Rejected)
     assert "view" in (refused.code or "")
     assert refused.op == "aten::view"
 
@@ -167,7 +181,7 @@ def test_values_and_training_mode_are_told_from_shapes(
     if zeros is None:
         assert isinstance(seen, Accepted)
         return
-    assert isinstance(seen, Refused)
+    assert isinstance(seen, Rejected)
     assert (seen.runs_on_zeros, seen.runs_in_eval) == (zeros, in_eval)
 
 
@@ -180,14 +194,16 @@ def test_probes_are_seeded(shelf: Shelf) -> None:
 
 
 def test_watching_shows_where_the_input_meets_parameters(shelf: Shelf) -> None:
-    worker = opened(shelf.save("relu_mlp", nn.Sequential(nn.ReLU(), nn.Linear(10, 8), nn.Linear(8, 5))))
+    worker = opened(
+        shelf.save("relu_mlp", nn.Sequential(nn.ReLU(), nn.Linear(10, 8), nn.Linear(8, 5)))
+    )
     seen = probe(worker, "float32[2, 10]", watch=True)
     assert isinstance(seen, Accepted)
-    assert [(meeting.op, meeting.parameter) for meeting in seen.meetings] == [
+    assert [(meeting.op, meeting.parameter) for meeting in seen.parameter_ops] == [
         ("addmm", "1.weight"),
         ("addmm", "2.weight"),
     ]
-    assert not probe(worker, "float32[2, 10]").meetings
+    assert not probe(worker, "float32[2, 10]").parameter_ops
 
 
 def test_running_out_of_memory_is_not_a_mismatch(shelf: Shelf) -> None:
@@ -196,13 +212,15 @@ def test_running_out_of_memory_is_not_a_mismatch(shelf: Shelf) -> None:
             return x + torch.zeros(1 << 24, 1 << 24, dtype=torch.float64).sum()
 
     refused = probe(opened(shelf.save("huge", Huge())), "float32[2]")
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Rejected)
     assert refused.out_of_memory
 
 
 def test_what_a_model_returns_is_a_tree(shelf: Shelf) -> None:
     class Nested(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, torch.Tensor], int]:
+        def forward(
+            self, x: torch.Tensor
+        ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor], int]:
             return [x, x], {"a": x}, 3
 
     seen = probe(opened(shelf.save("nested", Nested())), "float32[2, 5]")

@@ -52,13 +52,19 @@ class Splitting(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         one, two, three = x.chunk(3, -1)
         values, indices = torch.topk(self.norm(x), 2)
-        return torch.cat([three, one], -1), {"top": values, "where": indices, "two": two.to(torch.float64)}
+        return torch.cat([three, one], -1), {
+            "top": values,
+            "where": indices,
+            "two": two.to(torch.float64),
+        }
 
 
 class Beside(nn.Module):
     """Takes a structure, and another input by name."""
 
-    def forward(self, pair: tuple[torch.Tensor, dict[str, torch.Tensor]], *, scale: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, pair: tuple[torch.Tensor, dict[str, torch.Tensor]], *, scale: torch.Tensor
+    ) -> torch.Tensor:
         return pair[0] * scale + pair[1]["b"]
 
 
@@ -98,7 +104,9 @@ def outcome(model: Model, arguments: tuple[Any, ...], keywords: dict[str, Any]) 
             result = model.module(*arguments, **keywords)
     except Exception:
         return "refused"
-    return type(result).__name__, [(tensor.dtype, tensor.shape, tensor.tolist()) for tensor in tensors_in(result)]
+    return type(result).__name__, [
+        (tensor.dtype, tensor.shape, tensor.tolist()) for tensor in tensors_in(result)
+    ]
 
 
 def changed(value: Any, axis: int, by: int) -> Any:
@@ -119,13 +127,19 @@ def test_a_program_does_what_torch_export_makes_of_it(tmp_path: Path, name: str)
     module, arguments, keywords, dynamic = CASES[name]
     path = tmp_path / "program.pt2"
     with warnings.catch_warnings(action="ignore"):
-        torch.export.save(torch.export.export(module, arguments, keywords, dynamic_shapes=dynamic), path)
-    request = OpenRequest(FileReference(str(path)), ModelKind.EXPORTED, "cpu", Training.SAVED, trusted=False, key=None)
+        torch.export.save(
+            torch.export.export(module, arguments, keywords, dynamic_shapes=dynamic), path
+        )
+    request = OpenRequest(
+        FileReference(str(path)), ModelKind.EXPORTED, "cpu", Training.SAVED, trusted=False, key=None
+    )
     ours, theirs = with_values(load(request)), load_whole(request)
     assert isinstance(ours.module, Program)
     assert not isinstance(theirs.module, Program)
     assert ours.arguments == theirs.arguments
-    assert dict(ours.module.named_parameters()).keys() == dict(theirs.module.named_parameters()).keys()
+    assert (
+        dict(ours.module.named_parameters()).keys() == dict(theirs.module.named_parameters()).keys()
+    )
     taken = 0
     for axis in range(4):
         for by in (0, 1, -1, 2, 40):
@@ -135,7 +149,11 @@ def test_a_program_does_what_torch_export_makes_of_it(tmp_path: Path, name: str)
             taken += expected != "refused"
     assert taken
     assert outcome(ours, (), {}) == outcome(theirs, (), {}) == "refused"
-    assert outcome(ours, (*arguments, 3), keywords) == outcome(theirs, (*arguments, 3), keywords) == "refused"
+    assert (
+        outcome(ours, (*arguments, 3), keywords)
+        == outcome(theirs, (*arguments, 3), keywords)
+        == "refused"
+    )
     assert outcome(ours, arguments, {**keywords, "none": 1}) == "refused"
 
 
@@ -149,8 +167,13 @@ class Chooses(nn.Module):
 def test_what_is_not_run_here_is_loaded_by_torch_export_and_named(tmp_path: Path) -> None:
     path = tmp_path / "program.pt2"
     torch.export.save(torch.export.export(Chooses(), (torch.rand(2, 3),)), path)
-    request = OpenRequest(FileReference(str(path)), ModelKind.EXPORTED, "cpu", Training.SAVED, trusted=False, key=None)
+    request = OpenRequest(
+        FileReference(str(path)), ModelKind.EXPORTED, "cpu", Training.SAVED, trusted=False, key=None
+    )
     model = load(request)
     assert "higher_order" in model.notes[0]
     assert model.weights is None
-    assert outcome(model, (torch.ones(2, 3),), {}) == ("Tensor", [(torch.float32, torch.Size([2, 3]), [[2.0] * 3] * 2)])
+    assert outcome(model, (torch.ones(2, 3),), {}) == (
+        "Tensor",
+        [(torch.float32, torch.Size([2, 3]), [[2.0] * 3] * 2)],
+    )

@@ -18,7 +18,13 @@ from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.runtime.in_process import InProcessWorker
 from composecli.runtime.joining import factored_gradients as factors
 from composecli.runtime.joining import verify
-from composecli.workers.protocol import ExpectRequest, OpenRequest, Training, Verified, VerifyRequest
+from composecli.workers.protocol import (
+    OpenRequest,
+    ReferenceRequest,
+    Training,
+    Verified,
+    VerifyRequest,
+)
 from tests.models import Shelf
 
 WIDTH = 300
@@ -70,7 +76,9 @@ def _other_rounding(module: torch.jit.ScriptModule) -> None:
             parameter.copy_(torch.nextafter(parameter, torch.tensor(torch.inf)))
 
 
-def verified(shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..., None] = _nothing) -> Verified:
+def verified(
+    shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..., None] = _nothing
+) -> Verified:
     """The join of a model and a head, changed behind its back, held against its parts."""
     one = shelf.save(f"verify_{type(first).__name__}", first)
     other = shelf.save("verify_head", nn.Linear(WIDTH, 5))
@@ -82,21 +90,34 @@ def verified(shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..
     module.save(joined)
     fresh = InProcessWorker()
     for path in (one, other):
-        asked = OpenRequest(FileReference(path), ModelKind.TORCHSCRIPT, "cpu", Training.SAVED, trusted=False, key=None)
+        asked = OpenRequest(
+            FileReference(path),
+            ModelKind.TORCHSCRIPT,
+            "cpu",
+            Training.SAVED,
+            trusted=False,
+            key=None,
+        )
         fresh.open(asked)
-    expected = ExpectRequest(Sequential((Stage(0), Stage(1, (Feed(),)))), (CALL, CALL), 0)
+    expected = ReferenceRequest(Sequential((Stage(0), Stage(1, (Feed(),)))), (CALL, CALL), 0)
     return fresh.verify(VerifyRequest(joined, expected))
 
 
-@pytest.mark.parametrize("first", [nn.Linear(WIDTH, WIDTH), Twice(), Regular()], ids=lambda m: type(m).__name__)
-def test_a_file_that_does_what_its_parts_do_is_verified(shelf: Shelf, tmp_path: Path, first: nn.Module) -> None:
+@pytest.mark.parametrize(
+    "first", [nn.Linear(WIDTH, WIDTH), Twice(), Regular()], ids=lambda m: type(m).__name__
+)
+def test_a_file_that_does_what_its_parts_do_is_verified(
+    shelf: Shelf, tmp_path: Path, first: nn.Module
+) -> None:
     found = verified(shelf, tmp_path, first)
     assert found.passed, found.checks
     assert sum(check.name == "gradients" for check in found.checks) == 2
 
 
 @pytest.mark.parametrize("room", [0, verify.LARGEST_KEPT])
-@pytest.mark.parametrize("first", [nn.Linear(WIDTH, WIDTH), Twice()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "first", [nn.Linear(WIDTH, WIDTH), Twice()], ids=lambda m: type(m).__name__
+)
 def test_gradients_that_differ_by_rounding_are_the_same(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: nn.Module, room: int
 ) -> None:
@@ -113,7 +134,9 @@ def test_gradients_that_differ_by_rounding_are_the_same(
         (_other_mode, {"training state"}),
     ],
 )
-@pytest.mark.parametrize("first", [nn.Linear(WIDTH, WIDTH), Twice()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "first", [nn.Linear(WIDTH, WIDTH), Twice()], ids=lambda m: type(m).__name__
+)
 def test_a_file_that_does_something_else_is_not(
     shelf: Shelf, tmp_path: Path, first: nn.Module, change: Callable[..., None], failed: set[str]
 ) -> None:
@@ -124,7 +147,7 @@ def test_a_file_that_does_something_else_is_not(
 def test_the_gradient_of_a_large_matrix_is_not_formed(shelf: Shelf, tmp_path: Path) -> None:
     weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
     x = torch.randn(2, WIDTH)
-    with factors.factored({(WIDTH, WIDTH)}):
+    with factors.factored_gradients({(WIDTH, WIDTH)}):
         nn.functional.linear(x, weight).sum().backward()
     assert weight.grad is not None
     one, other = torch.ones(2, WIDTH), x
@@ -135,5 +158,5 @@ def test_the_gradient_of_a_large_matrix_is_not_formed(shelf: Shelf, tmp_path: Pa
 
 def test_a_product_that_is_more_than_a_gradient_is_asked_for() -> None:
     weight = nn.Parameter(torch.randn(WIDTH, WIDTH))
-    with pytest.raises(factors.Consumed), factors.factored({(WIDTH, WIDTH)}):
+    with pytest.raises(factors.ProductUsed), factors.factored_gradients({(WIDTH, WIDTH)}):
         (nn.functional.linear(torch.randn(2, WIDTH), weight * 2)).sum().backward()

@@ -16,13 +16,13 @@ from composecli.commands.inspect import inspect
 from composecli.commands.join import join
 from composecli.commands.requests import CheckRequest, InspectRequest, JoinRequest, Options
 from composecli.commands.trust import Trust
-from composecli.core.blueprint import Mode, single
+from composecli.core.blueprint import Mode, single_model
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.model_ref import FactoryReference, FileReference, ModelKind
-from composecli.core.observations import Accepted, Detail, Observation, Refused
+from composecli.core.observations import Accepted, Detail, Observation, Rejected
 from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.files.pickle import operations
-from composecli.files.skeleton import relocated
+from composecli.files.skeleton import rewrite_device
 from composecli.runtime.describe import facts
 from composecli.runtime.in_process import InProcessWorker
 from composecli.runtime.loading import load, load_whole
@@ -43,7 +43,11 @@ from tests.models import (
     rewrite,
 )
 
-FORMS = {"scripted": ModelKind.TORCHSCRIPT, "traced": ModelKind.TORCHSCRIPT, "pickled": ModelKind.PICKLED}
+FORMS = {
+    "scripted": ModelKind.TORCHSCRIPT,
+    "traced": ModelKind.TORCHSCRIPT,
+    "pickled": ModelKind.PICKLED,
+}
 
 
 class Indexed(nn.Module):
@@ -112,7 +116,10 @@ MODELS = {
     "dict": (DictOutput(), ["float32[2,10]", "float32[2,3]"]),
     "ids": (Ids(), ["int64[2,8]", "float32[2,8]"]),
     "norm": (nn.BatchNorm2d(8).train(), ["float32[2,8,4,4]", "float32[1,8,1,1]"]),
-    "layer norm": (nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6)), ["float32[2,5,6]", "float32[2,5,7]"]),
+    "layer norm": (
+        nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6)),
+        ["float32[2,5,6]", "float32[2,5,7]"],
+    ),
     "indexed": (Indexed(), ["float32[2,6]", "float32[2,5]"]),
     "routed": (Routed(), ["float32[2,4]", "float32[2,5]"]),
 }
@@ -124,7 +131,9 @@ def spec(text: str) -> TensorSpec:
 
 
 def request(path: str, form: str) -> OpenRequest:
-    return OpenRequest(FileReference(path), FORMS[form], "cpu", Training.SAVED, trusted=True, key=None)
+    return OpenRequest(
+        FileReference(path), FORMS[form], "cpu", Training.SAVED, trusted=True, key=None
+    )
 
 
 def model_of(worker: InProcessWorker) -> Model:
@@ -132,13 +141,15 @@ def model_of(worker: InProcessWorker) -> Model:
 
 
 def seen(worker: InProcessWorker, text: str) -> Observation:
-    probe = ProbeRequest(single(0), Call((Argument(spec(text)),)), 0, Detail.MEETINGS)
+    probe = ProbeRequest(single_model(0), Call((Argument(spec(text)),)), 0, Detail.PARAMETER_OPS)
     return replace(worker.probe(probe), read=())
 
 
 @pytest.mark.parametrize("form", ["scripted", "pickled"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_says_the_same_with_and_without_its_tensors(shelf: Shelf, name: str, form: str) -> None:
+def test_a_model_says_the_same_with_and_without_its_tensors(
+    shelf: Shelf, name: str, form: str
+) -> None:
     module, calls = MODELS[name]
     asked = request(shelf.save(f"weights_{name}", module, form), form)
     without, whole = InProcessWorker(), InProcessWorker()
@@ -153,7 +164,9 @@ def test_a_model_says_the_same_with_and_without_its_tensors(shelf: Shelf, name: 
 
 @pytest.mark.parametrize("form", ["scripted", "pickled"])
 @pytest.mark.parametrize("width", [10, 300])
-def test_a_model_that_writes_to_its_parameters_is_refused_as_such(shelf: Shelf, width: int, form: str) -> None:
+def test_a_model_that_writes_to_its_parameters_is_refused_as_such(
+    shelf: Shelf, width: int, form: str
+) -> None:
     """A large parameter lies in memory that cannot be written to, until the model is loaded as a whole."""
     worker = InProcessWorker()
     worker.open(request(shelf.save(f"decaying_{width}", Decaying(width), form), form))
@@ -175,14 +188,19 @@ def test_a_contract_is_found_without_reading_a_tensor(shelf: Shelf, form: str) -
 
 @pytest.mark.parametrize(
     ("form", "contract"),
-    [("scripted", "float32[N, D>=6] -> float32[N, 3]"), ("pickled", "float32[N, T>=6, 2] -> float32[N, 2, 3]")],
+    [
+        ("scripted", "float32[N, D>=6] -> float32[N, 3]"),
+        ("pickled", "float32[N, T>=6, 2] -> float32[N, 2, 3]"),
+    ],
 )
 def test_only_the_table_that_is_looked_up_is_read(shelf: Shelf, form: str, contract: str) -> None:
     path = shelf.save("weights_indexed", Indexed(), form)
     worker = InProcessWorker()
     report = inspect(InspectRequest(path, Options(trust=(Trust(path),))), worker)
     assert str(report.model.contract) == contract
-    assert report.model.notes == ("the values of table were read (16 bytes): aten::index depends on them",)
+    assert report.model.notes == (
+        "the values of table were read (16 bytes): aten::index depends on them",
+    )
     weights = model_of(worker).weights
     assert weights is not None
     assert len(weights.unread) == len(weights.places) - 1
@@ -192,7 +210,7 @@ def test_a_result_that_depends_on_all_weights_reads_them(shelf: Shelf) -> None:
     path = shelf.save("weights_routed", Routed())
     worker = InProcessWorker()
     worker.open(request(path, "scripted"))
-    found = worker.probe(ProbeRequest(single(0), Call((Argument(spec("float32[3,4]")),))))
+    found = worker.probe(ProbeRequest(single_model(0), Call((Argument(spec("float32[3,4]")),))))
     assert isinstance(found, Accepted)
     assert str(found.result) == "float32[3, 4]"
     assert [note.note for note in found.read] == [
@@ -240,7 +258,9 @@ class Recurrent(nn.Module):
 
 
 @pytest.mark.parametrize("module", [Listing(), Recurrent()], ids=["listing", "recurrent"])
-def test_tensors_in_lists_are_those_that_are_held_by_name(tmp_path: Path, module: nn.Module) -> None:
+def test_tensors_in_lists_are_those_that_are_held_by_name(
+    tmp_path: Path, module: nn.Module
+) -> None:
     path = tmp_path / "listing.pt"
     torch.jit.script(module).save(str(path))
     without, whole = InProcessWorker(), InProcessWorker()
@@ -253,7 +273,10 @@ def test_tensors_in_lists_are_those_that_are_held_by_name(tmp_path: Path, module
     weights.read()
     x = torch.rand(2, 5, 10)
     torch.testing.assert_close(model_of(without).module(x), model_of(whole).module(x))
-    joined = join(JoinRequest(CheckRequest((str(path), str(path)), Mode.PARALLEL), str(tmp_path / "j.pt")), without)
+    joined = join(
+        JoinRequest(CheckRequest((str(path), str(path)), Mode.PARALLEL), str(tmp_path / "j.pt")),
+        without,
+    )
     assert joined.written is not None
     loaded, own = torch.jit.load(str(tmp_path / "j.pt")), torch.jit.load(str(path))
     torch.testing.assert_close(loaded(x), torch.cat([own(x), own(x)], 1))
@@ -275,7 +298,7 @@ def test_what_cannot_be_had_without_its_tensors_is_named_and_loaded(tmp_path: Pa
         assert reason in opened.facts.notes[0]
         assert model_of(worker).weights is None
         assert isinstance(seen(worker, "float32[2,10]"), Accepted)
-        assert isinstance(seen(worker, "float32[2,11]"), Refused)
+        assert isinstance(seen(worker, "float32[2,11]"), Rejected)
 
 
 class Looking(nn.Module):
@@ -298,7 +321,10 @@ def test_sharing_is_kept(shelf: Shelf) -> None:
         weights = model_of(worker).weights
         assert weights is not None
         weights.read()
-        assert worker.open(request(shelf.save("weights_tied", Tied(), form), form)).facts.shared == opened.facts.shared
+        assert (
+            worker.open(request(shelf.save("weights_tied", Tied(), form), form)).facts.shared
+            == opened.facts.shared
+        )
 
 
 def test_a_check_of_two_models_reads_nothing_of_either(shelf: Shelf) -> None:
@@ -306,11 +332,13 @@ def test_a_check_of_two_models_reads_nothing_of_either(shelf: Shelf) -> None:
     first = shelf.save("weights_deep", Deep())
     report = check(CheckRequest((first, shelf.save("weights_head", nn.Linear(10, 3)))), worker)
     assert all(not model.notes for model in report.models)
-    assert all(model.weights is not None and len(model.weights.unread) for model in worker._models.values())
+    assert all(
+        model.weights is not None and len(model.weights.unread) for model in worker._models.values()
+    )
 
 
 def _moved(data: bytes, device: str) -> bytes | None:
-    return relocated(data, operations(data), device)
+    return rewrite_device(data, operations(data), device)
 
 
 class Placed(nn.Module):
@@ -346,7 +374,9 @@ def test_a_pickle_of_pytorch_is_the_same_but_for_its_devices(text: str) -> None:
     moved = _moved(data, text)
     assert moved is not None
     assert _moved(moved, "cpu") == _moved(data, "cpu")
-    assert moved.count(b"X" + len(text).to_bytes(4, "little") + text.encode()) == len(encoder().state_dict())
+    assert moved.count(b"X" + len(text).to_bytes(4, "little") + text.encode()) == len(
+        encoder().state_dict()
+    )
 
 
 FACTORY = """
@@ -380,12 +410,16 @@ def test_the_weights_of_a_factory_are_read_where_they_decide(tmp_path: Path, nam
         if factory == "Gated":
             held = {"gate.weight": torch.zeros(1, 4), "gate.bias": torch.full((1,), bias)}
         path = str(tmp_path / name)
-        save_file(held, path) if name.endswith("safetensors") else torch.save({"state_dict": held}, path)
+        save_file(held, path) if name.endswith("safetensors") else torch.save(
+            {"state_dict": held}, path
+        )
         reference = FactoryReference(str(tmp_path / "made.py"), factory, path)
-        asked = OpenRequest(reference, ModelKind.FACTORY, "cpu", Training.SAVED, trusted=False, key=None)
+        asked = OpenRequest(
+            reference, ModelKind.FACTORY, "cpu", Training.SAVED, trusted=False, key=None
+        )
         worker = InProcessWorker()
         worker.open(asked)
-        found = worker.probe(ProbeRequest(single(0), Call((Argument(spec("float32[3,4]")),))))
+        found = worker.probe(ProbeRequest(single_model(0), Call((Argument(spec("float32[3,4]")),))))
         assert isinstance(found, Accepted)
         assert len(found.read) == (factory == "Gated")
         assert isinstance(found.result, TensorSpec)
@@ -394,9 +428,16 @@ def test_the_weights_of_a_factory_are_read_where_they_decide(tmp_path: Path, nam
 
 @pytest.mark.parametrize("form", ["scripted", "pickled"])
 @pytest.mark.parametrize("order", [b"big", b"\xff\xfe"])
-def test_bytes_in_another_order_are_pytorchs_to_read(shelf: Shelf, tmp_path: Path, form: str, order: bytes) -> None:
+def test_bytes_in_another_order_are_pytorchs_to_read(
+    shelf: Shelf, tmp_path: Path, form: str, order: bytes
+) -> None:
     path = tmp_path / "other.pt"
-    rewrite(Path(shelf.save("weights_plain", nn.Linear(10, 5), form)), path, "byteorder", lambda _: order)
+    rewrite(
+        Path(shelf.save("weights_plain", nn.Linear(10, 5), form)),
+        path,
+        "byteorder",
+        lambda _: order,
+    )
     try:
         model = load(request(str(path), form))
     except CouldNotAttempt:
