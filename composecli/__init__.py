@@ -1,6 +1,6 @@
-"""composecli: does one saved PyTorch model accept what another produces, and one file that does both.
+"""composecli: check whether one saved PyTorch model accepts another's output, and join the two.
 
-The Python API, imported when it is used:
+The Python API is imported when it is first used:
 
     report = composecli.check("encoder.pt", "head.pt")
     report.verdict, report.exit_code
@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from composecli.core.version import VERSION
+
 if TYPE_CHECKING:
     from composecli.api import check, inspect, join, options
     from composecli.core.errors import CouldNotAttempt
     from composecli.core.findings import Verdict
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["CouldNotAttempt", "Verdict", "check", "inspect", "join", "options"]
 
-_HOMES = {"CouldNotAttempt": "core.errors", "Verdict": "core.findings"}
+_MODULES = {"CouldNotAttempt": "core.errors", "Verdict": "core.findings"}
 
 
 def __getattr__(name: str) -> Any:
@@ -26,4 +28,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    module = _MODULES.get(name, "api")
+    return getattr(import_module(f"{__name__}.{module}"), name)

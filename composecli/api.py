@@ -1,14 +1,16 @@
-"""The Python API: the commands as functions, in this process unless another worker is handed in."""
+"""The Python API: the commands as functions, in this process unless another worker is passed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 
 from composecli.commands.check import check as run_check
 from composecli.commands.inspect import inspect as run_inspect
 from composecli.commands.join import join as run_join
 from composecli.commands.requests import (
+    DEFAULT_DIM,
     CheckRequest,
     InspectRequest,
     JoinRequest,
@@ -21,13 +23,13 @@ from composecli.commands.trust import parse_op, parse_trust
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
 from composecli.core.input_spec import parse_input
-from composecli.inference.budget import Budget
+from composecli.inference.prober import Budget
 from composecli.workers.protocol import Training, Worker
 
 PathText = str | PathLike[str]
 
 
-def options(  # noqa: PLR0913 (the words of the command, all by name)
+def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
     *,
     device: str = "cpu",
     inputs: Sequence[str] = (),
@@ -39,19 +41,21 @@ def options(  # noqa: PLR0913 (the words of the command, all by name)
     max_probes: int = Budget().probes,
     max_seconds: float = Budget().seconds,
 ) -> Options:
-    """What every command takes, in the words of the command line (`inputs=["float32[N,3,224,224]"]`).
+    """Return the options of a command, written as on the command line.
+
+    `options(inputs=["float32[N,3,224,224]"])` is `--input 'float32[N,3,224,224]'`.
 
     Raises:
-        ValueError: a word means nothing.
+        ValueError: if the text of an option has no meaning.
     """
     return Options(
         parse_device(device),
-        tuple(map(parse_input, inputs)),
-        tuple(map(parse_selection, select)),
+        tuple(parse_input(text) for text in inputs),
+        tuple(parse_selection(text) for text in select),
         Training(training),
         key,
         tuple(parse_trust(fspath(file)) for file in trust),
-        tuple(map(parse_op, allow_ops)),
+        tuple(parse_op(text) for text in allow_ops),
         Budget(max_probes, max_seconds),
     )
 
@@ -60,27 +64,28 @@ def check(
     *models: PathText,
     mode: str = "sequential",
     merge: str = "cat",
-    dim: int = 1,
+    dim: int = DEFAULT_DIM,
     strict: bool = False,
     options: Options | None = None,
     worker: Worker | None = None,
 ) -> CheckReport:
-    """The verdict of every seam of a chain, or of models beside each other.
+    """Return the verdict of every seam of a chain, or of models in parallel.
 
     Raises:
-        CouldNotAttempt: a model cannot be read or run, or is not trusted.
-        ValueError: fewer than two models, or a word that means nothing.
+        CouldNotAttempt: if a model cannot be read or run, or is not trusted.
+        ValueError: if there are fewer than two models, or a text has no meaning.
     """
-    request = _check_request(models, (mode, merge, dim, strict), BridgeMode.NONE, options)
+    request = _check_request(models, options)
+    request = replace(request, mode=Mode(mode), strict=strict, merge=Merge(merge), dim=dim)
     return run_check(request, worker or in_process())
 
 
-def join(  # noqa: PLR0913 (the words of the command, all but two by name)
+def join(  # noqa: PLR0913 (the options of the command line, all by keyword)
     *models: PathText,
     output: PathText,
     mode: str = "sequential",
     merge: str = "cat",
-    dim: int = 1,
+    dim: int = DEFAULT_DIM,
     strict: bool = False,
     bridge: str = "none",
     seed: int = 0,
@@ -88,42 +93,41 @@ def join(  # noqa: PLR0913 (the words of the command, all but two by name)
     options: Options | None = None,
     worker: Worker | None = None,
 ) -> JoinReport:
-    """The combined module, written to `output` and verified; `written` is None where the check does not allow it.
+    """Write the joined module to `output`, and verify it.
+
+    `written` of the report is None if the models do not fit together.
 
     Raises:
-        CouldNotAttempt: a model cannot be read or run, or the output cannot be written.
-        ValueError: fewer than two models, or a word that means nothing.
+        CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
+        ValueError: if there are fewer than two models, or a text has no meaning.
     """
-    asked = _check_request(models, (mode, merge, dim, strict), BridgeMode(bridge), options)
-    return run_join(JoinRequest(asked, fspath(output), seed, force), worker or in_process())
+    request = _check_request(models, options)
+    request = replace(request, mode=Mode(mode), strict=strict, merge=Merge(merge), dim=dim)
+    request = replace(request, bridge=BridgeMode(bridge))
+    return run_join(JoinRequest(request, fspath(output), seed, force), worker or in_process())
 
 
 def inspect(
     model: PathText, *, options: Options | None = None, worker: Worker | None = None
 ) -> InspectReport:
-    """What a model takes and gives, with the evidence, its layers and what ties it to a device.
+    """Return the inputs and outputs of a model, its evidence, layers and ties to a device.
 
     Raises:
-        CouldNotAttempt: the model cannot be read or run, or is not trusted.
+        CouldNotAttempt: if the model cannot be read or run, or is not trusted.
     """
-    return run_inspect(InspectRequest(fspath(model), options or Options()), worker or in_process())
+    request = InspectRequest(fspath(model), options or Options())
+    return run_inspect(request, worker or in_process())
 
 
-def _check_request(
-    models: tuple[PathText, ...],
-    words: tuple[str, str, int, bool],
-    bridge: BridgeMode,
-    options: Options | None,
-) -> CheckRequest:
+def _check_request(models: tuple[PathText, ...], options: Options | None) -> CheckRequest:
     if len(models) < 2:
         raise ValueError("two models or more are needed")
-    mode, merge, dim, strict = words
     paths = tuple(fspath(model) for model in models)
-    return CheckRequest(paths, Mode(mode), strict, Merge(merge), dim, bridge, options or Options())
+    return CheckRequest(paths, options=options or Options())
 
 
 def in_process() -> Worker:
-    """The worker in this process, for the Python API: torch is imported here and now."""
+    """Return a worker that runs models in this process. This imports torch."""
     from composecli.runtime.in_process import InProcessWorker
 
     return InProcessWorker()

@@ -1,4 +1,4 @@
-"""Answering: a command run against a child worker, its report printed, its exit code given."""
+"""Runs a command at a console: starts its worker, prints its report, returns its exit code."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
 from composecli.commands.results import INTERRUPTED, OUR_BUG, ProblemReport, Report
 from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.report.formats import FORMATS
 from composecli.workers.protocol import Worker
 
 TERMINATED = 143
+DEFAULT_COLUMNS = 80
+MIN_PROGRESS_COLUMNS = 20
+_ELLIPSIS = " ..."
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How a command answers. `untrusted`: no file that it opens is vouched for; `use_cache`: what was found of the
-    `models` before is not found again; `workers`: how many workers it is worth."""
+    """How a command runs and prints.
+
+    `untrusted`: the command trusts none of the files that it opens. `use_cache`: reuse cached
+    results for `models`. `workers`: the number of workers to start.
+    """
 
     format: str
     quiet: bool
@@ -36,134 +44,139 @@ class OutputOptions:
 
 
 Work = Callable[[Worker, Callable[[str], None]], Report]
+StartWorker = Callable[[OutputOptions], Worker]
 
 
-def run(work: Work, screen: OutputOptions) -> NoReturn:
-    """Run a command against a child worker, print its report, and exit with its code."""
+def start_subprocess(options: OutputOptions) -> Worker:
+    """Start one worker in a child process."""
+    from composecli.workers.child import SubprocessWorker
+
+    return SubprocessWorker(options.timeout, show_output=options.debug, untrusted=options.untrusted)
+
+
+def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = None) -> NoReturn:
+    """Run a command, print its report, and exit with its exit code.
+
+    `start_worker` starts one worker; by default, a child process.
+    """
     signal.signal(signal.SIGTERM, _terminate)
-    progress = _Progress(
-        shown=sys.stderr.isatty() and not screen.quiet and screen.format == "table"
-    )
+    is_for_people = FORMATS[options.format].is_for_people
+    is_shown = sys.stderr.isatty() and not options.quiet and is_for_people
+    progress = _Progress(is_shown=is_shown)
     worker = None
     try:
-        worker = _worker(screen)
-        report = work(worker, progress.tell)
+        worker = _start(options, start_worker or start_subprocess)
+        report = work(worker, progress.show)
     except CouldNotAttempt as failure:
-        report = ProblemReport(failure.problem)
-        if screen.debug:
-            traceback.print_exception(failure)
-            if failure.problem.trace:
-                sys.stderr.write(failure.problem.trace)
+        report = _report_problem(failure, debug=options.debug)
     except KeyboardInterrupt:
         progress.clear()
         sys.stderr.write("interrupted\n")
         sys.exit(INTERRUPTED)
     except Exception as error:
-        report = _bug(error, debug=screen.debug)
+        report = _report_bug(error, debug=options.debug)
     finally:
         progress.clear()
         if worker is not None:
             worker.close()
-    _print(report, screen)
+    _print(report, options)
     sys.exit(report.exit_code)
 
 
-def _worker(screen: OutputOptions) -> Worker:
-    """A child, started when it is needed: at once, unless all files are known."""
-
-    def start_one() -> Worker:
-        from composecli.workers.child import SubprocessWorker
-
-        return SubprocessWorker(
-            screen.timeout, show_output=screen.debug, untrusted=screen.untrusted
-        )
-
-    def start() -> Worker:
-        if screen.workers == 1:
-            return start_one()
-        from composecli.workers.pool import WorkerPool
-
-        return WorkerPool(start_one, screen.workers)
-
-    if not screen.use_cache or screen.debug:
-        return start()
+def _start(options: OutputOptions, start_worker: StartWorker) -> Worker:
+    """Return the worker of a command. If all results are cached, no real worker is started."""
+    if not options.use_cache or options.debug:
+        return _start_real(options, start_worker)
     from composecli.workers.cache_store import Cache, default_folder
     from composecli.workers.caching import CachingWorker
 
-    worker = CachingWorker(start, Cache(default_folder()), screen.workers)
-    worker.prepare(screen.models)
+    start = partial(_start_real, options, start_worker)
+    worker = CachingWorker(start, Cache(default_folder()), options.workers)
+    worker.prepare(options.models)
     return worker
 
 
+def _start_real(options: OutputOptions, start_worker: StartWorker) -> Worker:
+    """Start as many workers as the command is worth."""
+    if options.workers == 1:
+        return start_worker(options)
+    from composecli.workers.pool import WorkerPool
+
+    return WorkerPool(partial(start_worker, options), options.workers)
+
+
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds as an exception does, so that temporary files are removed and the child is ended."""
+    """Turn SIGTERM into an exception, so that temporary files and the child are cleaned up."""
     sys.exit(TERMINATED)
 
 
-def _bug(error: Exception, *, debug: bool) -> ProblemReport:
+def _report_problem(failure: CouldNotAttempt, *, debug: bool) -> ProblemReport:
+    if debug:
+        traceback.print_exception(failure)
+        sys.stderr.write(failure.problem.trace or "")
+    return ProblemReport(failure.problem)
+
+
+def _report_bug(error: Exception, *, debug: bool) -> ProblemReport:
     if debug:
         traceback.print_exception(error)
-    name = f"{type(error).__name__}: {error}"
+    note = f"{type(error).__name__}: {error}"
     help = ("run it again with --debug and report what it prints",)
-    return ProblemReport(Problem(OUR_BUG, "a bug in composecli", None, (name,), help))
+    return ProblemReport(Problem(OUR_BUG, "a bug in composecli", None, (note,), help))
 
 
-def _print(report: Report, screen: OutputOptions) -> None:
-    """Print where somebody reads; a reader that went away changes nothing of the exit code."""
+def _print(report: Report, options: OutputOptions) -> None:
+    """Print the report. If the reader has closed the pipe, keep the exit code."""
     try:
-        _render(report, screen)
+        _render(report, options)
         sys.stdout.flush()
     except BrokenPipeError:
+        # Python flushes stdout again when it exits, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _render(report: Report, screen: OutputOptions) -> None:
+def _render(report: Report, options: OutputOptions) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    if screen.format == "json":
-        from composecli.report import json_v1
-
-        json_v1.render(report, sys.stdout)
-        return
-    from composecli.report import table
-
-    table.render(
-        report, sys.stderr if isinstance(report, ProblemReport) else sys.stdout, quiet=screen.quiet
-    )
+    output_format = FORMATS[options.format]
+    file = sys.stdout
+    if output_format.is_for_people and isinstance(report, ProblemReport):
+        file = sys.stderr
+    output_format.render(report, file, quiet=options.quiet)
 
 
 class _Progress:
-    """One line on a terminal's stderr that says what is being done, and is gone when it is done."""
+    """One line on the terminal's stderr that shows the current activity and is then erased."""
 
-    def __init__(self, *, shown: bool) -> None:
-        self.shown = shown
-        self.length = 0
+    def __init__(self, *, is_shown: bool) -> None:
+        self._is_shown = is_shown
+        self._length = 0
         self._lock = threading.Lock()
 
-    def tell(self, text: str) -> None:
-        """Say it; from any thread."""
+    def show(self, text: str) -> None:
+        """Replace the line. Any thread may call this."""
+        if not self._is_shown:
+            return
         with self._lock:
-            self._tell(text)
-
-    def _tell(self, text: str) -> None:
-        if self.shown:
             self.clear()
             line = text if text.isprintable() else ascii(text)
-            line = line[: max(20, _columns() - 4)] + " ..."
+            limit = max(MIN_PROGRESS_COLUMNS, _columns() - len(_ELLIPSIS))
+            line = line[:limit] + _ELLIPSIS
             sys.stderr.write(line)
             sys.stderr.flush()
-            self.length = len(line)
+            self._length = len(line)
 
     def clear(self) -> None:
-        if self.length:
-            sys.stderr.write(f"\r{' ' * self.length}\r")
+        """Erase the line."""
+        if self._length:
+            sys.stderr.write(f"\r{' ' * self._length}\r")
             sys.stderr.flush()
-            self.length = 0
+            self._length = 0
 
 
 def _columns() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
-        return 80
+        return DEFAULT_COLUMNS

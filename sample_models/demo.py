@@ -1,4 +1,4 @@
-"""Runs check and join on the sample models and shows what a user would see."""
+"""Run check, join and inspect on the sample models, and show what a user would see."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# Each command with the exit code that it should end with.
 COMMANDS = (
     ("composecli check linear_10_5.pt relu.pt", 0),
     ("composecli check linear_10_5.pt linear_3_2.pt", 1),
@@ -17,11 +18,17 @@ COMMANDS = (
     ),
     ("composecli check encoder.pt head_1024.pt --input 1,3,32,32", 1),
     (
-        "composecli join encoder.pt head_1024.pt --input 1,3,32,32 --bridge auto -o joined/classifier.pt --force",
+        (
+            "composecli join encoder.pt head_1024.pt --input 1,3,32,32 --bridge auto"
+            " -o joined/classifier.pt --force"
+        ),
         0,
     ),
     (
-        "composecli join --mode parallel linear_10_5.pt linear_10_7.pt -o joined/side_by_side.pt --force",
+        (
+            "composecli join --mode parallel linear_10_5.pt linear_10_7.pt"
+            " -o joined/side_by_side.pt --force"
+        ),
         0,
     ),
     ("composecli check dict_output.pt linear_5_2.pt --select logits", 0),
@@ -31,18 +38,17 @@ COMMANDS = (
 
 
 def main() -> int:
-    """Every command shown, with its screen and its exit code. 1 where one is not what it should be."""
-    wrong = 0
+    """Run every command and print its screen and exit code; return 1 if any code is wrong."""
+    expected_count = 0
     (HERE / "joined").mkdir(exist_ok=True)
     for text, expected in COMMANDS:
         print(f"\n$ {text}", flush=True)
-        code = subprocess.run(
-            [sys.executable, "-m", *shlex.split(text)], cwd=HERE, check=False
-        ).returncode
+        command = [sys.executable, "-m", *shlex.split(text)]
+        code = subprocess.run(command, cwd=HERE, check=False).returncode
         print(f"(exit code {code})", flush=True)
-        wrong += code != expected
-    print(f"\n{len(COMMANDS) - wrong} of {len(COMMANDS)} commands ended as they should")
-    return 1 if wrong else 0
+        expected_count += code == expected
+    print(f"\n{expected_count} of {len(COMMANDS)} commands ended with the expected exit code")
+    return int(expected_count != len(COMMANDS))
 
 
 if __name__ == "__main__":

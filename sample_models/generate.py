@@ -1,4 +1,4 @@
-"""Makes the sample models beside this file: small, seeded, the same on every machine."""
+"""Generate the sample models next to this file: small, seeded, the same on every machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 class TwoInputs(nn.Module):
-    """`(N, 5), (N, 5) -> (N, 1)`"""
+    """`(N, 5), (N, 5) -> (N, 1)`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class TwoInputs(nn.Module):
 
 
 class DictOutput(nn.Module):
-    """`(N, 10) -> {"logits": (N, 5), "features": (N, 16)}`"""
+    """`(N, 10) -> {"logits": (N, 5), "features": (N, 16)}`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class DictOutput(nn.Module):
 
 
 def encoder() -> nn.Module:
-    """`(N, 3, H, W) -> (N, 64, ceil(H/8), ceil(W/8))`"""
+    """Return a model `(N, 3, H, W) -> (N, 64, ceil(H/8), ceil(W/8))`."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=2, padding=1),
         nn.ReLU(),
@@ -48,10 +48,9 @@ def encoder() -> nn.Module:
     )
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    warnings.simplefilter("ignore")
-    scripted = {
+def scripted() -> dict[str, nn.Module]:
+    """Return the models that are saved with torch.jit.script, by name."""
+    return {
         "linear_10_5": nn.Linear(10, 5),
         "linear_3_2": nn.Linear(3, 2),
         "linear_5_2": nn.Linear(5, 2),
@@ -60,24 +59,34 @@ def main() -> None:
         "two_inputs": TwoInputs(),
         "dict_output": DictOutput(),
     }
-    for name, module in scripted.items():
-        torch.jit.script(module).save(str(HERE / f"{name}.pt"))
-    pickled = {
+
+
+def pickled() -> dict[str, nn.Module]:
+    """Return the models that are saved with torch.save, by name."""
+    models = {
         "linear_10_7": nn.Linear(10, 7),
         "head_1024": nn.Linear(64 * 4 * 4, 10),
         "embedding": nn.Embedding(100, 8),
         "tokens": nn.Sequential(nn.Embedding(50, 4), nn.Flatten(), nn.LazyLinear(3)),
     }
-    pickled["tokens"](torch.zeros(1, 6, dtype=torch.int64))
-    for name, module in pickled.items():
+    # Fix the size of the lazy layer.
+    models["tokens"](torch.zeros(1, 6, dtype=torch.int64))
+    return models
+
+
+def main() -> None:
+    """Save every sample model."""
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    for name, module in scripted().items():
+        torch.jit.script(module).save(str(HERE / f"{name}.pt"))
+    for name, module in pickled().items():
         torch.save(module, HERE / f"{name}.pt")
-    torch.jit.trace(nn.GRU(8, 12, batch_first=True), torch.rand(2, 6, 8)).save(
-        str(HERE / "gru_traced.pt")
-    )
+    traced = torch.jit.trace(nn.GRU(8, 12, batch_first=True), torch.rand(2, 6, 8))
+    traced.save(str(HERE / "gru_traced.pt"))
     batch = torch.export.Dim("batch", max=64)
-    program = torch.export.export(
-        nn.Linear(10, 5), (torch.rand(2, 10),), dynamic_shapes=({0: batch},)
-    )
+    sizes = ({0: batch},)
+    program = torch.export.export(nn.Linear(10, 5), (torch.rand(2, 10),), dynamic_shapes=sizes)
     torch.export.save(program, HERE / "linear_10_5.pt2")
     torch.save({"state_dict": make().state_dict(), "epoch": 3}, HERE / "factory_weights.pt")
 

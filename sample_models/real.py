@@ -1,7 +1,8 @@
-"""Runs composecli on models that nobody here wrote: silero-vad, a torchvision ResNet-18, a small transformers BERT.
+"""Run composecli on models that others wrote.
 
-Their packages come from the package registry into a folder of their own; no weights are downloaded, the ResNet
-and the BERT have random ones. What cannot be had is said and skipped.
+They are silero-vad, a torchvision ResNet-18 and a small transformers BERT. Their packages are
+installed from the package index into a separate folder. No weights are downloaded: the ResNet and
+the BERT have random ones. A package that is not available is skipped, with a message.
 """
 
 from __future__ import annotations
@@ -19,30 +20,29 @@ from torch import nn
 
 HERE = Path(__file__).parent / "real"
 SITE = HERE / "site"
-# No torch comes with any of these: torchvision and silero-vad are taken without their needs, transformers has none.
+# None of these brings a torch of its own: torchvision and silero-vad are installed without their
+# dependencies, and transformers does not depend on torch.
 PACKAGES = {
     "silero-vad": ("--no-deps", "silero-vad"),
     "torchvision": ("--no-deps", "torchvision==0.28.0", "pillow"),
     "transformers": ("transformers",),
 }
+UNFITTING_HEADS = ("head_7.pt", "head_512.pt", "head_768.pt")
 VAD = "--input 'float32[1,512]' --input 'sr:=16000'"
+
+_libraries = list[torch.library.Library]()
 
 
 def install(name: str) -> bool:
-    """Whether the package is in the folder of its own, which leaves the environment and its torch as they are."""
+    """Install a package into the separate folder; return whether it is there.
+
+    The environment and its torch stay as they are.
+    """
     marker = SITE / f".{name}"
     if marker.exists():
         return True
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--target",
-        str(SITE),
-        *PACKAGES[name],
-    ]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(SITE)]
+    command = [*pip, *PACKAGES[name]]
     if subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode:
         return False
     marker.touch()
@@ -61,6 +61,7 @@ class BertClasses(nn.Module):
 
 
 def silero() -> list[str]:
+    """Save the silero-vad model and two heads; return the commands to try on them."""
     source = SITE / "silero_vad" / "data" / "silero_vad.jit"
     (HERE / "silero_vad.pt").write_bytes(source.read_bytes())
     torch.jit.script(nn.Sequential(nn.Linear(1, 4), nn.ReLU())).save(str(HERE / "after_vad.pt"))
@@ -74,6 +75,7 @@ def silero() -> list[str]:
 
 
 def resnet() -> list[str]:
+    """Save a ResNet-18 in two forms and two heads; return the commands to try on them."""
     _torchvision_ops()
     from torchvision.models import resnet18
 
@@ -100,9 +102,13 @@ def resnet() -> list[str]:
 
 
 def _torchvision_ops() -> None:
-    """Declare the operators of torchvision's compiled half where that does not load beside a CPU build of torch."""
+    """Declare the operators of torchvision's compiled half.
+
+    That half does not load next to a CPU build of torch.
+    """
     library = torch.library.Library("torchvision", "FRAGMENT")
-    globals()["_library"] = library
+    # The declarations last as long as this object.
+    _libraries.append(library)
     for _ in range(16):
         try:
             import torchvision  # noqa: F401
@@ -118,12 +124,18 @@ def _torchvision_ops() -> None:
 
 
 def bert() -> list[str]:
+    """Save a traced BERT and two heads; return the commands to try on them."""
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
-        vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-        max_position_embeddings=64, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=500,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=64,
+        attn_implementation="eager",
+    )
     model = BertClasses(BertModel(config)).eval()
     ids = torch.randint(0, 500, (2, 16))
     torch.jit.trace(model, (ids, torch.ones_like(ids))).save(str(HERE / "bert.pt"))
@@ -138,26 +150,22 @@ def bert() -> list[str]:
 
 
 def run(command: str) -> bool:
-    """Whether a command ended as it should: a head that does not fit exits 1, all else 0."""
-    expected = (
-        1
-        if any(f" {head}" in command for head in ("head_7.pt", "head_512.pt", "head_768.pt"))
-        else 0
-    )
+    """Run a command; return whether it exits with 1 if the head does not fit, otherwise with 0."""
+    expected = int(any(f" {head}" in command for head in UNFITTING_HEADS))
     print(f"\n$ composecli {command}", flush=True)
-    code = subprocess.run(
-        [sys.executable, "-m", "composecli", *shlex.split(command)], cwd=HERE, check=False
-    ).returncode
+    words = [sys.executable, "-m", "composecli", *shlex.split(command)]
+    code = subprocess.run(words, cwd=HERE, check=False).returncode
     print(f"(exit code {code})", flush=True)
     return code == expected
 
 
 def main() -> int:
+    """Try every model that is available; return 1 if a command ends with the wrong exit code."""
     SITE.mkdir(parents=True, exist_ok=True)
     sys.path.append(str(SITE))
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    wrong = list[str]()
+    failed = list[str]()
     makers: dict[str, Callable[[], list[str]]] = {
         "silero-vad": silero,
         "torchvision": resnet,
@@ -165,19 +173,20 @@ def main() -> int:
     }
     for name, make in makers.items():
         if not install(name):
-            print(f"\n{name}: skipped, the package cannot be had here")
+            print(f"\n{name}: skipped, the package is not available here")
             continue
         try:
             commands = make()
         except Exception as error:
             print(f"\n{name}: skipped, it does not work here: {type(error).__name__}: {error}")
             continue
-        wrong += [command for command in commands if not run(command)]
-    print(
-        f"\n{len(wrong)} commands did not end as they should"
-        + "".join(f"\n  {command}" for command in wrong)
-    )
-    return 1 if wrong else 0
+        for command in commands:
+            if not run(command):
+                failed.append(command)
+    print(f"\n{len(failed)} commands ended with the wrong exit code")
+    for command in failed:
+        print(f"  {command}")
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

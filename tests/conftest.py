@@ -1,29 +1,32 @@
-"""What every test shares: one compute thread, quiet torch, and a folder of small saved models."""
+"""Fixtures and settings for all tests. torch is imported only by the tests that use it."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+# Read by torch when a test imports it.
 os.environ["OMP_NUM_THREADS"] = "1"
-# No folder can be made there: what a test finds, it finds itself. Tests of the cache name a folder of their own.
+# No folder can be created below a device, so no test reads results that another one has cached.
+# Tests of the cache set a folder of their own.
 os.environ["XDG_CACHE_HOME"] = os.devnull
 
-from pathlib import Path
-
 import pytest
-import torch
 from hypothesis import settings
 
-from tests.models import Shelf
+if TYPE_CHECKING:
+    from tests.models import Shelf
 
-torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """Saved models, each made when a test first asks for it."""
+    """Saved models, each created when a test first asks for it."""
+    from tests.models import Shelf
+
     return Shelf(tmp_path_factory.mktemp("models"))
 
 

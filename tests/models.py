@@ -1,4 +1,4 @@
-"""Small models for tests, saved in each form that PyTorch has."""
+"""Small models for tests, in each form that PyTorch can save."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ FORMS = ("scripted", "traced", "resaved", "exported", "pickled")
 
 
 class Shelf:
-    """Real saved files. A module is saved once for each name and form."""
+    """A folder of saved models. Each is saved once for each form, when it is first needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.modules = dict[str, str]()
 
     def path(self, name: str, form: str) -> Path:
+        """Return the path of a model in this form, whether it has been saved or not."""
         suffix = "pt2" if form == "exported" else "pt"
         return self.folder / f"{name}.{form}.{suffix}"
 
@@ -31,9 +32,12 @@ class Shelf:
         form: str = "scripted",
         example: tuple[torch.Tensor, ...] = (),
     ) -> str:
-        """The path of the saved module, as text; made where it is not there yet. A name is one module's alone."""
+        """Return the path of the saved module; save it first if it is not there yet.
+
+        No two modules may have one name.
+        """
         assert self.modules.setdefault(name, repr(module)) == repr(module), (
-            f"{name} is another module already"
+            f"{name} is already the name of another module"
         )
         path = self.path(name, form)
         if not path.exists():
@@ -60,7 +64,7 @@ def _save(module: nn.Module, form: str, example: tuple[torch.Tensor, ...], path:
 
 
 def rewrite(source: Path, target: Path, prefix: str, change: Callable[[bytes], bytes]) -> None:
-    """A copy of an archive with the members below `prefix` changed."""
+    """Copy an archive and change the members below `prefix`."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             data = old.read(name)
@@ -68,7 +72,7 @@ def rewrite(source: Path, target: Path, prefix: str, change: Callable[[bytes], b
 
 
 def encoder() -> nn.Module:
-    """`(N, 3, H, W) -> (N, 64, ceil(H/8), ceil(W/8))`"""
+    """Return a model `(N, 3, H, W) -> (N, 64, ceil(H/8), ceil(W/8))`."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=2, padding=1),
         nn.ReLU(),
@@ -79,7 +83,7 @@ def encoder() -> nn.Module:
 
 
 class TwoInputs(nn.Module):
-    """`(N, 5), (N, 5) -> (N, 5)`"""
+    """`(N, 5), (N, 5) -> (N, 5)`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +95,7 @@ class TwoInputs(nn.Module):
 
 
 class TwoOutputs(nn.Module):
-    """`(N, 10) -> ((N, 5), (N, 5))`"""
+    """`(N, 10) -> ((N, 5), (N, 5))`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +107,7 @@ class TwoOutputs(nn.Module):
 
 
 class DictOutput(nn.Module):
-    """`(N, 10) -> {"logits": (N, 5), "features": (N, 16)}`"""
+    """`(N, 10) -> {"logits": (N, 5), "features": (N, 16)}`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +120,8 @@ class DictOutput(nn.Module):
 
 
 class Deep(nn.Module):
-    """`(N, 5) -> (N, 2)` whose second layer takes what the first does not give, where `inner` is not 8."""
+    """`(N, 5) -> (N, 2)`; if `inner` is not 8, the second layer does not accept the output of the
+    first."""
 
     def __init__(self, inner: int = 8) -> None:
         super().__init__()
@@ -129,7 +134,7 @@ class Deep(nn.Module):
 
 
 class Biased(nn.Module):
-    """Adds a parameter of width 5: takes width 5, and width 1 by broadcasting."""
+    """Adds a parameter of width 5: accepts width 5, and width 1 by broadcasting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +145,7 @@ class Biased(nn.Module):
 
 
 class Counter(nn.Module):
-    """Counts its calls in a buffer, a number and a list, and draws from the random state."""
+    """Counts its calls in a buffer and a number, and uses the random number generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +173,7 @@ class Tied(nn.Module):
 
 
 class NanCheck(nn.Module):
-    """Refuses values, not shapes."""
+    """Fails on some values, but not on any shape that fits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,14 +186,14 @@ class NanCheck(nn.Module):
 
 
 class Argmax(nn.Module):
-    """`(N, 5) -> (N)` ids: no gradient passes."""
+    """`(N, 5) -> (N)` ids, without a gradient."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.argmax(-1)
 
 
 class Baked(nn.Module):
-    """A trace of it holds the device as a constant."""
+    """Its trace contains the device as a constant."""
 
     def __init__(self, device: str = "cpu") -> None:
         super().__init__()
@@ -200,7 +205,7 @@ class Baked(nn.Module):
 
 
 class Table(nn.Module):
-    """Where it looks is a matter of values."""
+    """Which columns it returns depends on the values of a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +216,7 @@ class Table(nn.Module):
 
 
 class Ids(nn.Module):
-    """Ids in, and the same ids out larger: past the vocabulary of an embedding behind it."""
+    """Maps ids to larger ids, which are out of range for the embedding after it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x * 0 + 7).to(torch.int64)

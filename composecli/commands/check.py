@@ -1,104 +1,107 @@
-"""The commands as stories: one function each, from a request to a report. Each imports what it alone needs."""
+"""composecli check: whether models fit together, seam by seam."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from composecli.commands.composition import Composition
-from composecli.commands.opened_model import OpenedModel
+from composecli.commands.opened_model import OpenedModels
 from composecli.commands.portability import device_notes
-from composecli.commands.requests import CheckRequest, Options
-from composecli.commands.resolve import Target, identify
-from composecli.commands.results import CheckReport
-from composecli.commands.session import Progress, Session
+from composecli.commands.progress import Progress, silent
+from composecli.commands.requests import CheckRequest
+from composecli.commands.resolve import identify_all
+from composecli.commands.results import CheckReport, SeamReport
+from composecli.commands.session import Session
 from composecli.core.blueprint import Mode
 from composecli.core.pytree import leaves
 from composecli.workers.protocol import Worker
 
 
-def _silent(_: str) -> None:
-    return
-
-
-def check(request: CheckRequest, worker: Worker, tell: Progress = _silent) -> CheckReport:
-    """The verdict of every seam.
+def check(request: CheckRequest, worker: Worker, progress: Progress = silent) -> CheckReport:
+    """Return the verdict of every seam.
 
     Raises:
-        CouldNotAttempt: a model cannot be read or run, or is not trusted.
+        CouldNotAttempt: if a model cannot be read or run, or is not trusted.
+        KeyboardInterrupt: if the user ended it before any contract was known.
     """
-    session = Session(worker, request.options, tell)
+    session = Session(worker, request.options, progress)
     try:
-        parts = _open_all(request, session)
-        return _check_report(request, session, parts, _judge(request, session, parts))
+        targets = identify_all(request.models, request.options)
+        session.confine(targets)
+        parts = tuple(session.open(target) for target in targets)
+        return check_report(request, session, parts, judge(request, session, parts))
     except KeyboardInterrupt:
-        if not session.known:
+        if not session.partial_results:
             raise
-        device, strict, models = request.options.device, request.strict, tuple(session.known)
-        return CheckReport(
-            request.mode,
-            device,
-            strict,
-            models,
-            (),
-            None,
-            None,
-            interrupted=True,
-            isolation=session.confined,
-        )
+        return _interrupted_report(request, session)
 
 
-def _identify(model: str, options: Options) -> Target:
-    return identify(model, options.trust, options.allowed_ops)
+def judge(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
+    """Judge opened models together, in the mode of the request."""
+    # Each mode is imported when it is used: a command does not wait for the others.
+    match request.mode:
+        case Mode.SEQUENTIAL:
+            from composecli.commands.sequential import check_sequential
+
+            return check_sequential(request, session, parts)
+        case Mode.PARALLEL:
+            from composecli.commands.parallel import check_parallel
+
+            return check_parallel(request, session, parts)
+        case Mode.PAIRS:
+            from composecli.commands.pairs import check_pairs
+
+            return check_pairs(request, session, parts)
 
 
-def _identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...]:
-    return tuple(_identify(model, options) for model in models)
-
-
-def _open_all(request: CheckRequest, session: Session) -> tuple[OpenedModel, ...]:
-    targets = _identify_all(request.models, request.options)
-    session.confine(targets)
-    return tuple(session.open(target) for target in targets)
-
-
-def _judge(request: CheckRequest, session: Session, parts: tuple[OpenedModel, ...]) -> Composition:
-    if request.mode is Mode.SEQUENTIAL:
-        from composecli.commands.sequential import check_sequential
-
-        return check_sequential(request, session, parts)
-    if request.mode is Mode.PAIRS:
-        from composecli.commands.pairs import check_pairs
-
-        return check_pairs(request, session, parts)
-    from composecli.commands.parallel import check_parallel
-
-    return check_parallel(request, session, parts)
-
-
-def _check_report(
+def check_report(
     request: CheckRequest,
     session: Session,
-    parts: tuple[OpenedModel, ...],
+    parts: OpenedModels,
     composition: Composition,
 ) -> CheckReport:
-    result = None
+    """Return the report of a composition."""
+    call = result = None
+    if composition.call is not None:
+        call = str(composition.call)
     if composition.result is not None:
         result = ", ".join(str(spec) for _, spec in leaves(composition.result))
-    notes = tuple(device_notes(parts, session))
-    seams = tuple(
-        replace(seam, findings=(*seam.findings, *notes)) if not number else seam
-        for number, seam in enumerate(composition.seams)
-    )
+    models = [
+        session.report(part, found)
+        for part, found in zip(parts, composition.contracts, strict=True)
+    ]
     return CheckReport(
         request.mode,
-        session.options.device,
+        request.options.device,
         request.strict,
-        tuple(
-            session.report(part, found)
-            for part, found in zip(parts, composition.contracts, strict=True)
-        ),
-        seams,
-        str(composition.call) if composition.call is not None else None,
+        tuple(models),
+        _with_device_notes(composition.seams, parts, session),
+        call,
         result,
-        isolation=session.confined,
+        isolation=session.sandbox,
+    )
+
+
+def _with_device_notes(
+    seams: tuple[SeamReport, ...], parts: OpenedModels, session: Session
+) -> tuple[SeamReport, ...]:
+    """Return the seams, the first one with the notes on devices: they concern the whole command."""
+    notes = device_notes(parts, session.options)
+    if not seams:
+        return ()
+    first = seams[0]
+    return (replace(first, findings=(*first.findings, *notes)), *seams[1:])
+
+
+def _interrupted_report(request: CheckRequest, session: Session) -> CheckReport:
+    return CheckReport(
+        request.mode,
+        request.options.device,
+        request.strict,
+        tuple(session.partial_results),
+        seams=(),
+        example=None,
+        result=None,
+        interrupted=True,
+        isolation=session.sandbox,
     )

@@ -1,90 +1,123 @@
-"""composecli inspect: the contract of one model, and what is worth knowing of it."""
+"""composecli inspect: the contract of one model, its layers, and its ties to a device."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from composecli.commands.check import _identify, _silent
-from composecli.commands.composition import not_found_finding
+from composecli.commands.composition import InferenceResult, not_found_finding
 from composecli.commands.opened_model import OpenedModel
-from composecli.commands.portability import ties
-from composecli.commands.requests import InspectRequest, Options
-from composecli.commands.results import InspectReport
-from composecli.commands.session import Progress, Session
+from composecli.commands.portability import device_ties
+from composecli.commands.progress import Progress, silent
+from composecli.commands.requests import InspectRequest, Selection
+from composecli.commands.resolve import identify_all
+from composecli.commands.results import InspectReport, ModelReport
+from composecli.commands.session import Session
 from composecli.core.contract import Contract
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.pytree import get_path, select
+from composecli.core.findings import Finding
+from composecli.core.pytree import Call, KeyPath, get_path, select
 from composecli.core.rules import Rule
-from composecli.inference.result import Found
+from composecli.inference import Found, NotFound
 from composecli.workers.protocol import DescribeRequest, Worker
 
 
-def inspect(request: InspectRequest, worker: Worker, tell: Progress = _silent) -> InspectReport:
-    """The contract of one model with its evidence, its layers, and what is worth knowing of it.
+def inspect(request: InspectRequest, worker: Worker, progress: Progress = silent) -> InspectReport:
+    """Return the contract of a model with its evidence, its layers and its ties to a device.
 
     Raises:
-        CouldNotAttempt: the model cannot be read or run, or is not trusted.
+        CouldNotAttempt: if the model cannot be read or run, or is not trusted.
+        KeyboardInterrupt: if the user ended it before anything was known.
     """
-    session = Session(worker, request.options, tell)
-    target = _identify(request.model, request.options)
-    session.confine((target,))
-    part = session.open(target)
+    session = Session(worker, request.options, progress)
+    targets = identify_all((request.model,), request.options)
+    session.confine(targets)
+    part = session.open(targets[0])
     try:
         found = session.infer(part, stated=session.stated_input(part))
     except KeyboardInterrupt:
-        if not session.known:
+        if not session.partial_results:
             raise
-        size = Path(part.target.path).stat().st_size
-        return InspectReport(
-            session.known[0],
-            part.facts,
-            (),
-            None,
-            (),
-            None,
-            size,
-            interrupted=True,
-            isolation=session.confined,
-        )
-    report = session.report(part, found)
-    contract = found.contract if isinstance(found, Found) else None
-    if contract is not None:
-        report = replace(report, contract=_selected(contract, request.options, part))
-    example = contract.example if contract is not None else None
-    layers = worker.describe(DescribeRequest(part.handle, example)).rows
-    finding = (
-        None
-        if isinstance(found, Found)
-        else not_found_finding(part.name, part.facts, found, stated=bool(request.options.inputs))
-    )
-    file = part.target.file
+        return _interrupted_report(session, part)
+    return _report(session, part, found)
+
+
+def _report(session: Session, part: OpenedModel, found: InferenceResult) -> InspectReport:
+    report, example = _model_report(session, part, found)
+    provenance = None
+    if part.target.file is not None:
+        provenance = part.target.file.provenance
     return InspectReport(
         report,
         part.facts,
-        layers,
-        finding,
-        ties(part),
-        file.provenance if file is not None else None,
-        Path(part.target.path).stat().st_size,
-        isolation=session.confined,
+        session.worker.ask(DescribeRequest(part.handle, example)).rows,
+        _finding(session, part, found),
+        device_ties(part),
+        provenance,
+        _file_size(part),
+        isolation=session.sandbox,
     )
 
 
-def _selected(contract: Contract, options: Options, part: OpenedModel) -> Contract:
-    """The contract with the output that `--select` names, all of them where it names none."""
-    for selection in options.selections:
-        try:
-            path = select(contract.result, selection.port)
-        except KeyError:
-            ports = ", ".join(port.name for port in contract.outputs)
-            problem = Problem(
-                Rule.NO_SUCH_OUTPUT,
-                f"no output {selection.port}",
-                part.name,
-                (f"outputs there: {ports}",),
-            )
-            raise CouldNotAttempt(problem) from None
-        outputs = tuple(port for port in contract.outputs if port.path[: len(path)] == path)
-        return replace(contract, outputs=outputs, result=get_path(contract.result, path))
-    return contract
+def _model_report(
+    session: Session, part: OpenedModel, found: InferenceResult
+) -> tuple[ModelReport, Call | None]:
+    """Return the report of the model, with the selected outputs, and an example call."""
+    report = session.report(part, found)
+    if isinstance(found, NotFound):
+        return report, None
+    contract = _with_selected_outputs(found.contract, session.options.selections, part.name)
+    return replace(report, contract=contract), contract.example
+
+
+def _with_selected_outputs(
+    contract: Contract, selections: tuple[Selection, ...], model: str
+) -> Contract:
+    """Return the contract with only the outputs that the first `--select` names.
+
+    Without a selection, it is the whole contract.
+
+    Raises:
+        CouldNotAttempt: if the model has no such output.
+    """
+    if not selections:
+        return contract
+    path = _selected_path(contract, selections[0].port, model)
+    outputs = tuple(port for port in contract.outputs if port.path[: len(path)] == path)
+    return replace(contract, outputs=outputs, result=get_path(contract.result, path))
+
+
+def _selected_path(contract: Contract, port: str, model: str) -> KeyPath:
+    try:
+        return select(contract.result, port)
+    except KeyError:
+        outputs = ", ".join(output.name for output in contract.outputs)
+        notes = (f"outputs there: {outputs}",)
+        problem = Problem(Rule.NO_SUCH_OUTPUT, f"no output {port}", model, notes)
+        raise CouldNotAttempt(problem) from None
+
+
+def _finding(session: Session, part: OpenedModel, found: InferenceResult) -> Finding | None:
+    """Return why there is no contract; None if there is one."""
+    if isinstance(found, Found):
+        return None
+    stated = bool(session.options.inputs)
+    return not_found_finding(part.name, part.facts, found, stated=stated)
+
+
+def _interrupted_report(session: Session, part: OpenedModel) -> InspectReport:
+    return InspectReport(
+        session.partial_results[0],
+        part.facts,
+        layers=(),
+        finding=None,
+        portability=(),
+        provenance=None,
+        file_size=_file_size(part),
+        interrupted=True,
+        isolation=session.sandbox,
+    )
+
+
+def _file_size(part: OpenedModel) -> int:
+    return Path(part.target.path).stat().st_size

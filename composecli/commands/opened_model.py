@@ -1,4 +1,4 @@
-"""One model of the command, once the worker has opened it."""
+"""Opened models: a model of the command, once the worker has loaded it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from composecli.core.facts import ModelFacts
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """One model of the command, opened. `explored` is the handle that inference runs, `real` the one that decides."""
+    """A model that the worker has loaded.
+
+    `handle` is the worker's number for the model on the device whose forward decides. Inference
+    uses `explore_handle`, which is another one if it runs on the meta device.
+    """
 
     target: Target
     facts: ModelFacts
@@ -19,4 +23,8 @@ class OpenedModel:
 
     @property
     def name(self) -> str:
+        """The MODEL argument."""
         return self.target.name
+
+
+OpenedModels = tuple[OpenedModel, ...]

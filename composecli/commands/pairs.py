@@ -1,4 +1,4 @@
-"""Models against each other: every ordered pair of them judged as a chain of two, each model's contract found once."""
+"""Models against each other: judge every ordered pair as a chain of two."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import permutations
 
 from composecli.commands.composition import Composition
-from composecli.commands.opened_model import OpenedModel
+from composecli.commands.opened_model import OpenedModels
 from composecli.commands.requests import CheckRequest
 from composecli.commands.results import SeamReport
 from composecli.commands.sequential import check_sequential
@@ -14,21 +14,23 @@ from composecli.commands.session import Session
 from composecli.core.blueprint import Mode
 
 
-def check_pairs(
-    request: CheckRequest, session: Session, parts: tuple[OpenedModel, ...]
-) -> Composition:
-    """The seam of each pair, in the order of the models. There is nothing to be built of them."""
+def check_pairs(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
+    """Judge each ordered pair, in the order of the models.
+
+    Each contract is inferred once. There is no blueprint: pairs cannot be joined.
+    """
     contracts = tuple(session.map(session.infer, parts))
     pairs = list(permutations(parts, 2))
 
     def judge(number: int) -> tuple[SeamReport, ...]:
         if number % len(parts) == 0:
-            session.tell(f"judging pairs: {number} of {len(pairs)}")
+            session.progress(f"judging pairs: {number} of {len(pairs)}")
         pair = pairs[number]
         names = tuple(part.name for part in pair)
-        return check_sequential(
-            replace(request, models=names, mode=Mode.SEQUENTIAL), session, pair
-        ).seams
+        chain = replace(request, models=names, mode=Mode.SEQUENTIAL)
+        return check_sequential(chain, session, pair).seams
 
-    seams = tuple(seam for found in session.map(judge, range(len(pairs))) for seam in found)
-    return Composition(contracts, seams, None, None, None)
+    seams = list[SeamReport]()
+    for pair_seams in session.map(judge, range(len(pairs))):
+        seams += pair_seams
+    return Composition(contracts, tuple(seams), None, None, None)

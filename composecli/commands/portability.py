@@ -1,41 +1,50 @@
-"""Portability: the devices that a model's file ties it to."""
+"""Portability: the reasons why a model cannot move to another device."""
 
 from __future__ import annotations
 
-from composecli.commands.opened_model import OpenedModel
-from composecli.commands.session import Session
+from composecli.commands.opened_model import OpenedModel, OpenedModels
+from composecli.commands.requests import Options
 from composecli.core.findings import Finding, Side
 from composecli.core.rules import Rule
 
 
-def device_notes(parts: tuple[OpenedModel, ...], session: Session) -> list[Finding]:
-    """Devices that a trace holds as constants and that are not the one it runs on here."""
+def device_notes(parts: OpenedModels, options: Options) -> tuple[Finding, ...]:
+    """Return a finding for each model with another device than this one baked in as a constant.
+
+    If shapes were explored on meta, a finding says so, too.
+    """
     notes = list[Finding]()
-    running = session.real_device.partition(":")[0]
+    running = _device_type(options.real_device)
     for part in dict.fromkeys(parts):
-        devices = part.target.file.devices if part.target.file is not None else ()
-        other = [device for device in devices if device.partition(":")[0] != running]
-        if other:
-            title = f"{part.name} holds {', '.join(other)} as a constant and runs on {running} here"
+        others = [device for device in _baked_devices(part) if _device_type(device) != running]
+        if others:
+            devices = ", ".join(others)
+            title = f"{part.name} holds {devices} as a constant and runs on {running} here"
             notes.append(Finding(Rule.DEVICE_BAKED_IN, title, (Side(part.name, "its code"),)))
-    if session.options.device == "meta":
-        notes.append(
-            Finding(
-                Rule.EXPLORED_ON_META,
-                "shapes were explored on meta, and the verdict rests on a forward on the cpu",
-            )
-        )
-    return notes
+    if options.device == "meta":
+        title = "shapes were explored on meta, and the verdict rests on a forward on the cpu"
+        notes.append(Finding(Rule.EXPLORED_ON_META, title))
+    return tuple(notes)
 
 
-def ties(part: OpenedModel) -> tuple[str, ...]:
-    """What would stop a move to another device, in words; nothing where nothing was found."""
+def _baked_devices(part: OpenedModel) -> tuple[str, ...]:
+    if part.target.file is None:
+        return ()
+    return part.target.file.devices
+
+
+def _device_type(device: str) -> str:
+    """Return `cuda` for `cuda:1`."""
+    return device.partition(":")[0]
+
+
+def device_ties(part: OpenedModel) -> tuple[str, ...]:
+    """Return a sentence for everything that keeps a model from moving to another device."""
     notes = list[str]()
-    devices = part.target.file.devices if part.target.file is not None else ()
+    devices = _baked_devices(part)
     if devices:
-        notes.append(
-            f"its code holds {', '.join(devices)} as a constant: it cannot run on another device"
-        )
+        names = ", ".join(devices)
+        notes.append(f"its code holds {names} as a constant: it cannot run on another device")
     if len(part.facts.devices) > 1:
         notes.append(f"its tensors lie on several devices: {', '.join(part.facts.devices)}")
     if any(dtype.startswith(("quint", "qint")) for dtype in part.facts.dtypes):

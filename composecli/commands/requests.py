@@ -1,4 +1,4 @@
-"""What a command was asked to do, as data: what `cli` makes of the words and the pipeline works from."""
+"""Requests: a command with its options, as data that does not depend on the command line."""
 
 from __future__ import annotations
 
@@ -10,31 +10,49 @@ from composecli.commands.trust import Trust
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
 from composecli.core.input_spec import Declared
-from composecli.inference.budget import Budget
+from composecli.inference.prober import Budget
 from composecli.workers.protocol import Isolation, Training
 
-_SELECT = re.compile(r"(?:(?P<model>\d+):)?(?P<port>.+)", re.DOTALL)
+DEFAULT_SECONDS = 300.0
+DEFAULT_DIM = 1
+_SELECTION = re.compile(r"(?:(?P<model>\d+):)?(?P<port>.+)", re.DOTALL)
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[kMGT])?B?")
+_BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _DEVICE = re.compile(r"cpu|meta|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """One output of a model; `model` is its place in the command from 1, None for the first that has such a port."""
+    """One output of a model.
+
+    `model` is its place in the command, from 1; None stands for every model that has such a port.
+    """
 
     model: int | None
     port: str
 
 
 def parse_selection(text: str) -> Selection:
-    """`logits`, `[0]`, `out["logits"]`, or `2:logits` for the second model."""
-    found = _SELECT.fullmatch(text)
-    if found is None:
+    """Parse `logits`, `[0]`, `out["logits"]`, or `2:logits` for the second model.
+
+    Raises:
+        ValueError: if no port is named.
+    """
+    match = _SELECTION.fullmatch(text)
+    if match is None:
         raise ValueError("no port is named")
-    return Selection(int(found["model"]) if found["model"] else None, found["port"])
+    model = None
+    if match["model"]:
+        model = int(match["model"])
+    return Selection(model, match["port"])
 
 
 def parse_device(text: str) -> str:
+    """Return the name of a device: `cpu`, `cuda`, `cuda:1` or `meta`.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
     if not _DEVICE.fullmatch(text):
         raise ValueError(f"no device is called {text} (cpu, cuda, cuda:1 or meta)")
     return text
@@ -42,28 +60,34 @@ def parse_device(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the child may use: `memory` in bytes, `seconds` of computing for one request."""
+    """The limits of the process that runs models.
+
+    `memory` is in bytes; `seconds` is the time that one request to the worker may take.
+    """
 
     isolation: Isolation = Isolation.BEST
     memory: int | None = None
-    seconds: float = 300.0
+    seconds: float = DEFAULT_SECONDS
 
 
 def parse_memory(text: str) -> int:
-    """`8G`, `500M`, in bytes.
+    """Return the bytes of a size such as `8G` or `500M`.
 
     Raises:
-        ValueError: it is no size.
+        ValueError: if it is not a size, or is zero.
     """
-    found = _MEMORY.fullmatch(text)
-    if found is None or not float(found["number"]):
+    match = _MEMORY.fullmatch(text)
+    if match is None or not float(match["number"]):
         raise ValueError(f"{text} is no size (8G, 500M)")
-    return int(float(found["number"]) * 1000 ** (" kMGT".index(found["unit"] or " ")))
+    return int(float(match["number"]) * _BYTES[match["unit"] or ""])
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every command takes. `words` is the command line's own text for `--input` and its like, for fixes."""
+    """The options that all commands share.
+
+    `words` are those options of the command line that a suggested command has to repeat.
+    """
 
     device: str = "cpu"
     inputs: tuple[Declared, ...] = ()
@@ -76,29 +100,42 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()
 
+    @property
+    def real_device(self) -> str:
+        """The device whose forward decides: meta accepts calls that real kernels reject."""
+        if self.device == "meta":
+            return "cpu"
+        return self.device
+
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
+    """A request to check models. `bridge` is the kind of steps that a join may insert."""
+
     models: tuple[str, ...]
     mode: Mode = Mode.SEQUENTIAL
     strict: bool = False
     merge: Merge = Merge.CAT
-    dim: int = 1
+    dim: int = DEFAULT_DIM
     bridge: BridgeMode = BridgeMode.NONE
     options: Options = field(default_factory=Options)
 
     def command(self, *more: str, name: str = "join") -> str:
-        """A command line for the same models and options, with more words."""
+        """Return a command line for the same models and options, with more words."""
         words = ["composecli", name, *self.models]
         if self.mode is Mode.PARALLEL:
-            words += ["--mode", "parallel"]
-            words += ["--merge", str(self.merge)] if self.merge is not Merge.CAT else []
-            words += ["--dim", str(self.dim)] if self.dim != 1 else []
+            words += ["--mode", str(self.mode)]
+            if self.merge is not Merge.CAT:
+                words += ["--merge", str(self.merge)]
+            if self.dim != DEFAULT_DIM:
+                words += ["--dim", str(self.dim)]
         return shlex.join([*words, *self.options.words, *more])
 
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
+    """A request to check models and write one file. `force` replaces an existing output."""
+
     check: CheckRequest
     output: str
     seed: int = 0
@@ -107,5 +144,7 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class InspectRequest:
+    """A request to describe one model."""
+
     model: str
     options: Options = field(default_factory=Options)

@@ -1,10 +1,11 @@
-"""Targets: each MODEL of a command with the file behind it, judged from its bytes before anything loads it."""
+"""Targets: each MODEL argument with the file behind it, scanned before anything loads it."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
+from composecli.commands.requests import Options
 from composecli.commands.trust import Trust
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import (
@@ -20,7 +21,11 @@ from composecli.files.sniff import ModelFile, WeightsFile, sniff, weights_alone
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`file` is None for a factory, whose file holds weights alone. `trust` where the user vouches for the file."""
+    """A model that may be opened.
+
+    `file` is None for a factory, whose file holds nothing but weights. `trust` is set if the user
+    trusts the file.
+    """
 
     reference: Reference
     kind: ModelKind
@@ -29,40 +34,61 @@ class Target:
 
     @property
     def name(self) -> str:
+        """The MODEL argument."""
         return self.reference.name
 
     @property
     def path(self) -> str:
+        """The file of the model, or of its weights."""
         return self.reference.path
+
+
+def locate(text: str) -> Reference:
+    """Return the reference of a MODEL argument: an existing file, or otherwise a factory."""
+    if os.path.exists(text):
+        return FileReference(text)
+    return parse_reference(text)
+
+
+def identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...]:
+    """Return the target of each MODEL argument of a command.
+
+    Raises:
+        CouldNotAttempt: as `identify` does.
+    """
+    return tuple(identify(model, options.trust, options.allowed_ops) for model in models)
 
 
 def identify(
     text: str, trusts: tuple[Trust, ...] = (), allowed_ops: tuple[str, ...] = ()
 ) -> Target:
-    """The target that a MODEL argument names.
+    """Return the target that a MODEL argument names.
 
     Raises:
-        CouldNotAttempt: there is no model, or it would run what is not trusted.
+        CouldNotAttempt: if there is no model, or it needs trust that the user has not given.
     """
-    reference = FileReference(text) if os.path.exists(text) else parse_reference(text)
-    found = sniff(reference.path)
+    reference = locate(text)
+    sniffed = sniff(reference.path)
+    if isinstance(sniffed, Problem):
+        raise CouldNotAttempt(sniffed)
     trust = next((trust for trust in trusts if trust.covers(reference.path)), None)
-    if isinstance(found, Problem):
-        raise CouldNotAttempt(found)
     if isinstance(reference, FactoryReference):
-        if isinstance(found, ModelFile):
-            raise CouldNotAttempt(
-                Problem(
-                    Rule.NOT_A_MODEL, f"the file holds a whole model ({found.kind}), not weights", reference.path,
-                    help=(f"name the file alone: {reference.path}",),
-                )
-            )  # fmt: skip
-        _refuse(found.refusal() if trust is None else None)
+        if isinstance(sniffed, ModelFile):
+            raise CouldNotAttempt(_not_weights(sniffed))
+        if trust is None:
+            _refuse(sniffed.refusal())
         return Target(reference, ModelKind.FACTORY, None, trust)
-    if isinstance(found, WeightsFile):
-        raise CouldNotAttempt(weights_alone(found))
-    _refuse(found.refusal(frozenset(allowed_ops)) if trust is None else None)
-    return Target(reference, found.kind, found, trust)
+    if isinstance(sniffed, WeightsFile):
+        raise CouldNotAttempt(weights_alone(sniffed))
+    if trust is None:
+        _refuse(sniffed.refusal(frozenset(allowed_ops)))
+    return Target(reference, sniffed.kind, sniffed, trust)
+
+
+def _not_weights(file: ModelFile) -> Problem:
+    title = f"the file holds a whole model ({file.kind}), not weights"
+    help = (f"name the file alone: {file.path}",)
+    return Problem(Rule.NOT_A_MODEL, title, file.path, help=help)
 
 
 def _refuse(refusal: Problem | None) -> None:

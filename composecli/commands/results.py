@@ -1,4 +1,4 @@
-"""Results: what each command found, and the exit code that falls out of it."""
+"""Results: the report of each command, and the exit code that follows from it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from composecli.core.rules import Rule
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
 OUR_BUG = Rule.A_BUG_OF_OURS
-# 2 is for wrong words, and Click's own.
+# Click exits with 2 if the arguments are wrong.
 OK, NOT_COMPATIBLE, COULD_NOT_TELL, BUG, INTERRUPTED = 0, 1, 3, 70, 130
+
+_WORST_FIRST = (
+    Verdict.INCOMPATIBLE,
+    Verdict.BRIDGEABLE,
+    Verdict.UNKNOWN,
+    Verdict.COMPATIBLE,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """One model of the command. `evidence` and `contract` as far as they were found."""
+    """One model of the command. `contract` is None if inference did not find one."""
 
     name: str
     kind: str
@@ -32,7 +39,7 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True)
 class PortRow:
-    """One port of a seam: what is given beside what is taken. An empty text stands for none."""
+    """A row of the table of a seam: a port of each model by name and text, empty if missing."""
 
     gives: str
     given: str
@@ -43,7 +50,7 @@ class PortRow:
 
 @dataclass(frozen=True, slots=True)
 class SeamReport:
-    """Where two models meet; in parallel, where their outputs are merged."""
+    """The place where two models meet; in parallel, where their outputs are merged."""
 
     producer: str
     consumer: str
@@ -54,10 +61,11 @@ class SeamReport:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The answer of `check`. `example` is the input that the verdict speaks for, `result` what the last model gave.
+    """The result of `check`.
 
-    `interrupted`: it was ended by the user, and this is what was known by then. `isolation` is what the process that
-    ran the models had given up.
+    The verdict applies to the input `example`, for which the last model returned `result`.
+    `interrupted`: the user ended the command, and only these results were known. `isolation`
+    lists the measures that confined the process that ran the models.
     """
 
     mode: Mode
@@ -72,16 +80,20 @@ class CheckReport:
 
     @property
     def verdict(self) -> Verdict:
+        """The worst verdict of the seams."""
         return overall(seam.verdict for seam in self.seams)
 
     @property
     def exit_code(self) -> int:
-        return INTERRUPTED if self.interrupted else exit_code(self.verdict)
+        """The exit code of the command."""
+        if self.interrupted:
+            return INTERRUPTED
+        return exit_code(self.verdict)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The file that `join` wrote, and how it was verified."""
+    """The file that `join` wrote, and how it was verified. `size` is in bytes."""
 
     path: str
     size: int
@@ -94,7 +106,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class JoinReport:
-    """The answer of `join`: the check that came before, and what was written where it allowed that."""
+    """The result of `join`: that of the check, and the file if the check allowed it.
+
+    `bridged` are the numbers of the seams that have a bridge in the file.
+    """
 
     check: CheckReport
     written: Written | None
@@ -102,12 +117,18 @@ class JoinReport:
 
     @property
     def exit_code(self) -> int:
-        return OK if self.written is not None else self.check.exit_code or COULD_NOT_TELL
+        """The exit code of the command: a file that was not written is never a success."""
+        if self.written is not None:
+            return OK
+        return self.check.exit_code or COULD_NOT_TELL
 
 
 @dataclass(frozen=True, slots=True)
 class InspectReport:
-    """The answer of `inspect`. `finding` says why there is no contract where there is none."""
+    """The result of `inspect`.
+
+    `finding` is the reason if there is no contract. `file_size` is in bytes.
+    """
 
     model: ModelReport
     facts: ModelFacts
@@ -121,33 +142,46 @@ class InspectReport:
 
     @property
     def exit_code(self) -> int:
+        """The exit code of the command."""
         if self.interrupted:
             return INTERRUPTED
-        return OK if self.model.contract is not None else COULD_NOT_TELL
+        if self.model.contract is None:
+            return COULD_NOT_TELL
+        return OK
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemReport:
-    """What stopped the command before it could find anything out; our own bugs have an exit code of their own."""
+    """The problem that kept a command from having any other result."""
 
     problem: Problem
 
     @property
     def exit_code(self) -> int:
-        return BUG if self.problem.rule is OUR_BUG else COULD_NOT_TELL
+        """The exit code of the command: a bug of composecli has its own."""
+        if self.problem.rule is OUR_BUG:
+            return BUG
+        return COULD_NOT_TELL
 
 
 Report = CheckReport | JoinReport | InspectReport | ProblemReport
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on a chain: the worst of its seams; no seam at all is not known."""
-    found = set(verdicts)
-    for worst in (Verdict.INCOMPATIBLE, Verdict.BRIDGEABLE, Verdict.UNKNOWN, Verdict.COMPATIBLE):
-        if worst in found:
-            return worst
+    """Return the worst of the verdicts; without any, it is unknown."""
+    present = set(verdicts)
+    for verdict in _WORST_FIRST:
+        if verdict in present:
+            return verdict
     return Verdict.UNKNOWN
 
 
 def exit_code(verdict: Verdict) -> int:
-    return {Verdict.COMPATIBLE: OK, Verdict.UNKNOWN: COULD_NOT_TELL}.get(verdict, NOT_COMPATIBLE)
+    """Return the exit code of a check with this verdict."""
+    match verdict:
+        case Verdict.COMPATIBLE:
+            return OK
+        case Verdict.UNKNOWN:
+            return COULD_NOT_TELL
+        case Verdict.BRIDGEABLE | Verdict.INCOMPATIBLE:
+            return NOT_COMPATIBLE

@@ -1,127 +1,203 @@
-"""Models one after the other: each seam judged by comparison, then by really running what leads up to it."""
+"""Models in sequence: compare the ports of each seam, then run everything that leads up to it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from composecli.commands.composition import Composition, no_such_output, not_found_finding
-from composecli.commands.opened_model import OpenedModel
-from composecli.commands.port_rows import Rows, marked, port_rows
+from composecli.commands.bridging import is_allowed, plan_bridges, steps_of, with_bridge_fix
+from composecli.commands.composition import (
+    Composition,
+    InferenceResult,
+    no_such_output,
+    not_found_finding,
+)
+from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
+from composecli.commands.seam_report import Findings, Rows, port_rows, seam_report
 from composecli.commands.session import Session
-from composecli.commands.suggestions import allowed, find_bridge, with_bridge_fix, with_select_fix
-from composecli.compose.compare import ConsumerPort, ProducerPort, compare, shared_symbol_findings
-from composecli.compose.confirm import PortPairs, confirm
+from composecli.commands.suggestions import with_select_fix
+from composecli.compose.compare import (
+    ConsumerPort,
+    PortPairs,
+    ProducerPort,
+    compare,
+    shared_symbol_findings,
+)
+from composecli.compose.confirm import confirm
 from composecli.compose.propagate import propagate
 from composecli.compose.wiring import Edge, Wiring, wire
-from composecli.core.blueprint import Sequential, Stage
+from composecli.core.blueprint import Feed, Sequential, Stage
 from composecli.core.contract import Contract, Port, output_name
-from composecli.core.dims import Free, Unknown
+from composecli.core.dims import Free, Unknown, free_dims
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.observations import Accepted, Observation
-from composecli.core.pytree import Call, KeyPath, Tree, find_path, get_path, leaves
+from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path, leaves
 from composecli.core.rules import Rule, Severity
-from composecli.inference.result import Found, NotFound
+from composecli.inference import Found, NotFound
 
-Contracts = list[Found | NotFound]
+PortPair = tuple[ProducerPort, ConsumerPort]
+Ports = tuple[Port, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """What leads up to a seam: the stages, the call that they got, and the last one's result and ports."""
+    """The part of a chain that leads up to a seam.
+
+    `result` and `outputs` are those of its last stage, when the first one gets `call`. `ranges` are
+    the free dims of that call.
+    """
 
     stages: tuple[Stage, ...]
     call: Call
     result: Tree
-    outputs: tuple[Port, ...]
+    outputs: Ports
     ranges: tuple[Free, ...] = ()
 
 
 @dataclass
 class _Chain:
+    """The models of a chain, with the contracts and the seams that are known so far."""
+
     request: CheckRequest
     session: Session
-    parts: tuple[OpenedModel, ...]
-    contracts: Contracts = field(default_factory=list)
+    parts: OpenedModels
+    contracts: list[InferenceResult] = field(default_factory=list)
     seams: list[SeamReport] = field(default_factory=list)
     bridged: list[int] = field(default_factory=list)
     selected: set[Selection] = field(default_factory=set)
 
+    def contract(self, number: int) -> Contract | None:
+        """Return the contract of a model; None if it was not found."""
+        found = self.contracts[number]
+        if isinstance(found, NotFound):
+            return None
+        return found.contract
 
-def check_sequential(
-    request: CheckRequest, session: Session, parts: tuple[OpenedModel, ...]
-) -> Composition:
-    """Every seam of the chain. A seam that does not hold does not keep the later ones from being judged."""
+    def infer(self, number: int, given: Call | None = None) -> Contract | None:
+        """Infer the contract of the next model, and return it if it is found."""
+        self.contracts.append(self.session.infer(self.parts[number], given=given))
+        return self.contract(number)
+
+    def report(self, edge: Edge, rows: Rows, findings: Findings) -> None:
+        """Add the report of the next seam."""
+        self.seams.append(seam_report(edge.producer, edge.consumer, rows, findings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seam:
+    """One seam of a chain with the wiring of its ports. `number` is that of the consumer."""
+
+    chain: _Chain
+    number: int
+    upstream: Upstream
+    wiring: Wiring
+    edge: Edge
+
+    @property
+    def contract(self) -> Contract | None:
+        """The contract of the consumer."""
+        return self.chain.contract(self.number)
+
+    @property
+    def stage(self) -> Stage:
+        """The consumer, fed without a bridge."""
+        return Stage(self.chain.parts[self.number].handle, self.wiring.feeds)
+
+    def run(self, stage: Stage) -> Observation:
+        """Run everything up to this consumer."""
+        blueprint = Sequential((*self.upstream.stages, stage))
+        return self.chain.session.run(blueprint, self.upstream.call)
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """The stage with which a seam holds, bridged if it has to be, and the run that shows it."""
+
+    stage: Stage
+    observation: Accepted
+
+
+def check_sequential(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
+    """Judge every seam of the chain. The seams after one that fails are judged as well."""
     chain = _Chain(request, session, parts)
     first = session.infer(parts[0], stated=session.stated_input(parts[0]))
     chain.contracts.append(first)
     upstream = _start(parts[0], first)
-    whole = upstream is not None
+    unbroken = upstream is not None
     for number in range(1, len(parts)):
-        through = _judge_seam(chain, number, upstream)
-        whole = whole and through is not None
-        upstream = through or _start(parts[number], chain.contracts[number])
-    blueprint = Sequential(upstream.stages) if whole and upstream is not None else None
-    start = first.contract.example if isinstance(first, Found) else None
-    return Composition(
-        tuple(chain.contracts),
-        tuple(chain.seams),
-        blueprint,
-        start,
-        upstream.result if blueprint is not None and upstream is not None else None,
-        tuple(chain.bridged),
-    )
+        following = _judge_seam(chain, number, upstream)
+        unbroken = unbroken and following is not None
+        # Behind a seam that fails, the chain starts again with an example of the next model.
+        upstream = following or _start(parts[number], chain.contracts[number])
+    blueprint = result = call = None
+    if unbroken and upstream is not None:
+        blueprint = Sequential(upstream.stages)
+        result = upstream.result
+    if isinstance(first, Found):
+        call = first.contract.example
+    contracts, seams = tuple(chain.contracts), tuple(chain.seams)
+    return Composition(contracts, seams, blueprint, call, result, tuple(chain.bridged))
 
 
-def _start(part: OpenedModel, found: Found | NotFound) -> Upstream | None:
+def _start(part: OpenedModel, found: InferenceResult) -> Upstream | None:
+    """Return the chain that consists of one model; None if no call is known that it accepts."""
     if isinstance(found, NotFound):
         return None
     contract = found.contract
-    ranges = tuple(
-        dim for port in contract.inputs for dim in port.dims or () if isinstance(dim, Free)
-    )
-    return Upstream(
-        (Stage(part.handle),), contract.example, contract.result, contract.outputs, ranges
-    )
+    ranges = list[Free]()
+    for port in contract.inputs:
+        ranges += free_dims(port.dims or ())
+    stages = (Stage(part.handle),)
+    return Upstream(stages, contract.example, contract.result, contract.outputs, tuple(ranges))
 
 
 def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstream | None:
-    """Judge the seam before this part; what leads up to the next one, where this one holds."""
-    ends = Edge(chain.parts[number - 1].name, chain.parts[number].name)
+    """Judge the seam before a model, and return the chain up to the next seam if this one holds."""
     part = chain.parts[number]
+    edge = Edge(chain.parts[number - 1].name, part.name)
     if upstream is None:
-        chain.contracts.append(chain.session.infer(part))
-        rows = port_rows(None, _contract(chain, number))
-        _report(chain, ends, rows, (_producer_finding(chain, number - 1),))
+        rows = port_rows(None, chain.infer(number))
+        chain.report(edge, rows, (_no_producer_finding(chain, number - 1),))
         return None
-    path = _selected(chain, number, upstream.result)
+    path = _selected_path(chain, number, upstream.result)
     if isinstance(path, Finding):
-        chain.contracts.append(chain.session.infer(part))
-        _report(chain, ends, port_rows(upstream.outputs, _contract(chain, number)), (path,))
+        rows = port_rows(upstream.outputs, chain.infer(number))
+        chain.report(edge, rows, (path,))
         return None
-    wired = wire(upstream.result, part.facts.arguments, path, ends)
-    given = wired.call if isinstance(wired, Wiring) else None
-    chain.contracts.append(chain.session.infer(part, given=given))
-    contract = _contract(chain, number)
-    if isinstance(wired, Finding):
-        finding = with_select_fix(wired, chain.request, number, upstream.result, contract)
-        _report(chain, ends, port_rows(_below(upstream.outputs, path), contract), (finding,))
+    wiring = wire(upstream.result, part.facts.arguments, path, edge)
+    if isinstance(wiring, Finding):
+        contract = chain.infer(number)
+        finding = with_select_fix(wiring, chain.request, number, upstream.result, contract)
+        chain.report(edge, port_rows(_below(upstream.outputs, path), contract), (finding,))
         return None
-    return _judge_wired(chain, number, upstream, wired, ends)
+    chain.infer(number, given=wiring.call)
+    return _judge_wired(_Seam(chain, number, upstream, wiring, edge))
 
 
-def _contract(chain: _Chain, number: int) -> Contract | None:
-    found = chain.contracts[number]
-    return found.contract if isinstance(found, Found) else None
+def _no_producer_finding(chain: _Chain, number: int) -> Finding:
+    """Return why nothing reaches a seam: no input of its producer is known or reaches it."""
+    part, found = chain.parts[number], chain.contracts[number]
+    if isinstance(found, NotFound):
+        stated = bool(chain.session.options.inputs)
+        return not_found_finding(part.name, part.facts, found, stated=stated)
+    return Finding(
+        Rule.PRODUCER_REFUSED,
+        f"nothing reaches the seam: {part.name} stands behind a seam that does not hold",
+    )
 
 
-def _below(ports: tuple[Port, ...], path: KeyPath) -> tuple[Port, ...]:
+def _below(ports: Ports, path: KeyPath) -> Ports:
+    """Return the ports inside the part of a result that is at this path."""
     return tuple(port for port in ports if port.path[: len(path)] == path)
 
 
-def _selected(chain: _Chain, number: int, result: Tree) -> KeyPath | Finding:
-    """The path that `--select` names in this producer's result. One without a number goes to each that has the port."""
+def _selected_path(chain: _Chain, number: int, result: Tree) -> KeyPath | Finding:
+    """Return the path that `--select` names in the result of the producer before this model.
+
+    A selection without a number applies to every model that has such a port. One that no model had
+    when the last seam is reached is a mistake.
+    """
     name = chain.parts[number - 1].name
     for selection in chain.session.options.selections:
         if selection.model not in (None, number):
@@ -138,125 +214,152 @@ def _selected(chain: _Chain, number: int, result: Tree) -> KeyPath | Finding:
     return ()
 
 
-def _judge_wired(
-    chain: _Chain, number: int, upstream: Upstream, wired: Wiring, ends: Edge
-) -> Upstream | None:
-    part, contract = chain.parts[number], _contract(chain, number)
-    pairs = _pairs(upstream, wired, contract, ends)
-    compared = [compare(offer, ask, strict=chain.request.strict) for offer, ask in pairs]
-    findings = tuple(finding for row in compared for finding in row)
-    findings = (*findings, *shared_symbol_findings(pairs, strict=chain.request.strict))
-    stages = (*upstream.stages, Stage(part.handle, wired.feeds))
-    observation = chain.session.run(Sequential(stages), upstream.call)
-    findings = confirm(findings, observation, pairs or _unknown_ends(upstream, wired, ends))
-    through: Observation | None = None
-    if any(finding.severity is Severity.ERROR for finding in findings):
-        bridge = find_bridge(findings, pairs, stages[-1])
-        ran = (
-            chain.session.run(Sequential((*upstream.stages, bridge)), upstream.call)
-            if bridge is not None
-            else None
-        )
-        if bridge is not None and isinstance(ran, Accepted):
-            findings = with_bridge_fix(findings, bridge, chain.request)
-            if allowed(chain.request.bridge, bridge):
-                stages = (*upstream.stages, bridge)
-                chain.bridged.append(len(chain.seams))
-                through = ran
-    elif verdict_of(findings) is Verdict.COMPATIBLE:
-        through = observation
-    if pairs:
-        rows = port_rows(tuple(offer.port for offer, _ in pairs), contract, compared)
-    else:
-        rows = port_rows(_below(upstream.outputs, wired.feeds[0].path), contract)
-    _report(chain, ends, rows, findings)
-    if not isinstance(through, Accepted):
+def _judge_wired(seam: _Seam) -> Upstream | None:
+    """Judge a seam whose ports are known, and return the chain up to the next one if it holds."""
+    strict = seam.chain.request.strict
+    pairs = _pair_ports(seam)
+    compared = [compare(producer, consumer, strict=strict) for producer, consumer in pairs]
+    findings = [finding for pair in compared for finding in pair]
+    findings += shared_symbol_findings(pairs, strict=strict)
+    observation = seam.run(seam.stage)
+    confirmed = confirm(tuple(findings), observation, pairs or _pair_unknown_inputs(seam))
+    confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
+    seam.chain.report(seam.edge, _rows(seam, pairs, compared), confirmed)
+    if passed is None:
         return None
-    outputs = contract.outputs if contract is not None else _seen_ports(through.result)
-    if contract is not None and len(pairs) == len(contract.required):
-        outputs = propagate(outputs, _as_fed(pairs, stages[-1]))
-    return Upstream(stages, upstream.call, through.result, outputs, upstream.ranges)
+    return _extend(seam, pairs, passed)
 
 
-def _seen_ports(result: Tree) -> tuple[Port, ...]:
-    """The ports of a model whose contract was not found and which ran all the same: nothing is known of their dims."""
-    reason = "the contract of this model was not found"
-    return tuple(
-        Port(output_name(path), path, spec.dtype, tuple(Unknown(reason) for _ in spec.sizes))
-        for path, spec in leaves(result)
-    )
+def _rows(seam: _Seam, pairs: PortPairs, compared: list[Findings]) -> Rows:
+    if not pairs:
+        path = seam.wiring.feeds[0].path
+        return port_rows(_below(seam.upstream.outputs, path), seam.contract)
+    outputs = tuple(producer.port for producer, _ in pairs)
+    return port_rows(outputs, seam.contract, compared)
 
 
-def _unknown_ends(upstream: Upstream, wired: Wiring, ends: Edge) -> PortPairs:
-    """What is given, beside an input of which nothing is known."""
-    ports = [port for feed in wired.feeds for port in _below(upstream.outputs, feed.path)]
-    specs = [
-        spec for feed in wired.feeds for _, spec in leaves(get_path(upstream.result, feed.path))
-    ]
-    return tuple(
-        (
-            ProducerPort(ends.producer, port, spec),
-            ConsumerPort(ends.consumer, Port("its input", (), "", ())),
-        )
-        for port, spec in zip(ports, specs, strict=False)
-    )
+def _pass_seam(
+    seam: _Seam, pairs: PortPairs, findings: Findings, observation: Observation
+) -> tuple[Findings, _Passed | None]:
+    """Return how the chain goes on behind the seam, if it does, with a bridge if one is needed.
+
+    The findings that a bridge resolves get it as their fix, even if the user did not allow it.
+    """
+    if not any(finding.severity is Severity.ERROR for finding in findings):
+        if verdict_of(findings) is Verdict.COMPATIBLE and isinstance(observation, Accepted):
+            return findings, _Passed(seam.stage, observation)
+        return findings, None
+    bridged = _try_bridge(seam, pairs, findings)
+    if bridged is None:
+        return findings, None
+    chain = seam.chain
+    steps = steps_of(feed.bridge for feed in bridged.stage.feeds)
+    findings = with_bridge_fix(findings, steps, chain.request)
+    if not is_allowed(chain.request.bridge, steps):
+        return findings, None
+    chain.bridged.append(len(chain.seams))
+    return findings, bridged
 
 
-def _as_fed(pairs: PortPairs, stage: Stage) -> PortPairs:
-    """The pairs as the bridge leaves them: a bridged offer has plain sizes and no symbols but the batch."""
-    if len(pairs) != len(stage.feeds):
-        return pairs
-    fed = list[tuple[ProducerPort, ConsumerPort]]()
-    for (offer, ask), feed in zip(pairs, stage.feeds, strict=True):
-        if not feed.bridge or ask.port.dims is None:
-            fed.append((offer, ask))
-            continue
-        dims = tuple(offer.shown[0] if axis == 0 else dim for axis, dim in enumerate(ask.port.dims))
-        fed.append((replace(offer, port=replace(offer.port, dims=dims)), ask))
-    return tuple(fed)
+def _try_bridge(seam: _Seam, pairs: PortPairs, findings: Findings) -> _Passed | None:
+    """Plan a bridge that resolves all errors, and return it if the chain then runs."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if not all(finding.rule.bridgeable for finding in errors):
+        return None
+    if len(pairs) != len(seam.wiring.feeds):
+        return None
+    bridges = plan_bridges((producer.example, consumer.port) for producer, consumer in pairs)
+    if bridges is None:
+        return None
+    feeds = list[Feed]()
+    for feed, bridge in zip(seam.wiring.feeds, bridges, strict=True):
+        feeds.append(replace(feed, bridge=bridge))
+    stage = replace(seam.stage, feeds=tuple(feeds))
+    observation = seam.run(stage)
+    if not isinstance(observation, Accepted):
+        return None
+    return _Passed(stage, observation)
 
 
-def _pairs(upstream: Upstream, wired: Wiring, contract: Contract | None, ends: Edge) -> PortPairs:
-    """Each tensor that is fed with the port that takes it."""
+def _extend(seam: _Seam, pairs: PortPairs, passed: _Passed) -> Upstream:
+    """Return the chain with the consumer of this seam as its last stage."""
+    contract, upstream = seam.contract, seam.upstream
+    result = passed.observation.result
     if contract is None:
-        return ()
-    ports = {port.path: port for port in contract.inputs}
-    names = {
-        argument.name: number
-        for number, argument in enumerate(contract.example.arguments)
-        if argument.name
-    }
-    gives = {port.path: port for port in upstream.outputs}
-    pairs = list[tuple[ProducerPort, ConsumerPort]]()
-    for number, feed in enumerate(wired.feeds):
-        argument = names.get(feed.name, number) if feed.name else number
-        for inner, spec in leaves(get_path(upstream.result, feed.path)):
-            taken, given = ports.get((argument, *inner)), gives.get((*feed.path, *inner))
-            if taken is not None and given is not None:
-                pairs.append(
-                    (
-                        ProducerPort(ends.producer, given, spec, upstream.ranges),
-                        ConsumerPort(ends.consumer, taken),
-                    )
-                )
+        outputs = _ports_without_contract(result)
+    elif len(pairs) == len(contract.required):
+        outputs = propagate(contract.outputs, _after_bridge(pairs, passed.stage))
+    else:
+        outputs = contract.outputs
+    stages = (*upstream.stages, passed.stage)
+    return replace(upstream, stages=stages, result=result, outputs=outputs)
+
+
+def _ports_without_contract(result: Tree) -> Ports:
+    """Return the ports of a result of which one example is known and no dim."""
+    unknown = Unknown("the contract of this model was not found")
+    ports = list[Port]()
+    for path, spec in leaves(result):
+        dims = (unknown,) * len(spec.sizes)
+        ports.append(Port(output_name(path), path, spec.dtype, dims))
+    return tuple(ports)
+
+
+def _pair_unknown_inputs(seam: _Seam) -> PortPairs:
+    """Pair the tensors that are fed to a model without a contract with a nameless input."""
+    upstream = seam.upstream
+    ports = list[Port]()
+    tensors = list[TensorSpec]()
+    for feed in seam.wiring.feeds:
+        ports += _below(upstream.outputs, feed.path)
+        tensors += [spec for _, spec in leaves(get_path(upstream.result, feed.path))]
+    consumer = ConsumerPort(seam.edge.consumer, Port("its input", (), "", ()))
+    pairs = list[PortPair]()
+    for port, tensor in zip(ports, tensors, strict=False):
+        pairs.append((ProducerPort(seam.edge.producer, port, tensor), consumer))
     return tuple(pairs)
 
 
-def _producer_finding(chain: _Chain, number: int) -> Finding:
-    """Why nothing reaches the seam: the producer's input was not found, or it stands behind a seam that fails."""
-    part, found = chain.parts[number], chain.contracts[number]
-    if isinstance(found, NotFound):
-        return not_found_finding(
-            part.name, part.facts, found, stated=bool(chain.session.options.inputs)
-        )
-    return Finding(
-        Rule.PRODUCER_REFUSED,
-        f"nothing reaches the seam: {part.name} stands behind a seam that does not hold",
-    )
+def _after_bridge(pairs: PortPairs, stage: Stage) -> PortPairs:
+    """Return the pairs with each producer port as its bridge leaves it.
+
+    `float32[B, 5]` with a layer that makes it fit `float32[N, 3]` is `float32[B, 3]`: only the
+    batch keeps its symbol.
+    """
+    if len(pairs) != len(stage.feeds):
+        return pairs
+    bridged = list[PortPair]()
+    for (producer, consumer), feed in zip(pairs, stage.feeds, strict=True):
+        dims = consumer.port.dims
+        if feed.bridge and dims is not None:
+            port = replace(producer.port, dims=(*producer.dims[:1], *dims[1:]))
+            bridged.append((replace(producer, port=port), consumer))
+        else:
+            bridged.append((producer, consumer))
+    return tuple(bridged)
 
 
-def _report(chain: _Chain, ends: Edge, rows: Rows, findings: tuple[Finding, ...]) -> None:
-    verdict = verdict_of(findings)
-    chain.seams.append(
-        SeamReport(ends.producer, ends.consumer, marked(rows, verdict), findings, verdict)
-    )
+def _pair_ports(seam: _Seam) -> PortPairs:
+    """Pair each tensor that is fed with the input that it goes to."""
+    contract, upstream = seam.contract, seam.upstream
+    if contract is None:
+        return ()
+    inputs = {port.path: port for port in contract.inputs}
+    outputs = {port.path: port for port in upstream.outputs}
+    positions = dict[str, int]()
+    for number, argument in enumerate(contract.example.arguments):
+        if argument.name:
+            positions[argument.name] = number
+    pairs = list[PortPair]()
+    for number, feed in enumerate(seam.wiring.feeds):
+        position = number
+        if feed.name:
+            position = positions.get(feed.name, number)
+        for path, spec in leaves(get_path(upstream.result, feed.path)):
+            consumer = inputs.get((position, *path))
+            producer = outputs.get((*feed.path, *path))
+            if consumer is None or producer is None:
+                continue
+            port = ProducerPort(seam.edge.producer, producer, spec, upstream.ranges)
+            pairs.append((port, ConsumerPort(seam.edge.consumer, consumer)))
+    return tuple(pairs)

@@ -1,4 +1,4 @@
-"""Trust: which files a user vouches for, by name or by content."""
+"""Trust: the files that a user trusts, by name or by content."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ _OP = re.compile(r"\w+::\w+")
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A file that may run whatever it holds; with `sha256`, where its content is that and no other."""
+    """A file that may run arbitrary code; if `sha256` is set, only with that content."""
 
     path: str
     sha256: str | None = None
 
     def covers(self, path: str) -> bool:
+        """Return whether a path leads to the trusted file."""
         return os.path.realpath(self.path) == os.path.realpath(path)
 
 
 def parse_trust(text: str) -> Trust:
-    """`a.pt`, or `a.pt@sha256:` and 64 hexadecimal digits.
+    """Parse `a.pt`, or `a.pt@sha256:` followed by 64 hexadecimal digits.
 
     Raises:
-        ValueError: it pins to something else.
+        ValueError: if the text after `@sha256:` is not a digest.
     """
-    found = _PINNED.fullmatch(text)
-    if found is not None:
-        return Trust(found["path"], found["digest"].lower())
+    pinned = _PINNED.fullmatch(text)
+    if pinned is not None:
+        return Trust(pinned["path"], pinned["digest"].lower())
     if "@sha256:" in text:
         raise ValueError("behind @sha256: stand 64 hexadecimal digits")
     return Trust(text)
 
 
 def parse_op(text: str) -> str:
-    """`aten::from_file`.
+    """Return the qualified name of an op, such as `aten::from_file`.
 
     Raises:
-        ValueError: it is no name of an op.
+        ValueError: if it has no namespace, or is not a name.
     """
     if not _OP.fullmatch(text):
         raise ValueError(f"no op is called {text} (aten::from_file)")

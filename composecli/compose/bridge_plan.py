@@ -17,19 +17,19 @@ from composecli.core.bridge import (
     Step,
     describe,
 )
-from composecli.core.contract import Port, takes, takes_dtype
-from composecli.core.dims import Free, admits
-from composecli.core.dtypes import ANY_FLOAT, FLOATS
+from composecli.core.contract import Port, accepts, accepts_dtype
+from composecli.core.dims import admits, fixed_size
+from composecli.core.dtypes import ANY_FLOAT, FLOATS, is_integer, is_wider_integer
 from composecli.core.pytree import TensorSpec
-
-_WHOLE = ("bool", "uint8", "int8", "int16", "int32", "int64")
 
 
 def apply(step: Step, spec: TensorSpec) -> TensorSpec:
-    """The tensor that comes out of a step.
+    """Return the output of a step.
+
+    `Flatten(1)` makes `float32[2, 1024]` of `float32[2, 64, 4, 4]`.
 
     Raises:
-        ValueError: the step does not take this tensor.
+        ValueError: if the step does not accept this tensor.
     """
     sizes = spec.sizes
     match step:
@@ -52,70 +52,88 @@ def apply(step: Step, spec: TensorSpec) -> TensorSpec:
 
 
 def apply_all(bridge: Bridge, spec: TensorSpec) -> TensorSpec:
+    """Return the output of all steps of a bridge, one after the other."""
     for step in bridge:
         spec = apply(step, spec)
     return spec
 
 
-def castable(found: str, wanted: str) -> bool:
-    """Whether values keep their meaning: numbers to floats, small whole numbers to larger ones."""
-    if wanted in FLOATS:
-        return found in FLOATS or found in _WHOLE
-    return found in _WHOLE and wanted in _WHOLE[1:] and _WHOLE.index(found) < _WHOLE.index(wanted)
+def can_cast(source: str, target: str) -> bool:
+    """Return whether values keep their meaning: numbers as floats, integers as wider integers."""
+    if target in FLOATS:
+        return source in FLOATS or source == "bool" or is_integer(source)
+    return is_wider_integer(target, source)
 
 
-def plan(found: TensorSpec, wanted: Port, mode: BridgeMode) -> Bridge | None:
-    """The fewest and cheapest steps that make `found` a tensor which `wanted` takes; None where there are none.
+def plan(producer: TensorSpec, consumer: Port, mode: BridgeMode) -> Bridge | None:
+    """Return the fewest and cheapest steps after which the consumer accepts the tensor.
 
-    An untrained layer is the last resort, and never along axis 0.
+    `float32[2, 64, 4, 4]` reaches `float32[N, 1024]` by `(Flatten(1),)`, and `float32[N, 10]` by
+    `(Flatten(1), Linear(1, 1024, 10))` if the mode allows an untrained layer, which is the last
+    resort and is never put along axis 0. The result is None if no steps of this mode help.
     """
     if mode is BridgeMode.NONE:
-        return () if takes(wanted, found) is not False else None
-    shaped = [cast + shape for cast in _casts(found, wanted) for shape in _reshapes(found, wanted)]
-    for bridge in sorted(shaped, key=len):
-        if takes(wanted, apply_all(bridge, found)) is not False:
+        return () if accepts(consumer, producer) is not False else None
+    candidates = _parameter_free_bridges(producer, consumer)
+    for bridge in candidates:
+        if accepts(consumer, apply_all(bridge, producer)) is not False:
             return bridge
     if mode is BridgeMode.AUTO:
         return None
-    for bridge in sorted(shaped, key=len):
-        layer = _linear(apply_all(bridge, found), wanted)
+    for bridge in candidates:
+        layer = _plan_linear(apply_all(bridge, producer), consumer)
         if layer is not None:
             return (*bridge, layer)
     return None
 
 
-def _casts(found: TensorSpec, wanted: Port) -> list[Bridge]:
-    if takes_dtype(wanted, found.dtype):
+def _parameter_free_bridges(producer: TensorSpec, consumer: Port) -> list[Bridge]:
+    """Return the bridges to the dtype and the rank of the consumer, the shortest first."""
+    bridges = list[Bridge]()
+    for cast in _casts(producer, consumer):
+        for reshape in _reshapes(producer, consumer):
+            bridges.append(cast + reshape)
+    return sorted(bridges, key=len)
+
+
+def _casts(producer: TensorSpec, consumer: Port) -> list[Bridge]:
+    if accepts_dtype(consumer, producer.dtype):
         return [()]
-    dtype = "float32" if wanted.dtype == ANY_FLOAT else wanted.dtype
-    return [(Cast(dtype),)] if castable(found.dtype, dtype) else []
+    target = "float32" if consumer.dtype == ANY_FLOAT else consumer.dtype
+    if not can_cast(producer.dtype, target):
+        return []
+    return [(Cast(target),)]
 
 
-def _reshapes(found: TensorSpec, wanted: Port) -> Iterator[Bridge]:
-    if wanted.dims is None or len(found.sizes) <= len(wanted.dims):
+def _reshapes(producer: TensorSpec, consumer: Port) -> Iterator[Bridge]:
+    if consumer.dims is None or len(producer.sizes) <= len(consumer.dims):
         yield ()
         return
-    ones = [axis for axis, size in enumerate(found.sizes) if size == 1 and axis > 0]
-    for gone in combinations(reversed(ones), len(found.sizes) - len(wanted.dims)):
-        yield tuple(Squeeze(axis) for axis in gone)
-    if len(wanted.dims) >= 2:
-        yield (Flatten(len(wanted.dims) - 1),)
+    # The last axes go first, and axis 0, the batch, never goes.
+    axes_of_one = [axis for axis, size in enumerate(producer.sizes) if size == 1 and axis > 0]
+    axes_of_one.reverse()
+    surplus = len(producer.sizes) - len(consumer.dims)
+    for axes in combinations(axes_of_one, surplus):
+        yield tuple(Squeeze(axis) for axis in axes)
+    if len(consumer.dims) >= 2:
+        yield (Flatten(len(consumer.dims) - 1),)
 
 
-def _linear(found: TensorSpec, wanted: Port) -> Linear | None:
-    if wanted.dims is None or len(found.sizes) != len(wanted.dims) or found.dtype not in FLOATS:
+def _plan_linear(producer: TensorSpec, consumer: Port) -> Linear | None:
+    """Return the layer for the one axis whose fixed size differs; None if more differs."""
+    if producer.dtype not in FLOATS or not accepts_dtype(consumer, producer.dtype):
         return None
-    if not takes_dtype(wanted, found.dtype):
+    dims = consumer.dims
+    if dims is None or len(producer.sizes) != len(dims):
         return None
-    wrong = [
-        (axis, dim)
-        for axis, (dim, size) in enumerate(zip(wanted.dims, found.sizes, strict=True))
-        if admits(dim, size) is False
+    wrong_axes = [
+        axis for axis, dim in enumerate(dims) if admits(dim, producer.sizes[axis]) is False
     ]
-    if len(wrong) != 1:
+    if len(wrong_axes) != 1:
         return None
-    axis, dim = wrong[0]
-    size = getattr(dim, "size", None)
-    if isinstance(dim, Free) or axis == 0 or not isinstance(size, int) or not found.sizes[axis]:
+    axis = wrong_axes[0]
+    before = producer.sizes[axis]
+    after = fixed_size(dims[axis])
+    if axis == 0 or not before or after is None:
         return None
-    return Linear(axis, found.sizes[axis], size, found.dtype)
+    return Linear(axis, before, after, producer.dtype)

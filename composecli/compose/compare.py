@@ -1,13 +1,24 @@
-"""Comparing what a producer gives with what a consumer takes: every difference is a finding."""
+"""Comparing an output of a producer with an input of a consumer: every difference is a finding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from composecli.compose.conditions import Condition, condition, equalities
-from composecli.core.contract import Port, takes_dtype
-from composecli.core.dims import Derived, Fixed, Free, Shape, Unknown, admits
+from composecli.compose.conditions import Condition, equality_conditions, solve_condition
+from composecli.core.contract import Port, accepts_dtype
+from composecli.core.dims import (
+    Dim,
+    Fixed,
+    Free,
+    Shape,
+    admits,
+    as_free,
+    bounds,
+    fixed_size,
+    is_variable,
+    unknown_reason,
+)
 from composecli.core.findings import Finding, Side
 from composecli.core.pytree import TensorSpec
 from composecli.core.rules import Rule
@@ -15,29 +26,28 @@ from composecli.core.rules import Rule
 
 @dataclass(frozen=True, slots=True)
 class ProducerPort:
-    """One output of a producer: its port, and the tensor that it was at the example input.
+    """One output of a producer, with the tensor that it returned for the example input.
 
-    `ranges` are the free dims of the input that it follows from.
+    `ranges` are the free dims of the input that the dims of the output follow from.
     """
 
     model: str
     port: Port
-    found: TensorSpec
+    example: TensorSpec
     ranges: tuple[Free, ...] = ()
 
     @property
     def side(self) -> Side:
-        return Side(self.model, self.port.name, self.found.dtype, dims_text(self.shown))
+        """The producer's side of a finding."""
+        return Side(self.model, self.port.name, self.example.dtype, format_dims(self.dims))
 
     @property
-    def shown(self) -> Shape:
-        """The dims of the port, or plain sizes where it has none."""
+    def dims(self) -> Shape:
+        """The dims of the port; the sizes of the example if the port has none of that rank."""
         dims = self.port.dims
-        return (
-            tuple(map(Fixed, self.found.sizes))
-            if dims is None or len(dims) != len(self.found.sizes)
-            else dims
-        )
+        if dims is None or len(dims) != len(self.example.sizes):
+            return tuple(Fixed(size) for size in self.example.sizes)
+        return dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,126 +59,164 @@ class ConsumerPort:
 
     @property
     def side(self) -> Side:
-        return Side(self.model, self.port.name, self.port.dtype, dims_text(self.port.dims))
+        """The consumer's side of a finding."""
+        return Side(self.model, self.port.name, self.port.dtype, format_dims(self.port.dims))
 
 
-def dims_text(dims: Shape | None) -> tuple[str, ...] | None:
-    return None if dims is None else tuple(map(str, dims))
+PortPairs = tuple[tuple[ProducerPort, ConsumerPort], ...]
 
 
-def compare(offer: ProducerPort, ask: ConsumerPort, *, strict: bool = False) -> tuple[Finding, ...]:
-    """Every way in which the offer is not what is asked, at the example and (as a note) at other sizes."""
+def format_dims(dims: Shape | None) -> tuple[str, ...] | None:
+    """Return the text of each dim; None for a port of any rank."""
+    if dims is None:
+        return None
+    return tuple(str(dim) for dim in dims)
+
+
+def compare(
+    producer: ProducerPort, consumer: ConsumerPort, *, strict: bool = False
+) -> tuple[Finding, ...]:
+    """Return every difference between two ports as a finding.
+
+    The example comes first: `float32[2, 64, 4, 4]` differs from `float32[N, 32, 2, 4]` on axes 1
+    and 2. If it fits, the dims are compared for all other sizes: `float32[N, H//8]` fits
+    `float32[N, 4]` only when `H >= 32 and H <= 39`. That is a note, or an error if `strict`.
+    """
     findings = list[Finding]()
-    sides = (offer.side, ask.side)
-    if not takes_dtype(ask.port, offer.found.dtype):
-        findings.append(
-            Finding(Rule.DTYPE_DIFFERS, "dtype differs", sides, notes=_dtype_notes(offer, ask))
-        )
-    wanted = ask.port.dims
-    if wanted is None:
+    sides = (producer.side, consumer.side)
+    if not accepts_dtype(consumer.port, producer.example.dtype):
+        notes = _dtype_notes(producer, consumer)
+        findings.append(Finding(Rule.DTYPE_DIFFERS, "dtype differs", sides, notes=notes))
+    dims = consumer.port.dims
+    if dims is None:
         return tuple(findings)
-    if len(wanted) != len(offer.found.sizes):
-        title = f"rank differs: {len(offer.found.sizes)} axes given, {len(wanted)} taken"
-        return (*findings, Finding(Rule.RANK_DIFFERS, title, sides, notes=_example_notes(offer)))
-    findings += _size_findings(offer, ask, wanted)
+    rank = len(producer.example.sizes)
+    if len(dims) != rank:
+        title = f"rank differs: {rank} axes given, {len(dims)} taken"
+        notes = _example_notes(producer)
+        return (*findings, Finding(Rule.RANK_DIFFERS, title, sides, notes=notes))
+    findings.extend(_size_findings(producer, consumer, dims))
     if not findings:
-        findings += _condition_findings(offer, ask, wanted, strict=strict)
+        findings.extend(_condition_findings(producer, consumer, dims, strict=strict))
     return tuple(findings)
 
 
-def _dtype_notes(offer: ProducerPort, ask: ConsumerPort) -> tuple[str, ...]:
-    if ask.port.dtype.startswith("int") and not offer.found.dtype.startswith(
-        ("int", "uint", "bool")
-    ):
-        return (
-            f"{ask.port.dtype} ids cannot be made of {offer.found.dtype} values by a cast that means anything",
-        )
-    return ()
+def _dtype_notes(producer: ProducerPort, consumer: ConsumerPort) -> tuple[str, ...]:
+    source, target = producer.example.dtype, consumer.port.dtype
+    if not target.startswith("int") or source.startswith(("int", "uint", "bool")):
+        return ()
+    return (f"{target} ids cannot be made of {source} values by a cast that means anything",)
 
 
-def _example_notes(offer: ProducerPort) -> tuple[str, ...]:
-    if any(isinstance(dim, Derived | Unknown) for dim in offer.shown):
-        return (f"{offer.port.name} is {offer.found} at the example input",)
-    return ()
+def _example_notes(producer: ProducerPort) -> tuple[str, ...]:
+    """State the example sizes if the dims do not show them: some are derived or unknown."""
+    if all(bounds(dim) is not None for dim in producer.dims):
+        return ()
+    return (f"{producer.port.name} is {producer.example} at the example input",)
 
 
-def _size_findings(offer: ProducerPort, ask: ConsumerPort, wanted: Shape) -> Iterator[Finding]:
-    sides = (offer.side, ask.side)
-    sizes = dict[str, int]()
-    for axis, (dim, size) in enumerate(zip(wanted, offer.found.sizes, strict=True)):
-        if isinstance(dim, Free) and sizes.setdefault(dim.name, size) != size:
-            title = f"axis {axis} is {size} where {dim.name} is {sizes[dim.name]} already"
-            yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis, _example_notes(offer))
+def _size_findings(
+    producer: ProducerPort, consumer: ConsumerPort, dims: Shape
+) -> Iterator[Finding]:
+    sides = (producer.side, consumer.side)
+    notes = _example_notes(producer)
+    sizes_by_name = dict[str, int]()
+    for axis, (dim, size) in enumerate(zip(dims, producer.example.sizes, strict=True)):
+        free = as_free(dim)
+        if free is not None and sizes_by_name.setdefault(free.name, size) != size:
+            other = sizes_by_name[free.name]
+            title = f"axis {axis} is {size} where {free.name} is {other} already"
+            yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis, notes)
+        elif admits(dim, size) is not False:
             continue
-        if admits(dim, size) is not False:
-            continue
-        if isinstance(dim, Fixed):
-            yield Finding(
-                Rule.SIZE_DIFFERS,
-                _size_title(axis, len(wanted)),
-                sides,
-                axis,
-                _example_notes(offer),
-            )
+        elif fixed_size(dim) is not None:
+            title = _size_title(axis, len(dims))
+            yield Finding(Rule.SIZE_DIFFERS, title, sides, axis, notes)
         else:
             title = f"{size} on axis {axis} is outside {dim}"
-            yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis, _example_notes(offer))
+            yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis, notes)
 
 
 def _size_title(axis: int, rank: int) -> str:
     if axis == 1 and rank > 3:
         return "channel count differs"
-    return (
-        "feature width differs" if axis == rank - 1 and rank < 4 else f"size of axis {axis} differs"
-    )
+    if axis == rank - 1 and rank < 4:
+        return "feature width differs"
+    return f"size of axis {axis} differs"
 
 
 def _condition_findings(
-    offer: ProducerPort, ask: ConsumerPort, wanted: Shape, *, strict: bool
+    producer: ProducerPort, consumer: ConsumerPort, dims: Shape, *, strict: bool
 ) -> Iterator[Finding]:
-    ranges = {dim.name: dim for dim in offer.ranges}
-    conditions, open_axes = list[Condition](), list[str]()
-    for axis, (given, dim) in enumerate(zip(offer.shown, wanted, strict=True)):
-        if isinstance(given, Unknown) or (
-            isinstance(dim, Unknown) and not isinstance(given, Fixed)
-        ):
-            reason = given.reason if isinstance(given, Unknown) else getattr(dim, "reason", "")
-            open_axes.append(f"axis {axis}: {reason}")
-        else:
-            found = condition(given, dim, ranges)
-            conditions += [found] if found is not None else []
-    conditions += equalities(offer.shown, wanted)
-    sides = (offer.side, ask.side)
+    ranges = {free.name: free for free in producer.ranges}
+    conditions = list[Condition]()
+    unknown_axes = list[str]()
+    for axis, (producer_dim, consumer_dim) in enumerate(zip(producer.dims, dims, strict=True)):
+        reason = _unknown_reason(producer_dim, consumer_dim)
+        if reason is not None:
+            unknown_axes.append(f"axis {axis}: {reason}")
+            continue
+        condition = solve_condition(producer_dim, consumer_dim, ranges)
+        if condition is not None:
+            conditions.append(condition)
+    conditions.extend(equality_conditions(producer.dims, dims))
+    sides = (producer.side, consumer.side)
     if conditions:
-        yield _conditional(conditions, sides, _example_notes(offer), strict=strict)
-    if strict and open_axes:
-        yield Finding(
-            Rule.SIZES_NOT_KNOWN, "cannot speak of every size", sides, notes=tuple(open_axes)
-        )
+        notes = _example_notes(producer)
+        yield _conditional_finding(conditions, sides, notes, strict=strict)
+    if strict and unknown_axes:
+        title = "cannot speak of every size"
+        yield Finding(Rule.SIZES_NOT_KNOWN, title, sides, notes=tuple(unknown_axes))
 
 
-def _conditional(
+def _unknown_reason(producer: Dim, consumer: Dim) -> str | None:
+    """Return why two dims cannot be compared; None if they can be.
+
+    A fixed size needs no comparison beyond the example, whatever is known of the consumer's dim.
+    """
+    reason = unknown_reason(producer)
+    if reason is None and is_variable(producer):
+        return unknown_reason(consumer)
+    return reason
+
+
+def _conditional_finding(
     conditions: list[Condition], sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
 ) -> Finding:
-    text = " and ".join(dict.fromkeys(found.text for found in conditions))
+    # Several axes often have the same condition: dicts drop the repetitions and keep the order.
+    text = " and ".join(dict.fromkeys(condition.text for condition in conditions))
     if not strict:
-        return Finding(Rule.FITS_ONLY_AT_SOME_SIZES, f"compatible when {text}", sides, notes=notes)
-    fails = dict.fromkeys(
-        f"it fails at {found.fails_at}" for found in conditions if found.fails_at is not None
-    )
-    return Finding(Rule.NOT_AT_EVERY_SIZE, f"fits only when {text}", sides, notes=tuple(fails))
+        title = f"compatible when {text}"
+        return Finding(Rule.FITS_ONLY_AT_SOME_SIZES, title, sides, notes=notes)
+    failures = dict[str, None]()
+    for condition in conditions:
+        if condition.fails_at is not None:
+            failures[f"it fails at {condition.fails_at}"] = None
+    title = f"fits only when {text}"
+    return Finding(Rule.NOT_AT_EVERY_SIZE, title, sides, notes=tuple(failures))
 
 
-def shared_symbol_findings(
-    pairs: tuple[tuple[ProducerPort, ConsumerPort], ...], *, strict: bool = False
-) -> tuple[Finding, ...]:
-    """What a consumer asks of several of its inputs at once: that axes of the same name be of one size."""
-    whole = [(offer, ask) for offer, ask in pairs if len(ask.port.dims or ()) == len(offer.shown)]
-    given = [dim for offer, _ in whole for dim in offer.shown]
-    wanted = [dim for _, ask in whole for dim in ask.port.dims or ()]
-    inside = {
-        found.text for offer, ask in whole for found in equalities(offer.shown, ask.port.dims or ())
-    }
-    conditions = [found for found in equalities(given, wanted) if found.text not in inside]
-    sides = tuple(side for offer, ask in whole for side in (offer.side, ask.side))
-    return (_conditional(conditions, sides, (), strict=strict),) if conditions else ()
+def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[Finding, ...]:
+    """Return the findings about a symbol that several inputs of one consumer share.
+
+    A consumer of `x: float32[N, D]` and `y: float32[N, E]` accepts `float32[B, 5]` and
+    `float32[C, 7]` only if `B == C`. Axes of one port are compared by `compare`.
+    """
+    producer_dims = list[Dim]()
+    consumer_dims = list[Dim]()
+    sides = list[Side]()
+    reported = set[str]()
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) != len(producer.dims):
+            continue
+        producer_dims.extend(producer.dims)
+        consumer_dims.extend(dims)
+        sides.extend((producer.side, consumer.side))
+        within_port = equality_conditions(producer.dims, dims)
+        reported.update(condition.text for condition in within_port)
+    across_ports = equality_conditions(producer_dims, consumer_dims)
+    conditions = [condition for condition in across_ports if condition.text not in reported]
+    if not conditions:
+        return ()
+    return (_conditional_finding(conditions, tuple(sides), (), strict=strict),)

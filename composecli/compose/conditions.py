@@ -1,117 +1,144 @@
-"""Conditions: for which sizes of its own input a producer's dim is one that a consumer's port takes."""
+"""Conditions: the sizes of its own input at which a producer fits the consumer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import assert_never
 
-from composecli.core.dims import Derived, Dim, Fixed, Free, Unknown, admits, as_expr
-from composecli.core.size_expr import Symbol, evaluate, symbols
+from composecli.core.dims import (
+    Dim,
+    Free,
+    admits,
+    as_expr,
+    as_free,
+    bounds,
+    fixed_size,
+    is_variable,
+)
+from composecli.core.size_expr import Expr, Symbol, evaluate, format_expr, symbols
 
-# Sizes are tried up to here, and what holds at all of the last of them is taken to hold beyond.
-REACH = 4096
+# The largest size that is tried. A condition that holds up to it is assumed to hold beyond.
+MAX_TRIED_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What has to hold, in the producer's symbols, and the smallest size at which it does not, where one was found."""
+    """A condition in the producer's symbols, and the smallest size that fails it, if known."""
 
     text: str
     fails_at: str | None = None
 
 
-def condition(given: Dim, wanted: Dim, ranges: Mapping[str, Free]) -> Condition | None:
-    """What must hold of a producer's dim at other sizes for the consumer to take it; None where it always does.
+def solve_condition(producer: Dim, consumer: Dim, ranges: Mapping[str, Free]) -> Condition | None:
+    """Return the condition under which the consumer accepts the producer's dim; None if always.
 
-    `ranges` are the free dims that the producer itself takes. A dim that is fixed says nothing of other sizes, and
-    of one that is unknown nothing can be said.
+    `ceil(H/32)` fits `D>=2` if `H >= 33`, and fails at `H = 1`, for which it is 1. `ranges` are the
+    free dims of the producer's own input: if `H` starts at 33, there is no condition. Nor is there
+    one if the producer's dim has one size only, or if either dim is unknown.
     """
-    expr = as_expr(given)
-    if isinstance(given, Fixed) or expr is None or isinstance(wanted, Unknown | Derived):
+    expr = as_expr(producer)
+    if expr is None or not is_variable(producer) or bounds(consumer) is None:
         return None
     names = sorted(symbols(expr))
     if len(names) != 1:
-        text = _raw(str(given), wanted)
+        text = _describe_limits(format_expr(expr), consumer)
         return Condition(text) if text else None
-    own = given if isinstance(given, Free) else ranges.get(names[0], Free(names[0]))
-    sizes = range(own.low + -own.low % own.step, (own.high or REACH) + 1, own.step)
-    taken = [size for size in sizes if admits(wanted, evaluate(expr, {names[0]: size}))]
-    if len(taken) == len(sizes):
-        return None
-    first = next(size for size, good in zip(sizes, (*taken, None), strict=False) if size != good)
-    text = _interval(names[0], taken, sizes, own) or _raw(
-        given.name if isinstance(given, Free) else str(given), wanted
-    )
-    return Condition(text, f"{names[0]} = {first}" + ("" if expr == Symbol(names[0]) else f", where {given} is "
-                     f"{evaluate(expr, {names[0]: first})}"))  # fmt: skip
+    own = as_free(producer) or ranges.get(names[0], Free(names[0]))
+    return _solve_for(names[0], expr, consumer, own)
 
 
-def _interval(name: str, taken: list[int], sizes: range, own: Free) -> str | None:
-    """The sizes that are taken as one range or as the multiples of a number; None where they are neither."""
-    if not taken:
+def _solve_for(name: str, expr: Expr, consumer: Dim, own: Free) -> Condition | None:
+    """Solve for the one symbol of `expr`, whose sizes are those of `own`, by trying them."""
+    smallest = own.low + -own.low % own.step
+    sizes = range(smallest, (own.high or MAX_TRIED_SIZE) + 1, own.step)
+    fitting = list[int]()
+    failing = list[int]()
+    for size in sizes:
+        if admits(consumer, evaluate(expr, {name: size})):
+            fitting.append(size)
+        else:
+            failing.append(size)
+    if not failing:
         return None
-    low, high = taken[0], taken[-1]
-    if taken == list(range(low, high + 1, own.step)):
-        return _range_text(
-            name, None if low == sizes[0] else low, None if high == sizes[-1] else high
-        )
-    step = min(b - a for a, b in pairwise(taken))
+    text = _describe_sizes(name, fitting, sizes) or _describe_limits(format_expr(expr), consumer)
+    fails_at = f"{name} = {failing[0]}"
+    if expr != Symbol(name):
+        value = evaluate(expr, {name: failing[0]})
+        fails_at += f", where {format_expr(expr)} is {value}"
+    return Condition(text, fails_at)
+
+
+def _describe_sizes(name: str, fitting: list[int], sizes: range) -> str | None:
+    """Describe the fitting sizes as a range or as multiples of a number; None if they are neither.
+
+    A limit is omitted if all `sizes` have the same one.
+    """
+    if not fitting:
+        return None
+    low, high = fitting[0], fitting[-1]
+    if fitting == list(range(low, high + 1, sizes.step)):
+        return _describe_range(name, low, high, sizes)
+    step = min(second - first for first, second in pairwise(fitting))
     multiples = [size for size in sizes if size % step == 0]
-    if taken == [size for size in multiples if low <= size <= high]:
-        above = None if low == multiples[0] else low
-        below = None if high == multiples[-1] else high
-        more = _range_text(name, above, below)
-        return f"{name} % {step} == 0" + (f" and {more}" if more else "")
-    return None
+    if fitting != [size for size in multiples if low <= size <= high]:
+        return None
+    limits = _describe_range(name, low, high, multiples)
+    if not limits:
+        return f"{name} % {step} == 0"
+    return f"{name} % {step} == 0 and {limits}"
 
 
-def _range_text(name: str, low: int | None, high: int | None) -> str:
-    if low is not None and low == high:
+def _describe_range(name: str, low: int, high: int, sizes: range | list[int]) -> str:
+    has_low = low != sizes[0]
+    has_high = high != sizes[-1]
+    if has_low and has_high and low == high:
         return f"{name} == {low}"
-    parts = [f"{name} >= {low}"] if low is not None else []
-    parts += [f"{name} <= {high}"] if high is not None else []
+    parts = list[str]()
+    if has_low:
+        parts.append(f"{name} >= {low}")
+    if has_high:
+        parts.append(f"{name} <= {high}")
     return " and ".join(parts)
 
 
-def _raw(given: str, wanted: Dim) -> str:
-    """The condition on the dim as it is; empty where every size is taken."""
-    match wanted:
-        case Fixed(size):
-            return f"{given} == {size}"
-        case Free(_, low, high, step):
-            parts = [f"{given} >= {low}"] if low > 1 else []
-            parts += [f"{given} <= {high}"] if high is not None else []
-            parts += (
-                [f"({given}) % {step} == 0" if " " in given else f"{given} % {step} == 0"]
-                if step > 1
-                else []
-            )
-            return " and ".join(parts)
-        case Derived() | Unknown():
-            return str(given)
-        case _:
-            assert_never(wanted)
+def _describe_limits(subject: str, consumer: Dim) -> str:
+    """Describe the sizes that the consumer accepts; empty if it accepts every size.
+
+    With the subject `H//2`, `D>=8 & D%4==0` becomes `H//2 >= 8 and H//2 % 4 == 0`.
+    """
+    size = fixed_size(consumer)
+    if size is not None:
+        return f"{subject} == {size}"
+    limits = bounds(consumer)
+    if limits is None:
+        return ""
+    parts = list[str]()
+    if limits.low > 1:
+        parts.append(f"{subject} >= {limits.low}")
+    if limits.high is not None:
+        parts.append(f"{subject} <= {limits.high}")
+    if limits.step > 1:
+        factor = f"({subject})" if " " in subject else subject
+        parts.append(f"{factor} % {limits.step} == 0")
+    return " and ".join(parts)
 
 
-def equalities(given: Iterable[Dim], wanted: Iterable[Dim]) -> list[Condition]:
-    """Axes that a consumer wants to be of one size and a producer gives by different rules."""
-    first, found = dict[str, Dim](), list[Condition]()
-    for dim, asked in zip(given, wanted, strict=True):
-        if not isinstance(asked, Free):
+def equality_conditions(producer: Iterable[Dim], consumer: Iterable[Dim]) -> list[Condition]:
+    """Return the conditions under which axes of one name in the consumer have one size.
+
+    A consumer of `(N, D, D)` accepts `(N, H, W)` only if `H == W`.
+    """
+    first_dims = dict[str, Dim]()
+    conditions = list[Condition]()
+    for dim, consumer_dim in zip(producer, consumer, strict=True):
+        free = as_free(consumer_dim)
+        if free is None:
             continue
-        other = first.setdefault(asked.name, dim)
-        sizes = isinstance(dim, Fixed) and isinstance(other, Fixed)
-        if (
-            other != dim
-            and not sizes
-            and not isinstance(dim, Unknown)
-            and not isinstance(other, Unknown)
-        ):
-            found.append(Condition(f"{_name(other)} == {_name(dim)}"))
-    return found
-
-
-def _name(dim: Dim) -> str:
-    return dim.name if isinstance(dim, Free) else str(dim)
+        other = first_dims.setdefault(free.name, dim)
+        if other == dim or not (is_variable(other) or is_variable(dim)):
+            continue
+        left, right = as_expr(other), as_expr(dim)
+        if left is not None and right is not None:
+            conditions.append(Condition(f"{format_expr(left)} == {format_expr(right)}"))
+    return conditions

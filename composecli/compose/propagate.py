@@ -1,62 +1,85 @@
-"""Propagating dims: a consumer's outputs in the symbols of the chain's input."""
+"""Propagating dims: the outputs of a consumer in the symbols of the chain's input."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from composecli.compose.compare import ConsumerPort, ProducerPort
+from composecli.compose.compare import PortPairs
 from composecli.core.contract import Port
-from composecli.core.dims import Dim, Free, Shape, Unknown, as_dim, as_expr
+from composecli.core.dims import Dim, Free, Shape, Unknown, as_dim, as_expr, as_free, free_dims
 from composecli.core.dtypes import ANY_FLOAT
 from composecli.core.size_expr import Const, Expr, Symbol, substitute, symbols
 
 
-def propagate(
-    outputs: tuple[Port, ...], pairs: tuple[tuple[ProducerPort, ConsumerPort], ...]
-) -> tuple[Port, ...]:
-    """A consumer's outputs in the symbols of the chain's input: its own input symbols give way to what it was fed.
+@dataclass(slots=True)
+class _Bindings:
+    """The symbols of a consumer's input, expressed in the symbols of the chain's input.
 
-    A symbol that nothing is known of becomes unknown. An output of any rank takes the dims of the one input.
+    `known` maps symbols to their expressions, and `unknown` has the symbols without one. `ranges`
+    are the free dims of the producers, by name.
     """
-    known, lost = dict[str, Expr](), set[str]()
-    for offer, ask in pairs:
-        if ask.port.dims is None or len(ask.port.dims) != len(offer.shown):
+
+    known: dict[str, Expr] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    ranges: dict[str, Free] = field(default_factory=dict)
+
+
+def propagate(outputs: tuple[Port, ...], pairs: PortPairs) -> tuple[Port, ...]:
+    """Return a consumer's outputs in the symbols of the chain's input.
+
+    The producer returns `float32[N, 64, H//8, W//8]`, where `H` and `W` are sizes of the image. The
+    consumer accepts `float32[N, C, H, W]` and returns `float32[N, C, ceil(H/2), 2*W + 1]`: in the
+    symbols of the image, `float32[N, 64, (H + 8)//16, 2*(W//8) + 1]`.
+
+    A dim becomes unknown if it depends on an unknown one. If there is only one input, an output of
+    any rank has its dims, and an output of any float dtype has its dtype.
+    """
+    bindings = _bind(pairs)
+    if len(pairs) != 1:
+        return tuple(_substitute_port(port, bindings, None) for port in outputs)
+    producer = pairs[0][0]
+    propagated = list[Port]()
+    for port in outputs:
+        result = _substitute_port(port, bindings, producer.dims)
+        if port.dtype == ANY_FLOAT:
+            result = replace(result, dtype=producer.example.dtype)
+        propagated.append(result)
+    return tuple(propagated)
+
+
+def _bind(pairs: PortPairs) -> _Bindings:
+    bindings = _Bindings()
+    for producer, consumer in pairs:
+        for free in free_dims(producer.dims):
+            bindings.ranges[free.name] = free
+        dims = consumer.port.dims
+        if dims is None or len(dims) != len(producer.dims):
             continue
-        for given, dim in zip(offer.shown, ask.port.dims, strict=True):
-            if isinstance(dim, Free):
-                expr = as_expr(given)
-                if expr is None:
-                    lost.add(dim.name)
-                else:
-                    known.setdefault(dim.name, expr)
-    shown = pairs[0][0].shown if len(pairs) == 1 else None
-    ranges = {dim.name: dim for offer, _ in pairs for dim in offer.shown if isinstance(dim, Free)}
-    dtype = pairs[0][0].found.dtype if len(pairs) == 1 else None
-    return tuple(_carried_port(port, known, lost, shown, ranges, dtype) for port in outputs)
+        for producer_dim, consumer_dim in zip(producer.dims, dims, strict=True):
+            symbol = as_free(consumer_dim)
+            if symbol is None:
+                continue
+            expr = as_expr(producer_dim)
+            if expr is None:
+                bindings.unknown.add(symbol.name)
+            else:
+                bindings.known.setdefault(symbol.name, expr)
+    return bindings
 
 
-def _carried_port(
-    port: Port,
-    known: dict[str, Expr],
-    lost: set[str],
-    same: Shape | None,
-    ranges: dict[str, Free],
-    dtype: str | None,
-) -> Port:
-    if port.dtype == ANY_FLOAT and dtype is not None:
-        port = replace(port, dtype=dtype)
+def _substitute_port(port: Port, bindings: _Bindings, any_rank: Shape | None) -> Port:
     if port.dims is None:
-        return replace(port, dims=same)
-    return replace(port, dims=tuple(_carried_dim(dim, known, lost, ranges) for dim in port.dims))
+        return replace(port, dims=any_rank)
+    return replace(port, dims=tuple(_substitute_dim(dim, bindings) for dim in port.dims))
 
 
-def _carried_dim(dim: Dim, known: dict[str, Expr], lost: set[str], ranges: dict[str, Free]) -> Dim:
+def _substitute_dim(dim: Dim, bindings: _Bindings) -> Dim:
     expr = as_expr(dim)
     if expr is None or isinstance(expr, Const):
         return dim
-    if symbols(expr) & lost:
+    if symbols(expr) & bindings.unknown:
         return Unknown("follows from a size that is not known")
-    carried_expr = substitute(expr, known)
-    if isinstance(carried_expr, Symbol) and carried_expr.name in ranges:
-        return ranges[carried_expr.name]
-    return as_dim(carried_expr)
+    result = substitute(expr, bindings.known)
+    if isinstance(result, Symbol) and result.name in bindings.ranges:
+        return bindings.ranges[result.name]
+    return as_dim(result)

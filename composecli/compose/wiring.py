@@ -1,4 +1,4 @@
-"""Wiring: which part of a producer's result goes to which argument of the consumer."""
+"""Wiring: the part of a producer's result that goes to each argument of the consumer."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from composecli.core.pytree import (
 )
 from composecli.core.rules import Rule
 
+_CONTAINERS = ("list", "tuple", "dict")
+
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
@@ -40,87 +42,116 @@ class Edge:
 
 
 def wire(
-    result: Tree, arguments: tuple[ArgumentFact, ...], selected: KeyPath, ends: Edge
+    result: Tree, arguments: tuple[ArgumentFact, ...], selected: KeyPath, edge: Edge
 ) -> Wiring | Finding:
-    """How `result` (or the part of it that was selected) becomes the consumer's call, or why it does not."""
+    """Return the consumer's call on a producer's result, or a finding if it cannot be made.
+
+    `selected` is the path of the part to use; an empty path uses all of it.
+
+        result                                       arguments              feeds
+        float32[2, 5]                                x                      x: the tensor
+        float32[2, 5]                                x, y                   CC101, too few outputs
+        (float32[2, 5], float32[2, 7])               x, y                   x: [0], y: [1]
+        (float32[2, 5], float32[2, 7])               x                      CC102, select one
+        [float32[2, 5], float32[2, 7]]               xs: List[Tensor]       xs: the list
+        {"y": float32[2, 5], "x": float32[2, 7]}     x, y                   x: ["x"], y: ["y"]
+    """
     part = get_path(result, selected)
     required = [argument for argument in arguments if argument.required]
-    if isinstance(part, TensorSpec):
-        if len(required) > 1:
-            return _count_finding(1, required, ends)
-        if required and _kind(required[0].type_name) in ("list", "tuple", "dict"):
-            return _structure_finding(part, required, ends)
-        return Wiring((Feed(selected),), Call((Argument(part),)))
-    if len(required) == 1 and _takes_structure(required[0].type_name, part):
-        return Wiring((Feed(selected),), Call((Argument(part),)))
     if len(required) > 1:
-        return _spread(part, required, selected, ends)
-    return _structure_finding(part, required, ends)
+        if isinstance(part, TensorSpec):
+            return _count_finding(1, required, edge)
+        return _wire_items(part, required, selected, edge)
+    if not _accepts(required, part):
+        return _structure_finding(part, required, edge)
+    feed = Feed(selected)
+    call = Call((Argument(part),))
+    return Wiring((feed,), call)
 
 
-def _takes_structure(type_name: str, part: Tree) -> bool:
-    return isinstance(part, TreeSequence | TreeMapping) and _kind(type_name) == part.kind
+def _accepts(required: list[ArgumentFact], part: Tree) -> bool:
+    """Return whether the annotation of the one required argument, if any, allows this part."""
+    base = ""
+    if required:
+        base = _base_type(required[0].type_name)
+    match part:
+        case TensorSpec():
+            return base not in _CONTAINERS
+        case TreeSequence(kind) | TreeMapping(_, kind):
+            return base == kind
+        case _:
+            return False
 
 
-def _kind(type_name: str) -> str:
-    """`list` of `List[Tensor]`"""
-    return type_name.split("[", maxsplit=1)[0].rsplit(".", 1)[-1].lower()
+def _base_type(annotation: str) -> str:
+    """Return `list` for `List[Tensor]` and for `typing.List[Tensor]`."""
+    generic, _, _ = annotation.partition("[")
+    _, _, name = generic.rpartition(".")
+    return name.lower()
 
 
-def _spread(
-    part: Tree, required: list[ArgumentFact], base: KeyPath, ends: Edge
+def _wire_items(
+    part: Tree, required: list[ArgumentFact], base: KeyPath, edge: Edge
 ) -> Wiring | Finding:
-    names = [argument.name for argument in required]
+    """Wire one item of the container to each argument: by position, or by name for a mapping."""
+    feeds = list[Feed]()
+    arguments = list[Argument]()
     match part:
         case TreeSequence(_, items) if len(items) == len(required):
-            feeds = tuple(Feed((*base, number)) for number in range(len(items)))
-            return Wiring(feeds, Call(tuple(Argument(item) for item in items)))
-        case TreeMapping(entries) if all(any(key == name for key, _ in entries) for name in names):
+            for number, item in enumerate(items):
+                feeds.append(Feed((*base, number)))
+                arguments.append(Argument(item))
+        case TreeMapping(entries):
             values = dict(entries)
-            return Wiring(
-                tuple(Feed((*base, name), name) for name in names),
-                Call(tuple(Argument(values[name], name) for name in names)),
-            )
-        case TreeMapping():
-            return _structure_finding(part, required, ends)
-    return _count_finding(sum(1 for _ in leaves(part)), required, ends)
+            for name in (argument.name for argument in required):
+                if name not in values:
+                    return _structure_finding(part, required, edge)
+                feeds.append(Feed((*base, name), name))
+                arguments.append(Argument(values[name], name))
+        case _:
+            count = len(list(leaves(part)))
+            return _count_finding(count, required, edge)
+    return Wiring(tuple(feeds), Call(tuple(arguments)))
 
 
-def _count_finding(given: int, required: list[ArgumentFact], ends: Edge) -> Finding:
-    plural = "output" if given == 1 else "outputs"
-    return Finding(
-        Rule.INPUT_COUNT_DIFFERS,
-        f"{ends.consumer} needs {len(required)} inputs and gets {given}",
-        (Side(ends.producer, f"{given} {plural}"), Side(ends.consumer, f"{len(required)} inputs")),
-        notes=(f"inputs of {ends.consumer}: {', '.join(argument.name for argument in required)}",),
-    )
+def _count_finding(count: int, required: list[ArgumentFact], edge: Edge) -> Finding:
+    needed = f"{len(required)} inputs"
+    title = f"{edge.consumer} needs {needed} and gets {count}"
+    plural = "output" if count == 1 else "outputs"
+    producer = Side(edge.producer, f"{count} {plural}")
+    consumer = Side(edge.consumer, needed)
+    names = ", ".join(argument.name for argument in required)
+    note = f"inputs of {edge.consumer}: {names}"
+    return Finding(Rule.INPUT_COUNT_DIFFERS, title, (producer, consumer), notes=(note,))
 
 
-def _structure_finding(part: Tree, required: list[ArgumentFact], ends: Edge) -> Finding:
-    wanted = ", ".join(argument.name for argument in required) or "nothing"
-    if len(required) == 1:
-        kind = _kind(required[0].type_name)
-        wanted = (
-            f"a {kind} ({required[0].type_name})"
-            if kind in ("list", "tuple", "dict")
-            else "a tensor"
-        )
-    ports = [selector(part, path) for path, _ in leaves(part) if path]
-    return Finding(
-        Rule.STRUCTURE_DIFFERS,
-        f"{ends.producer} returns {describe_tree(part)} where {wanted} is taken",
-        (Side(ends.producer, describe_tree(part)), Side(ends.consumer, wanted)),
-        notes=(f"outputs to select from: {', '.join(ports)}",) if ports else (),
-    )
+def _structure_finding(part: Tree, required: list[ArgumentFact], edge: Edge) -> Finding:
+    returned = describe_tree(part)
+    wanted = _describe_wanted(required)
+    title = f"{edge.producer} returns {returned} where {wanted} is taken"
+    sides = (Side(edge.producer, returned), Side(edge.consumer, wanted))
+    notes = list[str]()
+    selectors = [selector(part, path) for path, _ in leaves(part) if path]
+    if selectors:
+        notes.append(f"outputs to select from: {', '.join(selectors)}")
+    return Finding(Rule.STRUCTURE_DIFFERS, title, sides, notes=tuple(notes))
+
+
+def _describe_wanted(required: list[ArgumentFact]) -> str:
+    if len(required) != 1:
+        return ", ".join(argument.name for argument in required) or "nothing"
+    type_name = required[0].type_name
+    base = _base_type(type_name)
+    if base not in _CONTAINERS:
+        return "a tensor"
+    return f"a {base} ({type_name})"
 
 
 def selector(part: Tree, path: KeyPath) -> str:
-    """What `--select` calls a port, in the shortest way."""
-    if (
-        isinstance(part, TreeSequence)
-        and part.names
-        and len(path) == 1
-        and isinstance(path[0], int)
-    ):
-        return part.names[path[0]]
-    return str(path[0]) if len(path) == 1 else keystr(path)
+    """Return the shortest value of `--select` that names the port at `path`."""
+    if len(path) != 1:
+        return keystr(path)
+    step = path[0]
+    if isinstance(part, TreeSequence) and part.names and isinstance(step, int):
+        return part.names[step]
+    return str(step)

@@ -1,4 +1,7 @@
-"""Blueprints: what is put together and how, as data. The worker runs them by hand and builds modules of them."""
+"""Blueprints: how models are composed, as data.
+
+The worker runs a blueprint on its models one after the other, and builds a module from it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,16 @@ from composecli.core.pytree import KeyPath
 
 
 class Mode(StrEnum):
+    """How the models of a command relate: one after the other, on the same input, or in pairs."""
+
     SEQUENTIAL = "sequential"
     PARALLEL = "parallel"
     PAIRS = "pairs"
 
 
 class Merge(StrEnum):
+    """How the outputs of parallel models become one: all but TUPLE are functions of torch."""
+
     CAT = "cat"
     ADD = "add"
     MEAN = "mean"
@@ -26,7 +33,7 @@ class Merge(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One argument of a stage: the part of the previous result at `path`, through `bridge`."""
+    """One argument of a stage: the part of the previous result at `path`, after `bridge`."""
 
     path: KeyPath = ()
     name: str | None = None
@@ -35,7 +42,10 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One model of a sequence, by the number that the worker gave it. The first one has no feeds: it gets the call."""
+    """One model of a sequence, by the number that the worker assigned to it.
+
+    The first stage has no feeds: it receives the call itself.
+    """
 
     model: int
     feeds: tuple[Feed, ...] = ()
@@ -43,12 +53,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sequential:
+    """Models that run one after the other."""
+
     stages: tuple[Stage, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One model beside others: it gets the call, and the part of its result at `path` is merged."""
+    """One of several parallel models: the part of its result at `path` is merged."""
 
     model: int
     path: KeyPath = ()
@@ -57,6 +69,8 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
+    """Models that run on the same call, and how their outputs are merged."""
+
     branches: tuple[Branch, ...]
     merge: Merge
     dim: int = 1
@@ -66,29 +80,32 @@ Blueprint = Sequential | Parallel
 
 
 def single_model(model: int) -> Sequential:
-    """One model alone."""
+    """Return a blueprint that runs one model."""
     return Sequential((Stage(model),))
 
 
 def models(blueprint: Blueprint) -> tuple[int, ...]:
-    """The number of each model, in the order in which they run."""
-    parts = blueprint.stages if isinstance(blueprint, Sequential) else blueprint.branches
-    return tuple(part.model for part in parts)
+    """Return the number of each model, in the order in which they run."""
+    if isinstance(blueprint, Sequential):
+        return tuple(stage.model for stage in blueprint.stages)
+    return tuple(branch.model for branch in blueprint.branches)
 
 
 def renumber(blueprint: Blueprint, numbers: Mapping[int, int]) -> Blueprint:
-    """The same with other numbers for its models."""
+    """Return the same blueprint with other numbers for its models."""
     if isinstance(blueprint, Sequential):
-        return Sequential(
-            tuple(replace(stage, model=numbers[stage.model]) for stage in blueprint.stages)
-        )
-    return replace(
-        blueprint, branches=tuple(replace(b, model=numbers[b.model]) for b in blueprint.branches)
-    )
+        stages = [replace(stage, model=numbers[stage.model]) for stage in blueprint.stages]
+        return Sequential(tuple(stages))
+    branches = [replace(branch, model=numbers[branch.model]) for branch in blueprint.branches]
+    return replace(blueprint, branches=tuple(branches))
 
 
 def bridges(blueprint: Blueprint) -> tuple[Bridge, ...]:
-    """Every bridge that holds a step, in order."""
+    """Return every bridge that has a step, in order."""
+    candidates = list[Bridge]()
     if isinstance(blueprint, Parallel):
-        return tuple(branch.bridge for branch in blueprint.branches if branch.bridge)
-    return tuple(feed.bridge for stage in blueprint.stages for feed in stage.feeds if feed.bridge)
+        candidates.extend(branch.bridge for branch in blueprint.branches)
+    else:
+        for stage in blueprint.stages:
+            candidates.extend(feed.bridge for feed in stage.feeds)
+    return tuple(bridge for bridge in candidates if bridge)

@@ -1,4 +1,4 @@
-"""Bridges: the steps put between two models, and the plan that finds the fewest and cheapest of them."""
+"""Bridges: the steps between two models that make the output of one an input of the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import assert_never
 
 
 class BridgeMode(StrEnum):
-    """What a bridge may hold: nothing, steps without parameters, or an untrained layer too."""
+    """The steps that a bridge may use: none, those without parameters, or untrained layers too."""
 
     NONE = "none"
     AUTO = "auto"
@@ -17,28 +17,28 @@ class BridgeMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """To another dtype; only where no value's meaning is lost (never from numbers to ids)."""
+    """Convert to another dtype that preserves the meaning of the values: never numbers to ids."""
 
     dtype: str
 
 
 @dataclass(frozen=True, slots=True)
 class Flatten:
-    """Axes from `start` on become one: `(N, 64, 4, 4)` from 1 gives `(N, 1024)`."""
+    """Merge the axes from `start` on into one: from 1, `(N, 64, 4, 4)` becomes `(N, 1024)`."""
 
     start: int
 
 
 @dataclass(frozen=True, slots=True)
 class Squeeze:
-    """An axis of size 1 is taken away."""
+    """Remove an axis of size 1."""
 
     axis: int
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A generated `nn.Linear` along one axis: `(N, before)` gives `(N, after)`. Untrained."""
+    """Apply a new, untrained `nn.Linear` along one axis: `(N, before)` becomes `(N, after)`."""
 
     axis: int
     before: int
@@ -51,6 +51,7 @@ Bridge = tuple[Step, ...]
 
 
 def parameter_count(step: Step) -> int:
+    """Return the number of parameters that the step adds: weight and bias of a linear layer."""
     match step:
         case Linear(_, before, after):
             return before * after + after
@@ -61,6 +62,7 @@ def parameter_count(step: Step) -> int:
 
 
 def describe(step: Step) -> str:
+    """Return the step in words, for users."""
     match step:
         case Cast(dtype):
             return f"cast to {dtype}"
@@ -69,13 +71,17 @@ def describe(step: Step) -> str:
         case Squeeze(axis):
             return f"squeeze axis {axis}"
         case Linear(axis, before, after):
-            return f"Linear({before} -> {after}) along axis {axis}, {parameter_count(step):,} parameters, untrained"
+            layer = f"Linear({before} -> {after}) along axis {axis}"
+            return f"{layer}, {parameter_count(step):,} parameters, untrained"
         case _:
             assert_never(step)
 
 
 def as_data(step: Step) -> dict[str, str | int]:
-    """Return a step as JSON reports and the provenance of a joined file show it: its type, then its fields."""
+    """Return the step as data: its type, then its fields.
+
+    JSON reports and the provenance of a joined file contain this form.
+    """
     match step:
         case Cast(dtype):
             return {"type": "Cast", "dtype": dtype}

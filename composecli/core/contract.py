@@ -1,4 +1,4 @@
-"""Contracts: the ports a model takes and gives, and what is known about where that comes from."""
+"""Contracts: the inputs and outputs of a model, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from composecli.core.dims import Shape, Unknown, admits
-from composecli.core.dtypes import ANY_FLOAT, FLOATS
+from composecli.core.dims import Shape, admits, unknown_reason
+from composecli.core.dtypes import ANY_FLOAT, FLOATS, is_complex, is_floating
 from composecli.core.pytree import (
     Call,
     KeyPath,
     Literal,
+    Opaque,
     TensorSpec,
     Tree,
     TreeMapping,
@@ -20,10 +21,13 @@ from composecli.core.pytree import (
     keystr,
 )
 
-_NAMES = ("", "N", "ND", "NTL", "NCHW", "NCDHW")
+# The conventional names of the axes of a tensor, by its rank.
+_AXIS_NAMES = ("", "N", "ND", "NTL", "NCHW", "NCDHW")
 
 
 class EvidenceKind(StrEnum):
+    """How a contract was established."""
+
     DECLARED = "declared"
     EXPORTED = "exported"
     TRACED = "traced"
@@ -32,6 +36,8 @@ class EvidenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
+    """One piece of evidence for a contract."""
+
     kind: EvidenceKind
     detail: str = ""
 
@@ -41,8 +47,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One tensor that a model takes or gives. `dims` is None where any rank is taken, `dtype` `float` where every
-    float dtype is; an output of such a model has the dtype of its input."""
+    """One tensor that a model accepts or returns.
+
+    `dims` is None if the port allows any rank. `dtype` is `float` if it allows every float dtype;
+    an output of such a model has the dtype of its input.
+    """
 
     name: str
     path: KeyPath
@@ -51,16 +60,19 @@ class Port:
     optional: bool = False
 
     def __str__(self) -> str:
-        dims = "*" if self.dims is None else ", ".join(map(str, self.dims))
-        return f"{self.dtype}[{dims}]" + (" optional" if self.optional else "")
+        dims = "*"
+        if self.dims is not None:
+            dims = ", ".join(map(str, self.dims))
+        suffix = " optional" if self.optional else ""
+        return f"{self.dtype}[{dims}]{suffix}"
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a model takes and gives, with the example that stands behind it.
+    """The inputs and outputs of a model, with an example.
 
-    `example` is a call that the model accepted and `result` what it returned for it; their leaves are the
-    ports, in order.
+    `example` is a call that the model accepted and `result` the value that it returned. Their
+    leaves are the ports, in order.
     """
 
     inputs: tuple[Port, ...]
@@ -74,101 +86,130 @@ class Contract:
 
     @property
     def required(self) -> tuple[Port, ...]:
-        """The inputs that a call cannot do without: those of the example."""
+        """The inputs that every call needs: those of the example."""
         return tuple(port for port in self.inputs if not port.optional)
 
     @property
-    def open_dims(self) -> tuple[str, ...]:
-        """Each dim that is not known, with the reason."""
-        return tuple(
-            f"{port.name} axis {axis}: {dim.reason}"
-            for port in (*self.inputs, *self.outputs)
-            for axis, dim in enumerate(port.dims or ())
-            if isinstance(dim, Unknown)
-        )
+    def unknown_dims(self) -> tuple[str, ...]:
+        """Each unknown dim, with the reason."""
+        texts = list[str]()
+        for port in (*self.inputs, *self.outputs):
+            for axis, dim in enumerate(port.dims or ()):
+                reason = unknown_reason(dim)
+                if reason is not None:
+                    texts.append(f"{port.name} axis {axis}: {reason}")
+        return tuple(texts)
 
     @property
     def inputs_text(self) -> str:
+        """The inputs as one line: `float32[N, 5], rate=16000`."""
         ports = iter(self.inputs)
         texts = list[str]()
         for argument in self.example.arguments:
-            text = _tree_text(argument.value, ports)
-            named = isinstance(argument.value, Literal) and argument.name
-            texts.append(f"{argument.name}={text}" if named else text)
-        texts += map(str, ports)
+            text = _format_tree(argument.value, ports)
+            if argument.name and isinstance(argument.value, Literal):
+                text = f"{argument.name}={text}"
+            texts.append(text)
+        texts.extend(map(str, ports))
         return ", ".join(texts) or "nothing"
 
     @property
     def outputs_text(self) -> str:
-        return _tree_text(self.result, iter(self.outputs))
+        """The outputs as one line: `(float32[N, 5], float32[N, 7])`."""
+        return _format_tree(self.result, iter(self.outputs))
 
 
-def _tree_text(tree: Tree, ports: Iterator[Port]) -> str:
+def _format_tree(tree: Tree, ports: Iterator[Port]) -> str:
     match tree:
         case TensorSpec():
             return str(next(ports))
         case TreeSequence(kind, items):
-            inner = ", ".join(_tree_text(item, ports) for item in items)
-            if kind == "list":
-                return f"[{inner}]"
-            return f"({inner},)" if len(items) == 1 else f"({inner})"
+            return _format_sequence(kind, [_format_tree(item, ports) for item in items])
         case TreeMapping(entries):
-            return (
-                "{"
-                + ", ".join(f'"{key}": {_tree_text(item, ports)}' for key, item in entries)
-                + "}"
-            )
+            texts = [f'"{key}": {_format_tree(item, ports)}' for key, item in entries]
+            return "{" + ", ".join(texts) + "}"
         case Literal(value):
             return repr(value)
-    return "?"
+        case Opaque():
+            return "?"
+
+
+def _format_sequence(kind: str, items: list[str]) -> str:
+    inner = ", ".join(items)
+    if kind == "list":
+        return f"[{inner}]"
+    if len(items) == 1:
+        return f"({inner},)"
+    return f"({inner})"
 
 
 def fresh_name(spec: TensorSpec, axis: int, used: set[str]) -> str:
-    """A name for a free dim by the custom of the field, `H` for axis 2 of 4, numbered where it is used already."""
+    """Name a free dim by convention, numbered if the name is in use, and add it to `used`.
+
+    Axis 2 of a tensor of rank 4 is `H`, a second one `H2`. Axis 1 of integers of rank 2 is `T`:
+    they are tokens.
+    """
     rank = len(spec.sizes)
-    wanted = _NAMES[rank][axis] if rank < len(_NAMES) else f"D{axis}"
-    if rank == 2 and axis == 1 and not spec.dtype.startswith(("float", "bfloat", "complex")):
-        wanted = "T"
-    name, number = wanted, 1
+    base = f"D{axis}"
+    if rank < len(_AXIS_NAMES):
+        base = _AXIS_NAMES[rank][axis]
+    is_index = not is_floating(spec.dtype) and not is_complex(spec.dtype)
+    if rank == 2 and axis == 1 and is_index:
+        base = "T"
+    name = base
+    number = 1
     while name in used:
         number += 1
-        name = f"{wanted}{number}"
+        name = f"{base}{number}"
     used.add(name)
     return name
 
 
 def input_name(path: KeyPath, argument: str | None) -> str:
-    """`ids` where the argument has a name, else `input 0`; what is inside it is written behind."""
+    """Return the display name of an input: `ids`, or `input 0` if the argument has no name.
+
+    The path inside the argument follows: `input 1["mask"]`.
+    """
     return (argument or f"input {path[0]}") + keystr(path[1:])
 
 
 def output_name(path: KeyPath) -> str:
-    """`output 0` for a bare tensor, `out["logits"]` and `out[0]` for one inside something."""
-    return f"out{keystr(path)}" if path else "output 0"
+    """Return the display name of an output: `out["logits"]`, or `output 0` for a bare tensor."""
+    if not path:
+        return "output 0"
+    return f"out{keystr(path)}"
 
 
-def takes_dtype(port: Port, dtype: str) -> bool:
-    return dtype in FLOATS if port.dtype == ANY_FLOAT else dtype == port.dtype
+def accepts_dtype(port: Port, dtype: str) -> bool:
+    """Return whether the port accepts tensors of this dtype."""
+    if port.dtype == ANY_FLOAT:
+        return dtype in FLOATS
+    return dtype == port.dtype
 
 
-def takes(port: Port, spec: TensorSpec) -> bool | None:
-    """Whether a tensor like this is one that the port admits; None where the port does not say."""
-    if not takes_dtype(port, spec.dtype):
+def accepts(port: Port, spec: TensorSpec) -> bool | None:
+    """Return whether the port accepts the tensor; None if it depends on an unknown dim."""
+    if not accepts_dtype(port, spec.dtype):
         return False
     if port.dims is None:
         return True
     if len(port.dims) != len(spec.sizes):
         return False
     answers = {admits(dim, size) for dim, size in zip(port.dims, spec.sizes, strict=True)}
-    return False if False in answers else None if None in answers else True
-
-
-def takes_call(contract: Contract, call: Call) -> bool:
-    """Whether the contract says of each tensor of the call that it is taken."""
-    given, ports = dict(call_leaves(call)), {port.path: port for port in contract.inputs}
-    needed = {port.path for port in contract.required}
-    if not needed <= given.keys() <= ports.keys() or any(
-        argument.name for argument in call.arguments
-    ):
+    if False in answers:
         return False
-    return all(takes(ports[path], spec) is True for path, spec in given.items())
+    if None in answers:
+        return None
+    return True
+
+
+def accepts_call(contract: Contract, call: Call) -> bool:
+    """Return whether the contract is known to accept each tensor of a call without keywords."""
+    if any(argument.name for argument in call.arguments):
+        return False
+    specs = dict(call_leaves(call))
+    ports = {port.path: port for port in contract.inputs}
+    required = {port.path for port in contract.required}
+    if not required <= specs.keys() <= ports.keys():
+        return False
+    return all(accepts(ports[path], spec) is True for path, spec in specs.items())

@@ -1,12 +1,15 @@
-"""Dims: one axis of a port, and the integer expressions that tie output sizes to input sizes.
+"""Dims: the size of one axis of a port.
 
-Text and meaning are one to one: `parse_dim(str(dim)) == dim` for every dim with a text form.
+Text and meaning are one to one: `parse_dim(str(dim)) == dim` for every dim that has a text form.
 
     3            fixed
     N            free, any size from 1
     H>=32        free from 32; `T<=512`, `32<=H<=64`, `T%16==0`, `H>=32 & H%16==0` likewise
     ceil(H/32)   derived from input dims; `H//2`, `2*H + 1`, `N*T` likewise
     ?            unknown
+
+Only this module distinguishes the four classes: everything else calls the functions below, each of
+which has an answer for every kind of dim.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
-from composecli.core.size_expr import Const, Expr, Symbol, _text, _tree, parse_expr
+from composecli.core.size_expr import Const, Expr, Symbol, format_expr, parse_ast, parse_expr
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
+    """An axis that has one size."""
+
     size: int
 
     def __str__(self) -> str:
@@ -30,7 +35,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Any size from `low` to `high` (None: no end known) that is a multiple of `step`."""
+    """Any size from `low` to `high` (None: no known limit) that is a multiple of `step`."""
 
     name: str
     low: int = 1
@@ -52,15 +57,17 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
+    """A size that follows from the free dims of the input."""
+
     expr: Expr
 
     def __str__(self) -> str:
-        return _text(self.expr, 0)
+        return format_expr(self.expr)
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A dim that is not known, and why: which sizes were tried, or what could not be read."""
+    """An unknown dim, and the reason: the sizes that were tried, or the data that is unreadable."""
 
     reason: str
 
@@ -73,10 +80,10 @@ Shape = tuple[Dim, ...]
 
 
 def admits(dim: Dim, size: int) -> bool | None:
-    """Whether a port with this dim takes `size`; None where the dim does not say."""
+    """Return whether the dim allows `size`; None for a derived or unknown dim."""
     match dim:
-        case Fixed(wanted):
-            return size == wanted
+        case Fixed(only_size):
+            return size == only_size
         case Free(_, low, high, step):
             return size >= low and (high is None or size <= high) and size % step == 0
         case Derived() | Unknown():
@@ -87,33 +94,61 @@ def admits(dim: Dim, size: int) -> bool | None:
 
 def fixed_size(dim: Dim) -> int | None:
     """Return the size of a fixed dim; None for any other."""
-    return dim.size if isinstance(dim, Fixed) else None
+    match dim:
+        case Fixed(size):
+            return size
+        case Free() | Derived() | Unknown():
+            return None
+        case _:
+            assert_never(dim)
 
 
 def as_free(dim: Dim) -> Free | None:
     """Return the dim itself if it is free; otherwise None."""
-    return dim if isinstance(dim, Free) else None
+    match dim:
+        case Free():
+            return dim
+        case Fixed() | Derived() | Unknown():
+            return None
+        case _:
+            assert_never(dim)
 
 
 def free_dims(dims: Iterable[Dim]) -> Iterator[Free]:
     """Yield the free dims among these, in order."""
-    yield from (dim for dim in dims if isinstance(dim, Free))
+    for dim in dims:
+        free = as_free(dim)
+        if free is not None:
+            yield free
 
 
 def is_variable(dim: Dim) -> bool:
-    """Return whether an axis with this dim may have more than one size: it is free, derived or unknown."""
-    return not isinstance(dim, Fixed)
+    """Return whether the axis may have more than one size: it is free, derived or unknown."""
+    match dim:
+        case Fixed():
+            return False
+        case Free() | Derived() | Unknown():
+            return True
+        case _:
+            assert_never(dim)
 
 
 def unknown_reason(dim: Dim) -> str | None:
     """Return why the dim is unknown; None if it is known."""
-    return dim.reason if isinstance(dim, Unknown) else None
+    match dim:
+        case Unknown(reason):
+            return reason
+        case Fixed() | Free() | Derived():
+            return None
+        case _:
+            assert_never(dim)
 
 
 def bounds(dim: Dim) -> Free | None:
-    """Return the range of sizes as a free dim: that of a fixed dim is one size; None if the dim does not say.
+    """Return the range of sizes as a free dim; None for a derived or unknown dim.
 
-    `bounds(Fixed(3))` runs from 3 to 3, `bounds(Free("H", 32))` from 32 on; those of `H//2` depend on another dim.
+    `bounds(Fixed(3))` runs from 3 to 3, and `bounds(Free("H", 32))` from 32 with no limit. The
+    bounds of `H//2` depend on another dim.
     """
     match dim:
         case Fixed(size):
@@ -127,16 +162,16 @@ def bounds(dim: Dim) -> Free | None:
 
 
 def example_size(dim: Free, near: int) -> int:
-    """The admitted size closest above `near`, or the largest below where there is none."""
+    """Return the smallest admitted size from `near` on; if there is none, the largest one below."""
     size = max(near, dim.low)
     size += -size % dim.step
     if dim.high is not None and size > dim.high:
-        size = dim.high - dim.high % dim.step
+        return dim.high - dim.high % dim.step
     return size
 
 
 def as_expr(dim: Dim) -> Expr | None:
-    """The dim as an expression of input dims; None where it is unknown."""
+    """Return the dim as an expression of input dims; None if it is unknown."""
     match dim:
         case Fixed(size):
             return Const(size)
@@ -151,7 +186,7 @@ def as_expr(dim: Dim) -> Expr | None:
 
 
 def as_dim(expr: Expr) -> Dim:
-    """The plainest dim with this expression."""
+    """Return the simplest dim with this expression."""
     match expr:
         case Const(value):
             return Fixed(value)
@@ -162,37 +197,38 @@ def as_dim(expr: Expr) -> Dim:
 
 
 def parse_dim(text: str) -> Dim:
-    """The dim that `text` states.
+    """Parse the text of a dim.
 
     Raises:
-        ValueError: it states none, said in words for a person.
+        ValueError: if the text is not a dim; the message is written for users.
     """
     text = text.strip()
     if text == "?":
         return Unknown("stated as unknown")
-    bounds = [_condition(part) for part in text.split("&")] if _is_condition(text) else []
-    if bounds:
-        names = {bound.name for bound in bounds}
-        if len(names) != 1:
-            raise ValueError(f"one dim has one name, here are {', '.join(sorted(names))}: {text}")
-        dim = Free(
-            names.pop(),
-            low=max(bound.low for bound in bounds),
-            high=min((bound.high for bound in bounds if bound.high is not None), default=None),
-            step=math.lcm(*(bound.step for bound in bounds)),
-        )
-        if admits(dim, example_size(dim, dim.low)) is not True:
-            raise ValueError(f"no size of a dim is all of this: {text}")
-        return dim
+    if any(sign in text for sign in "<>=&"):
+        return _parse_free(text)
     return as_dim(parse_expr(text))
 
 
-def _is_condition(text: str) -> bool:
-    return any(sign in text for sign in ("<", ">", "=", "&"))
+def _parse_free(text: str) -> Free:
+    conditions = [_parse_condition(part) for part in text.split("&")]
+    names = sorted({condition.name for condition in conditions})
+    if len(names) != 1:
+        raise ValueError(f"one dim has one name, here are {', '.join(names)}: {text}")
+    upper_bounds = [condition.high for condition in conditions if condition.high is not None]
+    dim = Free(
+        names[0],
+        low=max(condition.low for condition in conditions),
+        high=min(upper_bounds, default=None),
+        step=math.lcm(*(condition.step for condition in conditions)),
+    )
+    if not admits(dim, example_size(dim, dim.low)):
+        raise ValueError(f"no size of a dim is all of this: {text}")
+    return dim
 
 
-def _condition(text: str) -> Free:
-    match _tree(text):
+def _parse_condition(text: str) -> Free:
+    match parse_ast(text):
         case ast.Compare(ast.Name(name), [ast.GtE()], [ast.Constant(int(low))]):
             return Free(name, low=low)
         case ast.Compare(ast.Name(name), [ast.LtE()], [ast.Constant(int(high))]):
@@ -209,6 +245,5 @@ def _condition(text: str) -> Free:
             [ast.Constant(0)],
         ) if step > 0:
             return Free(name, step=step)
-    raise ValueError(
-        f"not a condition on a dim: {text.strip()} (as in H>=32, T<=512, 32<=H<=64, T%16==0)"
-    )
+    example = "as in H>=32, T<=512, 32<=H<=64, T%16==0"
+    raise ValueError(f"not a condition on a dim: {text.strip()} ({example})")

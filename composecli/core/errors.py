@@ -1,4 +1,4 @@
-"""What stops composecli from attempting what it was asked: never a mismatch, which is a value."""
+"""Problems that keep composecli from answering. A mismatch is an answer: see findings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from composecli.core.rules import Rule
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why something could not be attempted, in the parts of a message.
+    """Why something could not be attempted, in the parts of an error message.
 
-    `where` names the file or model it is about, `notes` are facts, `help` is what to do.
+    `where` names the file or model concerned, `notes` are facts, `help` suggests a remedy, and
+    `trace` is the traceback from another process.
     """
 
     rule: Rule
@@ -28,7 +29,7 @@ class Problem:
 
 
 class CouldNotAttempt(Exception):
-    """The question could not be asked: unreadable, refused, crashed. Exit code 3."""
+    """The command cannot be carried out: unreadable, refused, crashed. Exit code 3."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.title)

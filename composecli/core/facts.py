@@ -1,13 +1,15 @@
-"""Facts: what a loaded model says of itself, as plain data."""
+"""Facts: the properties of a loaded model, as plain data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from composecli.core.dtypes import is_floating
+
 
 @dataclass(frozen=True, slots=True)
 class ArgumentFact:
-    """One argument of forward; `type_name` as its annotation prints, empty where it has none."""
+    """One argument of forward. `type_name` is its annotation as printed, empty if it has none."""
 
     name: str
     type_name: str
@@ -16,6 +18,8 @@ class ArgumentFact:
 
 @dataclass(frozen=True, slots=True)
 class NamedSizes:
+    """A parameter or buffer without its values."""
+
     name: str
     dtype: str
     sizes: tuple[int, ...]
@@ -23,7 +27,7 @@ class NamedSizes:
 
 @dataclass(frozen=True, slots=True)
 class LayerFact:
-    """One submodule, its class and what it holds itself; `constants` are its whole-number settings."""
+    """One submodule: its class and the tensors of its own; `constants` are its integer settings."""
 
     name: str
     class_name: str
@@ -34,7 +38,7 @@ class LayerFact:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a library documents of a model's input, by the name it has there: `image_size`, `num_frames`."""
+    """A documented property of the input, named as in its library: `image_size`, `num_frames`."""
 
     name: str
     values: tuple[int, ...]
@@ -42,7 +46,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a loaded model says of itself. `training` is `train`, `eval` or `mixed`; `size` is in bytes."""
+    """The properties of a loaded model.
+
+    `training` is `train`, `eval` or `mixed`. `parameters` and `trainable` count elements, and
+    `size` is in bytes. Each item of `shared` lists the names of one tensor.
+    """
 
     class_name: str
     arguments: tuple[ArgumentFact, ...]
@@ -60,17 +68,23 @@ class ModelFacts:
 
     @property
     def float_dtype(self) -> str:
-        """The floating dtype that its parameters have, float32 where they have none."""
-        return next(
-            (dtype for dtype in self.dtypes if dtype.startswith(("float", "bfloat"))), "float32"
-        )
+        """The first floating dtype of the parameters; float32 if they have none."""
+        for dtype in self.dtypes:
+            if is_floating(dtype):
+                return dtype
+        return "float32"
 
     @property
     def needed_arguments(self) -> tuple[ArgumentFact, ...]:
-        """The arguments that a call cannot do without: the required ones, else the one that the library calls the main
-        input, else the first."""
+        """The arguments that every call needs.
+
+        These are the required ones. If there are none, it is the argument that the library calls
+        the main input, or else the first one.
+        """
         required = tuple(argument for argument in self.arguments if argument.required)
-        if required or not self.arguments:
+        if required:
             return required
-        main = tuple(argument for argument in self.arguments if argument.name == self.main_input)
-        return main or self.arguments[:1]
+        for argument in self.arguments:
+            if argument.name == self.main_input:
+                return (argument,)
+        return self.arguments[:1]

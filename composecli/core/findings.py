@@ -1,4 +1,4 @@
-"""Findings: one fact about a seam, with its place, what was expected, what was found and a fix; and verdicts."""
+"""Findings: facts about a seam, with the place, both sides and a fix; and the verdict on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from composecli.core.rules import Rule, Severity
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a seam: the model, its port, and the port's text in pieces, so that an axis can be marked."""
+    """One side of a seam: the model and its port. `dims` are separate so that one can be marked."""
 
     model: str
     port: str
@@ -20,14 +20,16 @@ class Side:
 
     @property
     def text(self) -> str:
+        """The port as it is shown: `float32[N, 5]`, or `float32[*]` for any rank."""
         if not self.dtype:
             return "" if self.dims is None else "not known"
-        return f"{self.dtype}[{'*' if self.dims is None else ', '.join(self.dims)}]"
+        dims = "*" if self.dims is None else ", ".join(self.dims)
+        return f"{self.dtype}[{dims}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A command that mends it, and what it does. `bridge` holds the steps where the fix is one."""
+    """A command that resolves a finding, and its effect. `bridge` has its steps, if any."""
 
     command: str
     effect: tuple[str, ...] = ()
@@ -36,7 +38,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact about a seam or a model, under a rule; `axis` is the one to mark in the text of each side."""
+    """One fact about a seam or a model. `axis` is marked in the text of each side."""
 
     rule: Rule
     title: str
@@ -52,10 +54,13 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
+        """The effect of the rule on the verdict."""
         return self.rule.severity
 
 
 class Verdict(StrEnum):
+    """The answer about a seam. Its value is the word that users see."""
+
     COMPATIBLE = "compatible"
     BRIDGEABLE = "bridgeable"
     INCOMPATIBLE = "incompatible"
@@ -63,11 +68,16 @@ class Verdict(StrEnum):
 
 
 def verdict_of(findings: tuple[Finding, ...]) -> Verdict:
-    """The verdict that findings amount to: an error refuses, or is bridgeable where each has a bridge."""
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    if errors:
-        bridged = all(finding.fix is not None and finding.fix.bridge for finding in errors)
-        return Verdict.BRIDGEABLE if bridged else Verdict.INCOMPATIBLE
-    if any(finding.severity is Severity.UNKNOWN for finding in findings):
+    """Return the verdict on a seam with these findings.
+
+    Any error makes it incompatible, or bridgeable if each error has a bridge.
+    """
+    severities = {finding.severity for finding in findings}
+    if Severity.ERROR in severities:
+        errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+        if all(finding.fix is not None and finding.fix.bridge for finding in errors):
+            return Verdict.BRIDGEABLE
+        return Verdict.INCOMPATIBLE
+    if Severity.UNKNOWN in severities:
         return Verdict.UNKNOWN
     return Verdict.COMPATIBLE

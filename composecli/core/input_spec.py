@@ -1,19 +1,22 @@
-"""Input specs: what `--input` states, as data."""
+"""Input specs: the values of `--input`, as data."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from composecli.core.dims import Dim, Fixed, Free, Shape, example_size, parse_dim
-from composecli.core.dtypes import DTYPES
+from composecli.core.dims import Dim, Shape, as_free, bounds, example_size, fixed_size, parse_dim
+from composecli.core.dtypes import DTYPES, is_numeric
 
-EXAMPLE_SIZE = 2
+# Sizes of a free dim in the first call: on axis 0, which is usually the batch, and on other axes.
+_EXAMPLE_BATCH = 2
+_EXAMPLE_SIZE = 8
+MAX_SUGGESTED_DTYPES = 11
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredTensor:
-    """A tensor input as the user stated it. `dtype` is None where only sizes were given: an example."""
+    """A tensor input that the user declared. `dtype` is None if only example sizes were given."""
 
     name: str | None
     dtype: str | None
@@ -22,57 +25,67 @@ class DeclaredTensor:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredLiteral:
+    """An argument that is a plain value."""
+
     name: str | None
     value: bool | int | float | str | None
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredSample:
-    """Inputs that a file of saved tensors holds."""
+    """Inputs from a file of saved tensors."""
 
     path: str
 
 
 Declared = DeclaredTensor | DeclaredLiteral | DeclaredSample
 
-
-_NAME = re.compile(r"\s*([A-Za-z_]\w*)\s*(:?=)(?!=)(.*)", re.DOTALL)
-
-
+_NAMED = re.compile(r"\s*([A-Za-z_]\w*)\s*(:?=)(?!=)(.*)", re.DOTALL)
 _TYPED = re.compile(r"\s*(\w+)\s*\[(.*)\]\s*", re.DOTALL)
+_LITERALS = {"true": True, "false": False, "none": None}
 
 
 def parse_input(text: str) -> Declared:
-    """What `--input` states: `float32[N,3,224,224]`, `1,3,224,224`, `ids=int64[1,16]`, `rate:=16000`, `@sample.pt`.
+    """Parse the value of `--input`.
+
+    It is one of `float32[N,3,224,224]`, `1,3,224,224`, `ids=int64[1,16]`, `rate:=16000` and
+    `@sample.pt`.
 
     Raises:
-        ValueError: it states no input, said in words for a person.
+        ValueError: if it is none of these; the message is written for users.
     """
     if text.startswith("@"):
         if len(text) == 1:
             raise ValueError("no file after @")
         return DeclaredSample(text[1:])
     if text.startswith(":="):
-        return DeclaredLiteral(None, _literal(text[2:]))
-    name = None
-    if named := _NAME.fullmatch(text):
-        name, sign, text = named.groups()
-        if sign == ":=":
-            return DeclaredLiteral(name, _literal(text))
+        return DeclaredLiteral(None, _parse_literal(text[2:]))
+    named = _NAMED.fullmatch(text)
+    if named is None:
+        return _parse_tensor(None, text)
+    name, sign, value = named.groups()
+    if sign == ":=":
+        return DeclaredLiteral(name, _parse_literal(value))
+    return _parse_tensor(name, value)
+
+
+def _parse_tensor(name: str | None, text: str) -> DeclaredTensor:
     typed = _TYPED.fullmatch(text)
     if typed is None:
-        return DeclaredTensor(name, None, _dims(text))
-    dtype, inner = typed.groups()
-    if dtype not in DTYPES:
-        raise ValueError(f"no dtype is called {dtype} (one of {', '.join(DTYPES[:11])})")
-    return DeclaredTensor(name, dtype, _dims(inner) if inner.strip() else ())
+        return DeclaredTensor(name, None, _parse_dims(text))
+    dtype, dims = typed.groups()
+    if not is_numeric(dtype):
+        common = ", ".join(known.name for known in DTYPES[:MAX_SUGGESTED_DTYPES])
+        raise ValueError(f"no dtype is called {dtype} (one of {common})")
+    if not dims.strip():
+        return DeclaredTensor(name, dtype, ())
+    return DeclaredTensor(name, dtype, _parse_dims(dims))
 
 
-def _literal(text: str) -> bool | int | float | str | None:
+def _parse_literal(text: str) -> bool | int | float | str | None:
     word = text.strip()
-    named = {"true": True, "false": False, "none": None}
-    if word.lower() in named:
-        return named[word.lower()]
+    if word.lower() in _LITERALS:
+        return _LITERALS[word.lower()]
     for number in (int, float):
         try:
             return number(word)
@@ -81,32 +94,34 @@ def _literal(text: str) -> bool | int | float | str | None:
     return word
 
 
-def _dims(text: str) -> Shape:
+def _parse_dims(text: str) -> Shape:
     dims = list[Dim]()
     for part in text.split(","):
         dim = parse_dim(part)
-        if not isinstance(dim, Fixed | Free):
+        if bounds(dim) is None:
             raise ValueError(f"an input dim is a size or a name, this is neither: {part.strip()}")
         dims.append(dim)
     return tuple(dims)
 
 
 def example_sizes(dims: Shape, known: dict[str, int] | None = None) -> tuple[int, ...]:
-    """Sizes to try for a port: fixed ones as they are, one size for each name.
+    """Return sizes to try for an input: fixed sizes as they are, and one size for each name.
+
+    `(N, T>=20, T>=20, 3)` has the example `(2, 20, 20, 3)`. `known` maps names to the sizes that
+    other inputs use already.
 
     Raises:
-        ValueError: a dim is neither fixed nor free.
+        ValueError: if a dim is neither fixed nor free.
     """
-    chosen = dict(known or {})
+    by_name = dict(known or {})
     sizes = list[int]()
     for axis, dim in enumerate(dims):
-        match dim:
-            case Fixed(size):
-                sizes.append(size)
-            case Free(name):
-                sizes.append(
-                    chosen.setdefault(name, example_size(dim, EXAMPLE_SIZE if axis == 0 else 8))
-                )
-            case _:
+        size = fixed_size(dim)
+        if size is None:
+            free = as_free(dim)
+            if free is None:
                 raise ValueError(f"no example for {dim}")
+            near = _EXAMPLE_BATCH if axis == 0 else _EXAMPLE_SIZE
+            size = by_name.setdefault(free.name, example_size(free, near))
+        sizes.append(size)
     return tuple(sizes)

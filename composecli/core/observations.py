@@ -1,4 +1,4 @@
-"""What a probe saw: facts from the worker, without judgement."""
+"""Observations: the outcome of one forward, as reported by the worker."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from enum import StrEnum
 
 from composecli.core.pytree import TensorSpec, Tree
 
-# Ops of aten in which an input meets a weight.
-PROJECTIONS = ("addmm", "mm", "linear", "matmul", "bmm", "baddbmm", "mv")
-CONVOLUTIONS = ("convolution", "_convolution")
-
 
 @dataclass(frozen=True, slots=True)
 class ParameterOp:
-    """An op in which something made from the input meets a parameter.
+    """An op that combines a value computed from the input with a parameter.
 
-    `value` is what came from the input; `parameter` is the name of the parameter and `weight` it as the op saw
-    it (`(in, out)` for addmm). `groups` and `transposed` speak of convolutions alone; `inputs` are the numbers of the
-    input tensors that `value` was made from.
+    `weight` is the parameter as the op receives it, `(in, out)` for addmm. `groups` and
+    `transposed` are those of a convolution. `inputs` are the numbers of the input tensors that
+    `value` was computed from.
     """
 
     op: str
@@ -30,15 +26,13 @@ class ParameterOp:
     transposed: bool = False
     inputs: tuple[int, ...] = ()
 
-    @property
-    def channels(self) -> int:
-        """How many channels a convolution takes."""
-        return self.weight.sizes[0] if self.transposed else self.weight.sizes[1] * self.groups
-
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """One tensor that an op was given: `inputs` are the numbers of the input tensors that it was made from."""
+    """One tensor argument of an op.
+
+    `inputs` are the numbers of the input tensors that it was computed from.
+    """
 
     spec: TensorSpec
     inputs: tuple[int, ...] = ()
@@ -47,8 +41,10 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What had to be read of the tensors of the model with this handle, and for which op: these records, all of them
-    where none is named."""
+    """Records of a model file that were read, and the reason. All were read if none is named.
+
+    `model` is the handle of the model.
+    """
 
     model: int
     note: str
@@ -57,7 +53,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The forward ran. `results` is what each stage returned, the last one last."""
+    """The forward ran. `results` are the results of the stages, in order."""
 
     results: tuple[Tree, ...]
     device: str
@@ -66,17 +62,35 @@ class Accepted:
 
     @property
     def result(self) -> Tree:
+        """The result of the last stage."""
         return self.results[-1]
+
+
+class RejectionKind(StrEnum):
+    """What stopped a forward."""
+
+    ERROR = "error"
+    OUT_OF_MEMORY = "out of memory"
+    NO_FILE = "no file"
+    WORKER_DIED = "worker died"
+
+
+class Remedy(StrEnum):
+    """A change with which a rejected forward runs. Several of them may apply to one rejection."""
+
+    EVAL_MODE = "eval mode"
+    ZEROS = "zeros"
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """The forward raised, in the stage with this number.
 
-    `module` is the submodule where it can be known, `code` the line of TorchScript where it cannot; `operands` and
-    `numbers` are the arguments of the op that refused, `ops` is how many ops on the input ran before it.
-    `runs_on_zeros`: the same sizes pass with other values; `runs_in_eval`: the same input passes in eval mode;
-    `no_descriptor`: a file could not be opened because none may be.
+    `error` is the name of the exception's class, empty if it is only "Error".
+    `module` is the submodule if it is known; otherwise `code` may be the line of TorchScript.
+    `operands` and `numbers` are the arguments of the failing op, and `ops` counts the ops on the
+    input that ran before it. `kind` is `NO_FILE` if the sandbox does not allow opening a file.
+    `remedies` are the changes with which the same forward runs.
     """
 
     stage: int
@@ -89,35 +103,42 @@ class Rejected:
     operands: tuple[Operand, ...] = ()
     numbers: tuple[int, ...] = ()
     ops: int = 0
-    runs_on_zeros: bool = False
-    runs_in_eval: bool = False
-    out_of_memory: bool = False
-    no_descriptor: bool = False
+    kind: RejectionKind = RejectionKind.ERROR
+    remedies: tuple[Remedy, ...] = ()
     results: tuple[Tree, ...] = ()
     parameter_ops: tuple[ParameterOp, ...] = ()
     read: tuple[Read, ...] = ()
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
+        """The tensor arguments of the failing op."""
         return tuple(operand.spec for operand in self.operands)
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether the forward failed for lack of memory, which is not the model's fault."""
+        return self.kind is RejectionKind.OUT_OF_MEMORY
+
+    @property
     def where(self) -> str:
-        """`fc1 (aten::addmm)`, with as much of it as is known."""
-        place = self.module or (f"`{self.code}`" if self.code else None)
+        """The place of the failure: `fc1 (aten::addmm)`, or as much of it as is known."""
+        place = self.module
+        if not place and self.code:
+            place = f"`{self.code}`"
         if place and self.op:
             return f"{place} ({self.op})"
         return place or self.op or "its own code"
 
 
-def renumber_reads(seen: Observation, numbers: Mapping[int, int]) -> Observation:
-    """The same with other numbers for the models whose tensors were read."""
-    return replace(seen, read=tuple(replace(read, model=numbers[read.model]) for read in seen.read))
+def renumber_reads(observation: Observation, numbers: Mapping[int, int]) -> Observation:
+    """Return the same observation with other handles for the models whose records were read."""
+    reads = [replace(read, model=numbers[read.model]) for read in observation.read]
+    return replace(observation, read=tuple(reads))
 
 
 @dataclass(frozen=True, slots=True)
 class Untried:
-    """No forward was run, and why: the budget is spent, or the user asked to stop."""
+    """No forward was run, and the reason: the budget is spent, or the user asked to stop."""
 
     reason: str
 
@@ -126,8 +147,8 @@ Observation = Accepted | Rejected
 
 
 class Detail(StrEnum):
-    """How much a probe tells: whether it ran, also why not, or also the ops in which inputs meet parameters."""
+    """How much a probe reports: the outcome, also the reason, or also the parameter ops."""
 
     OUTCOME = "outcome"
     REASON = "reason"
-    PARAMETER_OPS = "meetings"
+    PARAMETER_OPS = "parameter ops"

@@ -1,4 +1,4 @@
-"""What a model takes and returns: tensors inside whatever tuples, lists and dicts it uses."""
+"""Trees: the arguments and results of a model, which are tensors inside tuples, lists and dicts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import assert_never
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor: its dtype as torch prints it without `torch.`, and its sizes.
+    """A tensor without its values: its dtype as torch prints it without `torch.`, and its sizes.
 
-    Integer values are made in [0, `below`). `sample` is the number of a tensor that the worker was given by
-    a sample file, used as it is where the sizes agree.
+    Integer values are drawn from [0, `below`). `sample` is the number of a tensor from a sample
+    file, which the worker uses instead if the sizes agree.
     """
 
     dtype: str
@@ -23,11 +23,12 @@ class TensorSpec:
 
     @property
     def elements(self) -> int:
+        """The number of elements."""
         return math.prod(self.sizes)
 
     @property
     def may_hold_ids(self) -> bool:
-        """Whether it is of a dtype in which rows of an embedding are named."""
+        """Whether an embedding accepts this dtype as indices."""
         return self.dtype in ("int64", "int32")
 
     def __str__(self) -> str:
@@ -36,21 +37,21 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A value that is no tensor: a number, a text, a flag, nothing."""
+    """A plain value: a number, a string, a flag or None."""
 
     value: bool | int | float | str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Something that no port can carry, by the name of its type."""
+    """An object that no port can carry, by the name of its type."""
 
     type_name: str
 
 
 @dataclass(frozen=True, slots=True)
 class TreeSequence:
-    """A tuple or a list; `names` for a named tuple."""
+    """A tuple or a list; `names` are the fields of a named tuple."""
 
     kind: str
     items: tuple[Tree, ...]
@@ -59,18 +60,22 @@ class TreeSequence:
 
 @dataclass(frozen=True, slots=True)
 class TreeMapping:
-    """A dict, or an object of a library that acts as one."""
+    """A dict, or an object of a library that behaves like one."""
 
     entries: tuple[tuple[str, Tree], ...]
     kind: str = "dict"
 
 
 Tree = TensorSpec | Literal | Opaque | TreeSequence | TreeMapping
+# Indices and keys that lead from the root of a tree to a part of it, as in JAX and torch.export.
+KeyPath = tuple[int | str, ...]
+Axis = tuple[KeyPath, int]
+Leaf = tuple[KeyPath, TensorSpec]
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of a call: by position, or by name."""
+    """One argument of a call, positional unless it has a name."""
 
     value: Tree
     name: str | None = None
@@ -78,23 +83,21 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Call:
+    """The arguments of one forward."""
+
     arguments: tuple[Argument, ...]
 
     @property
     def elements(self) -> int:
-        """Of all its tensors together."""
+        """The number of elements of all tensors together."""
         return sum(spec.elements for _, spec in call_leaves(self))
 
     def __str__(self) -> str:
         return ", ".join(str(spec) for _, spec in call_leaves(self))
 
 
-KeyPath = tuple[int | str, ...]
-Axis = tuple[KeyPath, int]
-
-
-def leaves(tree: Tree, path: KeyPath = ()) -> Iterator[tuple[KeyPath, TensorSpec]]:
-    """Each tensor with the way to it, in order."""
+def leaves(tree: Tree, path: KeyPath = ()) -> Iterator[Leaf]:
+    """Yield each tensor with its path, in order."""
     match tree:
         case TensorSpec():
             yield path, tree
@@ -110,32 +113,36 @@ def leaves(tree: Tree, path: KeyPath = ()) -> Iterator[tuple[KeyPath, TensorSpec
             assert_never(tree)
 
 
-def call_leaves(call: Call) -> Iterator[tuple[KeyPath, TensorSpec]]:
-    """Each tensor of a call; its path starts with the number of the argument."""
+def call_leaves(call: Call) -> Iterator[Leaf]:
+    """Yield each tensor of a call; its path starts with the number of the argument."""
     for number, argument in enumerate(call.arguments):
         yield from leaves(argument.value, (number,))
 
 
 def replace_leaf(tree: Tree, path: KeyPath, spec: TensorSpec) -> Tree:
-    """The same tree with the tensor at `path` replaced."""
+    """Return the same tree with another tensor at `path`.
+
+    Raises:
+        KeyError: if the path leads below a leaf.
+    """
     if not path:
         return spec
     head, rest = path[0], path[1:]
     match tree:
         case TreeSequence(_, items):
-            changed = (
-                replace_leaf(item, rest, spec) if number == head else item
-                for number, item in enumerate(items)
-            )
-            return replace(tree, items=tuple(changed))
+            changed_items = list[Tree]()
+            for number, item in enumerate(items):
+                if number == head:
+                    item = replace_leaf(item, rest, spec)  # noqa: PLW2901
+                changed_items.append(item)
+            return replace(tree, items=tuple(changed_items))
         case TreeMapping(entries):
-            return replace(
-                tree,
-                entries=tuple(
-                    (key, replace_leaf(item, rest, spec) if key == head else item)
-                    for key, item in entries
-                ),
-            )
+            changed_entries = list[tuple[str, Tree]]()
+            for key, item in entries:
+                if key == head:
+                    item = replace_leaf(item, rest, spec)  # noqa: PLW2901
+                changed_entries.append((key, item))
+            return replace(tree, entries=tuple(changed_entries))
         case TensorSpec() | Literal() | Opaque():
             raise KeyError(path)
         case _:
@@ -143,7 +150,11 @@ def replace_leaf(tree: Tree, path: KeyPath, spec: TensorSpec) -> Tree:
 
 
 def replace_call_leaf(call: Call, changes: dict[KeyPath, TensorSpec]) -> Call:
-    """The same call with the tensors at these paths replaced."""
+    """Return the same call with other tensors at these paths.
+
+    Raises:
+        KeyError: if a path does not start with the number of an argument.
+    """
     arguments = list(call.arguments)
     for path, spec in changes.items():
         number = path[0]
@@ -155,7 +166,7 @@ def replace_call_leaf(call: Call, changes: dict[KeyPath, TensorSpec]) -> Call:
 
 
 def resized(call: Call, axes: tuple[Axis, ...], size: int) -> Call:
-    """The call with this size on each of these axes; values of a sample no longer apply."""
+    """Return the same call with this size on each of these axes, without values of a sample."""
     changes = dict[KeyPath, TensorSpec]()
     specs = dict(call_leaves(call))
     for path, axis in axes:
@@ -166,19 +177,26 @@ def resized(call: Call, axes: tuple[Axis, ...], size: int) -> Call:
 
 
 def keystr(path: KeyPath) -> str:
-    """`[0]["logits"]`, as it would be written behind a name in Python."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f'["{step}"]' for step in path)
+    """Return the path as Python subscripts: `[0]["logits"]`."""
+    texts = list[str]()
+    for step in path:
+        if isinstance(step, int):
+            texts.append(f"[{step}]")
+        else:
+            texts.append(f'["{step}"]')
+    return "".join(texts)
 
 
 def describe_tree(tree: Tree) -> str:
-    """What a person calls it."""
+    """Return a description for users: `a tensor`, `a tuple of 2`, `a dict with logits, loss`."""
     match tree:
         case TensorSpec():
             return "a tensor"
         case TreeSequence(kind, items):
             return f"a {kind} of {len(items)}"
         case TreeMapping(entries, kind):
-            return f"a {kind} with {', '.join(key for key, _ in entries) or 'nothing'}"
+            keys = ", ".join(key for key, _ in entries)
+            return f"a {kind} with {keys or 'nothing'}"
         case Literal(None):
             return "nothing"
         case Literal(value):
@@ -190,20 +208,28 @@ def describe_tree(tree: Tree) -> str:
 
 
 def get_path(tree: Tree, path: KeyPath) -> Tree:
-    """The part of `tree` at `path`; KeyError where there is none."""
+    """Return the part of `tree` at `path`.
+
+    Raises:
+        KeyError: if there is no such part.
+    """
     for step in path:
         match tree:
             case TreeSequence(_, items) if isinstance(step, int) and 0 <= step < len(items):
                 tree = items[step]
-            case TreeMapping(entries) if any(key == step for key, _ in entries):
-                tree = next(value for key, value in entries if key == step)
+            case TreeMapping(entries) if isinstance(step, str) and step in dict(entries):
+                tree = dict(entries)[step]
             case _:
                 raise KeyError(keystr(path))
     return tree
 
 
 def select(tree: Tree, port: str) -> KeyPath:
-    """The path that `port` names; KeyError where the result has no such port."""
+    """Return the path that `port` names.
+
+    Raises:
+        KeyError: if the tree has no such port.
+    """
     path = find_path(tree, port)
     if path is None:
         raise KeyError(port)
@@ -211,13 +237,17 @@ def select(tree: Tree, port: str) -> KeyPath:
 
 
 def find_path(tree: Tree, port: str) -> KeyPath | None:
-    """The path that `port` names: `logits`, `[0]`, `out["logits"]`, `0`, or the name of a named tuple's field."""
-    wanted = port.removeprefix("out")
+    """Return the path that `port` names; None if the tree has no such port.
+
+    A port is `logits`, `[0]`, `out["logits"]`, `hidden.0` or the field of a named tuple.
+    """
+    subscripts = port.removeprefix("out")
     for path in _paths(tree, ()):
-        plain = ".".join(map(str, path))
-        if (
-            path and wanted in (keystr(path), keystr(path).replace('"', "'"), plain)
-        ) or port == plain:
+        dotted = ".".join(map(str, path))
+        if port == dotted:
+            return path
+        texts = (keystr(path), keystr(path).replace('"', "'"), dotted)
+        if path and subscripts in texts:
             return path
     if isinstance(tree, TreeSequence) and port in tree.names:
         return (tree.names.index(port),)
@@ -225,11 +255,12 @@ def find_path(tree: Tree, port: str) -> KeyPath | None:
 
 
 def _paths(tree: Tree, path: KeyPath) -> list[KeyPath]:
-    found = [path]
+    """Return the paths of all parts, the tree itself first."""
+    paths = [path]
     if isinstance(tree, TreeSequence):
         for number, item in enumerate(tree.items):
-            found += _paths(item, (*path, number))
+            paths += _paths(item, (*path, number))
     if isinstance(tree, TreeMapping):
         for key, item in tree.entries:
-            found += _paths(item, (*path, key))
-    return found
+            paths += _paths(item, (*path, key))
+    return paths

@@ -1,4 +1,4 @@
-"""The rules: every kind of finding and of problem, with its code, name, severity and page of help."""
+"""The rules: every kind of finding and of problem, with its code, name, severity and help."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """The effect of a finding on the verdict: `error` refuses, `unknown` leaves it open, `note` informs."""
+    """The effect of a finding on the verdict: a note has none."""
 
     ERROR = "error"
     UNKNOWN = "unknown"
@@ -16,7 +16,8 @@ class Severity(StrEnum):
 class Rule(StrEnum):
     """One kind of finding or problem. Its value is the code: `Rule("CC203") is Rule.SIZE_DIFFERS`.
 
-    `slug` is its name on the command line, `help` the text of its page.
+    `slug` is its name on the command line, and `help` is what `composecli explain` prints. Codes,
+    slugs and severities are public: scripts depend on them.
     """
 
     slug: str
@@ -31,23 +32,14 @@ class Rule(StrEnum):
         rule.help = help
         return rule
 
-    @property
-    def bridgeable(self) -> bool:
-        """Whether steps between two models may resolve a finding of this rule."""
-        return self in (Rule.DTYPE_DIFFERS, Rule.RANK_DIFFERS, Rule.SIZE_DIFFERS)
-
-    @property
-    def about_every_size(self) -> bool:
-        """Whether a finding speaks of other sizes than the example's, so that no probe can contradict it."""
-        return self is Rule.NOT_AT_EVERY_SIZE
-
+    # CC1xx: how the outputs of one model become the inputs of the next.
     INPUT_COUNT_DIFFERS = (
         "CC101",
         "input-count-differs",
         Severity.ERROR,
         (
-            "The consumer needs another number of inputs than the producer gives outputs. Pick an"
-            " output with --select, or join models whose counts agree."
+            "The consumer needs a different number of inputs than the producer has outputs. "
+            "Select an output with --select, or use models whose counts match."
         ),
     )
     STRUCTURE_DIFFERS = (
@@ -55,25 +47,30 @@ class Rule(StrEnum):
         "structure-differs",
         Severity.ERROR,
         (
-            "The producer returns a tuple, list or dict where the consumer takes a tensor, or "
-            "keys that are no inputs of the consumer. --select PORT picks one output: --select "
-            "logits, --select '[0]'; in a chain 2:logits names the second model."
+            "The producer returns a tuple, list or dict where the consumer expects a tensor, or "
+            "it returns keys that are not inputs of the consumer. --select PORT selects one "
+            "output: --select logits, --select '[0]'; in a chain, 2:logits names the second "
+            "model."
         ),
     )
     NO_SUCH_OUTPUT = (
         "CC103",
         "no-such-output",
         Severity.ERROR,
-        "--select names an output that the model does not have. The notes list those that it has.",
+        (
+            "--select names an output that the model does not have. The notes list the outputs "
+            "that it has."
+        ),
     )
+    # CC2xx: the dtype and the dims of two ports.
     DTYPE_DIFFERS = (
         "CC201",
         "dtype-differs",
         Severity.ERROR,
         (
-            "The dtype of the producer's output is not the one that the consumer takes. Numbers "
-            "can be cast to floats (--bridge auto); floats are never cast to ids, because the "
-            "values would mean nothing."
+            "The dtype of the producer's output is not the dtype that the consumer expects. "
+            "Numbers can be cast to floats (--bridge auto). Floats are never cast to ids, "
+            "because the resulting ids would be meaningless."
         ),
     )
     RANK_DIFFERS = (
@@ -81,8 +78,9 @@ class Rule(StrEnum):
         "rank-differs",
         Severity.ERROR,
         (
-            "The two sides have another number of axes. --bridge auto flattens trailing axes or "
-            "squeezes axes of size 1 where that makes them fit."
+            "The producer's output has a different number of axes than the consumer expects. "
+            "--bridge auto flattens trailing axes or squeezes axes of size 1 if that makes them "
+            "fit."
         ),
     )
     SIZE_DIFFERS = (
@@ -90,9 +88,9 @@ class Rule(StrEnum):
         "size-differs",
         Severity.ERROR,
         (
-            "One axis has another size than the consumer takes. --bridge linear adds an nn.Linear"
-            " along that axis; it is untrained and has to be fitted before its outputs mean "
-            "anything."
+            "One axis has a different size than the consumer expects. --bridge linear adds an "
+            "nn.Linear along that axis. The layer is untrained and has to be fitted before its "
+            "outputs mean anything."
         ),
     )
     SIZE_OUT_OF_RANGE = (
@@ -100,8 +98,8 @@ class Rule(StrEnum):
         "size-out-of-range",
         Severity.ERROR,
         (
-            "The size is outside what the consumer takes: too small, too large, or no multiple of"
-            " what it needs."
+            "The size is not one that the consumer accepts: it is too small, too large, or not "
+            "a multiple of the required step."
         ),
     )
     FITS_ONLY_AT_SOME_SIZES = (
@@ -109,8 +107,9 @@ class Rule(StrEnum):
         "fits-only-at-some-sizes",
         Severity.NOTE,
         (
-            "The pair fits at the example input, and only where the condition holds. --strict "
-            "asks for every size that the producer admits and makes this an error (CC206)."
+            "The pair fits at the example input, but only under the condition that is shown. "
+            "--strict requires a fit at every size that the producer admits, and turns this "
+            "note into an error (CC206)."
         ),
     )
     NOT_AT_EVERY_SIZE = (
@@ -118,8 +117,8 @@ class Rule(StrEnum):
         "not-at-every-size",
         Severity.ERROR,
         (
-            "With --strict: the producer admits sizes at which the pair does not fit. The note "
-            "gives the condition."
+            "With --strict: the producer admits sizes at which the pair does not fit. The "
+            "message states the condition."
         ),
     )
     SIZES_NOT_KNOWN = (
@@ -128,8 +127,8 @@ class Rule(StrEnum):
         Severity.UNKNOWN,
         (
             "With --strict: a dim of the producer or of the consumer is not known as an "
-            "expression of the input, so nothing can be said of every size. State the input with "
-            "--input, or use torch.export with dynamic shapes."
+            "expression of the input, so it cannot be decided whether the pair fits at every "
+            "size. State the input with --input, or use torch.export with dynamic shapes."
         ),
     )
     FITS_BY_BROADCASTING = (
@@ -137,18 +136,19 @@ class Rule(StrEnum):
         "fits-by-broadcasting",
         Severity.UNKNOWN,
         (
-            "The consumer ran, but only because a size of 1 was broadcast against a parameter of "
-            "another size. Such a seam trains and runs and is rarely what was meant, so it is not"
-            " called compatible."
+            "The consumer ran, but only because a size of 1 was broadcast against a parameter "
+            "of another size. Such a seam runs and even trains, but is rarely intended, so it "
+            "is not called compatible."
         ),
     )
+    # CC3xx: running the models.
     REFUSED_BY_CONSUMER = (
         "CC301",
         "refused-by-consumer",
         Severity.ERROR,
         (
-            "Running the consumer on the producer's output failed inside the consumer, at the "
-            "submodule and op that the finding names."
+            "The consumer failed when it ran on the producer's output. The finding names the "
+            "submodule and the op that failed."
         ),
     )
     DEPENDS_ON_VALUES = (
@@ -156,9 +156,9 @@ class Rule(StrEnum):
         "depends-on-values",
         Severity.UNKNOWN,
         (
-            "The forward failed on these values and passes on zeros of the same sizes: a check on"
-            " the data, or ids out of range, and not a mismatch of shapes. Give a real sample "
-            "with --input @sample.pt."
+            "The forward failed on these values but succeeds on zeros of the same sizes. The "
+            "cause is a check on the data, or ids that are out of range, and not a mismatch of "
+            "shapes. Provide a real sample with --input @sample.pt."
         ),
     )
     COMPARISON_AND_PROBE_DISAGREE = (
@@ -166,9 +166,9 @@ class Rule(StrEnum):
         "comparison-and-probe-disagree",
         Severity.UNKNOWN,
         (
-            "The contracts say that the pair does not fit and the probe ran, or the other way "
-            "round. The contract may be wrong (it rests on the evidence shown). State the input "
-            "with --input."
+            "According to the contracts the pair does not fit, but the probe ran, or the other "
+            "way round. The contract may be wrong: it rests on the evidence that is shown. "
+            "State the input with --input."
         ),
     )
     CONTRACT_NOT_FOUND = (
@@ -176,10 +176,10 @@ class Rule(StrEnum):
         "contract-not-found",
         Severity.UNKNOWN,
         (
-            "The input of this model could not be found. The notes say what was tried and how far"
-            " it got. State the input: --input 'float32[N,3,224,224]', once for each input in "
-            "order, or by name: --input 'ids=int64[1,16]' --input 'rate:=16000'. Inputs that are "
-            "lists or dicts come from a file: --input @sample.pt."
+            "No input that this model accepts was found. The notes list what was tried and how "
+            "far it got. State the input: --input 'float32[N,3,224,224]', once for each input "
+            "in order, or by name: --input 'ids=int64[1,16]' --input 'rate:=16000'. Inputs that "
+            "are lists or dicts are read from a file: --input @sample.pt."
         ),
     )
     DEVICE_BAKED_IN = (
@@ -187,8 +187,9 @@ class Rule(StrEnum):
         "device-baked-in",
         Severity.NOTE,
         (
-            "A trace or script holds a device as a constant. It runs on that device alone, "
-            "however it is loaded; trace it again on the device where it is to run."
+            "The traced or scripted model contains a device as a constant. It runs only on that "
+            "device, however it is loaded. Trace it again on the device that it is meant to "
+            "run on."
         ),
     )
     RUNS_IN_EVAL_MODE = (
@@ -196,8 +197,9 @@ class Rule(StrEnum):
         "runs-in-eval-mode",
         Severity.ERROR,
         (
-            "The model refuses in train mode what it takes in eval mode: batch norm with one "
-            "sample, usually. Use --training eval, or a larger batch with --input."
+            "The model fails in train mode on an input that it accepts in eval mode. The usual "
+            "cause is batch norm with a single sample. Use --training eval, or a larger batch "
+            "with --input."
         ),
     )
     OUT_OF_MEMORY = (
@@ -205,32 +207,36 @@ class Rule(StrEnum):
         "out-of-memory",
         Severity.UNKNOWN,
         (
-            "The probe ran out of memory, so nothing is known of shapes. Give smaller sizes with "
-            "--input."
+            "The probe ran out of memory, so nothing is known about the shapes. State smaller "
+            "sizes with --input."
         ),
     )
     PRODUCER_REFUSED = (
         "CC308",
         "producer-refused",
         Severity.UNKNOWN,
-        "The first model refused its own example input, so nothing reached the seam.",
+        (
+            "No output reached the seam: the producer failed on its input, or an earlier seam "
+            "does not fit."
+        ),
     )
     EXPLORED_ON_META = (
         "CC309",
         "explored-on-meta",
         Severity.NOTE,
         (
-            "Shapes were explored on the meta device, which accepts what real kernels refuse; the"
-            " verdict rests on a forward on the CPU."
+            "Shapes were explored on the meta device, which accepts inputs that real kernels "
+            "reject. The verdict rests on a forward on the CPU."
         ),
     )
+    # CC4xx: merging the outputs of parallel models.
     INPUTS_NOT_SHARED = (
         "CC401",
         "inputs-not-shared",
         Severity.ERROR,
         (
-            "In parallel every model gets the same input, and this one refuses what the first one"
-            " takes."
+            "In parallel mode every model receives the same input, and this model fails on an "
+            "input that the first model accepts."
         ),
     )
     MERGE_SIZES_DIFFER = (
@@ -238,39 +244,41 @@ class Rule(StrEnum):
         "merge-sizes-differ",
         Severity.ERROR,
         (
-            "cat needs equal sizes on every axis but the merge axis; add, mean and stack need "
-            "equal sizes everywhere. --bridge linear brings the narrower side up; --dim picks "
-            "another axis for cat."
+            "cat needs equal sizes on every axis except the merge axis; add, mean and stack "
+            "need equal sizes on every axis. --bridge linear widens the narrower output; --dim "
+            "selects another axis for cat."
         ),
     )
     MERGE_DIM_OUT_OF_RANGE = (
         "CC403",
         "merge-dim-out-of-range",
         Severity.ERROR,
-        "--dim is no axis of the outputs that are merged.",
+        "--dim names an axis that the merged outputs do not have.",
     )
     MERGE_DTYPE_DIFFERS = (
         "CC404",
         "merge-dtype-differs",
         Severity.NOTE,
         (
-            "The outputs that are merged have other dtypes. PyTorch promotes them to one dtype "
-            "that holds both."
+            "The merged outputs have different dtypes. PyTorch promotes them to one dtype that "
+            "can hold both."
         ),
     )
     MERGE_NEEDS_TENSORS = (
         "CC405",
         "merge-needs-tensors",
         Severity.ERROR,
-        "A merge other than tuple takes one tensor of each model. --select picks it.",
+        ("Every merge except tuple needs one tensor from each model. Select it with --select."),
     )
+    # CC5xx: joined files.
     GRADIENT_IS_CUT = (
         "CC501",
         "gradient-is-cut",
         Severity.NOTE,
         (
-            "Some parameters get no gradient through the seam: an argmax, a detach or a cast to "
-            "whole numbers stands on the way. The join behaves as the parts do."
+            "Some parameters receive no gradient through the seam, because of an argmax, a "
+            "detach or a cast to integers on the way. The joined model behaves like the "
+            "separate models."
         ),
     )
     LOST_IN_TRACING = (
@@ -278,9 +286,9 @@ class Rule(StrEnum):
         "lost-in-tracing",
         Severity.NOTE,
         (
-            "The model went into the join by tracing. Tracing keeps one path through the code, "
-            "drops the ranges and guards of a torch.export archive, and fixes train or eval mode "
-            "as it was."
+            "The model was traced so that it could be joined. Tracing keeps one path through "
+            "the code, drops the ranges and guards of a torch.export archive, and fixes the "
+            "model in its current train or eval mode."
         ),
     )
     BRIDGE_IS_UNTRAINED = (
@@ -288,8 +296,8 @@ class Rule(StrEnum):
         "bridge-is-untrained",
         Severity.NOTE,
         (
-            "The bridge holds a generated layer that nobody has trained. Its outputs mean nothing"
-            " until it is fitted."
+            "The bridge contains a generated layer that nobody has trained. Its outputs are "
+            "meaningless until it is fitted."
         ),
     )
     ONE_BATCH_SIZE_VERIFIED = (
@@ -307,45 +315,47 @@ class Rule(StrEnum):
         Severity.NOTE,
         (
             "The archive was saved without checksums "
-            "(torch.serialization.set_crc32_options(False)), so that a flipped bit in its weights"
-            " cannot be seen."
+            "(torch.serialization.set_crc32_options(False)), so a flipped bit in its weights "
+            "cannot be detected."
         ),
     )
+    # CC9xx: problems that keep a command from answering.
     NO_SUCH_FILE = (
         "CC901",
         "no-such-file",
         Severity.UNKNOWN,
-        "There is nothing at this path, or it cannot be read.",
+        "There is no file at this path, or the file cannot be read.",
     )
     NOT_A_REGULAR_FILE = (
         "CC902",
         "not-a-regular-file",
         Severity.UNKNOWN,
         (
-            "The path is a directory, a device or a pipe. Older SavedModel-like folders are not "
-            "models here: save one file with torch.jit.save or torch.export.save."
+            "The path is a directory, a device or a pipe. Folders in the style of SavedModel "
+            "are not supported: save one file with torch.jit.save or torch.export.save."
         ),
     )
     EMPTY_FILE = (
         "CC903",
         "empty-file",
         Severity.UNKNOWN,
-        "The file has no bytes: an interrupted download or save.",
+        "The file is empty. The usual cause is an interrupted download or save.",
     )
     TRUNCATED_ARCHIVE = (
         "CC904",
         "truncated-archive",
         Severity.UNKNOWN,
         (
-            "The file starts as a zip archive and has no directory at its end: an interrupted "
-            "download or save. Fetch or save it again."
+            "The file starts like a zip archive but is incomplete or damaged, or two readers "
+            "could read it differently. The usual cause is an interrupted download or save. "
+            "Download or save it again."
         ),
     )
     GIT_LFS_POINTER = (
         "CC905",
         "git-lfs-pointer",
         Severity.UNKNOWN,
-        "The file is the text that git-lfs leaves in the place of a large file. Run git lfs pull.",
+        ("The file is the text that git-lfs stores in place of a large file. Run git lfs pull."),
     )
     ONNX_FILE = (
         "CC906",
@@ -361,8 +371,8 @@ class Rule(StrEnum):
         "state-dict-alone",
         Severity.UNKNOWN,
         (
-            "The file holds weights and no code, so it cannot be run. Name a factory that makes "
-            "the module: package.module:factory@weights.pt."
+            "The file contains weights but no code, so it cannot be run. Name a factory that "
+            "builds the module: package.module:factory@weights.pt."
         ),
     )
     NOT_A_MODEL = (
@@ -370,8 +380,8 @@ class Rule(StrEnum):
         "not-a-model",
         Severity.UNKNOWN,
         (
-            "The file is readable and holds something else: text, a web page, another kind of "
-            "archive, a bare tensor."
+            "The file can be read but is not a model: it is text, a web page, another kind of "
+            "archive, or a bare tensor, for example."
         ),
     )
     IMPORTS_NOT_TRUSTED = (
@@ -379,9 +389,9 @@ class Rule(StrEnum):
         "imports-not-trusted",
         Severity.UNKNOWN,
         (
-            "A pickle imports what it names and runs it. Modules made only of torch.nn classes "
-            "load as they are; this one names more. If you know where the file comes from, "
-            "--trust loads it."
+            "Loading a pickle imports and runs what the pickle names. Modules that consist only "
+            "of torch.nn classes load without trust; this one names something else. If you "
+            "know where the file comes from, --trust loads it."
         ),
     )
     HOOKS_NOT_TRUSTED = (
@@ -390,8 +400,8 @@ class Rule(StrEnum):
         Severity.UNKNOWN,
         (
             "The pickled module carries forward hooks or an overridden forward: code that runs "
-            "beside or instead of the class's own. --trust keeps them; without it the file is "
-            "refused."
+            "in addition to, or instead of, the code of its class. --trust keeps it; without "
+            "--trust the file is refused."
         ),
     )
     LEGACY_FORMAT = (
@@ -399,9 +409,9 @@ class Rule(StrEnum):
         "legacy-format",
         Severity.UNKNOWN,
         (
-            "The file was saved by PyTorch before 1.6 or with "
-            "_use_new_zipfile_serialization=False. Load it where it is trusted and save it again "
-            "with torch.save."
+            "The file was saved by PyTorch before 1.6, or with "
+            "_use_new_zipfile_serialization=False. Load it somewhere where it is trusted, and "
+            "save it again with torch.save."
         ),
     )
     KEYS_DO_NOT_FIT = (
@@ -409,77 +419,86 @@ class Rule(StrEnum):
         "keys-do-not-fit",
         Severity.UNKNOWN,
         (
-            "The weights do not fit the module that the factory made. --key picks the entry of "
-            "the checkpoint that holds them."
+            "The weights do not fit the module that the factory built. --key selects the entry "
+            "of the checkpoint that holds the weights."
         ),
     )
     COULD_NOT_LOAD = (
         "CC913",
         "could-not-load",
         Severity.UNKNOWN,
-        "PyTorch could not load the file. The note holds what it said.",
+        "PyTorch could not load the file. The note contains its error message.",
     )
     FACTORY_FAILED = (
         "CC914",
         "factory-failed",
         Severity.UNKNOWN,
-        "The factory could not be imported or called without arguments, or gave no nn.Module.",
+        (
+            "The factory could not be imported, could not be called without arguments, or did "
+            "not return an nn.Module."
+        ),
     )
     NO_SUCH_DEVICE = (
         "CC915",
         "no-such-device",
         Severity.UNKNOWN,
-        "The device that was asked for is not there.",
+        "The requested device is not available on this machine.",
     )
     WORKER_CRASHED = (
         "CC916",
         "worker-crashed",
         Severity.UNKNOWN,
         (
-            "The process that loads and runs models died. The note names the signal and what it "
-            "was doing."
+            "The process that loads and runs models died. The note names the signal and what "
+            "the process was doing."
         ),
     )
     WORKER_TIMED_OUT = (
         "CC917",
         "worker-timed-out",
         Severity.UNKNOWN,
-        "Loading or one forward took longer than --timeout and was ended.",
+        "Loading a model, or one forward, took longer than --timeout and was stopped.",
     )
     WORKER_ANSWERED_NONSENSE = (
         "CC918",
         "worker-answered-nonsense",
         Severity.UNKNOWN,
         (
-            "The process that loads and runs models sent what is no answer: something inside it "
-            "wrote over the protocol."
+            "The process that loads and runs models sent an invalid message, because something "
+            "inside it wrote over the protocol."
         ),
     )
     OUTPUT_EXISTS = (
         "CC919",
         "output-exists",
         Severity.UNKNOWN,
-        "The output is there already. --force replaces it once the new file is verified.",
+        "The output file already exists. --force replaces it once the new file is verified.",
     )
     OUTPUT_IS_AN_INPUT = (
         "CC920",
         "output-is-an-input",
         Severity.UNKNOWN,
-        "The output is one of the inputs, by path, link or hard link. Inputs are never changed.",
+        (
+            "The output is one of the inputs, by path, symbolic link or hard link. Inputs are "
+            "never changed."
+        ),
     )
     COULD_NOT_WRITE = (
         "CC921",
         "could-not-write",
         Severity.UNKNOWN,
-        "The output could not be written: no such folder, no permission, no space left.",
+        (
+            "The output could not be written: the folder does not exist, permission is denied, "
+            "or no space is left."
+        ),
     )
     COULD_NOT_BUILD = (
         "CC922",
         "could-not-build",
         Severity.UNKNOWN,
         (
-            "The parts are compatible and PyTorch could not make one TorchScript module of them. "
-            "The note holds what it said."
+            "The models are compatible, but PyTorch could not build one TorchScript module from "
+            "them. The note contains its error message."
         ),
     )
     VERIFICATION_FAILED = (
@@ -487,8 +506,8 @@ class Rule(StrEnum):
         "verification-failed",
         Severity.UNKNOWN,
         (
-            "The file was written and does not do what its parts do one after the other, so it "
-            "was not kept."
+            "The file was written, but its results differ from those of the separate models, so "
+            "it was not kept."
         ),
     )
     PACKAGE_MISSING = (
@@ -502,8 +521,8 @@ class Rule(StrEnum):
         "input-does-not-apply",
         Severity.UNKNOWN,
         (
-            "An --input names an argument that the model does not have, or the sample file cannot"
-            " be read."
+            "An --input names an argument that the model does not have, or the sample file "
+            "cannot be read."
         ),
     )
     PROGRAM_NOT_TRUSTED = (
@@ -511,9 +530,9 @@ class Rule(StrEnum):
         "program-not-trusted",
         Severity.UNKNOWN,
         (
-            "A TorchScript or torch.export archive is a program. This one holds an op, a class or"
-            " a member that is not on the list of what computes and does nothing else. --allow-op"
-            " NS::OP allows one op, --trust FILE a whole file."
+            "A TorchScript or torch.export archive is a program. This one contains an op, a "
+            "class or a member that is not on the list of those that only compute. --allow-op "
+            "NS::OP allows one op, --trust FILE a whole file."
         ),
     )
     RECORDS_DO_NOT_FIT = (
@@ -521,24 +540,27 @@ class Rule(StrEnum):
         "records-do-not-fit",
         Severity.UNKNOWN,
         (
-            "A record of the archive is shorter or longer than the tensors that are said to lie "
-            "in it. PyTorch does not check this and would read beyond its end. The file is "
-            "damaged, or made to do harm."
+            "A record of the archive is shorter or longer than the tensors that it should "
+            "contain. PyTorch does not check this and would read past its end. The file is "
+            "damaged, or crafted to do harm."
         ),
     )
     FILE_CHANGED = (
         "CC928",
         "file-changed",
         Severity.UNKNOWN,
-        "The file was written to while composecli read it. Run it again when it is whole.",
+        (
+            "The file was changed while composecli was reading it. Run the command again when "
+            "the file is complete."
+        ),
     )
     NOT_THE_FILE_THAT_IS_TRUSTED = (
         "CC929",
         "not-the-file-that-is-trusted",
         Severity.UNKNOWN,
         (
-            "--trust FILE@sha256:HEX vouches for one content, and the file has another. sha256sum"
-            " FILE prints its own."
+            "--trust FILE@sha256:HEX trusts one particular content, and the file has another. "
+            "sha256sum FILE prints the hash of the file."
         ),
     )
     ISOLATION_MISSING = (
@@ -546,8 +568,8 @@ class Rule(StrEnum):
         "isolation-missing",
         Severity.UNKNOWN,
         (
-            "--isolation required was given, and this system lacks a measure that confines the "
-            "process which runs models."
+            "--isolation required was given, but this system lacks a measure that isolates the "
+            "process that runs models."
         ),
     )
     MEMORY_RAN_OUT = (
@@ -555,8 +577,8 @@ class Rule(StrEnum):
         "memory-ran-out",
         Severity.UNKNOWN,
         (
-            "Loading or running the models took more memory than --max-memory allows, or than "
-            "there is."
+            "Loading or running the models needed more memory than --max-memory allows, or than "
+            "the machine has."
         ),
     )
     A_BUG_OF_OURS = (
@@ -564,7 +586,22 @@ class Rule(StrEnum):
         "a-bug-of-ours",
         Severity.UNKNOWN,
         (
-            "composecli failed in a way that it should not. Run it again with --debug and report "
-            "what it prints."
+            "composecli failed in a way that it should not. Run it again with --debug and "
+            "report what it prints."
         ),
     )
+
+    @property
+    def bridgeable(self) -> bool:
+        """Whether a bridge may resolve a finding of this rule."""
+        return self in (
+            Rule.DTYPE_DIFFERS,
+            Rule.RANK_DIFFERS,
+            Rule.SIZE_DIFFERS,
+            Rule.MERGE_SIZES_DIFFER,
+        )
+
+    @property
+    def about_every_size(self) -> bool:
+        """Whether a finding is about sizes other than the example's, which no probe tests."""
+        return self is Rule.NOT_AT_EVERY_SIZE

@@ -1,4 +1,4 @@
-"""Size expressions: integer arithmetic over named sizes, simplified when it is built."""
+"""Size expressions: integer arithmetic over named sizes, simplified as it is built."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
+# How tightly the context binds an expression, which decides whether it needs brackets.
+_LOOSE, _TERM, _FACTOR, _NUMERATOR = range(4)
+
 
 @dataclass(frozen=True, slots=True)
 class Const:
+    """An integer."""
+
     value: int
 
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
+    """A named size."""
+
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
+    """The sum of two or more terms, a constant last."""
+
     terms: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
+    """The product of two or more factors, a constant first."""
+
     factors: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """`numerator // denominator`, the denominator a positive constant."""
+    """`numerator // denominator`; the denominator is a positive constant."""
 
     numerator: Expr
     denominator: int
@@ -41,7 +52,7 @@ Expr = Const | Symbol | Sum | Product | Floor
 
 
 def evaluate(expr: Expr, sizes: Mapping[str, int]) -> int:
-    """The size that `expr` has where each symbol has the size given; KeyError for one that has none."""
+    """Return the value of `expr`; KeyError if one of its symbols has no size."""
     match expr:
         case Const(value):
             return value
@@ -58,50 +69,56 @@ def evaluate(expr: Expr, sizes: Mapping[str, int]) -> int:
 
 
 def substitute(expr: Expr, by: Mapping[str, Expr]) -> Expr:
-    """`expr` with each symbol in `by` replaced, simplified: how the sizes of a chain follow from its input."""
+    """Replace each symbol that `by` names, and simplify.
+
+    `ceil(H/2)` with `H` replaced by `X//8` becomes `(X + 8)//16`: the sizes along a chain of models
+    follow from the input of the first one.
+    """
     match expr:
         case Const():
             return expr
         case Symbol(name):
             return by.get(name, expr)
         case Sum(terms):
-            return add(*(substitute(term, by) for term in terms))
+            new_terms = [substitute(term, by) for term in terms]
+            return add(*new_terms)
         case Product(factors):
-            return multiply(*(substitute(factor, by) for factor in factors))
+            new_factors = [substitute(factor, by) for factor in factors]
+            return multiply(*new_factors)
         case Floor(numerator, denominator):
-            return floor_divide(substitute(numerator, by), denominator)
+            new_numerator = substitute(numerator, by)
+            return floor_divide(new_numerator, denominator)
         case _:
             assert_never(expr)
 
 
 def symbols(expr: Expr) -> frozenset[str]:
+    """Return the names of all symbols in `expr`."""
     match expr:
         case Const():
             return frozenset()
         case Symbol(name):
             return frozenset((name,))
         case Sum(parts) | Product(parts):
-            return frozenset().union(*(symbols(part) for part in parts))
+            names = [symbols(part) for part in parts]
+            return frozenset().union(*names)
         case Floor(numerator, _):
             return symbols(numerator)
         case _:
             assert_never(expr)
 
 
-def _rank(expr: Expr) -> tuple[int, str]:
-    return (1 if isinstance(expr, Const) else 0, _text(expr, 0))
-
-
 def add(*terms: Expr) -> Expr:
-    """A flat sum with like terms collected and the constant last."""
-    constant, counts = 0, dict[Expr, int]()
-    todo = list(terms)
-    while todo:
-        match todo.pop():
+    """Return a flat sum with like terms collected and the constant last."""
+    constant = 0
+    counts = dict[Expr, int]()
+    pending = list(terms)
+    while pending:
+        match pending.pop():
             case Const(value):
                 constant += value
             case Sum(inner):
-                todo.extend(inner)
+                pending.extend(inner)
             case Product((Const(value), *rest)) if rest:
                 base = multiply(*rest)
                 counts[base] = counts.get(base, 0) + value
@@ -112,33 +129,54 @@ def add(*terms: Expr) -> Expr:
         parts.append(Const(constant))
     if not parts:
         return Const(0)
-    return parts[0] if len(parts) == 1 else Sum(tuple(sorted(parts, key=_rank)))
+    if len(parts) == 1:
+        return parts[0]
+    return Sum(tuple(sorted(parts, key=_sort_key)))
 
 
 def multiply(*factors: Expr) -> Expr:
-    """A flat product with the constant first; a constant is spread over a sum."""
-    constant, rest = 1, list[Expr]()
-    todo = list(factors)
-    while todo:
-        match todo.pop():
+    """Return a flat product with the constant first; a constant is distributed over a sum."""
+    constant = 1
+    rest = list[Expr]()
+    pending = list(factors)
+    while pending:
+        match pending.pop():
             case Const(value):
                 constant *= value
             case Product(inner):
-                todo.extend(inner)
+                pending.extend(inner)
             case factor:
                 rest.append(factor)
     if not rest or not constant:
         return Const(constant)
-    rest.sort(key=_rank)
-    if len(rest) == 1 and constant != 1 and isinstance(rest[0], Sum):
-        return add(*(multiply(Const(constant), term) for term in rest[0].terms))
-    if constant == 1:
-        return rest[0] if len(rest) == 1 else Product(tuple(rest))
-    return Product((Const(constant), *rest))
+    rest.sort(key=_sort_key)
+    if constant != 1:
+        return _scale(constant, rest)
+    if len(rest) == 1:
+        return rest[0]
+    return Product(tuple(rest))
+
+
+def _scale(constant: int, factors: list[Expr]) -> Expr:
+    scale = Const(constant)
+    if len(factors) == 1 and isinstance(factors[0], Sum):
+        terms = [multiply(scale, term) for term in factors[0].terms]
+        return add(*terms)
+    return Product((scale, *factors))
+
+
+def _sort_key(expr: Expr) -> tuple[bool, str]:
+    return (isinstance(expr, Const), format_expr(expr))
 
 
 def floor_divide(numerator: Expr, denominator: int) -> Expr:
-    """`numerator // denominator` with whole parts taken out and nested divisions made one."""
+    """Return `numerator // denominator` with whole parts taken out and nested divisions merged.
+
+    `(4*H + 8)//4` is `H + 2`, and `(H//2)//4` is `H//8`.
+
+    Raises:
+        ValueError: if the denominator is less than 1.
+    """
     if denominator < 1:
         raise ValueError(f"a size is divided by {denominator}")
     whole, remainder = _split_multiples(numerator, denominator)
@@ -146,16 +184,26 @@ def floor_divide(numerator: Expr, denominator: int) -> Expr:
         case Const(value):
             return add(whole, Const(value // denominator))
         case Floor(inner, by):
-            return add(whole, floor_divide(inner, by * denominator))
+            quotient = floor_divide(inner, by * denominator)
+            return add(whole, quotient)
         case Sum((Floor(inner, by), Const(value))):
-            return add(whole, floor_divide(add(inner, Const(value * by)), by * denominator))
-    return whole if denominator == 1 else add(whole, Floor(remainder, denominator))
+            inner = add(inner, Const(value * by))
+            quotient = floor_divide(inner, by * denominator)
+            return add(whole, quotient)
+    if denominator == 1:
+        return whole
+    return add(whole, Floor(remainder, denominator))
 
 
 def _split_multiples(expr: Expr, by: int) -> tuple[Expr, Expr]:
-    """(whole, remainder) with `expr == whole * by + remainder` and constants of the remainder in [0, by)."""
-    whole, rest = list[Expr](), list[Expr]()
-    for term in expr.terms if isinstance(expr, Sum) else (expr,):
+    """Split `expr` into `(whole, remainder)` such that `expr == whole * by + remainder`.
+
+    A constant in the remainder is in the range [0, by).
+    """
+    terms = expr.terms if isinstance(expr, Sum) else (expr,)
+    whole = list[Expr]()
+    rest = list[Expr]()
+    for term in terms:
         match term:
             case Const(value):
                 whole.append(Const(value // by))
@@ -170,77 +218,112 @@ def _split_multiples(expr: Expr, by: int) -> tuple[Expr, Expr]:
 
 
 def ceil_divide(numerator: Expr, denominator: int) -> Expr:
-    return floor_divide(add(numerator, Const(denominator - 1)), denominator)
+    """Return `numerator / denominator` rounded up."""
+    raised = add(numerator, Const(denominator - 1))
+    return floor_divide(raised, denominator)
 
 
-def _text(expr: Expr, tightness: int) -> str:
+def format_expr(expr: Expr) -> str:
+    """Return the text of `expr`, which `parse_expr` reads back: `2*H + 1`, `ceil(H/32)`."""
+    return _format(expr, _LOOSE)
+
+
+def _format(expr: Expr, tightness: int) -> str:
     match expr:
         case Const(value):
             return str(value)
         case Symbol(name):
             return name
         case Sum(terms):
-            text = _text(terms[0], 1)
-            for term in terms[1:]:
-                piece = _text(term, 1)
-                text += f" - {piece[1:]}" if piece.startswith("-") else f" + {piece}"
-            return f"({text})" if tightness > 1 else text
+            return _bracket(_format_sum(terms), needed=tightness > _TERM)
         case Product(factors):
-            text = "*".join(_text(factor, 2) for factor in factors)
-            return f"({text})" if tightness > 2 else text
+            text = "*".join(_format(factor, _FACTOR) for factor in factors)
+            return _bracket(text, needed=tightness > _FACTOR)
         case Floor(numerator, denominator):
-            return _floor_text(numerator, denominator, tightness)
+            return _format_floor(numerator, denominator, tightness)
         case _:
             assert_never(expr)
 
 
-def _floor_text(numerator: Expr, denominator: int, tightness: int) -> str:
+def _bracket(text: str, *, needed: bool) -> str:
+    return f"({text})" if needed else text
+
+
+def _format_sum(terms: tuple[Expr, ...]) -> str:
+    text = _format(terms[0], _TERM)
+    for term in terms[1:]:
+        piece = _format(term, _TERM)
+        if piece.startswith("-"):
+            text += f" - {piece[1:]}"
+        else:
+            text += f" + {piece}"
+    return text
+
+
+def _format_floor(numerator: Expr, denominator: int, tightness: int) -> str:
     match numerator:
         case Sum((*others, Const(value))) if value == denominator - 1:
-            return f"ceil({_text(add(*others), 2)}/{denominator})"
-    text = f"{_text(numerator, 3)}//{denominator}"
-    return f"({text})" if tightness > 1 else text
+            return f"ceil({_format(add(*others), _FACTOR)}/{denominator})"
+    text = f"{_format(numerator, _NUMERATOR)}//{denominator}"
+    return _bracket(text, needed=tightness > _TERM)
 
 
 def parse_expr(text: str) -> Expr:
-    """An expression of input dims: names, whole numbers, + - *, `//` by a number and `ceil(H/32)`.
+    """Parse an expression: names, integers, `+`, `-`, `*`, `//` by a number, and `ceil(H/32)`.
 
     Raises:
-        ValueError: it is none of these, or a size that is less than 0.
+        ValueError: if the text is not an expression of these, or is less than 0.
     """
-    expr = _expr(_tree(text), text)
+    expr = _from_ast(parse_ast(text), text)
     if isinstance(expr, Const) and expr.value < 0:
         raise ValueError(f"a size is 0 or more: {text.strip()}")
     return expr
 
 
-def _tree(text: str) -> ast.expr:
+def parse_ast(text: str) -> ast.expr:
+    """Parse the text of a dim as a Python expression, which is never executed.
+
+    Raises:
+        ValueError: if it is not a Python expression.
+    """
+    stripped = text.strip()
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        return ast.parse(stripped, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(
-            f"not a dim: {text.strip() or 'nothing'} (as in 3, N, H>=32 or H//2)"
-        ) from None
+        shown = stripped or "nothing"
+        raise ValueError(f"not a dim: {shown} (as in 3, N, H>=32 or H//2)") from None
 
 
-def _expr(node: ast.expr, text: str) -> Expr:
+def _from_ast(node: ast.expr, text: str) -> Expr:
     match node:
         case ast.Constant(int(value)) if not isinstance(value, bool):
             return Const(value)
         case ast.Name(name):
             return Symbol(name)
-        case ast.BinOp(left, ast.Add(), right):
-            return add(_expr(left, text), _expr(right, text))
-        case ast.BinOp(left, ast.Sub(), right):
-            return add(_expr(left, text), multiply(Const(-1), _expr(right, text)))
-        case ast.BinOp(left, ast.Mult(), right):
-            return multiply(_expr(left, text), _expr(right, text))
+        case ast.UnaryOp(ast.USub(), operand):
+            return _negate(_from_ast(operand, text))
         case ast.BinOp(left, ast.FloorDiv(), ast.Constant(int(by))) if by > 0:
-            return floor_divide(_expr(left, text), by)
+            return floor_divide(_from_ast(left, text), by)
+        case ast.BinOp(left, ast.Add() | ast.Sub() | ast.Mult() as operator, right):
+            return _combine(_from_ast(left, text), operator, _from_ast(right, text))
         case ast.Call(
             ast.Name("ceil"), [ast.BinOp(left, ast.Div(), ast.Constant(int(by)))], []
         ) if by > 0:
-            return ceil_divide(_expr(left, text), by)
-        case ast.UnaryOp(ast.USub(), operand):
-            return multiply(Const(-1), _expr(operand, text))
+            return ceil_divide(_from_ast(left, text), by)
     raise ValueError(f"not a dim: {text.strip()} (as in 3, N, H>=32, H//2 or ceil(H/32))")
+
+
+def _negate(expr: Expr) -> Expr:
+    return multiply(Const(-1), expr)
+
+
+def _combine(left: Expr, operator: ast.Add | ast.Sub | ast.Mult, right: Expr) -> Expr:
+    match operator:
+        case ast.Add():
+            return add(left, right)
+        case ast.Sub():
+            return add(left, _negate(right))
+        case ast.Mult():
+            return multiply(left, right)
+        case _:
+            assert_never(operator)

@@ -1,4 +1,4 @@
-"""What a pickled checkpoint holds: a module, weights alone, or something else; and what loading it would run."""
+"""Pickled checkpoints: whether they are modules or weights, and the code that loading runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from composecli.core.pytree import TensorSpec, TreeMapping, leaves
+from composecli.core.dtypes import DTYPES
+from composecli.core.pytree import TensorSpec, Tree, TreeMapping, leaves
 from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict
 from composecli.files.pickle_tree import tree_of
-from composecli.files.storage_bounds import DTYPE_SIZES
 
-_LAYER = re.compile(r"torch\.nn\.modules\.[a-z]+")
-# What unpickling may call, and does nothing but make a container or a tensor of what is there.
+MAX_KEYS = 12
+
+_LAYER_MODULE = re.compile(r"torch\.nn\.modules\.[a-z]+")
+# Calling these only makes a container or a tensor of data in the file.
 _CALLABLE = frozenset(
-    [
+    (
         "collections.OrderedDict",
         "__builtin__.set",
         "builtins.set",
@@ -28,10 +30,12 @@ _CALLABLE = frozenset(
         "torch._utils._rebuild_tensor",
         "torch._utils._rebuild_qtensor",
         "torch.serialization._get_layout",
-    ]
+    )
 )
-_INERT = _CALLABLE | frozenset(
-    [
+# Importing these runs nothing.
+_INERT = frozenset(
+    (
+        *_CALLABLE,
         "torch.nn.parameter.Parameter",
         "torch.nn.parameter.Buffer",
         "torch.nn.functional.relu",
@@ -40,15 +44,22 @@ _INERT = _CALLABLE | frozenset(
         "torch.relu",
         "torch._C._VariableFunctions.relu",
         "torch._VariableFunctionsClass.relu",
-        *(f"torch.{dtype}" for dtype in DTYPE_SIZES),
+        *(f"torch.{dtype.name}" for dtype in DTYPES),
         "torch.per_tensor_affine",
         "torch.per_channel_affine",
-    ]
+    )
 )
 _HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks",
-    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_pre_hooks",
-)  # fmt: skip
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+    "_state_dict_pre_hooks",
+)
+# Attributes of an instance that would replace the code of its class.
 _OVERRIDES = frozenset(
     (
         "forward",
@@ -70,7 +81,9 @@ _OVERRIDES = frozenset(
 )
 
 
-class Holds(StrEnum):
+class Content(StrEnum):
+    """The kind of object in a checkpoint."""
+
     MODULE = "module"
     WEIGHTS = "weights"
     TENSOR = "tensor"
@@ -79,124 +92,127 @@ class Holds(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`untrusted` names what unpickling would import or call beyond torch.nn's own; `hooks` where code is attached."""
+    """The result of a scan.
 
-    holds: Holds
+    `untrusted` lists imports and calls beyond torch.nn's own classes, `hooks` the places where code
+    is attached to modules, and `keys` the first few names of the weights.
+    """
+
+    content: Content
     untrusted: tuple[str, ...]
     hooks: tuple[str, ...]
     keys: tuple[str, ...]
 
 
-def judge(walked: ParsedPickle) -> Checkpoint:
+def scan_checkpoint(parsed: ParsedPickle) -> Checkpoint:
+    """Scan a pickle without unpickling it."""
+    imports = (f"it would import {name}" for name in parsed.imports if not is_inert(name))
+    tree = tree_of(parsed.value)
     return Checkpoint(
-        _holds(walked.value),
-        (
-            *(f"it would import {name}" for name in walked.imports if not is_inert(name)),
-            *_calls(walked),
-        ),
-        tuple(dict.fromkeys(_hooked(walked))),
-        _keys(walked.value),
+        _content(parsed.value, tree),
+        (*imports, *_unsafe_calls(parsed)),
+        tuple(dict.fromkeys(_attached_code(parsed))),
+        _keys(tree),
     )
 
 
 def is_layer(name: Global) -> bool:
-    """Whether it is one of torch.nn's own module classes, by its name; the worker asks the class itself."""
-    return (
-        bool(_LAYER.fullmatch(name.module)) and name.name[:1].isupper() and name.name.isidentifier()
-    )
+    """Return whether this is the name of a module class of torch.nn itself.
+
+    The worker, which may import torch, also checks the class.
+    """
+    if not _LAYER_MODULE.fullmatch(name.module):
+        return False
+    return name.name[:1].isupper() and name.name.isidentifier()
 
 
 def is_inert(name: Global) -> bool:
-    """Whether importing it and letting a checkpoint use it runs nothing of a stranger's."""
-    storage = name.module in ("torch", "torch.storage") and name.name.endswith("Storage")
-    return is_layer(name) or storage or str(name) in _INERT
+    """Return whether importing this, and using it as PyTorch does, runs no code of the file's."""
+    is_storage = name.module in ("torch", "torch.storage") and name.name.endswith("Storage")
+    return is_storage or is_layer(name) or str(name) in _INERT
 
 
-def _calls(walked: ParsedPickle) -> Iterator[str]:
-    """What unpickling would call, where that is more than making a container, a tensor or an empty layer."""
-    for made in walked.made:
-        name = made.maker
-        if not isinstance(name, Global):
+def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
+    """Yield the class of each layer that unpickling would create, and its attributes' names."""
+    for constructed in parsed.constructed:
+        state = constructed.state
+        if isinstance(constructed.function, Global) and isinstance(state, PickleDict):
+            yield constructed.function, tuple(str(key) for key, _ in state.items)
+
+
+def _unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
+    """Yield each call that does more than make a container, a tensor or an empty layer."""
+    for constructed in parsed.constructed:
+        function = constructed.function
+        if not isinstance(function, Global):
             yield "it would call what another call gave"
-        elif is_layer(name):
-            if not made.new or made.arguments != ():
-                yield f"it would call {name} with arguments"
-        elif is_inert(name) and str(name) not in _CALLABLE:
-            yield f"it would call {name}"
+        elif is_layer(function):
+            if not constructed.is_new or constructed.arguments != ():
+                yield f"it would call {function} with arguments"
+        elif is_inert(function) and str(function) not in _CALLABLE:
+            yield f"it would call {function}"
 
 
-def layers(walked: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
-    """The class of each layer that unpickling would make, and the attributes that it would be given."""
-    for made in walked.made:
-        if isinstance(made.maker, Global) and isinstance(made.state, PickleDict):
-            yield made.maker, tuple(str(key) for key, _ in made.state.items)
-
-
-def _holds(value: object) -> Holds:
-    if (
-        isinstance(value, Constructed)
-        and isinstance(value.state, PickleDict)
-        and value.state.get("_modules") is not None
-    ):
-        return Holds.MODULE
-    if (
-        isinstance(value, Constructed)
-        and value.state is not None
-        and not isinstance(_tree(value), TreeMapping)
-    ):
-        return Holds.MODULE
-    tree = _tree(value)
+def _content(value: object, tree: Tree) -> Content:
+    if isinstance(value, Constructed):
+        state = value.state
+        if isinstance(state, PickleDict) and state.get("_modules") is not None:
+            return Content.MODULE
+        if state is not None and not isinstance(tree, TreeMapping):
+            return Content.MODULE
     if isinstance(tree, TensorSpec):
-        return Holds.TENSOR
+        return Content.TENSOR
     if isinstance(tree, TreeMapping) and next(leaves(tree), None) is not None:
-        return Holds.WEIGHTS
-    return Holds.OTHER
+        return Content.WEIGHTS
+    return Content.OTHER
 
 
-def _tree(value: object) -> object:
-    return tree_of(value)
+def _keys(tree: Tree) -> tuple[str, ...]:
+    if not isinstance(tree, TreeMapping):
+        return ()
+    return tuple(key for key, _ in tree.entries[:MAX_KEYS])
 
 
-def _keys(value: object) -> tuple[str, ...]:
-    tree = tree_of(value)
-    return tuple(key for key, _ in tree.entries[:12]) if isinstance(tree, TreeMapping) else ()
-
-
-def _submodules(value: object) -> Iterator[tuple[str, Constructed]]:
-    """Each module below a value, once, by the name that it has there."""
-    seen, todo = set[int](), [("", value)]
-    while todo:
-        path, node = todo.pop()
-        if not isinstance(node, Constructed) or id(node) in seen:
+def _submodules(root: object) -> Iterator[tuple[str, Constructed]]:
+    """Yield the root module and each module below it once, by their dotted names."""
+    visited = set[int]()
+    stack = [("", root)]
+    while stack:
+        path, node = stack.pop()
+        if not isinstance(node, Constructed) or id(node) in visited:
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         yield path, node
-        if isinstance(node.state, PickleDict):
-            children = [
-                child
-                for key, held in node.state.items
-                if key == "_modules"
-                for child in _items(held)
-            ]
-            todo += [(f"{path}.{child}".strip("."), module) for child, module in children]
+        for name, child in _children(node):
+            stack.append((f"{path}.{name}".strip("."), child))
 
 
-def _hooked(walked: ParsedPickle) -> Iterator[str]:
-    """Each place where a hook or an override is attached: by the name of the submodule, or by the class of what is none
-    (a layer that another one keeps as an attribute)."""
-    named = {id(node): path or "the module" for path, node in _submodules(walked.value)}
-    for made in walked.made:
-        name = named.get(id(made), str(made.maker))
-        for key, held in made.state.items if isinstance(made.state, PickleDict) else ():
-            if str(key) in _HOOKS and _filled(held):
+def _children(module: Constructed) -> Iterator[tuple[object, object]]:
+    if not isinstance(module.state, PickleDict):
+        return
+    for key, value in module.state.items:
+        if key == "_modules":
+            yield from _items(value)
+
+
+def _attached_code(parsed: ParsedPickle) -> Iterator[str]:
+    """Yield each hook or override, by the name of the submodule that has it.
+
+    A layer that another one keeps as a plain attribute is not a submodule, and goes by its class.
+    """
+    paths = {id(node): path or "the module" for path, node in _submodules(parsed.value)}
+    for constructed in parsed.constructed:
+        if not isinstance(constructed.state, PickleDict):
+            continue
+        name = paths.get(id(constructed), str(constructed.function))
+        for key, value in constructed.state.items:
+            if str(key) in _HOOKS and _items(value):
                 yield f"{name}: {key}"
             if str(key) in _OVERRIDES:
                 yield f"{name}: {key} is overridden"
 
 
-def _filled(node: object) -> bool:
-    return bool(_items(node))
-
-
 def _items(node: object) -> list[tuple[object, object]]:
-    return node.items if isinstance(node, Constructed | PickleDict) else []
+    if isinstance(node, Constructed | PickleDict):
+        return node.items
+    return []

@@ -1,4 +1,4 @@
-"""The identity of a model's file: what tells its content from another's, without reading its tensors."""
+"""Fingerprints: whether a file has the same content as before, without reading its tensors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import re
 from pathlib import Path
 
 from composecli.files.archive import Archive, NotAnArchive
+from composecli.files.pt2_layout import is_tensor_record
 from composecli.files.skeleton import is_frozen
 
-_TENSORS = re.compile(r"(data|traced_inputs)/\d+|data/(weights|constants)/(weight|tensor)_\d+")
+_TENSORS = re.compile(r"(data|traced_inputs)/\d+")
 _CONSTANTS = re.compile(r"constants/\d+")
 
 
 def stat_key(path: str) -> tuple[int, ...]:
-    """What is another once anybody writes to the file, or puts another in its place; empty where there is none."""
+    """Return numbers that change if the file is written to or replaced; () if it does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -24,35 +25,46 @@ def stat_key(path: str) -> tuple[int, ...]:
 
 
 def hash_records(path: str, records: tuple[str, ...]) -> str | None:
-    """The SHA-256, in hexadecimal, of the bytes of these records of an archive, of all where none is named. None where
-    they cannot be read."""
-    found = hashlib.sha256()
+    """Return the SHA-256, in hexadecimal, of these records of an archive, or of all if empty.
+
+    None if they cannot be read.
+    """
+    sha256 = hashlib.sha256()
     try:
         with Archive(Path(path)) as archive:
-            for name in records or archive.in_order():
-                found.update(f"{name} {archive.size(name)}\n".encode())
+            for name in records or archive.names_in_order():
+                sha256.update(f"{name} {archive.size(name)}\n".encode())
                 for piece in archive.pieces(name):
-                    found.update(piece)
+                    sha256.update(piece)
     except (NotAnArchive, OSError, ValueError, KeyError):
         return None
-    return found.hexdigest()
+    return sha256.hexdigest()
 
 
 def fingerprint(path: str) -> str | None:
-    """The SHA-256, in hexadecimal, of an archive's directory, which has the size and the checksum of every record, and
-    of all its members but those that are read when an answer needs them: tensors, and the constants of code that are
-    many. None for what is no archive, or has no checksums."""
+    """Return the SHA-256, in hexadecimal, of an archive's directory and of its small members.
+
+    The directory has the size and the checksum of every record, so tensors are not read, and
+    neither are the constants of code if they are large. None if it is not an archive or has no
+    checksums.
+    """
     try:
-        # What is no regular file may never end, or wait for somebody to write to it.
+        # Reading a pipe or a device may never end.
         if not Path(path).is_file():
             return None
         with Archive(Path(path)) as archive:
             if not archive.has_checksums:
                 return None
-            found, frozen = hashlib.sha256(archive.directory()), is_frozen(archive)
-            for name in archive.in_order():
-                if not (_TENSORS.fullmatch(name) or (frozen and _CONSTANTS.fullmatch(name))):
-                    found.update(archive.read(name))
+            return _hash_small_members(archive)
     except (NotAnArchive, OSError, ValueError):
         return None
-    return found.hexdigest()
+
+
+def _hash_small_members(archive: Archive) -> str:
+    sha256 = hashlib.sha256(archive.directory_bytes())
+    constants_are_weights = is_frozen(archive)
+    for name in archive.names_in_order():
+        is_constant = constants_are_weights and _CONSTANTS.fullmatch(name)
+        if not (_TENSORS.fullmatch(name) or is_tensor_record(name) or is_constant):
+            sha256.update(archive.read(name))
+    return sha256.hexdigest()

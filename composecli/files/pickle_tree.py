@@ -1,73 +1,97 @@
-"""Tensors in a walked pickle: their dtypes and sizes, without their storages."""
+"""Tensors in a parsed pickle: their dtypes and sizes, without their storages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from composecli.core.dtypes import DType, by_name, by_storage
 from composecli.core.pytree import Literal, Opaque, TensorSpec, Tree, TreeMapping, TreeSequence
 from composecli.files.pickle import Constructed, Global, Persistent, PickleDict
 
-STORAGE_DTYPES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
-    "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-}  # fmt: skip
-DEEPEST = 64
-MOST_NODES = 1_000_000
+MAX_DEPTH = 64
+MAX_NODES = 1_000_000
 
 
 def tree_of(node: object) -> Tree:
-    """The tensors and containers that unpickling `node` would give."""
-    return _Reader().tree(node, 0)
+    """Return the tensors and containers that unpickling `node` would create."""
+    return _Reader().read(node, 0)
+
+
+def dtype_of(storage_class: object, arguments: tuple[object, ...]) -> DType | None:
+    """Return the dtype of a tensor: that of its storage class, or the one in its arguments.
+
+    `arguments` are those behind the strides. For dtypes without a storage class in torch, the
+    storage is untyped and the third of them is the dtype:
+
+        _rebuild_tensor_v3(storage, offset, sizes, strides, requires_grad, hooks, torch.uint16)
+    """
+    if not isinstance(storage_class, Global):
+        return None
+    dtype = by_storage(storage_class.name)
+    if dtype is not None:
+        return dtype
+    match arguments:
+        case (_, _, Global("torch", name), *_):
+            return by_name(name)
+    return None
 
 
 @dataclass
 class _Reader:
-    """Counts nodes as it goes: a few that hold each other twice are a tree without end."""
+    """Counts nodes while it reads: lists that contain each other are an endless tree."""
 
     nodes: int = 0
 
-    def tree(self, node: object, depth: int) -> Tree:
+    def read(self, node: object, depth: int) -> Tree:
+        """Return the tree of a node that is `depth` levels below the root."""
         self.nodes += 1
-        if depth > DEEPEST or self.nodes > MOST_NODES:
+        if depth > MAX_DEPTH or self.nodes > MAX_NODES:
             return Opaque("a nest larger than any model takes")
         if node is None or isinstance(node, bool | int | float | str):
             return Literal(node)
-        if isinstance(node, tuple | list):
-            items = tuple(self.tree(item, depth + 1) for item in node)
-            return TreeSequence("tuple" if isinstance(node, tuple) else "list", items)
+        if isinstance(node, tuple):
+            return TreeSequence("tuple", self._items(node, depth))
+        if isinstance(node, list):
+            return TreeSequence("list", self._items(node, depth))
         if isinstance(node, PickleDict):
-            return self._entries(node.items, depth)
+            return self._mapping(node.items, depth)
         if isinstance(node, Constructed):
-            return self._made(node, depth)
+            return self._constructed(node, depth)
         return Opaque(type(node).__name__)
 
-    def _entries(self, items: list[tuple[object, object]], depth: int) -> Tree:
-        return TreeMapping(tuple((str(key), self.tree(value, depth + 1)) for key, value in items))
+    def _items(self, node: tuple[object, ...] | list[object], depth: int) -> tuple[Tree, ...]:
+        return tuple(self.read(item, depth + 1) for item in node)
 
-    def _made(self, node: Constructed, depth: int) -> Tree:
-        arguments = node.arguments
-        if isinstance(node.maker, Global) and isinstance(arguments, tuple):
-            match node.maker.module, node.maker.name:
-                case "torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor":
-                    return _tensor(arguments)
-                case "torch._utils", "_rebuild_parameter":
-                    return self.tree(arguments[0], depth + 1) if arguments else Opaque("Parameter")
-                case "collections", "OrderedDict":
-                    return self._entries(node.items, depth)
-        tagged = isinstance(node.maker, Global) and node.maker.name == "restore_type_tag"
-        if tagged and isinstance(arguments, tuple) and arguments:
-            return self.tree(arguments[0], depth + 1)
-        return Opaque(str(node.maker) if isinstance(node.maker, Global) else "object")
+    def _mapping(self, items: list[tuple[object, object]], depth: int) -> Tree:
+        return TreeMapping(tuple((str(key), self.read(value, depth + 1)) for key, value in items))
+
+    def _constructed(self, node: Constructed, depth: int) -> Tree:
+        function, arguments = node.function, node.arguments
+        if not isinstance(function, Global):
+            return Opaque("object")
+        if not isinstance(arguments, tuple):
+            return Opaque(str(function))
+        match function.module, function.name:
+            case "torch._utils", (
+                "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" | "_rebuild_qtensor"
+            ):
+                return _tensor(arguments)
+            case "torch._utils", "_rebuild_parameter":
+                if not arguments:
+                    return Opaque("Parameter")
+                return self.read(arguments[0], depth + 1)
+            case "collections", "OrderedDict":
+                return self._mapping(node.items, depth)
+            # TorchScript wraps containers to record the types of their elements.
+            case _, "restore_type_tag" if arguments:
+                return self.read(arguments[0], depth + 1)
+        return Opaque(str(function))
 
 
 def _tensor(arguments: tuple[object, ...]) -> Tree:
     match arguments:
-        case (Persistent(("storage", Global(_, storage), *_)), _, tuple(sizes), *_) if all(
-            isinstance(size, int) for size in sizes
-        ):
-            dtype = STORAGE_DTYPES.get(storage)
-            if dtype is not None:
-                return TensorSpec(dtype, tuple(int(str(size)) for size in sizes))
+        case (Persistent(("storage", storage_class, *_)), _, tuple(sizes), _, *rest):
+            dtype = dtype_of(storage_class, tuple(rest))
+            if dtype is not None and all(isinstance(size, int) for size in sizes):
+                return TensorSpec(dtype.name, tuple(int(str(size)) for size in sizes))
     return Opaque("Tensor")

@@ -1,4 +1,4 @@
-"""A private copy of a file: what is judged is what is loaded, whatever happens to the file in between."""
+"""Private copies: the bytes that were checked are loaded, even if the file changes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+COPY_CHUNK_BYTES = 2**20
+
 
 @contextmanager
 def copy_privately(path: str) -> Iterator[Path]:
-    """A copy of the file that nobody else can name, in memory where the system has such files; gone at the end."""
+    """Copy the file to an anonymous one, which is removed at the end of the context.
+
+    Raises:
+        OSError: if the file cannot be read, or is larger than the memory limit of this process.
+    """
     with anonymous_file() as copy:
         with open(path, "rb") as file:
-            _refuse_larger_than_memory(os.fstat(file.fileno()).st_size)
-            shutil.copyfileobj(file, copy, 2**20)
+            _check_memory_limit(os.fstat(file.fileno()).st_size)
+            shutil.copyfileobj(file, copy, COPY_CHUNK_BYTES)
         copy.flush()
         yield Path(f"/dev/fd/{copy.fileno()}")
 
 
-def _refuse_larger_than_memory(size: int) -> None:
-    """The copy is memory that no limit of the process counts."""
+def _check_memory_limit(size: int) -> None:
+    """Refuse a copy larger than RLIMIT_DATA: an anonymous file is memory that no limit counts."""
     if sys.platform == "linux":
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
         if limit != resource.RLIM_INFINITY and size > limit:
-            raise OSError(
-                errno.ENOMEM, f"it has {size:,} bytes, and memory is limited to {limit:,}"
-            )
+            message = f"it has {size:,} bytes, and memory is limited to {limit:,}"
+            raise OSError(errno.ENOMEM, message)
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def anonymous_file() -> IO[bytes]:
-    """A file that nobody else can open, in memory where the system has such files."""
+    """Open a file without a name, in memory if the system supports that."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("composecli"), "w+b")
     return tempfile.TemporaryFile()

@@ -1,7 +1,8 @@
-"""Archives without their tensors: what a question of shapes needs of a model, and no more.
+"""Skeletons: archives without their tensors, which are all that a question about shapes needs.
 
-The code and the pickles are the file's own, and the records are empty. TorchScript reads its records wherever they go,
-but for storages that are said to lie on the meta device.
+The code and the pickles are the file's own, and the records are empty. PyTorch does not read the
+records of a checkpoint that it loads to the meta device. TorchScript's reader does read them,
+except for storages whose pickled device is `meta`.
 """
 
 from __future__ import annotations
@@ -10,140 +11,188 @@ import io
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from composecli.files.archive import Archive
 from composecli.files.pickle import Operation
+from composecli.files.zip_format import LOCAL_HEADER
 
-LARGEST_CONSTANTS = 2**20
+# Code with more constants than this is frozen: its weights are constants.
+MAX_CONSTANT_BYTES = 2**20
+
 _FOLDER = "archive"
-# Of a member, before its name: APPNOTE 4.3.7; there is nothing behind the name.
-_LOCAL_HEADER = 30
-# Without `.storage_alignment`, from which PyTorch would compute where records lie in a file that has them.
-_KEPT = re.compile(r"code/.*|version|byteorder|\.data/.*")
+# Members that are copied. `.storage_alignment` is not: PyTorch would use it to compute where the
+# records of a file with content are.
+_COPIED = re.compile(r"code/.*|version|byteorder|\.data/.*")
 _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 _GETS = ("GET", "BINGET", "LONG_BINGET")
-# Of a reference to a storage.
-_ELEMENTS, _DEVICE = 5, 3
+# A reference to a storage is the tuple ("storage", class, key, device, count).
+_REFERENCE_LENGTH = 5
+_DEVICE_POSITION = 3
 
 
 def script_skeleton(archive: Archive) -> bytes | None:
-    """A TorchScript archive without its tensors, but for the constants of its code, which PyTorch compares when it
-    compiles; None where its pickles are not what PyTorch writes."""
+    """Return a TorchScript archive without its tensors.
+
+    The constants of its code stay, because PyTorch compares them when it compiles. None if its
+    pickles are not as PyTorch writes them.
+    """
     data = with_storages_on(archive, "data.pkl", "meta")
-    held = with_storages_on(archive, "constants.pkl", "cpu")
-    if data is None or held is None:
+    constants = with_storages_on(archive, "constants.pkl", "cpu")
+    if data is None or constants is None:
         return None
-    pickles = {"data.pkl": data, "constants.pkl": held}
-    return _written(archive, pickles, frozenset(_constants(archive)))
+    pickles = {"data.pkl": data, "constants.pkl": constants}
+    return _write_skeleton(archive, pickles, frozenset(_constants(archive)))
+
+
+def checkpoint_skeleton(archive: Archive) -> bytes:
+    """Return a checkpoint without its tensors, to load to the meta device."""
+    return _write_skeleton(archive, {"data.pkl": archive.read("data.pkl")}, ())
 
 
 def has_foreign_byte_order(archive: Archive) -> bool:
-    """Whether its tensors were written in another order of bytes than this machine's."""
-    return "byteorder" in archive.names and archive.read("byteorder") != sys.byteorder.encode()
+    """Return whether its tensors have another byte order than this machine."""
+    if "byteorder" not in archive.names:
+        return False
+    return archive.read("byteorder") != sys.byteorder.encode()
 
 
 def is_frozen(archive: Archive) -> bool:
-    """Whether the code of a TorchScript archive holds weights as constants."""
-    return sum(map(archive.size, _constants(archive))) > LARGEST_CONSTANTS
+    """Return whether the code of a TorchScript archive has weights as constants."""
+    return sum(map(archive.size, _constants(archive))) > MAX_CONSTANT_BYTES
+
+
+def record_starts(skeleton: bytes) -> dict[int, str]:
+    """Return the record at each offset of a checkpoint's skeleton."""
+    with zipfile.ZipFile(io.BytesIO(skeleton)) as archive:
+        members = archive.infolist()
+    records = dict[int, str]()
+    for member in members:
+        name = member.filename.removeprefix(f"{_FOLDER}/")
+        if name.startswith("data/"):
+            # `zipfile` writes no extra field here.
+            header_length = LOCAL_HEADER.size + len(member.filename.encode())
+            records[member.header_offset + header_length] = name
+    return records
 
 
 def _constants(archive: Archive) -> list[str]:
     return [name for name in archive.names if name.startswith("constants/")]
 
 
-def checkpoint_skeleton(archive: Archive) -> bytes:
-    """A checkpoint without its tensors: PyTorch reads none of them onto the meta device."""
-    return _written(archive, {"data.pkl": archive.read("data.pkl")}, frozenset())
-
-
-def record_starts(emptied: bytes) -> dict[int, str]:
-    """Where the records of such a checkpoint would start: number of the byte -> record."""
-    with zipfile.ZipFile(io.BytesIO(emptied)) as archive:
-        members = archive.infolist()
-    names = {member: member.filename.removeprefix(f"{_FOLDER}/") for member in members}
-    return {
-        member.header_offset + _LOCAL_HEADER + len(member.filename.encode()): name
-        for member, name in names.items()
-        if name.startswith("data/")
-    }
-
-
-def _written(archive: Archive, pickles: dict[str, bytes], whole: frozenset[str]) -> bytes:
+def _write_skeleton(
+    archive: Archive, pickles: Mapping[str, bytes], whole_records: Collection[str]
+) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as written:
+    with zipfile.ZipFile(buffer, "w") as skeleton:
         for name in sorted(archive.names):
             if name in pickles:
-                written.writestr(f"{_FOLDER}/{name}", pickles[name])
-            elif name in whole or _KEPT.fullmatch(name):
-                written.writestr(f"{_FOLDER}/{name}", archive.read(name))
+                skeleton.writestr(f"{_FOLDER}/{name}", pickles[name])
+            elif name in whole_records or _COPIED.fullmatch(name):
+                skeleton.writestr(f"{_FOLDER}/{name}", archive.read(name))
             elif name.startswith(("data/", "constants/")):
-                written.writestr(f"{_FOLDER}/{name}", b"")
+                skeleton.writestr(f"{_FOLDER}/{name}", b"")
     return buffer.getvalue()
 
 
 def with_storages_on(archive: Archive, name: str, device: str) -> bytes | None:
-    """A pickle of an archive with every storage on this device."""
+    """Return a pickle of an archive with every storage on this device; see `rewrite_device`."""
     return rewrite_device(archive.read(name), archive.operations(name), device)
 
 
 def rewrite_device(data: bytes, operations: Sequence[Operation], device: str) -> bytes | None:
-    """The pickle with every storage on this device; None where it is written in another way than PyTorch's: then it
-    might say another thing than the one that was judged. A text that says a device for another reason stays as it is,
-    though pickles share them."""
-    puts = [operation.argument for operation in operations if operation.name in _PUTS]
-    if len(puts) != len(set(puts)):
+    """Return a pickle with every storage on this device.
+
+    None if PyTorch would write it in another way: the result could then differ from the pickle that
+    was checked.
+
+    The pickler writes a text once, stores it in the memo, and pushes it from there later. The
+    device of a storage and an equal text with another meaning may share a slot, so both are written
+    out:
+
+        BINUNICODE cpu, BINPUT 7  (a device)  ->  BINUNICODE meta
+        BINGET 7                  (a device)  ->  BINUNICODE meta
+        BINGET 7                  (a text)    ->  BINUNICODE cpu
+    """
+    slots = [operation.argument for operation in operations if operation.name in _PUTS]
+    if len(slots) != len(set(slots)):
         return None
-    places = {
-        _device_of(operations, number)
-        for number, item in enumerate(operations)
-        if item.name == "BINPERSID"
-    }
-    if None in places:
-        return None
-    texts = {
-        slot: str(operations[place].argument)
-        for place in places
-        if place is not None
-        for slot in _slots(operations, place)
-    }
+    devices = set[int]()
+    for index, operation in enumerate(operations):
+        if operation.name == "BINPERSID":
+            pushed = _device_index(operations, index)
+            if pushed is None:
+                return None
+            devices.add(pushed)
+    texts = dict[int, str]()
+    for index in devices:
+        for slot in _slots_of(operations, index):
+            texts[slot] = str(operations[index].argument)
+    return b"".join(_rewritten_pieces(data, operations, devices, texts, device))
+
+
+def _rewritten_pieces(
+    data: bytes,
+    operations: Sequence[Operation],
+    devices: Collection[int],
+    texts: Mapping[int, str],
+    device: str,
+) -> Iterator[bytes]:
+    """Yield the bytes of each operation.
+
+    `devices` are the indices of the operations that push a storage's device, and `texts` the memo
+    slots that have one, with its text.
+    """
     ends = [operation.place for operation in operations[1:]] + [len(data)]
-    pieces = list[bytes]()
-    for number, (operation, end) in enumerate(zip(operations, ends, strict=True)):
-        if number in places:
-            pieces.append(_literal(device))
+    for index, (operation, end) in enumerate(zip(operations, ends, strict=True)):
+        if index in devices:
+            yield _unicode_operation(device)
         elif operation.name in _GETS and operation.argument in texts:
-            pieces.append(_literal(texts[operation.argument]))
+            yield _unicode_operation(texts[operation.argument])
         elif operation.name not in _PUTS or operation.argument not in texts:
-            pieces.append(data[operation.place : end])
-    return b"".join(pieces)
+            yield data[operation.place : end]
 
 
-def _literal(text: str) -> bytes:
-    return b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
+def _unicode_operation(text: str) -> bytes:
+    """Return the bytes of BINUNICODE: its opcode, the length in 4 bytes, and the text."""
+    encoded = text.encode()
+    return b"X" + len(encoded).to_bytes(4, "little") + encoded
 
 
-def _device_of(operations: Sequence[Operation], persistent: int) -> int | None:
-    """The operation that pushes the device in `(storage, class, key, device, count)`."""
-    number = persistent - 1
-    while number > 0 and operations[number].name in _PUTS:
-        number -= 1
-    if operations[number].name != "TUPLE":
+def _device_index(operations: Sequence[Operation], reference: int) -> int | None:
+    """Return the index of the operation that pushes the device of a storage.
+
+    `reference` is the index of the BINPERSID behind the storage's tuple:
+
+        MARK  BINUNICODE storage  GLOBAL class  BINUNICODE 0  BINUNICODE cpu  BININT 6  TUPLE
+    """
+    index = reference - 1
+    while index > 0 and operations[index].name in _PUTS:
+        index -= 1
+    if operations[index].name != "TUPLE":
         return None
     pushes = list[int]()
-    for place in range(number - 1, -1, -1):
+    for place in range(index - 1, -1, -1):
         name = operations[place].name
         if name == "MARK":
-            pushes.reverse()
-            device = pushes[_DEVICE] if len(pushes) == _ELEMENTS else 0
-            return device if operations[device].name in ("BINUNICODE", *_GETS) else None
+            break
         if name not in _PUTS:
             pushes.append(place)
-    return None
+    else:
+        return None
+    if len(pushes) != _REFERENCE_LENGTH:
+        return None
+    pushes.reverse()
+    device = pushes[_DEVICE_POSITION]
+    if operations[device].name not in ("BINUNICODE", *_GETS):
+        return None
+    return device
 
 
-def _slots(operations: Sequence[Operation], place: int) -> Iterator[int]:
-    """Where the text that is pushed here is remembered, to be pushed again."""
-    while operations[place + 1].name in _PUTS and operations[place].name not in _GETS:
-        place += 1
-        yield int(operations[place].argument)
+def _slots_of(operations: Sequence[Operation], index: int) -> Iterator[int]:
+    """Yield the memo slots in which the text that is pushed at `index` is stored."""
+    if operations[index].name in _GETS:
+        return
+    while operations[index + 1].name in _PUTS:
+        index += 1
+        yield int(operations[index].argument)

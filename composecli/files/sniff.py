@@ -1,4 +1,4 @@
-"""What a file is, from its bytes alone and never from its name."""
+"""Recognizing files by their content, never by their names."""
 
 from __future__ import annotations
 
@@ -16,20 +16,36 @@ from composecli.core.pytree import Call
 from composecli.core.rules import Rule
 from composecli.files import torchscript
 from composecli.files.archive import Archive, NotAnArchive
-from composecli.files.checkpoint import Checkpoint, Holds, judge
+from composecli.files.checkpoint import Checkpoint, Content, scan_checkpoint
 from composecli.files.pickle import NotAPickle
 from composecli.files.pt2 import exported_contract
-from composecli.files.safety import pt2_program as programs
+from composecli.files.pt2_layout import looks_exported
+from composecli.files.safety import pt2_program
 from composecli.files.safety.refusals import Reason, damaged, of_checkpoint, of_program, of_records
 from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
+from composecli.files.zip_format import END_SIGNATURE, LOCAL_SIGNATURE
 
-HEAD = 4096
+HEAD_BYTES = 4096
+MAX_SHOWN_KEYS = 4
+MAX_SHOWN_MEMBERS = 3
+MAX_SHOWN_TEXT = 60
+
+# PROTO 2 and the number 0x1950a86a20f9469cfc6c: `torch.save` before PyTorch 1.6.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_GIT_LFS = b"version https://git-lfs"
+_PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# The file identifier of a flatbuffer is at offset 4.
+_MOBILE = b"PTMF"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file that holds a model: its kind, and what its bytes state of it. `reasons` speak against running it."""
+    """A file with a model: its kind, and the facts in its content.
+
+    `exported` is the contract of a torch.export archive, `traced` the example inputs of a traced
+    TorchScript archive, and `devices` are those in the archive's code. `reasons` speak against
+    running it.
+    """
 
     path: str
     kind: ModelKind
@@ -41,16 +57,19 @@ class ModelFile:
     provenance: str | None = None
     reasons: tuple[Reason, ...] = ()
 
-    def refusal(self, also: frozenset[str] = frozenset()) -> Problem | None:
-        """Why it is not loaded unless it is trusted; None where it may be. `also` are ops that are allowed besides."""
+    def refusal(self, allowed_ops: frozenset[str] = frozenset()) -> Problem | None:
+        """Return why it is not loaded unless it is trusted, None if it may be loaded."""
         if self.checkpoint is not None:
             return of_checkpoint(self.path, self.checkpoint)
-        return of_program(self.path, str(self.kind), self.reasons, also)
+        return of_program(self.path, str(self.kind), self.reasons, allowed_ops)
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A file that holds weights and no code: a pickled state dict, or safetensors, whose keys are not read here."""
+    """A file with weights and no code: a pickled state dict or safetensors.
+
+    The keys of safetensors are not read here.
+    """
 
     path: str
     size: int
@@ -58,119 +77,139 @@ class WeightsFile:
     checkpoint: Checkpoint | None = None
 
     def refusal(self) -> Problem | None:
-        """Why it is not read unless it is trusted: it holds more than tensors."""
-        return of_checkpoint(self.path, self.checkpoint) if self.checkpoint is not None else None
+        """Return why it is not loaded unless it is trusted, None if it has only tensors."""
+        if self.checkpoint is None:
+            return None
+        return of_checkpoint(self.path, self.checkpoint)
 
 
 Sniffed = ModelFile | WeightsFile | Problem
 
 
 def sniff(path: str) -> Sniffed:
-    """What the file at `path` holds, or the problem that says what it is instead."""
+    """Return the model or the weights in a file, or a problem that names its real format."""
     try:
         path.encode()
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return _not_regular(path, status.st_mode)
         with open(path, "rb") as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, UnicodeError):
-            reason = "its name is not valid UTF-8, and PyTorch opens no such path"
-        return Problem(
-            Rule.NO_SUCH_FILE, f"cannot read the file: {reason}", path, help=("check the path",)
-        )
+        return _unreadable(path, error)
     if not head:
         return Problem(
-            Rule.EMPTY_FILE, "the file is empty", path, ("it has 0 bytes: an interrupted save or download",),
+            Rule.EMPTY_FILE,
+            "the file is empty",
+            path,
+            ("it has 0 bytes: an interrupted save or download",),
             ("save it again, or fetch it again",),
-        )  # fmt: skip
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _sniff_archive(path, status.st_size)
-    return _sniff_plain(path, head, status.st_size)
+        )
+    if head.startswith((LOCAL_SIGNATURE, END_SIGNATURE)):
+        return _sniff_archive_file(path, status.st_size)
+    return _sniff_other(path, head, status.st_size)
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> Problem:
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, UnicodeError):
+        reason = "its name is not valid UTF-8, and PyTorch opens no such path"
+    title = f"cannot read the file: {reason}"
+    return Problem(Rule.NO_SUCH_FILE, title, path, help=("check the path",))
 
 
 def _not_regular(path: str, mode: int) -> Problem:
     if stat.S_ISDIR(mode):
+        title = "the path is a directory, not a file"
+        return Problem(Rule.NOT_A_REGULAR_FILE, title, path, help=("name a file inside it",))
+    title = "the path is no regular file"
+    return Problem(Rule.NOT_A_REGULAR_FILE, title, path, help=("copy it into a file first",))
+
+
+def _sniff_other(path: str, head: bytes, size: int) -> Sniffed:
+    """Sniff a file that is not a zip archive."""
+    if head.startswith(_GIT_LFS):
         return Problem(
-            Rule.NOT_A_REGULAR_FILE,
-            "the path is a directory, not a file",
+            Rule.GIT_LFS_POINTER,
+            "the file is a git-lfs pointer, not the model itself",
             path,
-            help=("name a file inside it",),
+            ("the model was never fetched into this checkout",),
+            (f"git lfs pull --include '{Path(path).name}'",),
         )
-    return Problem(
-        Rule.NOT_A_REGULAR_FILE,
-        "the path is no regular file",
-        path,
-        help=("copy it into a file first",),
-    )
-
-
-def _sniff_plain(path: str, head: bytes, size: int) -> Sniffed:
-    text = _as_text(head)
-    if head.startswith(b"version https://git-lfs"):
-        return Problem(
-            Rule.GIT_LFS_POINTER, "the file is a git-lfs pointer, not the model itself", path,
-            ("the model was never fetched into this checkout",), (f"git lfs pull --include '{Path(path).name}'",),
-        )  # fmt: skip
     if _is_safetensors(head, size):
         return WeightsFile(path, size, ())
     if head.startswith(_LEGACY):
         return Problem(
-            Rule.LEGACY_FORMAT, "the file is in PyTorch's old format, from before 1.6", path,
+            Rule.LEGACY_FORMAT,
+            "the file is in PyTorch's old format, from before 1.6",
+            path,
             ("it is one pickle and cannot be judged before it runs",),
             ("load it where it is trusted, then torch.save(model, 'new.pt')",),
-        )  # fmt: skip
+        )
     if _is_onnx(head):
         return Problem(
-            Rule.ONNX_FILE, "the file is an ONNX model", path, ("composecli reads models saved by PyTorch",),
+            Rule.ONNX_FILE,
+            "the file is an ONNX model",
+            path,
+            ("composecli reads models saved by PyTorch",),
             ("torch.export.save(torch.export.export(model, args), 'model.pt2')",),
-        )  # fmt: skip
+        )
+    text = _as_text(head)
     if text is not None:
         return _text_file(path, text)
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return _not_a_model(
-            path, "a bare pickle", "PyTorch saves models as zip archives with torch.save"
-        )
-    if head[4:8] == b"PTMF":
-        return _not_a_model(
-            path, "a mobile (flatbuffer) model", "composecli reads TorchScript as zip archives"
-        )
-    return _not_a_model(
-        path, "no format that composecli knows", f"it starts with the bytes {head[:8].hex(' ')}"
-    )
+    return _unknown_bytes(path, head)
 
 
-def _not_a_model(path: str, what: str, note: str) -> Problem:
+def _unknown_bytes(path: str, head: bytes) -> Problem:
+    if head.startswith(_PICKLE_PROTOCOLS):
+        note = "PyTorch saves models as zip archives with torch.save"
+        return _not_a_model(path, "a bare pickle", note)
+    if head[4:8] == _MOBILE:
+        note = "composecli reads TorchScript as zip archives"
+        return _not_a_model(path, "a mobile (flatbuffer) model", note)
+    note = f"it starts with the bytes {head[:8].hex(' ')}"
+    return _not_a_model(path, "no format that composecli knows", note)
+
+
+def _not_a_model(path: str, description: str, note: str) -> Problem:
     return Problem(
-        Rule.NOT_A_MODEL, f"the file is {what}", path, (note,),
+        Rule.NOT_A_MODEL,
+        f"the file is {description}",
+        path,
+        (note,),
         ("save a model with torch.jit.save, torch.export.save or torch.save(module, path)",),
-    )  # fmt: skip
+    )
 
 
 def _text_file(path: str, text: str) -> Problem:
     if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
-        return _not_a_model(
-            path, "a web page", "a login or error page was saved in the place of the file"
-        )
-    first = text.strip().splitlines()[0][:60] if text.strip() else ""
-    return _not_a_model(
-        path, "a text file", f"it starts with: {first}" if first else "it holds white space only"
-    )
+        note = "a login or error page was saved in the place of the file"
+        return _not_a_model(path, "a web page", note)
+    stripped = text.strip()
+    if not stripped:
+        return _not_a_model(path, "a text file", "it holds white space only")
+    first_line = stripped.splitlines()[0][:MAX_SHOWN_TEXT]
+    return _not_a_model(path, "a text file", f"it starts with: {first_line}")
 
 
 def _as_text(head: bytes) -> str | None:
+    """Decode the head of a file, None if it is not printable UTF-8.
+
+    The head may end in the middle of a character, which has 4 bytes at most.
+    """
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start < len(head) - 3:
             return None
         text = head[: error.start].decode("utf-8")
-    return text if all(char.isprintable() or char in string.whitespace for char in text) else None
+    if all(char.isprintable() or char in string.whitespace for char in text):
+        return text
+    return None
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
+    """Return whether this starts with the size of a header, 8 bytes, and a JSON object."""
     if len(head) < 10:
         return False
     length = int(struct.unpack("<Q", head[:8])[0])
@@ -178,25 +217,27 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _is_onnx(head: bytes) -> bool:
-    """An ONNX ModelProto starts with field 1, its IR version, then field 2 or 8: the producer or the opset."""
+    """Return whether this starts as an ONNX ModelProto does.
+
+    Its field 1 is the IR version; field 2, the producer, or 7 or 8, the graph or opset, comes next.
+    """
     if len(head) < 8 or head[0] != 0x08 or not 1 <= head[1] <= 20:
         return False
     return head[2] in (0x12, 0x3A, 0x42)
 
 
-def _sniff_archive(path: str, size: int) -> Sniffed:
+def _sniff_archive_file(path: str, size: int) -> Sniffed:
     try:
         archive = Archive(Path(path))
     except NotAnArchive as error:
-        return damaged(
-            path, f"{error} ({size:,} bytes)", title="the archive is truncated or damaged"
-        )
+        note = f"{error} ({size:,} bytes)"
+        return damaged(path, note, title="the archive is truncated or damaged")
     with archive:
         return sniff_archive(path, size, archive)
 
 
 def sniff_archive(path: str, size: int, archive: Archive) -> Sniffed:
-    """What an archive holds that is open already."""
+    """Return the model or the weights in an open archive, or a problem."""
     try:
         return _sniff_members(path, size, archive)
     except (NotAnArchive, NotAPickle) as error:
@@ -206,49 +247,76 @@ def sniff_archive(path: str, size: int, archive: Archive) -> Sniffed:
 def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
     names = archive.names
     if "constants.pkl" in names and "data.pkl" in names:
-        pickles = torchscript.pickles(archive)
-        return of_records(path, tuple(torchscript.record_problems(archive, pickles))) or ModelFile(
-            path, ModelKind.TORCHSCRIPT, size, traced=torchscript.traced_example(archive),
-            devices=torchscript.baked_devices(archive), provenance=torchscript.provenance(archive),
-            reasons=tuple(torchscript.unsafe(archive, pickles)),
-        )  # fmt: skip
-    exported = "archive_format" in names or "serialized_exported_program.json" in names
-    if exported and any(name.endswith(".json") for name in names):
-        return of_records(path, tuple(programs.record_problems(archive))) or ModelFile(
-            path, ModelKind.EXPORTED, size, exported=exported_contract(archive),
-            reasons=tuple(programs.unsafe(archive)),
-        )  # fmt: skip
+        return _sniff_torchscript(path, size, archive)
+    if looks_exported(names):
+        return _sniff_exported(path, size, archive)
     if "data.pkl" in names:
-        walked = archive.pickle("data.pkl")
-        damage = of_records(path, tuple(find_out_of_bounds(walked, record_sizes(archive, "data/"))))
-        return damage or _sniff_checkpoint(path, size, judge(walked))
-    some = ", ".join(sorted(names)[:3])
-    return _not_a_model(
-        path, "a zip archive that PyTorch did not write", f"it holds {some or 'nothing'}"
+        return _sniff_checkpoint(path, size, archive)
+    members = ", ".join(sorted(names)[:MAX_SHOWN_MEMBERS]) or "nothing"
+    description = "a zip archive that PyTorch did not write"
+    return _not_a_model(path, description, f"it holds {members}")
+
+
+def _sniff_torchscript(path: str, size: int, archive: Archive) -> Sniffed:
+    parsed = torchscript.pickles(archive)
+    problem = of_records(path, tuple(torchscript.record_problems(archive, parsed)))
+    if problem is not None:
+        return problem
+    return ModelFile(
+        path,
+        ModelKind.TORCHSCRIPT,
+        size,
+        traced=torchscript.traced_example(archive),
+        devices=torchscript.baked_devices(archive),
+        provenance=torchscript.provenance(archive),
+        reasons=tuple(torchscript.unsafe_parts(archive, parsed)),
     )
 
 
-def _sniff_checkpoint(path: str, size: int, checkpoint: Checkpoint) -> Sniffed:
-    match checkpoint.holds:
-        case Holds.MODULE:
+def _sniff_exported(path: str, size: int, archive: Archive) -> Sniffed:
+    problem = of_records(path, tuple(pt2_program.record_problems(archive)))
+    if problem is not None:
+        return problem
+    return ModelFile(
+        path,
+        ModelKind.EXPORTED,
+        size,
+        exported=exported_contract(archive),
+        reasons=tuple(pt2_program.unsafe_parts(archive)),
+    )
+
+
+def _sniff_checkpoint(path: str, size: int, archive: Archive) -> Sniffed:
+    parsed = archive.pickle("data.pkl")
+    messages = find_out_of_bounds(parsed, record_sizes(archive, "data/"))
+    problem = of_records(path, tuple(messages))
+    if problem is not None:
+        return problem
+    checkpoint = scan_checkpoint(parsed)
+    match checkpoint.content:
+        case Content.MODULE:
             return ModelFile(path, ModelKind.PICKLED, size, checkpoint=checkpoint)
-        case Holds.WEIGHTS:
+        case Content.WEIGHTS:
             return WeightsFile(path, size, checkpoint.keys, checkpoint)
-        case Holds.TENSOR:
-            return _not_a_model(
-                path, "a saved tensor", "a model was expected; as an input, name it --input @FILE"
-            )
-        case Holds.OTHER:
-            return _not_a_model(
-                path, "a saved Python object that is no module", "it holds no tensors by name"
-            )
+        case Content.TENSOR:
+            note = "a model was expected; as an input, name it --input @FILE"
+            return _not_a_model(path, "a saved tensor", note)
+        case Content.OTHER:
+            description = "a saved Python object that is no module"
+            return _not_a_model(path, description, "it holds no tensors by name")
 
 
 def weights_alone(weights: WeightsFile) -> Problem:
-    """The problem that a file of weights is where a model is wanted."""
-    some = ", ".join(weights.keys[:4])
+    """Return the problem of a file with weights in the place of a model."""
+    notes = list[str]()
+    if weights.keys:
+        keys = ", ".join(weights.keys[:MAX_SHOWN_KEYS])
+        more = ", …" if len(weights.keys) > MAX_SHOWN_KEYS else ""
+        notes.append(f"its keys: {keys}{more}")
     return Problem(
-        Rule.STATE_DICT_ALONE, "the file holds weights and no code (a bare state dict)", weights.path,
-        (f"its keys: {some}{', …' if len(weights.keys) > 4 else ''}",) if some else (),
+        Rule.STATE_DICT_ALONE,
+        "the file holds weights and no code (a bare state dict)",
+        weights.path,
+        tuple(notes),
         (f"name a factory that makes the module: package.module:factory@{weights.path}",),
-    )  # fmt: skip
+    )

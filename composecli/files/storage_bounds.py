@@ -1,87 +1,130 @@
-"""Storages: whether every record of an archive is as long as the tensors that lie in it, which PyTorch does not ask.
+"""Storages: whether each record of an archive is as long as the tensors in it need.
 
-A record that is too short is memory of somebody else's: a crash where it is large, and where it is small a
-quiet wrong value.
+PyTorch does not check this. A tensor that reaches behind its record reads foreign memory: a crash
+if it reaches far, and silently wrong values if it does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+from composecli.core.dtypes import DType, by_storage
 from composecli.files.archive import Archive
 from composecli.files.pickle import Constructed, Global, ParsedPickle, Persistent
+from composecli.files.pickle_tree import dtype_of
 
-ITEM_SIZES = {
-    "FloatStorage": 4, "DoubleStorage": 8, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
-    "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1, "ComplexFloatStorage": 8,
-    "ComplexDoubleStorage": 16, "ComplexHalfStorage": 4, "QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4,
-    "Float8_e4m3fnStorage": 1, "Float8_e5m2Storage": 1, "Float8_e4m3fnuzStorage": 1, "Float8_e5m2fnuzStorage": 1,
-    "Float8_e8m0fnuStorage": 1, "UInt16Storage": 2, "UInt32Storage": 4, "UInt64Storage": 8, "QUInt4x2Storage": 1,
-    "QUInt2x4Storage": 1, "UntypedStorage": 1,
-}  # fmt: skip
-DTYPE_SIZES = {
-    "float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
-    "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1, "complex64": 8, "complex128": 16, "complex32": 4,
-    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
-}  # fmt: skip
-# Some in, storage, offset, sizes and strides first.
-_IN_A_STORAGE = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor")
+_UNTYPED = "UntypedStorage"
+# Functions whose first arguments are a storage, an offset, sizes and strides.
+_REBUILD_FUNCTIONS = (
+    "_rebuild_tensor",
+    "_rebuild_tensor_v2",
+    "_rebuild_tensor_v3",
+    "_rebuild_qtensor",
+)
+
+
+class _Storage(NamedTuple):
+    """A storage with this many items of a dtype, or bytes if it is untyped (`dtype` is None)."""
+
+    key: str
+    dtype: DType | None
+    items: int
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        if self.dtype is None:
+            return self.items
+        return self.items * self.dtype.size
 
 
 def record_sizes(archive: Archive, folder: str) -> Callable[[str], int | None]:
-    """The bytes of the record with a key below a folder of the archive; None where there is none."""
-    return lambda key: archive.size(folder + key) if folder + key in archive.names else None
+    """Return a function from a storage's key to the size in bytes of its record in `folder`.
+
+    It returns None if there is no such record.
+    """
+
+    def size_of(key: str) -> int | None:
+        """Return the size of one record."""
+        name = folder + key
+        if name not in archive.names:
+            return None
+        return archive.size(name)
+
+    return size_of
 
 
-def find_out_of_bounds(walked: ParsedPickle, size_of: Callable[[str], int | None]) -> Iterator[str]:
-    """Every tensor and storage that does not fit its record. `size_of` gives the bytes of the record with a key."""
-    lengths = dict[str, int]()
-    for persistent in walked.persistent:
-        found = _storage(persistent)
-        if found is None:
+def find_out_of_bounds(parsed: ParsedPickle, size_of: Callable[[str], int | None]) -> Iterator[str]:
+    """Yield a message for each storage and each tensor that does not fit.
+
+    `size_of` returns the size in bytes of the record with a key, None if there is none.
+
+    A storage of 6 float32 needs a record of 24 bytes. A tensor in it with offset 1, sizes (2, 2)
+    and strides (3, 1) ends at element 1 + 1*3 + 1*1 = 5, and fits.
+    """
+    for reference in parsed.references:
+        storage = _storage_of(reference)
+        if storage is None:
             yield "a reference to something that is no storage"
             continue
-        key, kind, count = found
-        size = size_of(key)
+        size = size_of(storage.key)
         if size is None:
-            yield f"the record of storage {key} is missing"
-        elif count < 0 or size != count * ITEM_SIZES[kind]:
-            yield f"the record of storage {key} has {size:,} bytes, and its tensors need {count * ITEM_SIZES[kind]:,}"
-        lengths[key] = size or 0
-    for made in walked.made:
-        if isinstance(made.maker, Global) and made.maker.name in _IN_A_STORAGE:
-            yield from _outside(made)
+            yield f"the record of storage {storage.key} is missing"
+        elif storage.items < 0 or size != storage.size:
+            yield (
+                f"the record of storage {storage.key} has {size:,} bytes,"
+                f" and its tensors need {storage.size:,}"
+            )
+    for constructed in parsed.constructed:
+        function = constructed.function
+        if isinstance(function, Global) and function.name in _REBUILD_FUNCTIONS:
+            yield from _check_tensor(constructed)
 
 
-def _storage(persistent: Persistent) -> tuple[str, str, int] | None:
-    match persistent.key:
-        case ("storage", Global(_, kind), str(key), _, int(count), *_) if kind in ITEM_SIZES:
-            return key, kind, count
+def _storage_of(reference: Persistent) -> _Storage | None:
+    match reference.key:
+        case ("storage", Global(_, name), str(key), _, int(count), *_):
+            dtype = by_storage(name)
+            if dtype is not None or name == _UNTYPED:
+                return _Storage(key, dtype, count)
     return None
 
 
-def _outside(made: Constructed) -> Iterator[str]:
-    """Whether the last element of a tensor lies in its storage."""
-    match made.arguments:
-        case (Persistent() as persistent, int(offset), tuple(sizes), tuple(strides), *rest):
-            found = _storage(persistent)
+def _check_tensor(tensor: Constructed) -> Iterator[str]:
+    match tensor.arguments:
+        case (Persistent() as reference, int(offset), tuple(sizes), tuple(strides), *rest):
+            storage = _storage_of(reference)
+            if storage is not None:
+                elements = _element_count(storage, tuple(rest))
+                yield from _check_extent(storage.key, elements, offset, sizes, strides)
         case _:
             yield "a tensor that is made of something else than a storage"
-            return
-    if found is None:
-        return
-    key, kind, count = found
-    if kind == "UntypedStorage":
-        dtype = next(
-            (item.name for item in rest if isinstance(item, Global) and item.module == "torch"), ""
-        )
-        count //= DTYPE_SIZES.get(dtype, 1)
-    whole = all(type(number) is int and number >= 0 for number in (offset, *sizes, *strides))
-    if not whole or len(sizes) != len(strides):
+
+
+def _element_count(storage: _Storage, arguments: tuple[object, ...]) -> int:
+    """Return how many elements of the tensor's dtype the storage has room for."""
+    if storage.dtype is not None:
+        return storage.items * storage.dtype.elements_per_item
+    dtype = dtype_of(Global("torch", _UNTYPED), arguments)
+    if dtype is None:
+        return storage.items
+    return storage.items // dtype.size * dtype.elements_per_item
+
+
+def _check_extent(
+    key: str, elements: int, offset: int, sizes: Sequence[object], strides: Sequence[object]
+) -> Iterator[str]:
+    numbers = (offset, *sizes, *strides)
+    # A bool is an int to isinstance, and is not a size.
+    are_natural = all(type(number) is int and number >= 0 for number in numbers)
+    if not are_natural or len(sizes) != len(strides):
         yield f"a tensor in storage {key} has no sizes that make sense"
-    elif 0 not in sizes:
-        last = offset + sum(
-            (int(str(n)) - 1) * int(str(stride)) for n, stride in zip(sizes, strides, strict=True)
-        )
-        if last >= count:
-            yield f"a tensor in storage {key} reaches to element {last:,} of {count:,}"
+        return
+    if 0 in sizes:
+        return
+    last = offset
+    for size, stride in zip(sizes, strides, strict=True):
+        last += (int(str(size)) - 1) * int(str(stride))
+    if last >= elements:
+        yield f"a tensor in storage {key} reaches to element {last:,} of {elements:,}"

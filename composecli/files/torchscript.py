@@ -1,4 +1,4 @@
-"""What a TorchScript archive says of itself: its stored example inputs, devices in its code, its attributes."""
+"""Facts in a TorchScript archive: example inputs, devices in its code, attributes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from composecli.core.dtypes import is_numeric
 from composecli.core.pytree import (
     Argument,
     Call,
@@ -30,77 +31,100 @@ from composecli.files.safety.refusals import Reason
 from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 
 PROVENANCE = "composecli.json"
+
+_EXAMPLE = "traced_inputs.pkl"
 _DEVICE = re.compile(r'torch\.device\("([a-z]+(?::\d+)?)"\)')
+# Loading makes these without running anything.
+_DATA = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\.jit\._pickle\.\w+|collections\.OrderedDict"
+    r"|torch(\.storage)?\.\w+Storage"
+    r"|torch\.(per_tensor_affine|per_channel_affine|device|Size)"
+)
+# The pickles that loading reads, with the folders of their tensors: the module, and the constants
+# of its code.
+_PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}
 
 
 def traced_example(archive: Archive) -> Call | None:
-    """The inputs that `torch.jit.trace` stored for forward; None where there are none that a probe can be made of."""
-    if "traced_inputs.pkl" not in archive.names:
+    """Return the inputs that `torch.jit.trace` stored for forward.
+
+    None if there are none, or a probe cannot be made from them.
+    """
+    if _EXAMPLE not in archive.names:
         return None
     try:
-        tree = tree_of(archive.pickle("traced_inputs.pkl").value)
+        tree = tree_of(archive.pickle(_EXAMPLE).value)
     except (NotAPickle, NotAnArchive):
         return None
-    stored = dict(tree.entries).get("forward") if isinstance(tree, TreeMapping) else None
-    if not isinstance(stored, TreeSequence) or not stored.items:
+    if not isinstance(tree, TreeMapping):
         return None
-    call = Call(tuple(Argument(item) for item in stored.items))
-    plain = all(not isinstance(item, Opaque) for item in stored.items)
-    some = any(isinstance(spec, TensorSpec) for item in stored.items for _, spec in leaves(item))
-    return call if plain and some else None
+    stored = dict(tree.entries).get("forward")
+    if not isinstance(stored, TreeSequence):
+        return None
+    if any(isinstance(item, Opaque) for item in stored.items):
+        return None
+    specs = list[TensorSpec]()
+    for item in stored.items:
+        specs += (spec for _, spec in leaves(item))
+    if not specs or not all(is_numeric(spec.dtype) for spec in specs):
+        return None
+    return Call(tuple(Argument(item) for item in stored.items))
 
 
 def baked_devices(archive: Archive) -> tuple[str, ...]:
-    """The devices that the code names as constants, `cpu` among them.
+    """Return the devices that are constants in the code, including `cpu`.
 
     Raises:
-        NotAnArchive: the code is damaged.
+        NotAnArchive: if the code is damaged.
     """
-    found = set[str]()
-    for name in archive.names:
+    devices = set[str]()
+    for name in sorted(archive.names):
         if name.startswith("code/") and name.endswith(".py"):
-            found.update(_DEVICE.findall(archive.read(name).decode("utf-8", "replace")))
-    return tuple(sorted(found))
+            code = archive.read(name).decode("utf-8", "replace")
+            devices.update(_DEVICE.findall(code))
+    return tuple(sorted(devices))
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """What a submodule holds beside its submodules: a tensor in a record, a list of those, or something else.
+    """An attribute of a submodule that is not itself a submodule.
 
-    `hidden`: it holds tensors in another way.
+    `records` are the members with its tensors: one, or several if it `is_list`. If it
+    `hides_tensors`, it contains tensors in a way that is not understood here.
     """
 
     records: tuple[str, ...] = ()
-    listed: bool = False
-    hidden: bool = False
+    is_list: bool = False
+    hides_tensors: bool = False
 
 
+# By the submodule's dotted name, then the attribute's.
 Attributes = dict[str, dict[str, Attribute]]
 
 
 def attributes(archive: Archive) -> Attributes:
-    """The attributes of each submodule that are no submodules: parameters, buffers, flags, lists and numbers."""
+    """Return the attributes of each submodule: parameters, buffers, flags, lists and numbers."""
     try:
         root = archive.pickle("data.pkl").value
     except (NotAPickle, NotAnArchive):
         return {}
-    found: Attributes = {}
-    todo, seen = [("", root)], set[int]()
-    while todo:
-        name, node = todo.pop()
-        if (
-            not isinstance(node, Constructed)
-            or not isinstance(node.state, PickleDict)
-            or id(node) in seen
-        ):
+    by_module: Attributes = {}
+    visited = set[int]()
+    stack: list[tuple[str, object]] = [("", root)]
+    while stack:
+        module, node = stack.pop()
+        if not isinstance(node, Constructed) or not isinstance(node.state, PickleDict):
             continue
-        seen.add(id(node))
-        inner = [(str(key), value) for key, value in node.state.items]
-        found[name] = {key: _attribute(value) for key, value in inner if not _is_submodule(value)}
-        todo += [
-            (f"{name}.{key}".strip("."), value) for key, value in inner if _is_submodule(value)
-        ]
-    return found
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        by_module[module] = {}
+        for key, value in node.state.items:
+            if _is_submodule(value):
+                stack.append((f"{module}.{key}".strip("."), value))
+            else:
+                by_module[module][str(key)] = _attribute(value)
+    return by_module
 
 
 def _attribute(node: object) -> Attribute:
@@ -109,37 +133,44 @@ def _attribute(node: object) -> Attribute:
         return Attribute((record,))
     match node:
         case Constructed(Global("torch.jit._pickle", "build_tensorlist"), (list(items),)):
-            records = tuple(record for record in map(_record_of, items) if record is not None)
-            return (
-                Attribute(records, listed=True)
-                if len(records) == len(items)
-                else Attribute(hidden=True)
-            )
-    return Attribute(hidden=_holds_tensors(node))
+            records = list[str]()
+            for item in items:
+                record = _record_of(item)
+                if record is None:
+                    return Attribute(hides_tensors=True)
+                records.append(record)
+            return Attribute(tuple(records), is_list=True)
+    return Attribute(hides_tensors=_contains_tensors(node))
 
 
-def _holds_tensors(node: object) -> bool:
-    todo, seen = [node], set[int]()
-    while todo:
-        inner = todo.pop()
-        if isinstance(inner, Persistent):
+def _contains_tensors(root: object) -> bool:
+    visited = set[int]()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Persistent):
             return True
-        if id(inner) not in seen:
-            seen.add(id(inner))
-            todo += _inside(inner)
+        if id(node) not in visited:
+            visited.add(id(node))
+            stack += _children(node)
     return False
 
 
-def _inside(node: object) -> Iterator[object]:
+def _children(node: object) -> Iterator[object]:
     if isinstance(node, tuple | list):
         yield from node
     elif isinstance(node, PickleDict):
-        yield from (item for pair in node.items for item in pair)
+        for pair in node.items:
+            yield from pair
     elif isinstance(node, Constructed):
-        yield from (node.arguments, node.state, *(item for pair in node.items for item in pair))
+        yield node.arguments
+        yield node.state
+        for pair in node.items:
+            yield from pair
 
 
 def _record_of(node: object) -> str | None:
+    """Return the record of a node that is a tensor."""
     match node:
         case Constructed(
             Global("torch._utils", "_rebuild_tensor_v2"),
@@ -150,56 +181,63 @@ def _record_of(node: object) -> str | None:
 
 
 def _is_submodule(node: object) -> bool:
-    return (
-        isinstance(node, Constructed)
-        and isinstance(node.maker, Global)
-        and node.maker.module.startswith("__torch__")
-    )
-
-
-# What the archive's own reader makes without running anything; `__torch__` classes are scanned when they are compiled.
-_DATA = re.compile(
-    r"torch\._utils\._rebuild_\w+|torch\.jit\._pickle\.\w+|collections\.OrderedDict|torch(\.storage)?\.\w+Storage|"
-    r"torch\.(per_tensor_affine|per_channel_affine|device|Size)"
-)
-_PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}
+    if not isinstance(node, Constructed) or not isinstance(node.function, Global):
+        return False
+    return node.function.module.startswith("__torch__")
 
 
 def pickles(archive: Archive) -> dict[str, ParsedPickle]:
-    """What loading unpickles: the module, and the constants of its code."""
+    """Return the pickles that loading reads, by member.
+
+    Raises:
+        NotAnArchive: if one is missing or damaged.
+        NotAPickle: if one is not a pickle that PyTorch could have written.
+    """
     return {member: archive.pickle(member) for member in _PICKLES}
 
 
-def classes(walked: Mapping[str, ParsedPickle]) -> tuple[Global, ...]:
-    """The classes of the archive's own code that loading would make objects of."""
-    found = (name for pickle in walked.values() for name in pickle.imports)
-    return tuple(dict.fromkeys(name for name in found if name.module.startswith("__torch__")))
-
-
-def unsafe(archive: Archive, walked: Mapping[str, ParsedPickle]) -> Iterator[Reason]:
-    """What speaks against loading, but for the code, which is scanned where it can be compiled."""
-    if "model.json" in archive.names:
-        yield Reason("model.json makes PyTorch read it as an archive from before 1.4")
-    for member, pickle in walked.items():
+def classes(parsed: Mapping[str, ParsedPickle]) -> tuple[Global, ...]:
+    """Return the classes of the archive's own code that loading would create objects of."""
+    names = dict[Global, None]()
+    for pickle in parsed.values():
         for name in pickle.imports:
             if name.module.startswith("__torch__"):
-                native = name.module.startswith("__torch__.torch.classes.")
-                if native and str(name) not in CLASSES:
-                    yield Reason(f"it makes an object of the extension {name}")
-                elif member == "constants.pkl" and not native:
-                    yield Reason(f"it makes a constant of the class {name}")
+                names[name] = None
+    return tuple(names)
+
+
+def unsafe_parts(archive: Archive, parsed: Mapping[str, ParsedPickle]) -> Iterator[Reason]:
+    """Yield the reasons not to load the archive, except for its code.
+
+    The runtime scans the code, since only torch can compile it.
+    """
+    if "model.json" in archive.names:
+        yield Reason("model.json makes PyTorch read it as an archive from before 1.4")
+    for member, pickle in parsed.items():
+        for name in pickle.imports:
+            if name.module.startswith("__torch__"):
+                yield from _check_class(member, name)
             elif not _DATA.fullmatch(str(name)):
                 yield Reason(f"{member} names {name}")
 
 
-def record_problems(archive: Archive, walked: Mapping[str, ParsedPickle]) -> Iterator[str]:
-    """Tensors that do not fit their records."""
-    for member, pickle in walked.items():
+def _check_class(member: str, name: Global) -> Iterator[Reason]:
+    is_extension = name.module.startswith("__torch__.torch.classes.")
+    if is_extension:
+        if str(name) not in CLASSES:
+            yield Reason(f"it makes an object of the extension {name}")
+    elif member == "constants.pkl":
+        yield Reason(f"it makes a constant of the class {name}")
+
+
+def record_problems(archive: Archive, parsed: Mapping[str, ParsedPickle]) -> Iterator[str]:
+    """Yield a message for each tensor that does not fit its record."""
+    for member, pickle in parsed.items():
         yield from find_out_of_bounds(pickle, record_sizes(archive, _PICKLES[member]))
 
 
 def provenance(archive: Archive) -> str | None:
-    """What `join` wrote into the archive of where it comes from, as JSON text."""
+    """Return the JSON text about its origin that `join` wrote into the archive, None if absent."""
     name = f"extra/{PROVENANCE}"
     if name not in archive.names:
         return None

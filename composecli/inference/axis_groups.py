@@ -1,12 +1,19 @@
-"""Groups: the axes of an accepted call that may change, those together that have to, and what came of each size."""
+"""Groups of axes that change size together, and which sizes the model accepted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from composecli.core.dims import Dim, Fixed, Free, Shape, Unknown, admits
-from composecli.core.observations import Accepted, Rejected, Untried
+from composecli.core.dims import Dim, Fixed, Free, Shape, Unknown, admits, as_free
+from composecli.core.observations import (
+    Accepted,
+    Observation,
+    Rejected,
+    RejectionKind,
+    Untried,
+)
 from composecli.core.pytree import (
     Axis,
     Call,
@@ -17,21 +24,25 @@ from composecli.core.pytree import (
     leaves,
     resized,
 )
-from composecli.inference.prober import Run
+from composecli.inference.prober import Probe
 
 Leaves = tuple[tuple[KeyPath, TensorSpec], ...]
 
-STRIDE = 32
-LEAST_STEP = 4
-FAR_BELOW = 8
+# With a smaller step, sizes that are rounded up look like sizes without a pattern.
+MIN_ROUNDED_STEP = 4
+# A size this many times below the base was probably only broadcast.
+BROADCAST_RATIO = 8
+# Fewer accepted sizes make no range, unless they are all the sizes up to a rejected one.
+MIN_SIZES_OF_RANGE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An accepted call and what it returned; the axes that are known to be fixed, and the dims that are stated.
+    """An accepted call and its result, from which the axes are varied.
 
-    `limits` are sizes that something which the model holds has, and at which a free axis may end; `cost` is about
-    how many multiplications one element of the input stands for.
+    `fixed` are axes that are known to be fixed, and `stated` are dims that are known, by the path
+    of their tensor. `limits` are lengths of tables that the model contains, at which a free axis
+    may end. `cost` is roughly how many multiplications one element of the input causes.
     """
 
     call: Call
@@ -42,201 +53,207 @@ class Example:
     cost: float = 1.0
 
 
+class _Range(NamedTuple):
+    """Accepted multiples of the step, and rejected ones below, between and above them."""
+
+    accepted: list[int]
+    below: set[int]
+    between: set[int]
+    above: set[int]
+
+
 @dataclass(slots=True)
 class AxisGroup:
-    """Axes that change size together under one symbol, and what came of each size that was tried.
+    """Axes that change size together under one name, and what happened at each size that was tried.
 
-    From `floor` on the sizes are taken together with the smallest of the other groups.
+    This is the only mutable object of the package. Its state changes only through the methods
+    `record`, `reject_broadcast_one`, `assign_name`, `assign_step`, `raise_floor` and
+    `mark_unknown`.
     """
 
-    name: str
     axes: tuple[Axis, ...]
     base: int
+    name: str = ""
     stated: Free | None = None
     step: int = 1
-    accepted: dict[int, Leaves] = field(default_factory=dict)
-    refused: set[int] = field(default_factory=set)
-    no_memory: set[int] = field(default_factory=set)
+    accepted: Mapping[int, Leaves] = field(default_factory=dict)
+    rejected: Set[int] = frozenset()
+    out_of_memory: Set[int] = frozenset()
     unknown_reason: str = ""
     floor: int = 1
 
-    def dim(self) -> Dim:
-        """What the sizes that were tried allow to say, and no more."""
-        took = sorted(self.accepted)
-        if self.unknown_reason:
-            return Unknown(f"{self.unknown_reason}; took {listed(took)}{self._refusals()}")
-        if self.stated is not None and not self.refused:
-            return self.stated
-        if self.stated is not None:
-            return Unknown(f"stated as {self.stated}; took {listed(took)}{self._refusals()}")
-        if took == [self.base] and self.no_memory:
-            return Unknown(f"there was no memory for {listed(self.no_memory)}")
-        if took == [self.base]:
-            return Fixed(self.base)
-        return self._range(took) or Unknown(f"took {listed(took)}{self._refusals()}")
+    @property
+    def is_batch(self) -> bool:
+        """Whether the group is an axis 0."""
+        return self.axes[0][1] == 0
 
-    def _range(self, took: list[int]) -> Free | Fixed | None:
-        """The range that took these sizes, all of one step, and refused the next on both sides. Strides that round up
-        take sizes below a multiple, too; these are in the evidence and not in the range."""
-        step = self.step
-        tried = {size for size in self.refused if size % step == 0}
-        beside = [size for size in took if size % step and not self._broadcasts(size)]
-        took = [size for size in took if size % step == 0 and not self._broadcasts(size)]
-        if not took or any(size % step <= step // 2 or step < LEAST_STEP for size in beside):
-            return None
-        low, high = took[0], took[-1]
-        if took == [self.base] and {low - step, low + step} <= tried:
+    def record(self, size: int, observation: Observation | Untried) -> None:
+        """Record what happened when the axes were resized to `size`."""
+        match observation:
+            case Accepted():
+                self.accepted = {**self.accepted, size: tuple(leaves(observation.result))}
+            case Rejected(kind=RejectionKind.OUT_OF_MEMORY):
+                self.out_of_memory |= {size}
+            case Rejected():
+                self.rejected |= {size}
+            case Untried(reason):
+                self.unknown_reason = reason
+
+    def reject_broadcast_one(self) -> None:
+        """Count size 1 as rejected: it was accepted only because it broadcasts."""
+        self.accepted = {size: found for size, found in self.accepted.items() if size != 1}
+        self.rejected |= {1}
+
+    def assign_name(self, name: str) -> None:
+        """Set the name under which the group appears in the contract."""
+        self.name = name
+
+    def assign_step(self, step: int) -> None:
+        """Set the number that all sizes of the group are multiples of."""
+        self.step = step
+
+    def raise_floor(self, size: int) -> None:
+        """Set the smallest size that is accepted jointly with those of the other groups."""
+        self.floor = size
+
+    def mark_unknown(self, reason: str) -> None:
+        """Make the dim unknown, because a conclusion from single sizes proved wrong."""
+        self.unknown_reason = reason
+
+    def allows(self, size: int) -> bool:
+        """Return whether the user's or the file's statement allows this size."""
+        return self.stated is None or admits(self.stated, size) is True
+
+    def output_sizes(self, number: int, axis: int) -> dict[int, int]:
+        """Return the sizes of one axis of one output tensor, by input size."""
+        return {size: found[number][1].sizes[axis] for size, found in self.accepted.items()}
+
+    def dim(self) -> Dim:
+        """Return the dim that the sizes tried so far support."""
+        accepted = sorted(self.accepted)
+        tried = f"took {join_sizes(accepted)}"
+        if self.rejected:
+            tried += f"; refused {join_sizes(self.rejected)}"
+        if self.unknown_reason:
+            return Unknown(f"{self.unknown_reason}; {tried}")
+        if self.stated is not None:
+            if self.rejected:
+                return Unknown(f"stated as {self.stated}; {tried}")
+            return self.stated
+        if accepted == [self.base]:
+            if self.out_of_memory:
+                return Unknown(f"there was no memory for {join_sizes(self.out_of_memory)}")
             return Fixed(self.base)
-        below = {size for size in tried if size < low}
-        above = {size for size in tried if size > high}
-        if tried != below | above:
+        return self._range_dim() or Unknown(tried)
+
+    def free_dim(self) -> Free | None:
+        """Return the dim if it is free; otherwise None."""
+        return as_free(self.dim())
+
+    def _range_dim(self) -> Free | Fixed | None:
+        """Return the range of accepted sizes; None if they are not a range.
+
+        With accepted sizes 16, 32, 48, 224 and rejected sizes 8, 17, 24, the step is 16 and the
+        range is `H%16==0`. If 240 was rejected too, it is `H<=224 & H%16==0`.
+        """
+        sizes = self._sort_sizes()
+        step = self.step
+        if not sizes.accepted or not self._rounds_up_to_step():
             return None
-        if len(took) < 3 and not (above and len(took) == (high - low) // step + 1):
-            return None
-        if low - step not in (*below, 0) or (above and high + step not in above):
+        low, high = sizes.accepted[0], sizes.accepted[-1]
+        has_rejected_neighbours = low - step in sizes.below and high + step in sizes.above
+        if sizes.accepted == [self.base] and has_rejected_neighbours:
+            return Fixed(self.base)
+        if not self._is_supported(sizes):
             return None
         low = max(self.floor, low)
-        return Free(self.name, low if low > step else 1, high if above else None, step)
+        if low <= step:
+            low = 1
+        if sizes.above:
+            return Free(self.name, low, high, step)
+        return Free(self.name, low, None, step)
 
-    def _broadcasts(self, size: int) -> bool:
-        """Whether a size is far below the others that are taken: one patch, one frame, which is only broadcast."""
-        between = (
-            other for other in self.refused if size < other < self.base and other % self.step == 0
-        )
-        return size <= self.base // FAR_BELOW and any(between)
+    def _sort_sizes(self) -> _Range:
+        """Sort the multiples of the step that were tried, without those that were broadcast."""
+        accepted = list[int]()
+        for size in sorted(self.accepted):
+            if size % self.step == 0 and not self._is_broadcast(size):
+                accepted.append(size)
+        rejected = {size for size in self.rejected if size % self.step == 0}
+        if not accepted:
+            return _Range(accepted, set(), rejected, set())
+        below = {size for size in rejected if size < accepted[0]}
+        above = {size for size in rejected if size > accepted[-1]}
+        return _Range(accepted, below, rejected - below - above, above)
 
-    def _refusals(self) -> str:
-        return f"; refused {listed(self.refused)}" if self.refused else ""
+    def _rounds_up_to_step(self) -> bool:
+        """Return whether each accepted size is a multiple of the step, or shortly below one.
 
+        A stride that rounds up accepts such sizes. They are in the evidence and not in the range.
+        """
+        for size in self.accepted:
+            remainder = size % self.step
+            if remainder == 0 or self._is_broadcast(size):
+                continue
+            if remainder <= self.step // 2 or self.step < MIN_ROUNDED_STEP:
+                return False
+        return True
 
-def listed(sizes: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(sizes)))
+    def _is_supported(self, sizes: _Range) -> bool:
+        """Return whether the sizes have no hole, exact ends, and are enough for a range."""
+        low, high = sizes.accepted[0], sizes.accepted[-1]
+        if sizes.between:
+            return False
+        if len(sizes.accepted) < MIN_SIZES_OF_RANGE:
+            is_complete = len(sizes.accepted) == (high - low) // self.step + 1
+            if not sizes.above or not is_complete:
+                return False
+        if low != self.step and low - self.step not in sizes.below:
+            return False
+        return not sizes.above or high + self.step in sizes.above
 
-
-def groups_of(start: Example, run: Run) -> Iterator[AxisGroup]:
-    """Stated axes by name; the others alone where they move alone, with others of their size where only that is taken.
-
-    A group that moves in no way that was tried has its base as the only size.
-    """
-    specs = dict(call_leaves(start.call))
-    stated = dict[str, list[tuple[Axis, Free]]]()
-    for path, dims in start.stated.items():
-        for axis, dim in enumerate(dims):
-            if isinstance(dim, Free):
-                stated.setdefault(dim.name, []).append(((path, axis), dim))
-    for name, members in stated.items():
-        _, dim = members[0]
-        group = group_of(start, tuple(member for member, _ in members))
-        group.name, group.stated, group.step = name, dim, dim.step
-        yield group
-    axes = [
-        (path, axis)
-        for path, spec in specs.items()
-        if path not in start.stated
-        for axis, size in enumerate(spec.sizes)
-        if (path, axis) not in start.fixed and size > 0
-    ]
-    singles = [group_of(start, (axis,)) for axis in axes]
-    tied = list(_tied_across(start, singles, run))
-    bound = {axis for group in tied for axis in group.axes}
-    stuck = [
-        group
-        for group in singles
-        if group.axes[0] not in bound and not _moves(start.call, group, run)
-    ]
-    tied += _tied(start, stuck, run)
-    bound = {axis for group in tied for axis in group.axes}
-    free = [group for group in singles if not bound & set(group.axes)]
-    yield from sorted((*free, *tied), key=lambda group: axes.index(group.axes[0]))
+    def _is_broadcast(self, size: int) -> bool:
+        """Return whether a size is far below the others: one patch or frame is broadcast."""
+        if size > self.base // BROADCAST_RATIO:
+            return False
+        multiples = (other for other in self.rejected if other % self.step == 0)
+        return any(size < other < self.base for other in multiples)
 
 
-def group_of(start: Example, axes: tuple[Axis, ...]) -> AxisGroup:
-    """These axes, with the size of the first of them as the base."""
+def make_group(example: Example, axes: tuple[Axis, ...], stated: Free | None = None) -> AxisGroup:
+    """Return a group of these axes; its base is the size of the first of them in the example."""
     path, axis = axes[0]
-    base = dict(call_leaves(start.call))[path].sizes[axis]
-    group = AxisGroup("", axes, base)
-    group.accepted[base] = tuple(leaves(start.result))
-    return group
+    base = dict(call_leaves(example.call))[path].sizes[axis]
+    accepted = {base: tuple(leaves(example.result))}
+    if stated is None:
+        return AxisGroup(axes, base, accepted=accepted)
+    return AxisGroup(axes, base, stated.name, stated, stated.step, accepted)
 
 
-def _moves(call: Call, group: AxisGroup, run: Run) -> bool:
-    """Whether any other size is taken; 1 does not count, it broadcasts."""
-    base = group.base
-    far = [base + STRIDE, base - STRIDE] if base > STRIDE else []
-    double = [2 * base] if base <= 2 * STRIDE else []
-    sizes = (base + 1, *double, *far, base - 1, base // 2)
-    return any(try_size(call, group, size, run) for size in sizes if size > 1)
-
-
-def _tied_across(start: Example, singles: list[AxisGroup], run: Run) -> Iterator[AxisGroup]:
-    """The same axis of several inputs, where one of them does not take the next size alone and all together do."""
-    alike = dict[tuple[int, int], list[AxisGroup]]()
-    for group in singles:
-        alike.setdefault((group.axes[0][1], group.base), []).append(group)
-    for members in alike.values():
-        if len(members) > 1 and not all(
-            try_size(start.call, group, group.base + 1, run) for group in members
-        ):
-            together = group_of(start, tuple(group.axes[0] for group in members))
-            if try_size(start.call, together, together.base + 1, run):
-                yield together
-
-
-def _tied(start: Example, stuck: list[AxisGroup], run: Run) -> Iterator[AxisGroup]:
-    """Groups of axes of one size that move together and not alone: the same axis of several inputs first, then any."""
-    by_size = dict[int, list[Axis]]()
-    for group in stuck:
-        by_size.setdefault(group.base, []).append(group.axes[0])
-    for members in by_size.values():
-        left = list(members)
-        for number in sorted({axis for _, axis in members}):
-            same = tuple(member for member in left if member[1] == number)
-            if 1 < len(same) < len(members):
-                group = group_of(start, same)
-                if _moves(start.call, group, run):
-                    yield group
-                    left = [member for member in left if member not in same]
-        if len(left) > 1:
-            group = group_of(start, tuple(left))
-            if _moves(start.call, group, run):
-                yield group
+def try_size(call: Call, group: AxisGroup, size: int, probe: Probe) -> bool:
+    """Return whether the model accepts the group at this size, and record it in the group."""
+    if size not in group.accepted and size not in group.rejected:
+        group.record(size, probe(resized(call, group.axes, size)))
+    return size in group.accepted
 
 
 def with_sizes(call: Call, sizes: Iterable[tuple[AxisGroup, int]]) -> Call:
-    """The call with each of these groups at a size."""
+    """Return the call with each of these groups resized."""
     for group, size in sizes:
         call = resized(call, group.axes, size)
     return call
 
 
-def allowed(group: AxisGroup, size: int) -> bool:
-    return group.stated is None or admits(group.stated, size) is True
-
-
-def try_size(call: Call, group: AxisGroup, size: int, run: Run) -> bool:
-    """Whether the size is taken."""
-    if size in group.accepted or size in group.refused:
-        return size in group.accepted
-    match run(resized(call, group.axes, size)):
-        case Accepted() as seen:
-            group.accepted[size] = tuple(leaves(seen.result))
-            return True
-        case Rejected(out_of_memory=True):
-            group.no_memory.add(size)
-        case Rejected():
-            group.refused.add(size)
-        case Untried(reason):
-            group.unknown_reason = reason
-    return False
-
-
-def column(group: AxisGroup, number: int, axis: int) -> dict[int, int]:
-    """Input size -> size of one output axis."""
-    return {size: found[number][1].sizes[axis] for size, found in group.accepted.items()}
+def join_sizes(sizes: Iterable[int]) -> str:
+    """Return the sizes in order as text: `1, 2, 64`."""
+    return ", ".join(map(str, sorted(sizes)))
 
 
 def same_structure(one: Leaves, other: Leaves) -> bool:
-    def form(found: Leaves) -> list[tuple[KeyPath, str, int]]:
-        return [(path, spec.dtype, len(spec.sizes)) for path, spec in found]
+    """Return whether two results have the same tensors, up to their sizes."""
+    return _structure(one) == _structure(other)
 
-    return form(one) == form(other)
+
+def _structure(found: Leaves) -> list[tuple[KeyPath, str, int]]:
+    """Return the path, dtype and rank of each tensor."""
+    return [(path, spec.dtype, len(spec.sizes)) for path, spec in found]

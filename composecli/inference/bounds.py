@@ -1,181 +1,249 @@
-"""Variation: the step and both ends of the sizes that a group of axes takes."""
+"""Find the step and both ends of the sizes that a group of axes accepts."""
 
 from __future__ import annotations
 
-from composecli.core.dims import Free
 from composecli.core.pytree import Call, call_leaves, resized
-from composecli.inference.axis_groups import STRIDE, AxisGroup, Example, allowed, try_size
-from composecli.inference.prober import Run
+from composecli.inference.axis_groups import AxisGroup, Example, try_size
+from composecli.inference.grouping import STRIDE
+from composecli.inference.prober import Probe
 
-LARGE = 128
-MOST_LIMITS = 6
-TABLED_RANK = 3
-# Multiplications, by the estimate of `Start.cost`.
-MOST_FOR_A_LOOK = 5e9
-MOST_FOR_A_LIMIT = 3e11
+# A size that is tried above the base, to see whether the sizes end.
+FAR_SIZE = 128
+MAX_LIMITS = 6
+# No table has a row for each pixel of an image, so limits apply up to this rank.
+MAX_TABLE_RANK = 3
+# Multiplications, estimated by `Example.cost`.
+MAX_COST_OF_FAR_SIZE = 5e9
+MAX_COST_OF_LIMIT = 3e11
+MIN_ACCEPTED = 3
+MAX_STATED_SIZES = 3
 
 
-def find_bounds(start: Example, group: AxisGroup, run: Run, like: AxisGroup | None = None) -> None:
-    """Find the step and both ends of the sizes that are taken. `like` is a group that went before, whose ends are
-    likely to be the same."""
-    call = start.call
+def find_bounds(
+    example: Example, group: AxisGroup, probe: Probe, similar: AxisGroup | None = None
+) -> None:
+    """Probe sizes until the step and both ends of the group's range are known.
+
+    `similar` is an explored group whose ends are likely to be the same: height for width.
+
+    Axis 2 of `float32[2, 3, 64, 64]`, for a model that requires a multiple of 16 up to 224:
+
+        step    65 and 63 are rejected, 128 is accepted, so the step divides 64; 96 and 80 are
+                accepted, 72 is rejected: 16
+        low     16 and 32 are accepted: the range starts at 16
+        high    256 is rejected; bisection accepts 192 and 224 and rejects 240: the range ends
+                at 224
+    """
     if group.stated is not None:
         for size in _stated_sizes(group):
-            try_size(call, group, size, run)
+            try_size(example.call, group, size, probe)
         return
-    if len(group.accepted) == 1:
+    changes_size = len(group.accepted) > 1
+    if not changes_size:
         return
-    _find_step(call, group, run)
-    if group.base % group.step:
+    _find_step(example.call, group, probe)
+    if group.base % group.step != 0:
         return
-    if like is not None and like.step == group.step:
-        for size in _ends(like):
-            try_size(call, group, size, run)
-    _find_low(call, group, run)
-    _find_high(start, group, run)
-    for factor in (1, 2, 3):
-        if len(group.accepted) < 3:
-            try_size(call, group, group.base + factor * group.step, run)
-
-
-def _ends(group: AxisGroup) -> list[int]:
-    """The ends of a group and the sizes beyond them."""
-    found = group.dim()
-    if not isinstance(found, Free):
-        return []
-    high = [found.high, found.high + found.step] if found.high is not None else []
-    return [size for size in (found.low, found.low - found.step, *high) if size > 0]
+    if similar is not None and similar.step == group.step:
+        for size in _ends(similar):
+            try_size(example.call, group, size, probe)
+    _find_low(example.call, group, probe)
+    _find_high(example, group, probe)
+    _accept_enough(example.call, group, probe)
 
 
 def _stated_sizes(group: AxisGroup) -> list[int]:
+    """Return up to three sizes with which to confirm a stated dim."""
     base, step = group.base, group.step
-    wanted = [
-        base + step,
-        2 * base - 2 * base % step,
-        base - step,
-        base + 2 * step,
-        base + 3 * step,
-    ]
-    return [size for size in dict.fromkeys(wanted) if size >= 1 and allowed(group, size)][:3]
+    double = 2 * base
+    double -= double % step
+    sizes = (base + step, double, base - step, base + 2 * step, base + 3 * step)
+    allowed = list[int]()
+    for size in dict.fromkeys(sizes):
+        if size >= 1 and group.allows(size):
+            allowed.append(size)
+    return allowed[:MAX_STATED_SIZES]
 
 
-def _find_step(call: Call, group: AxisGroup, run: Run) -> None:
-    """The distance between sizes that are taken: 1 where a neighbour is, else what the nearest divides to."""
+def _ends(group: AxisGroup) -> list[int]:
+    """Return both ends of a group's range and the sizes just outside it."""
+    dim = group.free_dim()
+    if dim is None:
+        return []
+    sizes = [dim.low, dim.low - dim.step]
+    if dim.high is not None:
+        sizes += [dim.high, dim.high + dim.step]
+    return [size for size in sizes if size > 0]
+
+
+def _find_step(call: Call, group: AxisGroup, probe: Probe) -> None:
+    """Find the distance between accepted sizes.
+
+    It is 1 if a neighbour of the base is accepted, and otherwise the smallest divisor of a known
+    distance.
+    """
     base = group.base
-    if try_size(call, group, base + 1, run):
+    if try_size(call, group, base + 1, probe):
         return
-    beside = base > 2 and try_size(call, group, base - 1, run)
+    accepts_below = base > 2 and try_size(call, group, base - 1, probe)
     larger = [size - base for size in group.accepted if size > base]
     smaller = [base - size for size in group.accepted if 1 < size < base]
-    if not larger and (beside or not smaller):
+    if larger:
+        step = _divide_distance(call, group, min(larger), 1, probe)
+    elif smaller and not accepts_below:
+        step = _divide_distance(call, group, min(smaller), -1, probe)
+    else:
         return
-    step, down = min(larger or smaller), not larger
-    for prime in _primes(step):
+    group.assign_step(step)
+    # Try another size that is not a multiple: one rejected size is not enough to conclude a step.
+    try_size(call, group, base + step + 1, probe)
+
+
+def _divide_distance(call: Call, group: AxisGroup, distance: int, sign: int, probe: Probe) -> int:
+    """Return the smallest divisor of `distance` accepted above (1) or below (-1) the base."""
+    step = distance
+    for prime in _primes(distance):
         while step % prime == 0:
-            less = step // prime
-            if less == 1 or not try_size(call, group, base - less if down else base + less, run):
+            shorter = step // prime
+            if shorter == 1:
                 break
-            step = less
-    group.step = step
-    # One more that is no multiple: a single size that is refused makes no step.
-    try_size(call, group, base + step + 1, run)
+            if not try_size(call, group, group.base + sign * shorter, probe):
+                break
+            step = shorter
+    return step
 
 
 def _primes(number: int) -> list[int]:
-    """The primes that divide a number."""
-    return [
-        n
-        for n in range(2, number + 1)
-        if number % n == 0 and all(n % other for other in range(2, n))
-    ]
+    """Return the primes that divide a number."""
+    primes = list[int]()
+    for divisor in range(2, number + 1):
+        if number % divisor == 0 and all(divisor % prime for prime in primes):
+            primes.append(divisor)
+    return primes
 
 
-def _find_low(call: Call, group: AxisGroup, run: Run) -> None:
-    """Narrow down the smallest size that is taken, by halving between it and one that is refused."""
+def _find_low(call: Call, group: AxisGroup, probe: Probe) -> None:
+    """Find the smallest accepted size, by bisection between it and a rejected one."""
     step = group.step
-    for small in (step, 2 * step):
-        try_size(call, group, small, run)
-    if group.base != 1 and 1 in group.accepted and 2 in group.refused:
-        # A size of 1 is broadcast where others are not taken: it says nothing of the smallest one.
-        del group.accepted[1]
-        group.refused.add(1)
-    below = max(
-        (size for size in group.refused if size < group.base and size % step == 0), default=0
-    )
-    above = [size for size in group.accepted if size > below]
-    _halve(call, group, below, min(above), run)
+    for size in (step, 2 * step):
+        try_size(call, group, size, probe)
+    if group.base != 1 and 1 in group.accepted and 2 in group.rejected:
+        group.reject_broadcast_one()
+    rejected = [size for size in group.rejected if size < group.base and size % step == 0]
+    largest_rejected = max(rejected, default=0)
+    larger = [size for size in group.accepted if size > largest_rejected]
+    smallest_accepted = min(larger)
+    _bisect(call, group, largest_rejected, smallest_accepted, probe)
 
 
-def _find_high(start: Example, group: AxisGroup, run: Run) -> None:
-    """The largest size that is taken, where one is refused: beyond what the model holds tables for, and far away."""
-    step, call = group.step, start.call
-    refused = [size for size in group.refused if size > group.base and size % step == 0]
-    if not refused and group.axes[0][1] == 0:
-        try_size(call, group, group.base + 3 * step, run)
-    elif not refused:
-        for limit in _limits(start, group):
-            size = limit + 1 + -(limit + 1) % step
-            if (
-                size > max(group.accepted)
-                and _affordable(start, group, size, MOST_FOR_A_LIMIT)
-                and try_size(call, group, size, run)
-            ):
-                break
-        far = _far(start, group)
-        if far > max(group.accepted):
-            try_size(call, group, far, run)
-    while True:
-        refused = [size for size in group.refused if size > group.base and size % step == 0]
-        if not refused:
-            return
-        top = min(refused)
-        hinted = [limit - limit % step for limit in _limits(start, group)]
-        hinted = [limit for limit in hinted if max(group.accepted) < limit < top]
-        if not hinted:
+def _find_high(example: Example, group: AxisGroup, probe: Probe) -> None:
+    """Find the largest accepted size, if a larger one is rejected."""
+    if _lowest_rejected_above(group) is None:
+        _try_larger_sizes(example, group, probe)
+    _try_limits(example, group, probe)
+    rejected = _lowest_rejected_above(group)
+    if rejected is not None:
+        accepted = max(size for size in group.accepted if size < rejected)
+        _bisect(example.call, group, rejected, accepted, probe)
+
+
+def _lowest_rejected_above(group: AxisGroup) -> int | None:
+    """Return the smallest rejected multiple of the step above the base; None if there is none."""
+    rejected = [size for size in group.rejected if size > group.base and size % group.step == 0]
+    return min(rejected, default=None)
+
+
+def _try_larger_sizes(example: Example, group: AxisGroup, probe: Probe) -> None:
+    """Look for a rejected size: just above each limit, then far above the base."""
+    if group.is_batch:
+        try_size(example.call, group, group.base + 3 * group.step, probe)
+        return
+    for limit in _limits(example, group):
+        size = limit + 1 + -(limit + 1) % group.step
+        if size <= max(group.accepted):
+            continue
+        if not _is_affordable(example, group, size, MAX_COST_OF_LIMIT):
+            continue
+        if try_size(example.call, group, size, probe):
             break
-        for size in (max(hinted), max(hinted) - step, max(hinted) - 2 * step):
+    size = _far_size(example, group)
+    if size > max(group.accepted):
+        try_size(example.call, group, size, probe)
+
+
+def _try_limits(example: Example, group: AxisGroup, probe: Probe) -> None:
+    """Try the largest limit below the lowest rejected size, as long as that is rejected too.
+
+    A model with 512 positions may accept 512 tokens, or two fewer if it adds special tokens.
+    """
+    rejected = _lowest_rejected_above(group)
+    while rejected is not None:
+        limits = list[int]()
+        for limit in _limits(example, group):
+            size = limit - limit % group.step
+            if max(group.accepted) < size < rejected:
+                limits.append(size)
+        if not limits:
+            return
+        largest = max(limits)
+        for size in (largest, largest - group.step, largest - 2 * group.step):
             if size > max(group.accepted):
-                try_size(call, group, size, run)
-        if top == min(size for size in group.refused if size > group.base and size % step == 0):
-            break
-    taken = [size for size in group.accepted if size < top]
-    _halve(call, group, top, max(taken), run)
-
-
-def _limits(start: Example, group: AxisGroup) -> list[int]:
-    """The limits that may be this group's, the largest first: no table has a place for each pixel."""
-    path, _ = group.axes[0]
-    spec = dict(call_leaves(start.call))[path]
-    return (
-        sorted(start.limits, reverse=True)[:MOST_LIMITS] if len(spec.sizes) <= TABLED_RANK else []
-    )
-
-
-def _far(start: Example, group: AxisGroup) -> int:
-    """A size far above the base, as far as a forward of it costs little."""
-    far = max(LARGE, 4 * group.base if group.base <= 2 * STRIDE else 2 * group.base)
-    while far > 2 * group.base and not _affordable(start, group, far, MOST_FOR_A_LOOK):
-        far //= 2
-    return far - far % group.step
-
-
-def _affordable(start: Example, group: AxisGroup, size: int, most: float) -> bool:
-    return resized(start.call, group.axes, size).elements * start.cost <= most
-
-
-def _halve(call: Call, group: AxisGroup, refused: int, accepted: int, run: Run) -> None:
-    step = group.step
-    while abs(accepted - refused) > step:
-        middle = (accepted + refused) // 2
-        middle -= middle % step
-        if middle in (accepted, refused):
-            middle += step
-        if middle in (accepted, refused):
+                try_size(example.call, group, size, probe)
+        lowered = _lowest_rejected_above(group)
+        if lowered == rejected:
             return
-        try_size(call, group, middle, run)
+        rejected = lowered
+
+
+def _limits(example: Example, group: AxisGroup) -> list[int]:
+    """Return the limits that may apply to this group, the largest first."""
+    path, _ = group.axes[0]
+    spec = dict(call_leaves(example.call))[path]
+    if len(spec.sizes) > MAX_TABLE_RANK:
+        return []
+    return sorted(example.limits, reverse=True)[:MAX_LIMITS]
+
+
+def _far_size(example: Example, group: AxisGroup) -> int:
+    """Return a size far above the base at which a forward is still cheap."""
+    if group.base <= 2 * STRIDE:
+        size = max(FAR_SIZE, 4 * group.base)
+    else:
+        size = max(FAR_SIZE, 2 * group.base)
+    while size > 2 * group.base:
+        if _is_affordable(example, group, size, MAX_COST_OF_FAR_SIZE):
+            break
+        size //= 2
+    return size - size % group.step
+
+
+def _is_affordable(example: Example, group: AxisGroup, size: int, max_cost: float) -> bool:
+    """Return whether a forward at this size costs at most `max_cost` multiplications."""
+    call = resized(example.call, group.axes, size)
+    return call.elements * example.cost <= max_cost
+
+
+def _bisect(call: Call, group: AxisGroup, rejected: int, accepted: int, probe: Probe) -> None:
+    """Narrow the gap between a rejected and an accepted size to one step."""
+    step = group.step
+    while abs(accepted - rejected) > step:
+        middle = (accepted + rejected) // 2
+        middle -= middle % step
+        if middle in (accepted, rejected):
+            middle += step
+        if middle in (accepted, rejected):
+            return
+        try_size(call, group, middle, probe)
         if middle in group.accepted:
             accepted = middle
-        elif middle in group.refused:
-            refused = middle
+        elif middle in group.rejected:
+            rejected = middle
         else:
             return
+
+
+def _accept_enough(call: Call, group: AxisGroup, probe: Probe) -> None:
+    """Try the next sizes above the base until enough are accepted to conclude a range."""
+    for factor in (1, 2, 3):
+        if len(group.accepted) < MIN_ACCEPTED:
+            try_size(call, group, group.base + factor * group.step, probe)

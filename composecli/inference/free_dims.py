@@ -1,4 +1,4 @@
-"""Axes: which dims of an accepted call are free, found by probing, and how the output sizes follow from them."""
+"""Find which dims of an accepted call are free, by probing."""
 
 from __future__ import annotations
 
@@ -6,211 +6,288 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from composecli.core.contract import Contract, Port, fresh_name
-from composecli.core.dims import Fixed, Free, Shape, admits, example_size
-from composecli.core.observations import Accepted, Rejected
+from composecli.core.dims import Dim, Fixed, Free, Shape, admits, as_free, example_size
+from composecli.core.observations import (
+    Accepted,
+    Observation,
+    Rejected,
+    RejectionKind,
+    Untried,
+)
 from composecli.core.pytree import Axis, Call, KeyPath, call_leaves, leaves, resized
 from composecli.inference.axis_groups import (
     AxisGroup,
     Example,
-    groups_of,
-    listed,
+    join_sizes,
     same_structure,
     with_sizes,
 )
 from composecli.inference.bounds import find_bounds
+from composecli.inference.grouping import groups_of
 from composecli.inference.output_dims import (
-    Seen,
-    at,
+    Results,
     disambiguate,
+    format_sizes,
     invalidate,
-    move_together,
-    output_port,
+    probe_jointly,
+    to_output_port,
 )
-from composecli.inference.prober import Run
+from composecli.inference.prober import Probe
+
+# Lower bounds that are tried for all groups at once.
+_FLOORS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
+MAX_FAR_SIZES = 8
+
+FreeGroup = tuple[AxisGroup, Free]
 
 
 @dataclass(frozen=True, slots=True)
 class ExploredAxes:
-    """`together` are axes whose largest sizes are taken one at a time and not at once."""
+    """The dims of inputs, by path, and the output ports.
+
+    `coupled` are axes whose upper bounds hold separately but not jointly.
+    """
 
     inputs: Mapping[KeyPath, Shape]
     outputs: tuple[Port, ...]
     notes: tuple[str, ...]
-    together: tuple[Axis, ...] = ()
+    coupled: tuple[Axis, ...] = ()
 
 
-def explore_axes(start: Example, run: Run) -> ExploredAxes:
-    """Vary every axis that is not fixed, fit the output sizes to what was seen, and hold both against sizes that were
-    not tried before."""
-    groups = list(groups_of(start, run))
-    _name(start, groups)
-    for number, group in enumerate(groups):
-        find_bounds(
-            start,
-            group,
-            run,
-            next((other for other in groups[:number] if _alike(other, group)), None),
-        )
+def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
+    """Vary every axis that is not fixed, and derive the dims of inputs and outputs.
+
+    The conclusions are checked at sizes that were not tried before.
+
+    `Conv2d(3, 8, 3, stride=2, padding=1)` accepted `float32[2, 3, 64, 64]` and returned
+    `float32[2, 8, 32, 32]`:
+
+        groups     (0, 0), (0, 2) and (0, 3) accept 3, 65 and 65; (0, 1) is fixed by the weight
+        names      N, H, W
+        bounds     N, H and W from 1, with no end found
+        outputs    axis 0 is N; axis 2 was 1, 32, 33, 128 at H = 1, 64, 65, 256: ceil(H/2)
+        check      N=4, H=67, W=67 and N=2, H=160, W=160 return the predicted sizes
+
+    The input is `N, 3, H, W` and the output `N, 8, ceil(H/2), ceil(W/2)`.
+    """
+    groups = list(groups_of(example, probe))
+    _name_groups(example, groups)
+    _find_all_bounds(example, groups, probe)
     for group in groups:
-        disambiguate(start.call, group, run)
-    together = _coupled(start, groups, run)
-    _raise_lows(start, groups, run)
-    explored = _conclude(start, groups, run)
-    for sizes, seen in _held_out(start, groups, run):
-        if isinstance(seen, Rejected):
-            for group in _to_blame(
-                start, [group for group in groups if group.name in sizes], sizes, run
-            ):
-                group.unknown_reason = f"it is refused at {at(sizes)}"
-            explored = _conclude(start, groups, run)
-            continue
-        explored = replace(
-            explored, outputs=invalidate(explored.outputs, tuple(leaves(seen.result)), sizes)
-        )
-    return replace(explored, together=together)
+        disambiguate(example.call, group, probe)
+    coupled = _coupled_axes(example, groups, probe)
+    _raise_lower_bounds(example, groups, probe)
+    explored = _conclude(example, groups, probe)
+    explored = _check_at_new_sizes(example, groups, explored, probe)
+    return replace(explored, coupled=coupled)
 
 
-def _conclude(start: Example, groups: list[AxisGroup], run: Run) -> ExploredAxes:
-    base = tuple(leaves(start.result))
-    dims = _input_dims(start, groups)
-    stable = all(
-        same_structure(base, found) for group in groups for found in group.accepted.values()
-    )
-    seen = Seen(base, stable, move_together(start.call, groups, base, run) if stable else {})
-    outputs = tuple(output_port(number, seen, groups) for number in range(len(base)))
-    return ExploredAxes(dims, outputs, tuple(_notes(groups)))
-
-
-def _name(start: Example, groups: list[AxisGroup]) -> None:
+def _name_groups(example: Example, groups: list[AxisGroup]) -> None:
+    """Name the groups that have no stated name by the conventions of the field."""
     used = {group.name for group in groups}
-    specs = dict(call_leaves(start.call))
+    specs = dict(call_leaves(example.call))
     for group in groups:
         if not group.name:
             path, axis = group.axes[0]
-            group.name = fresh_name(specs[path], axis, used)
+            group.assign_name(fresh_name(specs[path], axis, used))
 
 
-def _alike(one: AxisGroup, other: AxisGroup) -> bool:
-    """Whether two groups are likely to end at the same sizes: height and width, two batches, two lengths."""
-    return one.base == other.base and min(one.axes[0][1], 1) == min(other.axes[0][1], 1)
+def _find_all_bounds(example: Example, groups: list[AxisGroup], probe: Probe) -> None:
+    """Find the bounds of each group, with the first similar group before it as a hint."""
+    for number, group in enumerate(groups):
+        earlier = groups[:number]
+        similar = next((other for other in earlier if _are_alike(other, group)), None)
+        find_bounds(example, group, probe, similar)
 
 
-def _coupled(start: Example, groups: list[AxisGroup], run: Run) -> tuple[Axis, ...]:
-    """The axes with an end each that are not taken at their ends all at once; none where they are."""
-    dims = [(group, dim) for group in groups if isinstance(dim := group.dim(), Free)]
-    ends = [
-        (group, dim.high - dim.high % group.step) for group, dim in dims if dim.high is not None
-    ]
+def _are_alike(one: AxisGroup, other: AxisGroup) -> bool:
+    """Return whether two groups probably have the same ends: height and width, two batches."""
+    return one.base == other.base and one.is_batch == other.is_batch
+
+
+def _coupled_axes(example: Example, groups: list[AxisGroup], probe: Probe) -> tuple[Axis, ...]:
+    """Return the axes whose upper bounds hold separately but not jointly."""
+    ends = list[tuple[AxisGroup, int]]()
+    for group in groups:
+        dim = group.free_dim()
+        if dim is not None and dim.high is not None:
+            ends.append((group, dim.high - dim.high % group.step))
     if len(ends) < 2 or any(group.stated is not None for group, _ in ends):
         return ()
-    if isinstance(run(with_sizes(start.call, ends)), Rejected):
+    call = with_sizes(example.call, ends)
+    if isinstance(probe(call), Rejected):
         return tuple(axis for group, _ in ends for axis in group.axes)
     return ()
 
 
-def _found_free(groups: list[AxisGroup]) -> Iterator[tuple[AxisGroup, Free]]:
-    """The groups that were found to be free, not those that are stated to be."""
+def _explored_free(groups: list[AxisGroup]) -> list[FreeGroup]:
+    """Return the groups that were found to be free, without those that are stated to be."""
+    explored = list[FreeGroup]()
     for group in groups:
-        dim = group.dim()
-        if isinstance(dim, Free) and group.stated is None:
-            yield group, dim
+        dim = group.free_dim()
+        if dim is not None and group.stated is None:
+            explored.append((group, dim))
+    return explored
 
 
-def _raise_lows(start: Example, groups: list[AxisGroup], run: Run) -> None:
-    """Smallest sizes that are taken one at a time and not all at once are no smallest sizes: the least that are."""
-    free = list(_found_free(groups))
-    for floor in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64):
+def _raise_lower_bounds(example: Example, groups: list[AxisGroup], probe: Probe) -> None:
+    """Raise lower bounds that hold separately but not jointly, until they hold jointly."""
+    free = _explored_free(groups)
+    for floor in _FLOORS:
         lows = [(group, _lowest_from(group, dim, floor)) for group, dim in free]
-        seen = run(with_sizes(start.call, lows))
-        if isinstance(seen, Accepted):
+        observation = probe(with_sizes(example.call, lows))
+        if isinstance(observation, Accepted):
             for group, low in lows:
-                group.floor = low
+                group.raise_floor(low)
             return
-        if not isinstance(seen, Rejected) or seen.out_of_memory:
+        if not _is_rejected_by_model(observation):
             return
 
 
 def _lowest_from(group: AxisGroup, dim: Free, floor: int) -> int:
-    """The smallest size from `floor` on, no larger than the base."""
-    return (
-        dim.low
-        if group.axes[0][1] == 0
-        else min(group.base, example_size(dim, max(dim.low, floor)))
+    """Return the smallest size from `floor` on, at most the base. A batch keeps its lower bound."""
+    if group.is_batch:
+        return dim.low
+    return min(group.base, example_size(dim, max(dim.low, floor)))
+
+
+def _conclude(example: Example, groups: list[AxisGroup], probe: Probe) -> ExploredAxes:
+    """Derive all dims from the sizes that the groups accepted."""
+    inputs = _input_dims(example, groups)
+    base = tuple(leaves(example.result))
+    is_stable = all(
+        same_structure(base, found) for group in groups for found in group.accepted.values()
     )
+    results = Results(base, is_stable, {})
+    if is_stable:
+        joint = probe_jointly(example.call, groups, base, probe)
+        results = Results(base, is_stable, joint)
+    outputs = tuple(to_output_port(number, results, groups) for number in range(len(base)))
+    notes = tuple(_notes(groups))
+    return ExploredAxes(inputs, outputs, notes)
 
 
-def _held_out(
-    start: Example, groups: list[AxisGroup], run: Run
-) -> Iterator[tuple[Mapping[str, int], Accepted | Rejected]]:
-    """Calls at sizes that were not tried before, with what came of them: what was concluded is held against them."""
-    free = list(_found_free(groups))
-    for choose in (_between, _farther) if free else ():
-        sizes = [(group, choose(group, dim)) for group, dim in free]
-        seen = run(with_sizes(start.call, sizes))
-        if isinstance(seen, Accepted) or (isinstance(seen, Rejected) and not seen.out_of_memory):
-            yield {group.name: size for group, size in sizes}, seen
+def _check_at_new_sizes(
+    example: Example, groups: list[AxisGroup], explored: ExploredAxes, probe: Probe
+) -> ExploredAxes:
+    """Resize all free groups at once to untried sizes, and withdraw conclusions that fail."""
+    free = _explored_free(groups)
+    if not free:
+        return explored
+    for choose_size in (_size_near_base, _size_far_from_base):
+        chosen = [(group, choose_size(group, dim)) for group, dim in free]
+        sizes = {group.name: size for group, size in chosen}
+        observation = probe(with_sizes(example.call, chosen))
+        if isinstance(observation, Accepted):
+            result = tuple(leaves(observation.result))
+            explored = replace(explored, outputs=invalidate(explored.outputs, result, sizes))
+        elif _is_rejected_by_model(observation):
+            for group in _groups_to_blame(example, chosen, probe):
+                group.mark_unknown(f"it is refused at {format_sizes(sizes)}")
+            explored = _conclude(example, groups, probe)
+    return explored
 
 
-def _to_blame(
-    start: Example, groups: list[AxisGroup], sizes: Mapping[str, int], run: Run
+def _is_rejected_by_model(observation: Observation | Untried) -> bool:
+    """Return whether a forward was rejected for another reason than a lack of memory."""
+    if not isinstance(observation, Rejected):
+        return False
+    return observation.kind is not RejectionKind.OUT_OF_MEMORY
+
+
+def _groups_to_blame(
+    example: Example, rejected: list[tuple[AxisGroup, int]], probe: Probe
 ) -> list[AxisGroup]:
-    """The groups without whose size a call that is refused would be taken; all of them where there is no such one."""
-    found = list[AxisGroup]()
-    for spared in groups:
-        chosen = ((group, group.base if group is spared else sizes[group.name]) for group in groups)
-        if isinstance(run(with_sizes(start.call, chosen)), Accepted):
-            found.append(spared)
-    return found or groups
+    """Return the groups whose size alone causes the failure; all groups if no single one does."""
+    blamed = list[AxisGroup]()
+    for suspect, _ in rejected:
+        sizes = list[tuple[AxisGroup, int]]()
+        for group, size in rejected:
+            if group is suspect:
+                sizes.append((group, group.base))
+            else:
+                sizes.append((group, size))
+        if isinstance(probe(with_sizes(example.call, sizes)), Accepted):
+            blamed.append(suspect)
+    return blamed or [group for group, _ in rejected]
 
 
-def _between(group: AxisGroup, dim: Free) -> int:
-    """A size that was not tried: somewhat above the base, or below it where that is the end."""
-    near = group.base + (3 if group.axes[0][1] else 2) * dim.step
-    sizes: list[int] = [
-        *range(near, near + 4 * dim.step, dim.step),
-        *range(group.base, dim.low, -dim.step),
-    ]
-    untried = (size for size in sizes if admits(dim, size) and size not in group.accepted)
-    return next(untried, group.base)
+def _size_near_base(group: AxisGroup, dim: Free) -> int:
+    """Return an untried size shortly above the base, or below it if the base is the upper bound."""
+    steps_above = 3
+    if group.is_batch:
+        steps_above = 2
+    near = group.base + steps_above * dim.step
+    above = range(near, near + 4 * dim.step, dim.step)
+    below = range(group.base, dim.low, -dim.step)
+    return _first_untried(group, dim, [*above, *below])
 
 
-def _farther(group: AxisGroup, dim: Free) -> int:
-    """A size that was not tried, about in the middle of the largest that was taken; the base for a batch."""
-    if group.axes[0][1] == 0:
+def _size_far_from_base(group: AxisGroup, dim: Free) -> int:
+    """Return an untried size about halfway to the largest accepted one; the base for a batch."""
+    if group.is_batch:
         return group.base
     middle = (group.base + max(group.accepted)) // 2
     middle -= middle % dim.step
-    sizes: list[int] = [*range(middle, group.base, -dim.step)][:8]
-    return next(
-        (size for size in sizes if admits(dim, size) and size not in group.accepted), group.base
-    )
+    sizes = list(range(middle, group.base, -dim.step))
+    return _first_untried(group, dim, sizes[:MAX_FAR_SIZES])
 
 
-def _input_dims(start: Example, groups: list[AxisGroup]) -> dict[KeyPath, Shape]:
-    by_axis = {axis: group.dim() for group in groups for axis in group.axes}
-    found = dict[KeyPath, Shape]()
-    for path, spec in call_leaves(start.call):
-        known = start.stated.get(path, tuple(map(Fixed, spec.sizes)))
-        found[path] = tuple(by_axis.get((path, axis), dim) for axis, dim in enumerate(known))
-    return found
+def _first_untried(group: AxisGroup, dim: Free, sizes: list[int]) -> int:
+    """Return the first of these sizes that the dim admits and that was not tried; else the base."""
+    for size in sizes:
+        if admits(dim, size) and size not in group.accepted:
+            return size
+    return group.base
+
+
+def _input_dims(example: Example, groups: list[AxisGroup]) -> dict[KeyPath, Shape]:
+    """Return the dims of each input: explored, else stated, else fixed."""
+    dim_by_axis = dict[Axis, Dim]()
+    for group in groups:
+        dim_by_axis |= dict.fromkeys(group.axes, group.dim())
+    inputs = dict[KeyPath, Shape]()
+    for path, spec in call_leaves(example.call):
+        fixed = tuple(map(Fixed, spec.sizes))
+        known = example.stated.get(path, fixed)
+        inputs[path] = tuple(dim_by_axis.get((path, axis), dim) for axis, dim in enumerate(known))
+    return inputs
 
 
 def _notes(groups: list[AxisGroup]) -> Iterator[str]:
+    """Yield the sizes that were tried, as evidence."""
     for group in groups:
-        if len(group.accepted) > 1:
-            refused = f", refused {listed(group.refused)}" if group.refused else ""
-            yield f"{group.name} took {listed(list(group.accepted))}{refused}"
+        if len(group.accepted) < 2:
+            continue
+        note = f"{group.name} took {join_sizes(group.accepted)}"
+        if group.rejected:
+            note += f", refused {join_sizes(group.rejected)}"
+        yield note
 
 
 def larger_batch(contract: Contract, call: Call) -> Call | None:
-    """The call with one more along axis 0 of every input; None where axis 0 is not free under one name."""
+    """Return the call with one more sample in every input.
+
+    None if axis 0 of all inputs is not free under one name.
+    """
     ports = [port for port in contract.required if port.dims != ()]
-    firsts = [Free("N") if port.dims is None else port.dims[0] for port in ports]
+    if not ports:
+        return None
+    batch_dims = list[Free]()
+    for port in ports:
+        if port.dims is None:
+            dim: Free | None = Free("N")
+        else:
+            dim = as_free(port.dims[0])
+        if dim is None:
+            return None
+        batch_dims.append(dim)
     specs = dict(call_leaves(call))
     sizes = {specs[port.path].sizes[0] for port in ports}
-    if not firsts or len(sizes) != 1 or any(dim != firsts[0] for dim in firsts):
+    if len(sizes) != 1 or len(set(batch_dims)) != 1:
         return None
-    size = sizes.pop() + 1
-    if not isinstance(firsts[0], Free) or not admits(firsts[0], size):
+    larger = sizes.pop() + 1
+    if not admits(batch_dims[0], larger):
         return None
-    return resized(call, tuple((port.path, 0) for port in ports), size)
+    batch_axes = tuple((port.path, 0) for port in ports)
+    return resized(call, batch_axes, larger)

@@ -1,4 +1,4 @@
-"""Clues: what is known of a model before anything runs."""
+"""Hints: knowledge of a model before any forward runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from composecli.inference.candidates import Candidate
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What is known before anything runs. `stated` stands alone: where it is refused nothing else is tried."""
+    """Knowledge of a model before any forward runs.
+
+    `stated` comes from the user. It excludes all other candidates: if it is rejected, nothing
+    else is tried. `exported` is the contract that an exported program records, `traced` the
+    example that a trace records, and `given` the output of a producer that this model should
+    accept.
+    """
 
     facts: ModelFacts
     stated: Candidate | None = None
@@ -22,9 +28,12 @@ class Hints:
 
 
 def argument_name(facts: ModelFacts, call: Call, path: KeyPath) -> str | None:
+    """Return the name of the argument that contains the tensor at `path`; None if unknown."""
     number = path[0]
     assert isinstance(number, int)
     argument = call.arguments[number]
     if argument.name is not None:
         return argument.name
-    return facts.arguments[number].name if number < len(facts.arguments) else None
+    if number < len(facts.arguments):
+        return facts.arguments[number].name
+    return None

@@ -1,26 +1,25 @@
-"""Outputs: how the sizes of what a model returns follow from the sizes of what it takes."""
+"""Derive the output dims: how the sizes of a result depend on the sizes of the input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 from composecli.core.contract import Port, output_name
-from composecli.core.dims import Dim, Fixed, Free, Shape, Unknown, as_dim, as_expr
+from composecli.core.dims import Dim, Fixed, Shape, Unknown, as_dim, as_expr
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, TensorSpec, leaves
 from composecli.core.size_expr import Symbol, evaluate, symbols
 from composecli.inference.axis_groups import (
     AxisGroup,
     Leaves,
-    allowed,
-    column,
     same_structure,
     try_size,
     with_sizes,
 )
-from composecli.inference.prober import Run
+from composecli.inference.prober import Probe
 from composecli.inference.size_rules import (
     JointSample,
     SizeRule,
@@ -29,188 +28,252 @@ from composecli.inference.size_rules import (
     splitting_size,
 )
 
-MOST_SPLITS = 12
-SPLIT_RANGE = 70
-REACH = 4
-MOST_COMPARISONS = 200_000
+MAX_SPLITS = 12
+# Rules are told apart at sizes up to this many steps, or this many times the base, from the base.
+MAX_STEPS_FROM_BASE = 70
+MAX_BASE_RATIO = 4
+MAX_COMPARISONS = 200_000
+
+Sizes = Mapping[str, int]
 
 
-def disambiguate(call: Call, group: AxisGroup, run: Run) -> None:
-    """Probe the sizes that tell the expressions apart which still fit an output axis."""
-    for _ in range(MOST_SPLITS):
-        open_fits = [rules for rules in _fits(group) if len(rules) > 1]
-        tried = group.accepted.keys() | group.refused
-        sizes = [
-            size
-            for size in _telling(group, max(map(len, open_fits), default=0))
-            if size not in tried
-        ]
-        size = next(filter(None, (splitting_size(rules, sizes) for rules in open_fits)), None)
-        if size is None:
-            return
-        try_size(call, group, size, run)
+class JointResult(NamedTuple):
+    """The result of one forward with several groups resized at once."""
 
-
-def _telling(group: AxisGroup, rules: int) -> list[int]:
-    """Sizes at which rules may be told apart: those that are admitted, up to a few times the base; not all of them
-    where there are very many rules to hold against each."""
-    reach = max(SPLIT_RANGE * group.step, REACH * group.base)
-    dim = group.dim()
-    low, high = (dim.low, dim.high) if isinstance(dim, Free) else (group.base, None)
-    last = min(high or group.base + reach, group.base + reach)
-    first = max(low, group.base - reach)
-    sizes = [
-        size
-        for size in range(first + -first % group.step, last + 1, group.step)
-        if allowed(group, size)
-    ]
-    near = [size for size in sizes if abs(size - group.base) <= SPLIT_RANGE]
-    stride = 1 + rules * len(sizes) // MOST_COMPARISONS
-    return sorted({*near, *sizes[::stride]} if stride > 1 else sizes)
-
-
-def _fits(group: AxisGroup) -> Iterator[tuple[SizeRule, ...]]:
-    base = group.accepted[group.base]
-    if not all(same_structure(base, found) for found in group.accepted.values()):
-        return
-    for number, (_, spec) in enumerate(base):
-        for axis in range(len(spec.sizes)):
-            yield candidates(column(group, number, axis))
+    sizes: Sizes
+    result: Leaves
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the base call returned, and what calls with several symbols moved at once did, with their sizes.
+class Results:
+    """The result of the base call, and of calls with several groups resized, by their names.
 
-    `stable`: every call that was accepted returned the same structure.
+    `is_stable` is whether every accepted call returned the same structure.
     """
 
     base: Leaves
-    stable: bool
-    moved: Mapping[frozenset[str], tuple[Mapping[str, int], Leaves]]
+    is_stable: bool
+    joint: Mapping[frozenset[str], JointResult]
 
 
-def move_together(
-    call: Call, groups: list[AxisGroup], base: Leaves, run: Run
-) -> dict[frozenset[str], tuple[Mapping[str, int], Leaves]]:
-    """One forward for each set of symbols that some output axis changes with, all of them at another size."""
-    found = dict[frozenset[str], tuple[Mapping[str, int], Leaves]]()
+def disambiguate(call: Call, group: AxisGroup, probe: Probe) -> None:
+    """Probe the sizes that distinguish the rules which still fit an output axis.
+
+    An output of 32 at H = 64 and of 33 at H = 65 fits `ceil(H/2)` and `H//2 + H%2` and many more
+    rules with other divisors; each probe is at the size at which the fewest of them agree.
+    """
+    for _ in range(MAX_SPLITS):
+        size = _next_splitting_size(group)
+        if size is None:
+            return
+        try_size(call, group, size, probe)
+
+
+def _next_splitting_size(group: AxisGroup) -> int | None:
+    """Return the size to probe next; None if no size distinguishes the rules of any axis."""
+    ambiguous = [rules for rules in _rules_by_axis(group) if len(rules) > 1]
+    most_rules = max(map(len, ambiguous), default=0)
+    untried = list[int]()
+    for size in _distinguishing_sizes(group, most_rules):
+        if size not in group.accepted and size not in group.rejected:
+            untried.append(size)
+    for rules in ambiguous:
+        best = splitting_size(rules, untried)
+        if best is not None:
+            return best
+    return None
+
+
+def _rules_by_axis(group: AxisGroup) -> Iterator[tuple[SizeRule, ...]]:
+    """Yield the rules that fit each output axis; none if the structure of the result changes."""
+    base = group.accepted[group.base]
+    results = group.accepted.values()
+    if not all(same_structure(base, result) for result in results):
+        return
+    for number, axis in _output_axes(base):
+        yield candidates(group.output_sizes(number, axis))
+
+
+def _output_axes(base: Leaves) -> Iterator[tuple[int, int]]:
+    """Yield the number of each output tensor with each of its axes."""
     for number, (_, spec) in enumerate(base):
         for axis in range(len(spec.sizes)):
-            moving = _moving(number, axis, groups)
-            names = frozenset(group.name for group in moving)
-            if len(moving) < 2 or names in found:
-                continue
-            sizes = {group.name: _nearest_that_moves(group, number, axis) for group in moving}
-            seen = run(with_sizes(call, ((group, sizes[group.name]) for group in moving)))
-            if isinstance(seen, Accepted) and same_structure(base, tuple(leaves(seen.result))):
-                found[names] = (sizes, tuple(leaves(seen.result)))
-    return found
+            yield number, axis
 
 
-def _nearest_that_moves(group: AxisGroup, number: int, axis: int) -> int:
-    """The size closest to the base that gives this output axis another size."""
-    seen = column(group, number, axis)
-    moved = [size for size, value in seen.items() if value != seen[group.base]]
-    return min(moved, key=lambda size: abs(size - group.base))
+def _distinguishing_sizes(group: AxisGroup, rule_count: int) -> list[int]:
+    """Return admitted sizes around the base at which rules may be distinguished.
+
+    If there are so many rules that comparing all sizes takes too long, sizes far from the base
+    are sampled.
+    """
+    base, step = group.base, group.step
+    reach = max(MAX_STEPS_FROM_BASE * step, MAX_BASE_RATIO * base)
+    low, high = base, base + reach
+    dim = group.free_dim()
+    if dim is not None:
+        low = dim.low
+        high = min(dim.high or high, high)
+    first = max(low, base - reach)
+    first += -first % step
+    sizes = [size for size in range(first, high + 1, step) if group.allows(size)]
+    stride = 1 + rule_count * len(sizes) // MAX_COMPARISONS
+    if stride == 1:
+        return sizes
+    near = [size for size in sizes if abs(size - base) <= MAX_STEPS_FROM_BASE]
+    return sorted({*near, *sizes[::stride]})
 
 
-def output_port(number: int, seen: Seen, groups: list[AxisGroup]) -> Port:
-    path, spec = seen.base[number]
-    if not seen.stable:
-        dims: Shape = tuple(
-            Unknown("the structure of the result changes with the input") for _ in spec.sizes
-        )
+def probe_jointly(
+    call: Call, groups: list[AxisGroup], base: Leaves, probe: Probe
+) -> dict[frozenset[str], JointResult]:
+    """Run a forward for each set of groups that an output axis depends on, all resized."""
+    joint = dict[frozenset[str], JointResult]()
+    for number, axis in _output_axes(base):
+        moving = _moving_groups(number, axis, groups)
+        names = frozenset(group.name for group in moving)
+        if len(moving) < 2 or names in joint:
+            continue
+        chosen = [(group, _nearest_moving_size(group, number, axis)) for group in moving]
+        observation = probe(with_sizes(call, chosen))
+        if not isinstance(observation, Accepted):
+            continue
+        result = tuple(leaves(observation.result))
+        if same_structure(base, result):
+            sizes = {group.name: size for group, size in chosen}
+            joint[names] = JointResult(sizes, result)
+    return joint
+
+
+def _moving_groups(number: int, axis: int, groups: list[AxisGroup]) -> list[AxisGroup]:
+    """Return the groups that an output axis changes with."""
+    moving = list[AxisGroup]()
+    for group in groups:
+        outputs = set(group.output_sizes(number, axis).values())
+        if len(outputs) > 1:
+            moving.append(group)
+    return moving
+
+
+def _nearest_moving_size(group: AxisGroup, number: int, axis: int) -> int:
+    """Return the size closest to the base at which this output axis has another size."""
+    outputs = group.output_sizes(number, axis)
+    base_output = outputs[group.base]
+    moving = [size for size, output in outputs.items() if output != base_output]
+    return min(moving, key=lambda size: abs(size - group.base))
+
+
+def to_output_port(number: int, results: Results, groups: list[AxisGroup]) -> Port:
+    """Return the output port of this number, with its dims expressed in terms of the groups."""
+    path, spec = results.base[number]
+    if results.is_stable:
+        dims = [
+            _output_dim(number, axis, size, groups, results) for axis, size in enumerate(spec.sizes)
+        ]
     else:
-        dims = tuple(
-            _output_dim(number, axis, size, groups, seen) for axis, size in enumerate(spec.sizes)
-        )
-    return Port(output_name(path), path, spec.dtype, dims)
+        unknown = Unknown("the structure of the result changes with the input")
+        dims = [unknown for _ in spec.sizes]
+    return Port(output_name(path), path, spec.dtype, tuple(dims))
 
 
-def _rules(group: AxisGroup, number: int, axis: int) -> tuple[SizeRule, ...]:
-    """The rule of an output axis, none where several are left. Those that agree on every size that is admitted are
-    one: the plainest, and the one that divides by the step (where N%8==0, N and 8*(N//8) are the same)."""
-    rules = candidates(column(group, number, axis))
-    if len(rules) > 1:
-        if (
-            not isinstance(group.dim(), Free)
-            or splitting_size(rules, _telling(group, len(rules))) is not None
-        ):
-            return ()
-        stepped = (rule for rule in rules if rule.divisor == group.step and rule.shift == 0)
-        return tuple(dict.fromkeys((rules[0], next(stepped, rules[0]))))
-    return rules
-
-
-def _moving(number: int, axis: int, groups: list[AxisGroup]) -> list[AxisGroup]:
-    return [group for group in groups if len(set(column(group, number, axis).values())) > 1]
-
-
-def _output_dim(number: int, axis: int, size: int, groups: list[AxisGroup], seen: Seen) -> Dim:
-    moving = _moving(number, axis, groups)
+def _output_dim(
+    number: int, axis: int, size: int, groups: list[AxisGroup], results: Results
+) -> Dim:
+    """Return the dim of one axis, which has this size in the base result."""
+    moving = _moving_groups(number, axis, groups)
     if not moving:
-        unmoved = [group.name for group in groups if group.no_memory and len(group.accepted) == 1]
-        return (
-            Unknown(f"no other size of {', '.join(unmoved)} could be seen")
-            if unmoved
-            else Fixed(size)
-        )
-    unsettled = [group.name for group in moving if not isinstance(group.dim(), Free)]
+        return _constant_dim(size, groups)
+    unsettled = [group.name for group in moving if group.free_dim() is None]
     if unsettled:
         return Unknown(f"changes with {', '.join(unsettled)}")
     if len(moving) > 1:
-        return _joint_dim(number, axis, moving, seen)
-    rules = _rules(moving[0], number, axis)
+        return _joint_dim(number, axis, moving, results)
+    group = moving[0]
+    rules = _settled_rules(group, number, axis)
     if not rules:
-        return Unknown(f"changes with {moving[0].name}, by no single rule found")
-    expr = rules[0].expr(moving[0].name)
-    return moving[0].dim() if expr == Symbol(moving[0].name) else as_dim(expr)
+        return Unknown(f"changes with {group.name}, by no single rule found")
+    expr = rules[0].expr(group.name)
+    if expr == Symbol(group.name):
+        return group.dim()
+    return as_dim(expr)
 
 
-def _joint_dim(number: int, axis: int, moving: list[AxisGroup], seen: Seen) -> Dim:
+def _constant_dim(size: int, groups: list[AxisGroup]) -> Dim:
+    """Return a fixed dim, unless a group could not be resized for want of memory."""
+    unmoved = [group.name for group in groups if group.out_of_memory and len(group.accepted) == 1]
+    if unmoved:
+        return Unknown(f"no other size of {', '.join(unmoved)} could be seen")
+    return Fixed(size)
+
+
+def _settled_rules(group: AxisGroup, number: int, axis: int) -> tuple[SizeRule, ...]:
+    """Return the rule of an output axis; none if several rules are left.
+
+    Rules that agree on every admitted size are one rule in several forms: return the simplest,
+    and the one that divides by the step (if N%8==0, then N and 8*(N//8) are equal).
+    """
+    rules = candidates(group.output_sizes(number, axis))
+    if len(rules) < 2:
+        return rules
+    if group.free_dim() is None:
+        return ()
+    if splitting_size(rules, _distinguishing_sizes(group, len(rules))) is not None:
+        return ()
+    simplest = rules[0]
+    stepped = [rule for rule in rules if rule.divisor == group.step and rule.shift == 0]
+    if not stepped or stepped[0] == simplest:
+        return (simplest,)
+    return simplest, stepped[0]
+
+
+def _joint_dim(number: int, axis: int, moving: list[AxisGroup], results: Results) -> Dim:
+    """Return the dim of an output axis that depends on several groups."""
     names = tuple(group.name for group in moving)
     unknown = Unknown(f"changes with {' and '.join(names)}, by no rule found")
-    if frozenset(names) not in seen.moved:
+    joint = results.joint.get(frozenset(names))
+    if joint is None:
         return unknown
-    sizes, moved = seen.moved[frozenset(names)]
-    base = JointSample(
-        {group.name: group.base for group in moving}, seen.base[number][1].sizes[axis]
-    )
-    for rules in product(*(_rules(group, number, axis) for group in moving)):
+    base_sizes = {group.name: group.base for group in moving}
+    base = JointSample(base_sizes, results.base[number][1].sizes[axis])
+    moved = JointSample(joint.sizes, joint.result[number][1].sizes[axis])
+    rules_by_group = [_settled_rules(group, number, axis) for group in moving]
+    for rules in product(*rules_by_group):
         parts = {name: rule.expr(name) for name, rule in zip(names, rules, strict=True)}
-        expr = combine(parts, base, JointSample(sizes, moved[number][1].sizes[axis]))
+        expr = combine(parts, base, moved)
         if expr is not None:
             return as_dim(expr)
     return unknown
 
 
-def invalidate(ports: tuple[Port, ...], seen: Leaves, sizes: Mapping[str, int]) -> tuple[Port, ...]:
-    """The output ports, with each dim that is another at these sizes made unknown."""
-    if not same_structure(tuple((port.path, _like(port)) for port in ports), seen):
-        reason = f"the result has another structure at {at(sizes)}"
-        return tuple(
-            replace(port, dims=tuple(Unknown(reason) for _ in port.dims or ())) for port in ports
-        )
-    found = list[Port]()
-    for port, (_, spec) in zip(ports, seen, strict=True):
-        dims = tuple(
-            _held(dim, size, sizes) for dim, size in zip(port.dims or (), spec.sizes, strict=True)
-        )
-        found.append(replace(port, dims=dims))
-    return tuple(found)
+def invalidate(ports: tuple[Port, ...], result: Leaves, sizes: Sizes) -> tuple[Port, ...]:
+    """Return the output ports; dims that predict another size than this result become unknown."""
+    predicted = tuple((port.path, _placeholder(port)) for port in ports)
+    if not same_structure(predicted, result):
+        unknown = Unknown(f"the result has another structure at {format_sizes(sizes)}")
+        return tuple(replace(port, dims=(unknown,) * len(port.dims or ())) for port in ports)
+    checked = list[Port]()
+    for port, (_, spec) in zip(ports, result, strict=True):
+        pairs = zip(port.dims or (), spec.sizes, strict=True)
+        dims: Shape = tuple(_check_dim(dim, size, sizes) for dim, size in pairs)
+        checked.append(replace(port, dims=dims))
+    return tuple(checked)
 
 
-def _like(port: Port) -> TensorSpec:
+def _placeholder(port: Port) -> TensorSpec:
+    """Return a tensor of the port's dtype and rank."""
     return TensorSpec(port.dtype, (0,) * len(port.dims or ()))
 
 
-def _held(dim: Dim, size: int, sizes: Mapping[str, int]) -> Dim:
+def _check_dim(dim: Dim, size: int, sizes: Sizes) -> Dim:
+    """Return the dim, or why it is unknown if it predicts another size."""
     expr = as_expr(dim)
-    if expr is None or not symbols(expr) <= sizes.keys() or evaluate(expr, sizes) == size:
+    if expr is None or not symbols(expr) <= sizes.keys():
         return dim
-    return Unknown(f"by what was seen first {dim}, and {size} at {at(sizes)}")
+    if evaluate(expr, sizes) == size:
+        return dim
+    return Unknown(f"by what was seen first {dim}, and {size} at {format_sizes(sizes)}")
 
 
-def at(sizes: Mapping[str, int]) -> str:
+def format_sizes(sizes: Sizes) -> str:
+    """Return sizes by name as text: `H = 67 with W = 67`."""
     return " with ".join(f"{name} = {size}" for name, size in sizes.items())

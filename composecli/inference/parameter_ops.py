@@ -1,134 +1,495 @@
-"""Meetings: what the parameters that an input meets say of it."""
+"""Rules for the ops that combine an input with a parameter: one class per op family.
+
+This is the only module that derives an input from the shape of a weight. The rest of
+the package asks:
+
+- `layer_inputs`: which inputs does a layer expect, judging by its class and its parameters?
+- `implied_input`: an input reached this op; which input does the op's parameter imply?
+- `OpFamily.mismatches`: the op failed; which sizes of its operands should have been equal?
+"""
+
+# ruff: noqa: ARG002 (the default rules of OpFamily ignore their arguments)
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
-from composecli.core.facts import ModelFacts
-from composecli.core.observations import CONVOLUTIONS, PROJECTIONS, ParameterOp, Rejected
-from composecli.core.pytree import Axis, Call, TensorSpec, call_leaves, replace_call_leaf
-from composecli.inference.candidates import Candidate, with_tensors
-from composecli.inference.layer_inputs import BATCH, LENGTH, SPATIAL, image
+from composecli.core.facts import LayerFact, ModelFacts, NamedSizes
+from composecli.core.observations import Operand, ParameterOp, Rejected
+from composecli.core.pytree import Axis, Call, TensorSpec, call_leaves
 
-_POINTWISE = ("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "rsub")
+BATCH = 2
+LENGTH = 8
+# Height and width, or length, by input rank: cheap, and large enough for most networks.
+SPATIAL = {3: 64, 4: 64, 5: 16}
+# For the runtime, which records models and forwards: the integer attributes of layers, and the ops
+# whose weight may be a tensor without a name (frozen into the graph, or computed by weight norm).
+LAYER_CONSTANTS = ("groups", "num_embeddings", "padding_idx")
+UNNAMED_WEIGHT_OPS = ("addmm", "mm", "bmm", "convolution", "_convolution", "embedding")
+_PROJECTIONS = ("addmm", "mm", "linear", "matmul", "bmm", "baddbmm", "mv")
+_CONVOLUTIONS = ("convolution", "_convolution")
+_ELEMENTWISE = ("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "rsub")
+# The vocabulary of a model without an embedding: its integer inputs are 0 or 1.
+_MIN_VOCABULARY = 2
 
 
-def from_parameter_ops(candidate: Candidate, refused: Rejected) -> Iterator[Candidate]:
-    """The proposal as the first parameter on the way of one of its inputs asks for it."""
-    for number, (path, spec) in enumerate(call_leaves(candidate.call)):
-        for parameter_op in refused.parameter_ops:
-            wanted = _wanted(spec, parameter_op) if parameter_op.inputs in ((), (number,)) else None
-            if wanted is None:
+class ImpliedInput(NamedTuple):
+    """The input that a parameter implies, and the axes whose sizes the parameter fixes."""
+
+    spec: TensorSpec
+    axes: tuple[int, ...]
+
+
+class SizeMismatch(NamedTuple):
+    """An axis of `operand` has the size `have`, and the other side of the op expects `want`."""
+
+    have: int
+    want: int
+    operand: Operand
+
+
+class OpFamily:
+    """One family of ops. The defaults are the rules for an op that no family owns."""
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the layer runs an op of this family."""
+        return False
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield the inputs that a layer of this family may expect, the most likely first."""
+        yield from ()
+
+    def owns_op(self, op: str) -> bool:
+        """Return whether the aten op with this name (without `aten::`) belongs to this family."""
+        return False
+
+    def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
+        """Return the input that the parameter implies in place of `spec`.
+
+        None if it implies nothing: the value that reached the op may not be the input itself.
+        """
+        return None
+
+    def mismatches(self, rejected: Rejected) -> Iterator[SizeMismatch]:
+        """Yield sizes of operands that differ from the other side of the op, last axis first."""
+        for operand in input_operands(rejected):
+            for other in rejected.operands:
+                if other is not operand:
+                    yield from aligned_mismatches(operand, other.spec.sizes)
+
+
+class Recurrent(OpFamily):
+    """RNN, LSTM and GRU, and their cells: `weight_ih` is `(gates * hidden, input)`."""
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the layer has a weight for its input sequence."""
+        weight = self._input_weight(layer)
+        return weight is not None and len(weight.sizes) == 2
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield the input sequence, then the hidden state: one row per layer and direction."""
+        weight = self._input_weight(layer)
+        if weight is None:
+            return
+        hidden = [tensor for tensor in layer.parameters if tensor.name.startswith("weight_hh")]
+        is_cell = weight.name == "weight_ih"
+        if is_cell:
+            yield TensorSpec(weight.dtype, (BATCH, weight.sizes[1]))
+        else:
+            yield TensorSpec(weight.dtype, (LENGTH, BATCH, weight.sizes[1]))
+        if not hidden:
+            return
+        if is_cell:
+            yield TensorSpec(hidden[0].dtype, (BATCH, hidden[0].sizes[1]))
+        else:
+            yield TensorSpec(hidden[0].dtype, (len(hidden), BATCH, hidden[0].sizes[1]))
+
+    def width(self, facts: ModelFacts) -> int | None:
+        """Return the input width of the model's first layer; None if it is not recurrent."""
+        first = next((layer for layer in facts.layers if layer.parameters), None)
+        if first is None:
+            return None
+        for tensor in first.parameters:
+            if tensor.name.startswith("weight_ih"):
+                return tensor.sizes[-1]
+        return None
+
+    def _input_weight(self, layer: LayerFact) -> NamedSizes | None:
+        """Return the weight that is multiplied with the input."""
+        return _parameter(layer, "weight_ih_l0") or _parameter(layer, "weight_ih")
+
+
+class Attention(OpFamily):
+    """MultiheadAttention: `in_proj_weight` is `(3 * width, width)`."""
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the layer has a joint projection of query, key and value."""
+        weight = _parameter(layer, "in_proj_weight")
+        return weight is not None and len(weight.sizes) == 2
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield the query sequence: `(length, batch, width)`."""
+        weight = _parameter(layer, "in_proj_weight")
+        if weight is not None:
+            yield TensorSpec(weight.dtype, (LENGTH, BATCH, weight.sizes[1]))
+
+
+class Normalization(OpFamily):
+    """Layer norms fix the last axes; batch, instance and group norms fix axis 1, the channels."""
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the class is called a norm and has a weight."""
+        return _parameter(layer, "weight") is not None and "Norm" in layer.class_name
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield an input of each rank that the class accepts."""
+        weight = _parameter(layer, "weight")
+        if weight is None:
+            return
+        name, channels = layer.class_name, weight.sizes[0]
+        if name.startswith(("BatchNorm", "InstanceNorm")) and name[-2:-1] in "123":
+            rank = int(name[-2]) + 2
+            if rank == 3 and name.startswith("BatchNorm"):
+                yield TensorSpec(weight.dtype, (BATCH, channels))
+            spatial = (LENGTH,) * (rank - 2)
+            yield TensorSpec(weight.dtype, (BATCH, channels, *spatial))
+        elif name == "GroupNorm":
+            yield TensorSpec(weight.dtype, (BATCH, channels, LENGTH))
+        else:
+            yield TensorSpec(weight.dtype, (BATCH, *weight.sizes))
+
+    def owns_op(self, op: str) -> bool:
+        """Return whether this is a layer, batch or group norm."""
+        return op.endswith("layer_norm") or "batch_norm" in op or "group_norm" in op
+
+    def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
+        """Replace the last axes (layer norm) or the channels (other norms)."""
+        weight, rank = parameter_op.weight, len(spec.sizes)
+        if parameter_op.value.sizes != spec.sizes:
+            return None
+        if parameter_op.op.endswith("layer_norm"):
+            if len(weight.sizes) > rank:
+                return None
+            sizes = (*spec.sizes[: -len(weight.sizes)], *weight.sizes)
+            axes = tuple(range(rank - len(weight.sizes), rank))
+            return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), axes)
+        if rank < 2:
+            return None
+        sizes = (spec.sizes[0], weight.sizes[0], *spec.sizes[2:])
+        return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), (1,))
+
+    def mismatches(self, rejected: Rejected) -> Iterator[SizeMismatch]:
+        """Compare the input of a layer norm with its `normalized_shape`."""
+        if bare_op_name(rejected.op).endswith("layer_norm"):
+            # The numbers of a layer norm are its `normalized_shape`.
+            yield from aligned_mismatches(input_operands(rejected)[0], rejected.numbers)
+        else:
+            yield from super().mismatches(rejected)
+
+
+class Elementwise(OpFamily):
+    """Arithmetic with a broadcast parameter: a scale, an offset, a table of positions."""
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the layer has a weight of one axis."""
+        weight = _parameter(layer, "weight")
+        return weight is not None and len(weight.sizes) == 1
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield rows as wide as the weight."""
+        weight = _parameter(layer, "weight")
+        if weight is not None and weight.sizes[0] > 1:
+            yield TensorSpec(weight.dtype, (BATCH, weight.sizes[0]))
+
+    def owns_op(self, op: str) -> bool:
+        """Return whether this is arithmetic that broadcasts."""
+        return op in _ELEMENTWISE
+
+    def unbroadcast_sizes(
+        self, spec: TensorSpec, parameter_op: ParameterOp
+    ) -> tuple[int, ...] | None:
+        """Return the input sizes at which no axis but the batch is broadcast; None if none is.
+
+        An input `(2, 1, 8)` that is added to a parameter `(16, 8)` gives `(2, 16, 8)`.
+        """
+        weight, rank = parameter_op.weight.sizes, len(spec.sizes)
+        if not self.owns_op(parameter_op.op) or len(weight) > rank:
+            return None
+        if parameter_op.value.sizes != spec.sizes:
+            return None
+        sizes = list(spec.sizes)
+        for axis, size in enumerate(weight, start=rank - len(weight)):
+            if axis > 0 and sizes[axis] == 1:
+                sizes[axis] = size
+        if tuple(sizes) == spec.sizes:
+            return None
+        return tuple(sizes)
+
+
+class Embedding(OpFamily):
+    """Tables that integer inputs index: the weight is `(vocabulary, width)`."""
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the class is called an embedding and has a table."""
+        weight = _parameter(layer, "weight")
+        is_table = weight is not None and len(weight.sizes) == 2
+        return is_table and layer.class_name.startswith("Embedding")
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield a batch of ids below the number of rows."""
+        weight = _parameter(layer, "weight")
+        if weight is not None:
+            yield TensorSpec("int64", (BATCH, LENGTH), below=weight.sizes[0])
+
+    def owns_op(self, op: str) -> bool:
+        """Return whether this is a look-up in a table."""
+        return op == "embedding"
+
+    def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
+        """Replace the input by ids below the number of rows."""
+        if parameter_op.value.sizes != spec.sizes:
+            return None
+        rows = parameter_op.weight.sizes[0]
+        if spec.may_hold_ids:
+            return ImpliedInput(TensorSpec(spec.dtype, spec.sizes, below=rows), ())
+        return ImpliedInput(TensorSpec("int64", (BATCH, LENGTH), below=rows), ())
+
+    def vocabulary(self, facts: ModelFacts) -> int:
+        """Return the number of rows of the model's first table; 2 if it has none."""
+        for layer in facts.layers:
+            weight = _parameter(layer, "weight")
+            if weight is None or len(weight.sizes) != 2:
                 continue
-            new, axes = wanted
-            if new == spec:
-                break
-            changed = with_tensors(candidate, {path: new})
-            kept = tuple((where, axis) for where, axis in changed.asked if where != path)
-            yield replace(
-                changed, asked=kept + tuple((path, axis % len(new.sizes)) for axis in axes)
-            )
-            break
+            if layer.class_name.endswith(("Embedding", "EmbeddingBag")):
+                return weight.sizes[0]
+        return _MIN_VOCABULARY
+
+    def rows(self, layer: LayerFact, tensor: NamedSizes) -> int | None:
+        """Return how many rows this parameter of the layer has; None if it is not a table."""
+        if layer.class_name.endswith("Embedding") and len(tensor.sizes) == 2:
+            return tensor.sizes[0]
+        return None
 
 
-def asked_axes(call: Call, parameter_ops: tuple[ParameterOp, ...]) -> tuple[Axis, ...]:
-    """The axes of an accepted call that the first parameters it meets fix."""
+class Linear(OpFamily):
+    """Matrix products. A layer's weight is `(out, in)`, or `(out, in1, in2)` for Bilinear.
+
+    A traced op has its weight as the product uses it, which is `(in, out)`.
+    """
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the layer has a matrix as its weight, or is Bilinear."""
+        weight = _parameter(layer, "weight")
+        if weight is None:
+            return False
+        return len(weight.sizes) == 2 or layer.class_name == "Bilinear"
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield rows as wide as each input of the weight."""
+        weight = _parameter(layer, "weight")
+        if weight is not None:
+            for width in weight.sizes[1:]:
+                yield TensorSpec(weight.dtype, (BATCH, width))
+
+    def owns_op(self, op: str) -> bool:
+        """Return whether this is a matrix product."""
+        return op in _PROJECTIONS
+
+    def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
+        """Replace the last axis."""
+        weight, value = parameter_op.weight, parameter_op.value
+        if len(weight.sizes) != 2 or not value.sizes or not spec.sizes:
+            return None
+        # Only the axes before the last may have been flattened: `(2, 8, 16) -> (16, 16)`.
+        if value.sizes[-1] != spec.sizes[-1] or value.elements != spec.elements:
+            return None
+        sizes = (*spec.sizes[:-1], weight.sizes[0])
+        return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), (len(sizes) - 1,))
+
+    def mismatches(self, rejected: Rejected) -> Iterator[SizeMismatch]:
+        """Compare the inner axes of the two matrices, from either side."""
+        matrices = [operand for operand in rejected.operands if len(operand.spec.sizes) > 1]
+        if len(matrices) < 2:
+            return
+        left, right = matrices[-2:]
+        left_size, right_size = left.spec.sizes[-1], right.spec.sizes[-2]
+        if left_size == right_size:
+            return
+        if left.inputs:
+            yield SizeMismatch(left_size, right_size, left)
+        if right.inputs:
+            yield SizeMismatch(right_size, left_size, right)
+
+
+class Convolution(OpFamily):
+    """Convolutions of 1 to 3 spatial axes. The channels are axis 1 of the input."""
+
+    def owns_layer(self, layer: LayerFact) -> bool:
+        """Return whether the weight has 1 to 3 spatial axes."""
+        weight = _parameter(layer, "weight")
+        return weight is not None and len(weight.sizes) in SPATIAL
+
+    def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
+        """Yield an image with the layer's channels."""
+        weight = _parameter(layer, "weight")
+        if weight is not None:
+            groups = dict(layer.constants).get("groups", 1)
+            transposed = "Transpose" in layer.class_name
+            channels = input_channels(weight.sizes, groups, transposed=transposed)
+            yield _image(channels, len(weight.sizes), weight.dtype)
+
+    def owns_op(self, op: str) -> bool:
+        """Return whether this is a convolution, transposed or not."""
+        return op in _CONVOLUTIONS
+
+    def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
+        """Replace the channels, or the whole input if its rank is another."""
+        weight = parameter_op.weight
+        rank = len(weight.sizes)
+        if parameter_op.value.sizes != spec.sizes or rank not in SPATIAL:
+            return None
+        channels = _channels(parameter_op)
+        if len(spec.sizes) != rank:
+            return ImpliedInput(_image(channels, rank, weight.dtype), (1,))
+        sizes = (spec.sizes[0], channels, *spec.sizes[2:])
+        return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), (1,))
+
+    def mismatches(self, rejected: Rejected) -> Iterator[SizeMismatch]:
+        """Compare the channels: a grouped or transposed weight does not align with its input."""
+        operand = input_operands(rejected)[0]
+        rank = len(operand.spec.sizes)
+        for parameter_op in reversed(rejected.parameter_ops):
+            if parameter_op.value == operand.spec and len(parameter_op.weight.sizes) == rank:
+                have, want = operand.spec.sizes[1], _channels(parameter_op)
+                if have != want:
+                    yield SizeMismatch(have, want, operand)
+                return
+
+
+RECURRENT = Recurrent()
+ELEMENTWISE = Elementwise()
+EMBEDDING = Embedding()
+# A layer belongs to the first family that owns it.
+FAMILIES: tuple[OpFamily, ...] = (
+    RECURRENT,
+    Attention(),
+    Normalization(),
+    ELEMENTWISE,
+    EMBEDDING,
+    Linear(),
+    Convolution(),
+)
+_OTHER = OpFamily()
+
+
+def layer_inputs(layer: LayerFact) -> Iterator[TensorSpec]:
+    """Yield each input that a layer may expect, the most likely first."""
+    for family in FAMILIES:
+        if family.owns_layer(layer):
+            yield from family.layer_inputs(layer)
+            return
+
+
+def op_family(op: str) -> OpFamily:
+    """Return the family that owns an aten op, or the default rules if none does."""
+    for family in FAMILIES:
+        if family.owns_op(op):
+            return family
+    return _OTHER
+
+
+def implied_input(spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
+    """Return the input that an op's parameter implies in place of `spec`; None if nothing.
+
+    `float32[2, 8]` that reached an `addmm` with a weight of `(10, 5)` gives `float32[2, 10]`,
+    with axis 1 fixed.
+    """
+    return op_family(parameter_op.op).implied_input(spec, parameter_op)
+
+
+def input_channels(weight: tuple[int, ...], groups: int, *, transposed: bool) -> int:
+    """Return how many channels a convolution with a weight of this shape expects.
+
+    A weight is `(out, in // groups, *kernel)`, or `(in, out // groups, *kernel)` if transposed:
+    `(8, 3, 5, 5)` with 2 groups expects 6 channels, and 8 if transposed.
+    """
+    if transposed:
+        return weight[0]
+    return weight[1] * groups
+
+
+def fixed_axes(call: Call, parameter_ops: tuple[ParameterOp, ...]) -> tuple[Axis, ...]:
+    """Return the axes of an accepted call that the parameters it reaches first fix."""
     found = list[Axis]()
     for path, spec in call_leaves(call):
         for parameter_op in parameter_ops:
-            wanted = _wanted(spec, parameter_op)
-            if wanted is not None and wanted[0] == replace(spec, below=wanted[0].below):
-                found += [(path, axis % len(spec.sizes)) for axis in wanted[1]]
+            implied = implied_input(spec, parameter_op)
+            if implied is None:
+                continue
+            if implied.spec == replace(spec, below=implied.spec.below):
+                found += [(path, axis) for axis in implied.axes]
     return tuple(dict.fromkeys(found))
 
 
-def recurrent_axes(call: Call, facts: ModelFacts) -> tuple[Axis, ...]:
-    """The axis that a recurrent first layer fixes: traced ones take any width and give plausible outputs."""
-    width = _recurrent_width(facts)
+def fixed_recurrent_axes(call: Call, facts: ModelFacts) -> tuple[Axis, ...]:
+    """Return the axis that a recurrent first layer fixes.
+
+    No probe can tell: a traced recurrent layer accepts any width and returns plausible outputs.
+    """
+    width = RECURRENT.width(facts)
     path, spec = next(call_leaves(call), ((), None))
     if spec is None or not spec.sizes or spec.sizes[-1] != width:
         return ()
     return ((path, len(spec.sizes) - 1),)
 
 
-def recurrent(candidate: Candidate, facts: ModelFacts) -> Candidate | None:
-    """The proposal with the width that a recurrent first layer's weights have; None where it has that already."""
-    width = _recurrent_width(facts)
-    path, spec = next(call_leaves(candidate.call), ((), None))
-    if width is None or spec is None or len(spec.sizes) < 2 or spec.sizes[-1] == width:
-        return None
-    new = replace(spec, sizes=(*spec.sizes[:-1], width), sample=None)
-    return replace(candidate, call=replace_call_leaf(candidate.call, {path: new}))
-
-
-def _recurrent_width(facts: ModelFacts) -> int | None:
-    first = next((layer for layer in facts.layers if layer.parameters), None)
-    weights = (
-        [p for p in first.parameters if p.name.startswith("weight_ih")] if first is not None else []
-    )
-    return weights[0].sizes[-1] if weights else None
-
-
-def widened(candidate: Candidate, parameter_ops: tuple[ParameterOp, ...]) -> Candidate | None:
-    """The proposal with each size of 1 that is broadcast against a parameter made the parameter's; None without any."""
-    for path, spec in call_leaves(candidate.call):
-        for parameter_op in parameter_ops:
-            weight = parameter_op.weight.sizes
-            if (
-                parameter_op.op not in _POINTWISE
-                or parameter_op.value.sizes != spec.sizes
-                or len(weight) > len(spec.sizes)
-            ):
-                continue
-            aligned = (1,) * (len(spec.sizes) - len(weight)) + weight
-            pairs = list(zip(spec.sizes, aligned, strict=True))
-            sizes = tuple(
-                beside if axis and size == 1 else size for axis, (size, beside) in enumerate(pairs)
-            )
-            if sizes != spec.sizes:
-                changed = replace(spec, sizes=sizes, sample=None)
-                asked = tuple(
-                    (path, axis) for axis, size in enumerate(sizes) if size != spec.sizes[axis]
-                )
-                call = replace_call_leaf(candidate.call, {path: changed})
-                return replace(candidate, call=call, asked=candidate.asked + asked)
-    return None
-
-
 def ids_below(number: int, spec: TensorSpec, parameter_ops: tuple[ParameterOp, ...]) -> int | None:
-    """The vocabulary size that the integers of this input index, where an embedding was seen."""
-    tables = [m for m in parameter_ops if "embedding" in m.op and m.inputs == (number,)]
-    direct = [m.weight.sizes[0] for m in tables if m.value.sizes == spec.sizes]
-    return direct[0] if direct else min((m.weight.sizes[0] for m in tables), default=None)
+    """Return the vocabulary size that an integer input indexes; None if it indexes no table."""
+    row_counts = list[int]()
+    for parameter_op in parameter_ops:
+        if "embedding" not in parameter_op.op or parameter_op.inputs != (number,):
+            continue
+        rows = parameter_op.weight.sizes[0]
+        if parameter_op.value.sizes == spec.sizes:
+            return rows
+        row_counts.append(rows)
+    return min(row_counts, default=None)
 
 
-def _wanted(
-    spec: TensorSpec, parameter_op: ParameterOp
-) -> tuple[TensorSpec, tuple[int, ...]] | None:
-    """What an op asks of an input that reaches it unchanged in the axis asked for, with the axes that it fixes."""
-    weight, value, op = parameter_op.weight.sizes, parameter_op.value.sizes, parameter_op.op
-    direct = value == spec.sizes
-    dtype = parameter_op.weight.dtype
-    same = (
-        bool(value and spec.sizes)
-        and value[-1] == spec.sizes[-1]
-        and parameter_op.value.elements == spec.elements
-    )
-    if op in PROJECTIONS and len(weight) == 2 and same:
-        return replace(spec, dtype=dtype, sizes=(*spec.sizes[:-1], weight[0])), (-1,)
-    if op in CONVOLUTIONS and direct and len(weight) in SPATIAL:
-        if len(spec.sizes) != len(weight):
-            return image(parameter_op.channels, len(weight), dtype), (1,)
-        return replace(
-            spec, dtype=dtype, sizes=(spec.sizes[0], parameter_op.channels, *spec.sizes[2:])
-        ), (1,)
-    if op == "embedding" and direct:
-        like = spec if spec.may_hold_ids else TensorSpec("int64", (BATCH, LENGTH))
-        return TensorSpec(like.dtype, like.sizes, below=weight[0]), ()
-    if op.endswith("layer_norm") and direct and len(weight) <= len(spec.sizes):
-        sizes = (*spec.sizes[: -len(weight)], *weight)
-        return replace(spec, dtype=dtype, sizes=sizes), tuple(range(-len(weight), 0))
-    if ("batch_norm" in op or "group_norm" in op) and direct and len(spec.sizes) > 1:
-        return replace(spec, dtype=dtype, sizes=(spec.sizes[0], weight[0], *spec.sizes[2:])), (1,)
+def input_operands(rejected: Rejected) -> list[Operand]:
+    """Return the operands of the failing op that were computed from an input."""
+    return [operand for operand in rejected.operands if operand.inputs]
+
+
+def aligned_mismatches(operand: Operand, sizes: tuple[int, ...]) -> Iterator[SizeMismatch]:
+    """Compare sizes from the last axis on, as broadcasting does; a size of 1 matches any."""
+    for have, want in zip(reversed(operand.spec.sizes), reversed(sizes), strict=False):
+        if have != want and want > 1:
+            yield SizeMismatch(have, want, operand)
+
+
+def bare_op_name(op: str | None) -> str:
+    """Return the name of an op without its namespace: `addmm` for `aten::addmm`."""
+    return (op or "").rpartition("::")[2]
+
+
+def _parameter(layer: LayerFact, name: str) -> NamedSizes | None:
+    """Return the layer's own parameter with this name; None if it has none."""
+    for tensor in layer.parameters:
+        if tensor.name == name:
+            return tensor
     return None
+
+
+def _channels(parameter_op: ParameterOp) -> int:
+    """Return the number of input channels of a traced convolution."""
+    weight = parameter_op.weight.sizes
+    return input_channels(weight, parameter_op.groups, transposed=parameter_op.transposed)
+
+
+def _image(channels: int, rank: int, dtype: str) -> TensorSpec:
+    """Return a square image (or a sequence, or a volume) with these channels."""
+    spatial = (SPATIAL[rank],) * (rank - 2)
+    return TensorSpec(dtype, (BATCH, channels, *spatial))

@@ -1,4 +1,4 @@
-"""Probing: forwards that are counted, remembered and bounded."""
+"""Run forwards, each call at most once, within a budget."""
 
 from __future__ import annotations
 
@@ -9,41 +9,51 @@ from dataclasses import dataclass, field
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.observations import Accepted, Detail, Observation, Untried
 from composecli.core.pytree import Call
-from composecli.inference.budget import Budget
 
 INTERRUPTED = "it was interrupted"
 
+# Run one forward in the worker.
 Ask = Callable[[Call, Detail], Observation]
-Run = Callable[[Call], Observation | Untried]
+# Run one forward, or return why none was run.
+Probe = Callable[[Call], Observation | Untried]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most that inferring one model's contract may cost: forwards, and seconds in total."""
+
+    probes: int = 300
+    seconds: float = 120.0
 
 
 @dataclass
 class Prober:
-    """Counts and remembers: the same call is never run twice. Stops at the end of the budget, and at Ctrl-C."""
+    """Run and count forwards, and remember their results, until the budget ends or at Ctrl-C."""
 
     ask: Ask
     budget: Budget
     count: int = 0
     stopped: str = ""
-    seen: dict[Call, Observation] = field(default_factory=dict)
-    watched: dict[Call, Observation] = field(default_factory=dict)
-    start: float = field(default_factory=time.monotonic)
+    outcomes: dict[Call, Observation] = field(default_factory=dict)
+    traces: dict[Call, Observation] = field(default_factory=dict)
+    start_time: float = field(default_factory=time.monotonic)
 
     def outcome(self, call: Call) -> Observation | Untried:
-        """Whether the call is taken."""
-        found = self.watched.get(call) or self.seen.get(call)
-        return found or self._run(call, Detail.OUTCOME, self.seen)
+        """Return whether the call is accepted."""
+        known = self.traces.get(call) or self.outcomes.get(call)
+        return known or self._run(call, Detail.OUTCOME, self.outcomes)
 
     def trace(self, call: Call) -> Observation | Untried:
-        """The same with what the input meets, or why it is refused."""
-        return self.watched.get(call) or self._run(call, Detail.PARAMETER_OPS, self.watched)
+        """Return whether the call is accepted, with the ops in which inputs meet parameters."""
+        return self.traces.get(call) or self._run(call, Detail.PARAMETER_OPS, self.traces)
 
     def _run(
         self, call: Call, detail: Detail, memory: dict[Call, Observation]
     ) -> Observation | Untried:
+        """Run one forward and remember its observation, unless the budget is spent."""
         if self.count >= self.budget.probes:
             self.stopped = f"the budget of {self.budget.probes} probes is spent"
-        elif time.monotonic() - self.start > self.budget.seconds:
+        elif time.monotonic() - self.start_time > self.budget.seconds:
             self.stopped = f"the budget of {self.budget.seconds:g} s is spent"
         if self.stopped:
             return Untried(self.stopped)
@@ -54,7 +64,8 @@ class Prober:
             self.stopped = INTERRUPTED
             return Untried(self.stopped)
         except CouldNotAttempt as failure:
-            if not any(isinstance(seen, Accepted) for seen in self.watched.values()):
+            # Without an accepted call there is no contract to save, so the failure is the result.
+            if not any(isinstance(trace, Accepted) for trace in self.traces.values()):
                 raise
             self.stopped = failure.problem.title
             return Untried(self.stopped)

@@ -1,5 +1,8 @@
-"""Corrections: what a refusal says of the input that was proposed, learned from the op that refused and from the ops
-before it, never from the words of a message."""
+"""Repairs: candidates that answer a rejection.
+
+They are derived from the op that failed and from the ops before it, never from the text of an
+error message.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,32 @@ from dataclasses import replace
 from itertools import islice
 
 from composecli.core.facts import ModelFacts
-from composecli.core.observations import Rejected
-from composecli.core.pytree import Argument, Call, KeyPath, Literal, call_leaves
-from composecli.inference.candidates import (
-    Candidate,
-    by_name,
+from composecli.core.observations import ParameterOp, Rejected, Remedy
+from composecli.core.pytree import Argument, Call, KeyPath, Literal, TensorSpec, call_leaves
+from composecli.inference.candidates import Candidate, other_sizes, with_tensors
+from composecli.inference.conventions import (
     ids,
     images,
-    literals,
-    other_sizes,
-    usual,
-    with_tensors,
+    literal_values,
+    tensors_by_name,
+    usual_tensors,
 )
-from composecli.inference.layer_inputs import BATCH, layer_inputs
-from composecli.inference.parameter_ops import from_parameter_ops
+from composecli.inference.parameter_ops import (
+    BATCH,
+    ImpliedInput,
+    bare_op_name,
+    implied_input,
+    input_operands,
+    layer_inputs,
+)
 from composecli.inference.size_solver import from_mismatches
 
-MOST_AIMS = 6
-MOST_OTHERS = 14
-MOST_ARGUMENTS = 6
-_LOGICAL = (
+MAX_SOLVED_SIZES = 6
+MAX_OTHER_SIZES = 14
+MAX_OPTIONAL_ARGUMENTS = 6
+MAX_PICTURES = 2
+MAX_KINDS = 10
+_LOGICAL_OPS = (
     "masked_fill",
     "masked_fill_",
     "where",
@@ -40,150 +49,212 @@ _LOGICAL = (
 
 
 def find_repairs(
-    candidate: Candidate, refused: Rejected, facts: ModelFacts
+    candidate: Candidate, rejected: Rejected, facts: ModelFacts
 ) -> Iterator[tuple[int, Candidate]]:
-    """Proposals that answer a refusal, each with its cost: 0 for what the refusal asks for, more for guesses."""
-    paths = _blamed(candidate, refused)
-    for better in (*from_parameter_ops(candidate, refused), *_by_values(candidate, refused, paths)):
-        yield 0, better
-    for aimed in islice(from_mismatches(candidate, refused, paths), MOST_AIMS):
-        yield (
-            0
-            if candidate.aim is not None and aimed.aim is not None and aimed.aim.points[:-1]
-            else 1,
-            aimed,
-        )
-    for better in (
-        *_by_dtype(candidate, refused, paths, facts),
-        *_by_arguments(candidate, refused, facts),
-    ):
-        yield 2, better
+    """Yield repairs with their costs: 0 for implications of the rejection, more for guesses.
+
+    A model whose first layer is `Linear(10, 5)` rejects `float32[2, 3]`; the weight implies
+    `float32[2, 10]` at cost 0. Other dtypes and ranks follow at costs 2 and 3.
+    """
+    paths = _blamed_inputs(candidate, rejected)
+    for repaired in _by_parameter(candidate, rejected):
+        yield 0, repaired
+    for repaired in _by_values(candidate, rejected, paths):
+        yield 0, repaired
+    for solved in islice(from_mismatches(candidate, rejected, paths), MAX_SOLVED_SIZES):
+        yield _solver_cost(candidate, solved), solved
+    for repaired in _by_dtype(candidate, rejected, paths, facts):
+        yield 2, repaired
+    for repaired in _by_optional_argument(candidate, rejected, facts):
+        yield 2, repaired
     yield from _by_literal(candidate, facts)
     for path in paths[:2]:
-        for other in islice(other_sizes(candidate, path, facts), MOST_OTHERS):
-            yield 3, other
-    for other in (*_by_kind(candidate, refused, paths, facts), *_by_batch(candidate)):
-        yield 3, other
+        for resized in islice(other_sizes(candidate, path, facts), MAX_OTHER_SIZES):
+            yield 3, resized
+    for repaired in _by_kind(candidate, rejected, paths, facts):
+        yield 3, repaired
+    for repaired in _by_batch_of_one(candidate):
+        yield 3, repaired
 
 
-def _blamed(candidate: Candidate, refused: Rejected) -> list[KeyPath]:
-    """The inputs that the op which refused was made from, those that it had alone first; all where none is known."""
+def _solver_cost(candidate: Candidate, solved: Candidate) -> int:
+    """Return 0 for a later step towards the same target, 1 for a first step."""
+    is_later_step = solved.target is not None and len(solved.target.points) > 1
+    if candidate.target is not None and is_later_step:
+        return 0
+    return 1
+
+
+def _blamed_inputs(candidate: Candidate, rejected: Rejected) -> list[KeyPath]:
+    """Return the inputs that the failing op's operands were computed from.
+
+    An operand that was computed from one input counts before an operand of several. If no input
+    is known, return all of them, the last first.
+    """
     paths = [path for path, _ in call_leaves(candidate.call)]
-    operands = sorted(
-        (o for o in refused.operands if o.inputs), key=lambda operand: len(operand.inputs)
-    )
+    operands = sorted(input_operands(rejected), key=lambda operand: len(operand.inputs))
     numbers = dict.fromkeys(number for operand in operands for number in operand.inputs)
-    return [paths[number] for number in numbers if number < len(paths)] or paths[::-1]
+    blamed = [paths[number] for number in numbers if number < len(paths)]
+    return blamed or paths[::-1]
+
+
+def _by_parameter(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
+    """Change each input as implied by the first parameter that it reached."""
+    for number, (path, spec) in enumerate(call_leaves(candidate.call)):
+        implied = _first_implied(number, spec, rejected.parameter_ops)
+        if implied is None or implied.spec == spec:
+            continue
+        changed = with_tensors(candidate, {path: implied.spec})
+        fixed_axes = [axis for axis in changed.fixed_axes if axis[0] != path]
+        fixed_axes += [(path, axis) for axis in implied.axes]
+        yield replace(changed, fixed_axes=tuple(fixed_axes))
+
+
+def _first_implied(
+    number: int, spec: TensorSpec, parameter_ops: tuple[ParameterOp, ...]
+) -> ImpliedInput | None:
+    """Return the input implied by the first parameter that it reached alone; None if none is."""
+    for parameter_op in parameter_ops:
+        if parameter_op.inputs in ((), (number,)):
+            implied = implied_input(spec, parameter_op)
+            if implied is not None:
+                return implied
+    return None
 
 
 def _by_values(
-    candidate: Candidate, refused: Rejected, paths: list[KeyPath]
+    candidate: Candidate, rejected: Rejected, paths: list[KeyPath]
 ) -> Iterator[Candidate]:
-    """Smaller ids, where the same sizes pass with zeros: first below the rows of the embedding that refused."""
-    if not refused.runs_on_zeros:
+    """Lower the ids if zeros pass: first below the number of rows of the failing embedding."""
+    if Remedy.ZEROS not in rejected.remedies:
         return
     specs = dict(call_leaves(candidate.call))
-    rows = [o.spec.sizes[0] for o in refused.operands if not o.inputs and len(o.spec.sizes) == 2]
+    row_counts = list[int]()
+    for operand in rejected.operands:
+        if not operand.inputs and len(operand.spec.sizes) == 2:
+            row_counts.append(operand.spec.sizes[0])
     for path in paths:
         spec = specs[path]
-        for below in (*rows, 2, 1):
+        for below in (*row_counts, 2, 1):
             if spec.may_hold_ids and below < spec.below:
                 yield with_tensors(candidate, {path: replace(spec, below=below)})
-    whole = {path: replace(spec, below=1) for path, spec in specs.items() if spec.may_hold_ids}
-    yield with_tensors(candidate, whole)
+    zeros = dict[KeyPath, TensorSpec]()
+    for path, spec in specs.items():
+        if spec.may_hold_ids:
+            zeros[path] = replace(spec, below=1)
+    yield with_tensors(candidate, zeros)
 
 
 def _by_dtype(
-    candidate: Candidate, refused: Rejected, paths: list[KeyPath], facts: ModelFacts
+    candidate: Candidate, rejected: Rejected, paths: list[KeyPath], facts: ModelFacts
 ) -> Iterator[Candidate]:
-    """The same sizes of another dtype, for the inputs that the op which refused had."""
+    """Change the dtype of one of the blamed inputs; masks before ids if the op is logical."""
     specs = dict(call_leaves(candidate.call))
-    op = (refused.op or "").rpartition("::")[2]
-    order = (
-        ("bool", facts.float_dtype, "int64")
-        if op in _LOGICAL
-        else (facts.float_dtype, "int64", "bool")
-    )
+    if bare_op_name(rejected.op) in _LOGICAL_OPS:
+        dtypes = ("bool", facts.float_dtype, "int64")
+    else:
+        dtypes = (facts.float_dtype, "int64", "bool")
     for path in paths[:3]:
         spec = specs[path]
-        for dtype in order:
-            if dtype != spec.dtype:
-                below = max(spec.below, ids(facts).below) if dtype == "int64" else 2
-                yield with_tensors(
-                    candidate, {path: replace(spec, dtype=dtype, below=below, sample=None)}
-                )
+        for dtype in dtypes:
+            if dtype == spec.dtype:
+                continue
+            below = 2
+            if dtype == "int64":
+                below = max(spec.below, ids(facts).below)
+            changed = replace(spec, dtype=dtype, below=below, sample=None)
+            yield with_tensors(candidate, {path: changed})
 
 
 def _by_kind(
-    candidate: Candidate, refused: Rejected, paths: list[KeyPath], facts: ModelFacts
+    candidate: Candidate, rejected: Rejected, paths: list[KeyPath], facts: ModelFacts
 ) -> Iterator[Candidate]:
-    """Another kind of tensor for one input, first as the layer that was running takes it; then for several."""
+    """Try another kind of tensor for one input, then for all inputs but the first together."""
     specs = dict(call_leaves(candidate.call))
-    here = [layer for layer in facts.layers if refused.module and layer.name == refused.module]
-    kinds = list(
-        dict.fromkeys([spec for layer in here for spec in layer_inputs(layer)] + list(usual(facts)))
-    )
-    if refused.op is None:
-        first = {(kind.dtype, len(kind.sizes)): kind for kind in reversed(kinds)}
-        kinds.sort(key=lambda kind: kind not in first.values())
+    kinds = _kinds(rejected, facts)
     for path in paths[:3]:
-        yield from (
-            with_tensors(candidate, {path: kind}) for kind in kinds[:10] if kind != specs[path]
-        )
-    others = list(specs)[1:]
-    if len(others) > 1:
-        yield from (with_tensors(candidate, dict.fromkeys(others, kind)) for kind in kinds[:10])
+        for kind in kinds[:MAX_KINDS]:
+            if kind != specs[path]:
+                yield with_tensors(candidate, {path: kind})
+    later_paths = list(specs)[1:]
+    if len(later_paths) > 1:
+        for kind in kinds[:MAX_KINDS]:
+            yield with_tensors(candidate, dict.fromkeys(later_paths, kind))
 
 
-def _by_arguments(
-    candidate: Candidate, refused: Rejected, facts: ModelFacts
+def _kinds(rejected: Rejected, facts: ModelFacts) -> list[TensorSpec]:
+    """Return kinds of tensors, first those that the running layer expects.
+
+    If no op failed but the model's own code, one kind of each dtype and rank comes first.
+    """
+    kinds = dict[TensorSpec, None]()
+    for layer in facts.layers:
+        if rejected.module and layer.name == rejected.module:
+            kinds.update(dict.fromkeys(layer_inputs(layer)))
+    kinds.update(dict.fromkeys(usual_tensors(facts)))
+    ordered = list(kinds)
+    if rejected.op is None:
+        first_of_form = {(kind.dtype, len(kind.sizes)): kind for kind in reversed(ordered)}
+        ordered.sort(key=lambda kind: kind not in first_of_form.values())
+    return ordered
+
+
+def _by_optional_argument(
+    candidate: Candidate, rejected: Rejected, facts: ModelFacts
 ) -> Iterator[Candidate]:
-    """One more of the optional arguments, where the model's own code refuses: some cannot all be left out."""
-    if refused.op is not None:
+    """Add one optional argument if the model's own code failed: some models need at least one.
+
+    Pictures come first, masks and positions last.
+    """
+    if rejected.op is not None:
         return
-    given = {argument.name for argument in candidate.call.arguments} | {
-        argument.name for argument in facts.needed_arguments
-    }
-    optional = [
-        argument
-        for argument in facts.arguments
-        if not argument.required and argument.name not in given
-    ]
-    found = [(argument, next(by_name(argument.name, facts), None)) for argument in optional]
-    likely = [(argument, spec) for argument, spec in found if spec is not None]
-    likely.sort(key=lambda item: "mask" in item[0].name or "position" in item[0].name)
-    seen = [
-        argument for argument in optional if "pixel" in argument.name or "image" in argument.name
-    ]
-    pictures = [(argument, kind) for argument in seen for kind in images(facts)]
-    for argument, spec in [*pictures[:2], *likely[:MOST_ARGUMENTS]]:
-        more = Argument(spec, argument.name)
-        yield replace(candidate, call=Call((*candidate.call.arguments, more)), aim=None)
+    used = {argument.name for argument in candidate.call.arguments}
+    used |= {argument.name for argument in facts.needed_arguments}
+    pictures, others = list[Argument](), list[Argument]()
+    for argument in facts.arguments:
+        if argument.required or argument.name in used:
+            continue
+        if "pixel" in argument.name or "image" in argument.name:
+            pictures += [Argument(picture, argument.name) for picture in images(facts)]
+        tensor = next(tensors_by_name(argument.name, facts), None)
+        if tensor is not None:
+            others.append(Argument(tensor, argument.name))
+    others.sort(key=_is_mask_or_position)
+    for added in (*pictures[:MAX_PICTURES], *others[:MAX_OPTIONAL_ARGUMENTS]):
+        call = Call((*candidate.call.arguments, added))
+        yield replace(candidate, call=call, target=None)
+
+
+def _is_mask_or_position(argument: Argument) -> bool:
+    """Return whether an argument is called a mask or a position."""
+    name = argument.name or ""
+    return "mask" in name or "position" in name
 
 
 def _by_literal(candidate: Candidate, facts: ModelFacts) -> Iterator[tuple[int, Candidate]]:
-    """Another value for each argument that is a number or a flag: models ask for certain ones, a rate of 16000. A zero
-    passes by checks that other numbers are held against, and ends later."""
-    kinds = [argument.type_name for argument in facts.needed_arguments]
+    """Try another value for each number or flag: some models accept only a rate of 16000.
+
+    Zero costs most: it often passes the checks that other numbers fail, and then fails later.
+    """
+    types = [argument.type_name for argument in facts.needed_arguments]
     arguments = candidate.call.arguments
-    for number, (argument, kind) in enumerate(zip(arguments, kinds, strict=False)):
-        for value in literals(kind) if isinstance(argument.value, Literal) else ():
-            changed = (
-                *arguments[:number],
-                replace(argument, value=value),
-                *arguments[number + 1 :],
-            )
-            cost = 8 if value == Literal(0) else 2
-            yield cost, replace(candidate, call=Call(changed), aim=None)
+    for number, (argument, type_name) in enumerate(zip(arguments, types, strict=False)):
+        if not isinstance(argument.value, Literal):
+            continue
+        for value in literal_values(type_name):
+            changed = list(arguments)
+            changed[number] = replace(argument, value=value)
+            cost = 2
+            if value == Literal(0):
+                cost = 8
+            yield cost, replace(candidate, call=Call(tuple(changed)), target=None)
 
 
-def _by_batch(candidate: Candidate) -> Iterator[Candidate]:
-    """A batch of one: files are exported and traced with it."""
-    specs = dict(call_leaves(candidate.call))
-    if any(spec.sizes[:1] == (BATCH,) for spec in specs.values()):
-        ones = {
-            path: replace(spec, sizes=(1, *spec.sizes[1:]), sample=None)
-            for path, spec in specs.items()
-            if spec.sizes[:1] == (BATCH,)
-        }
-        yield with_tensors(candidate, ones)
+def _by_batch_of_one(candidate: Candidate) -> Iterator[Candidate]:
+    """Set the batch to 1: files are often exported and traced with it."""
+    changes = dict[KeyPath, TensorSpec]()
+    for path, spec in call_leaves(candidate.call):
+        if spec.sizes[:1] == (BATCH,):
+            changes[path] = replace(spec, sizes=(1, *spec.sizes[1:]), sample=None)
+    if changes:
+        yield with_tensors(candidate, changes)

@@ -1,4 +1,4 @@
-"""What inference ends with: a contract, or what was tried."""
+"""The result of inference: a contract, or the inputs that were tried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from composecli.core.pytree import Call
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`stopped` says why no more was tried, where there was more to try: then some dims are open."""
+    """The contract of a model, and the number of forwards that inference ran.
+
+    `stopped` is why inference ended early, in which case some dims are unknown; empty if it ended
+    by itself.
+    """
 
     contract: Contract
     probes: int
@@ -20,9 +24,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """What was tried, each with where it was refused, the best try first; and how many forwards that took.
+    """The calls that were tried, each with how it was rejected, the one that got furthest first.
 
-    `stopped` says why no more was tried, where there was more to try.
+    `probes` and `stopped` as in `Found`.
     """
 
     tried: tuple[tuple[Call, Rejected], ...]

@@ -1,4 +1,4 @@
-"""Search: from proposals to one that the model accepts, going on from the tries that got furthest."""
+"""Search for one call that the model accepts, following the attempts that got furthest."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, Rejected, Untried
 from composecli.core.pytree import Call, call_leaves
 from composecli.inference.candidates import Candidate
-from composecli.inference.prober import Run
+from composecli.inference.prober import Probe
 from composecli.inference.repairs import find_repairs
 
-MOST_PROPOSALS = 90
-MOST_AT_ONE_PLACE = 24
-MOST_ELEMENTS = 6_000_000
+MAX_CANDIDATES = 90
+MAX_ATTEMPTS_AT_ONE_PLACE = 24
+MAX_ELEMENTS = 6_000_000
+
+Attempt = tuple[Call, Rejected]
 
 
 @dataclass(frozen=True, slots=True)
 class FoundCandidate:
-    """A proposal that was accepted."""
+    """A candidate that was accepted."""
 
     candidate: Candidate
-    seen: Accepted
+    accepted: Accepted
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Entry:
-    """A proposal to try: first by how far the one that it follows from got (as a negative), then by its cost."""
+    """A candidate, ordered by the (negated) progress of the attempt it repairs, then by cost."""
 
     progress: int
     cost: int
@@ -38,76 +40,91 @@ class _Entry:
 
 @dataclass
 class _Frontier:
-    """What is left to try. First what follows from the try that got furthest, unless nothing comes of it for long."""
+    """The candidates left to try.
+
+    Repairs of the attempt that got furthest come first, unless too many of them led to nothing.
+    """
 
     entries: list[_Entry] = field(default_factory=list)
     tried: set[Call] = field(default_factory=set)
     places: set[tuple[int, str]] = field(default_factory=set)
-    spent: dict[tuple[int, str], int] = field(default_factory=dict)
+    attempts: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def add(self, candidate: Candidate, progress: int, cost: int) -> None:
+        """Add a candidate unless its call was tried."""
         if candidate.call not in self.tried:
-            heapq.heappush(
-                self.entries,
-                _Entry(-progress, cost, len(self.entries) + len(self.tried), candidate),
-            )
+            order = len(self.entries) + len(self.tried)
+            heapq.heappush(self.entries, _Entry(-progress, cost, order, candidate))
 
-    def follow(
-        self, entry: _Entry, refused: Rejected, better: Iterable[tuple[int, Candidate]]
+    def add_repairs(
+        self, entry: _Entry, rejected: Rejected, repairs: Iterable[tuple[int, Candidate]]
     ) -> None:
-        """What a refusal leads to: it costs as if begun anew where it got further than the try before it, or to a
-        place where none was refused yet."""
-        place = (refused.ops, refused.where)
-        new = refused.ops > -entry.progress or place not in self.places
-        self.places.add(place)
-        for cost, candidate in better:
-            self.add(candidate, refused.ops, cost if new else entry.cost + cost)
+        """Add the repairs of a rejected entry.
 
-    def next(self) -> _Entry | None:
+        Their cost starts from zero if the attempt got further than the one before it, or failed
+        at a new place; otherwise it is added to the entry's.
+        """
+        place = (rejected.ops, rejected.where)
+        start_cost = entry.cost
+        if rejected.ops > -entry.progress or place not in self.places:
+            start_cost = 0
+        self.places.add(place)
+        for cost, candidate in repairs:
+            self.add(candidate, rejected.ops, start_cost + cost)
+
+    def pop(self) -> _Entry | None:
+        """Remove and return the next entry to try; None if there is none."""
         while self.entries:
             entry = heapq.heappop(self.entries)
-            if entry.candidate.call in self.tried or entry.candidate.call.elements > MOST_ELEMENTS:
+            call = entry.candidate.call
+            if call in self.tried or call.elements > MAX_ELEMENTS:
                 continue
-            place = (entry.progress, _form(entry.candidate.call))
-            self.spent[place] = self.spent.get(place, 0) + 1
-            if entry.progress < 0 and self.spent[place] > MOST_AT_ONE_PLACE:
+            place = (entry.progress, _dtypes_and_ranks(call))
+            self.attempts[place] = self.attempts.get(place, 0) + 1
+            if entry.progress < 0 and self.attempts[place] > MAX_ATTEMPTS_AT_ONE_PLACE:
+                # Behind all others, also those that made no progress.
                 heapq.heappush(self.entries, replace(entry, progress=1))
                 continue
-            self.tried.add(entry.candidate.call)
+            self.tried.add(call)
             return entry
         return None
 
 
-def _form(call: Call) -> str:
-    return " ".join(f"{spec.dtype}{len(spec.sizes)}" for _, spec in call_leaves(call))
+def _dtypes_and_ranks(call: Call) -> str:
+    """Return what kind of tensors a call has: `float324 int642`."""
+    kinds = list[str]()
+    for _, spec in call_leaves(call):
+        kinds.append(f"{spec.dtype}{len(spec.sizes)}")
+    return " ".join(kinds)
 
 
 def search(
-    stated: Iterable[Candidate], guessed: Iterable[Candidate], facts: ModelFacts, run: Run
-) -> FoundCandidate | list[tuple[Call, Rejected]]:
-    """The first proposal that is accepted, or all that was refused, what got furthest first.
+    stated: Iterable[Candidate], guessed: Iterable[Candidate], facts: ModelFacts, probe: Probe
+) -> FoundCandidate | list[Attempt]:
+    """Return the first candidate that is accepted, or all rejected attempts, the furthest first.
 
-    `stated` come from the user or the file and are tried as they are; `guessed` are corrected by what they are
-    refused for.
+    `stated` come from the user or the file and are tried as they are; `guessed` are repaired when
+    they are rejected.
     """
-    refusals = list[tuple[Call, Rejected]]()
+    attempts = list[Attempt]()
     for candidate in stated:
-        match run(candidate.call):
-            case Accepted() as seen:
-                return FoundCandidate(candidate, seen)
-            case Rejected() as refused:
-                refusals.append((candidate.call, refused))
+        match probe(candidate.call):
+            case Accepted() as accepted:
+                return FoundCandidate(candidate, accepted)
+            case Rejected() as rejected:
+                attempts.append((candidate.call, rejected))
     frontier = _Frontier()
     for number, guess in enumerate(guessed):
         frontier.add(guess, 0, 2 * number)
-    while len(frontier.tried) < MOST_PROPOSALS and (entry := frontier.next()) is not None:
-        match run(entry.candidate.call):
-            case Accepted() as seen:
-                return FoundCandidate(entry.candidate, seen)
-            case Rejected() as refused:
-                refusals.append((entry.candidate.call, refused))
-                frontier.follow(entry, refused, find_repairs(entry.candidate, refused, facts))
+    while len(frontier.tried) < MAX_CANDIDATES and (entry := frontier.pop()) is not None:
+        match probe(entry.candidate.call):
+            case Accepted() as accepted:
+                return FoundCandidate(entry.candidate, accepted)
+            case Rejected() as rejected:
+                attempts.append((entry.candidate.call, rejected))
+                repairs = find_repairs(entry.candidate, rejected, facts)
+                frontier.add_repairs(entry, rejected, repairs)
             case Untried():
                 break
-    refusals.sort(key=lambda item: -item[1].ops)
-    return refusals
+    attempts.sort(key=lambda attempt: attempt[1].ops, reverse=True)
+    return attempts

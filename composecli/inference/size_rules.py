@@ -1,8 +1,8 @@
-"""Fitting: which expression of one input size gives the output sizes that were seen.
+"""Fit an expression of the input size to observed output sizes.
 
-The family is what strides, windows, paddings and scales make of a size: `m*((H + p)//k) + c`. A fit is believed
-only when one member of the family is left; until then `splitting_size` names the size whose probe tells the
-members apart.
+Strides, kernels, paddings and scales produce sizes of the form `m*((H + p)//k) + c`. A rule is
+accepted only when it is the only one of this family that fits; until then `splitting_size`
+returns the size whose probe distinguishes the rules best.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from composecli.core.size_expr import (
     Const,
@@ -25,17 +26,27 @@ from composecli.core.size_expr import (
     multiply,
 )
 
-# Beyond the small ones: what the strides of audio encoders multiply to.
+# Beyond the small ones: products of the strides of audio encoders.
 DIVISORS = (
-    *range(1, 65), 80, 96, 100, 112, 120, 128, 144, 160, 192, 200, 224, 240, 256, 300, 320, 384, 400, 441, 480, 512,
-    600, 640, 768, 800, 960, 1024, 1280, 1920,
+    *range(1, 65), 80, 96, 100, 112, 120, 128, 144, 160, 192, 200, 224, 240, 256, 300, 320, 384,
+    400, 441, 480, 512, 600, 640, 768, 800, 960, 1024, 1280, 1920,
 )  # fmt: skip
-LARGEST_SCALE = 4096
+MAX_SCALE = 4096
+
+
+class Point(NamedTuple):
+    """An input size and the output size that it produced."""
+
+    size: int
+    output: int
 
 
 @dataclass(frozen=True, slots=True)
 class SizeRule:
-    """One member of the family, `scale*((size + shift)//divisor) + offset`, in plain numbers: thousands are tried."""
+    """One rule of the family, `scale*((size + shift)//divisor) + offset`.
+
+    Plain integers, because thousands of rules are tried.
+    """
 
     scale: int
     shift: int
@@ -43,116 +54,159 @@ class SizeRule:
     offset: int
 
     def at(self, size: int) -> int:
+        """Return the output size at this input size."""
         return self.scale * ((size + self.shift) // self.divisor) + self.offset
 
     def expr(self, symbol: str) -> Expr:
+        """Return the rule as an expression of the input size with this name."""
         ratio = floor_divide(add(Symbol(symbol), Const(self.shift)), self.divisor)
         return add(multiply(Const(self.scale), ratio), Const(self.offset))
 
 
-def candidates(seen: Mapping[int, int]) -> tuple[SizeRule, ...]:
-    """Every member of the family that gives `seen`, a table of input size -> output size. Plainest first."""
-    return _candidates(tuple(seen.items()))
+def candidates(outputs: Mapping[int, int]) -> tuple[SizeRule, ...]:
+    """Return every rule that fits a table of input size to output size, the simplest first.
+
+    `{32: 16, 33: 17, 64: 32, 65: 33}` fits `(H + 1)//2`, which is `ceil(H/2)`.
+    """
+    return _candidates(tuple(Point(size, output) for size, output in outputs.items()))
 
 
+# Several axes often have the same table, and conclusions are drawn more than once.
 @functools.lru_cache(maxsize=4096)
-def _candidates(points: tuple[tuple[int, int], ...]) -> tuple[SizeRule, ...]:
-    """The same table is asked for by every axis that it stands for, and again when there is more to conclude."""
-    if len({value for _, value in points}) == 1:
-        return (SizeRule(0, 0, 1, points[0][1]),)
-    fitting = (
-        rule for rule in _through(points) if all(rule.at(size) == value for size, value in points)
-    )
-    return tuple(dict.fromkeys(fitting))
+def _candidates(points: tuple[Point, ...]) -> tuple[SizeRule, ...]:
+    """Return every rule that fits the points."""
+    outputs = {point.output for point in points}
+    if len(outputs) == 1:
+        return (SizeRule(0, 0, 1, points[0].output),)
+    fitting = dict[SizeRule, None]()
+    for rule in _rules_through(points):
+        if all(rule.at(size) == output for size, output in points):
+            fitting[rule] = None
+    return tuple(fitting)
 
 
-def _through(points: Sequence[tuple[int, int]]) -> Iterator[SizeRule]:
-    """The members through the first two points that tell their scale and offset, for each divisor and shift."""
-    size, value = points[0]
+def _rules_through(points: Sequence[Point]) -> Iterator[SizeRule]:
+    """Yield the rule through the first point and one that determines the scale."""
+    first, others = points[0], points[1:]
     for divisor in DIVISORS:
         for shift in range(divisor):
-            ratio = (size + shift) // divisor
-            others = (
-                ((other + shift) // divisor - ratio, seen - value) for other, seen in points[1:]
-            )
-            moved = next((pair for pair in others if pair[0] and pair[1]), None)
-            if moved is None:
-                continue
-            scale, rest = divmod(moved[1], moved[0])
-            if not rest and 0 < scale <= LARGEST_SCALE:
-                yield SizeRule(scale, shift, divisor, value - scale * ratio)
+            ratio = (first.size + shift) // divisor
+            for size, output in others:
+                ratio_change = (size + shift) // divisor - ratio
+                output_change = output - first.output
+                if ratio_change and output_change:
+                    scale, rest = divmod(output_change, ratio_change)
+                    if not rest and 0 < scale <= MAX_SCALE:
+                        yield SizeRule(scale, shift, divisor, first.output - scale * ratio)
+                    break
 
 
 def splitting_size(rules: Sequence[SizeRule], sizes: Sequence[int]) -> int | None:
-    """The one of `sizes` that leaves the fewest rules, whatever comes of it; None where they differ at none."""
+    """Return the size after whose probe the fewest rules are left in the worst case.
+
+    None if the rules agree at all sizes.
+    """
     if len(rules) < 2:
         return None
 
-    def left(size: int) -> int:
-        return max(Counter(rule.at(size) for rule in rules).values())
+    def most_left(size: int) -> int:
+        """Return how many rules are left if the most common output size is observed."""
+        counts = Counter(rule.at(size) for rule in rules)
+        return max(counts.values())
 
-    best = min(sizes, key=left, default=None)
-    return best if best is not None and left(best) < len(rules) else None
+    best = min(sizes, key=most_left, default=None)
+    if best is None or most_left(best) == len(rules):
+        return None
+    return best
 
 
 @dataclass(frozen=True, slots=True)
 class JointSample:
-    """One forward with several input sizes changed at once, and the output size that it gave."""
+    """Several input sizes, by name, and the output size that they produced."""
 
     sizes: Mapping[str, int]
     value: int
 
 
 def combine(parts: Mapping[str, Expr], base: JointSample, moved: JointSample) -> Expr | None:
-    """The expression of several input sizes that an output size is: a sum of the parts that each gives alone, or a
-    product of them with something added. Changed one at a time both look the same, so that `moved` decides; None
-    where it speaks for neither."""
+    """Return the expression of several input sizes of which each part holds when one size changes.
+
+    It is the sum of the parts, or their product with an offset. If the sizes change one at a
+    time, both look alike, so `moved` decides. None if neither predicts it.
+
+    A `(4, 8)` input is flattened to 32. The parts are `8*N` and `4*T`; at N=7 and T=19 the output
+    is 133. The sum, `8*N + 4*T - 32`, predicts 100; the product, `N*T`, predicts 133.
+    """
     terms = [add(part, Const(-base.value)) for part in parts.values()]
     total = add(Const(base.value), *terms)
     if evaluate(total, moved.sizes) == moved.value:
         return total
-    added = _added(parts, base, moved)
-    if added is None:
-        return None
-    whole = (base.value - added) ** (len(parts) - 1)
-    factors = [_factored(add(part, Const(-added))) for part in parts.values()]
-    scale = math.prod(scale for scale, _ in factors)
-    if whole <= 0 or scale % whole:
-        return None
-    found = add(multiply(Const(scale // whole), *(factor for _, factor in factors)), Const(added))
-    return found if evaluate(found, moved.sizes) == moved.value else None
+    return _combine_product(parts, base, moved)
 
 
-def _added(parts: Mapping[str, Expr], base: JointSample, moved: JointSample) -> int | None:
-    """What is added to a product of two parts: `c` with `(one - c)*(other - c) == (base - c)*(moved - c)`."""
+def _combine_product(
+    parts: Mapping[str, Expr], base: JointSample, moved: JointSample
+) -> Expr | None:
+    """Return the product of the parts with an offset; None if it does not predict `moved`."""
+    offset = _product_offset(parts, base, moved)
+    if offset is None:
+        return None
+    factors = list[Expr]()
+    scale = 1
+    for part in parts.values():
+        part_scale, factor = _extract_factor(add(part, Const(-offset)))
+        scale *= part_scale
+        factors.append(factor)
+    # Each part contains the other parts at their base sizes.
+    repeated = (base.value - offset) ** (len(parts) - 1)
+    if repeated <= 0 or scale % repeated:
+        return None
+    expr = add(multiply(Const(scale // repeated), *factors), Const(offset))
+    if evaluate(expr, moved.sizes) == moved.value:
+        return expr
+    return None
+
+
+def _product_offset(parts: Mapping[str, Expr], base: JointSample, moved: JointSample) -> int | None:
+    """Return the offset of a product of two parts.
+
+    It is `c` with `(one - c)*(other - c) == (base - c)*(moved - c)`; 0 for more parts, None if it
+    is not an integer.
+    """
     if len(parts) != 2:
         return 0
     one, other = (evaluate(part, moved.sizes) for part in parts.values())
-    below = one + other - moved.value - base.value
-    above = one * other - moved.value * base.value
-    return above // below if below and above % below == 0 else None
+    denominator = one + other - moved.value - base.value
+    numerator = one * other - moved.value * base.value
+    if denominator == 0 or numerator % denominator:
+        return None
+    return numerator // denominator
 
 
-def _factored(expr: Expr) -> tuple[int, Expr]:
-    """An expression as a whole number times another."""
-    terms = expr.terms if isinstance(expr, Sum) else (expr,)
-    scale = math.gcd(*(_coefficient(term) for term in terms))
-    if scale < 2:
+def _extract_factor(expr: Expr) -> tuple[int, Expr]:
+    """Split off the largest integer factor of an expression: `4*T + 8` into 4 and `T + 2`."""
+    terms: tuple[Expr, ...] = (expr,)
+    if isinstance(expr, Sum):
+        terms = expr.terms
+    factor = math.gcd(*(_coefficient(term) for term in terms))
+    if factor < 2:
         return 1, expr
-    return scale, add(*(_over(term, scale) for term in terms))
+    return factor, add(*(_divide_term(term, factor) for term in terms))
 
 
 def _coefficient(term: Expr) -> int:
+    """Return the integer factor of a term."""
     match term:
         case Const(value) | Product((Const(value), *_)):
             return value
     return 1
 
 
-def _over(term: Expr, scale: int) -> Expr:
+def _divide_term(term: Expr, divisor: int) -> Expr:
+    """Divide a term by an integer that divides its coefficient."""
     match term:
         case Const(value):
-            return Const(value // scale)
+            return Const(value // divisor)
         case Product((Const(value), *rest)):
-            return multiply(Const(value // scale), *rest)
+            return multiply(Const(value // divisor), *rest)
     return term

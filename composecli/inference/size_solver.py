@@ -1,4 +1,4 @@
-"""Aims: the size at which what met in the op that refused would be equal, found step by step."""
+"""Solve for the input size at which the failing op's operands match, by the secant method."""
 
 from __future__ import annotations
 
@@ -6,135 +6,154 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from composecli.core.observations import CONVOLUTIONS, PROJECTIONS, Operand, Rejected
+from composecli.core.observations import Rejected
 from composecli.core.pytree import Axis, KeyPath, TensorSpec, call_leaves, resized
-from composecli.inference.candidates import Candidate, SizeTarget, with_tensors
+from composecli.inference.candidates import Candidate, SizePoint, SizeTarget, with_tensors
+from composecli.inference.parameter_ops import (
+    SizeMismatch,
+    aligned_mismatches,
+    bare_op_name,
+    input_operands,
+    op_family,
+)
 
-LARGEST = 20_000
-MOST_POINTS = 8
+MAX_SIZE = 20_000
+MAX_POINTS = 8
 _VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided")
 
 
 def from_mismatches(
-    candidate: Candidate, refused: Rejected, paths: list[KeyPath]
+    candidate: Candidate, rejected: Rejected, paths: list[KeyPath]
 ) -> Iterator[Candidate]:
-    """Sizes at which what met would be equal: where one side follows the input and the other does not."""
-    specs = list(call_leaves(candidate.call))
-    for have, want, operand in mismatches(refused):
-        if candidate.aim is not None and (candidate.aim.op, candidate.aim.want) == (
-            refused.op,
-            want,
-        ):
-            yield from _toward(candidate, candidate.aim.axes, have, candidate.aim)
+    """Propose input sizes at which the operands of the failing op may match.
+
+    `paths` are the inputs to change if the op does not tell which inputs its operand was computed
+    from.
+
+    A model of convolutions, a flatten and a linear layer of `(400, 120)` rejected
+    `float32[2, 1, 64, 64]`: the linear layer received `(2, 2704)`, which should be `(2, 400)`.
+    Height and width are changed together, so the first step takes the square root of the ratio,
+    `64 * sqrt(400 / 2704) = 25`, and proposes `float32[2, 1, 25, 25]`. If the linear layer then
+    receives `(2, 256)`, the next step is on the line through (64, 2704) and (25, 256).
+    """
+    for mismatch in mismatches(rejected):
+        current = candidate.target
+        place = (rejected.op, mismatch.want)
+        if current is not None and (current.op, current.want) == place:
+            yield from _step(candidate, mismatch.have, current)
             continue
-        those = [specs[number] for number in operand.inputs if number < len(specs)]
-        if len(those) > 1 and len({spec for _, spec in those}) == 1:
-            for axis in range(1, len(those[0][1].sizes)):
-                axes = tuple((path, axis) for path, _ in those)
-                yield from _toward(
-                    candidate, axes, have, SizeTarget(axes, refused.op or "", want, ())
-                )
-        for path in [path for path, _ in those] or paths:
-            for axes in _moving(path, dict(specs)[path], candidate):
-                yield from _toward(
-                    candidate, axes, have, SizeTarget(axes, refused.op or "", want, ())
-                )
+        for axes in _axes_to_change(candidate, mismatch, paths):
+            target = SizeTarget(axes, rejected.op or "", mismatch.want, ())
+            yield from _step(candidate, mismatch.have, target)
 
 
-def _moving(path: KeyPath, spec: TensorSpec, candidate: Candidate) -> Iterator[tuple[Axis, ...]]:
-    """The axes of an input that may be moved, the last two of an image together first, the batch last."""
-    free = [axis for axis in range(1, len(spec.sizes)) if (path, axis) not in candidate.asked]
-    last = [axis for axis in free if axis >= len(spec.sizes) - 2]
-    if len(spec.sizes) >= 4 and len(last) == 2 and spec.sizes[-1] == spec.sizes[-2]:
-        yield ((path, last[0]), (path, last[1]))
-        free = [axis for axis in free if axis not in last]
+def mismatches(rejected: Rejected) -> Iterator[SizeMismatch]:
+    """Yield the sizes of the failing op's operands that differ from what its other side expects."""
+    operands = input_operands(rejected)
+    if not operands:
+        return
+    op = bare_op_name(rejected.op)
+    if op in _VIEWS:
+        # A negative number is a size that the view infers.
+        want = math.prod(number for number in rejected.numbers if number > 0)
+        yield SizeMismatch(operands[0].spec.elements, want, operands[0])
+    elif op == "expand":
+        sizes = tuple(number for number in rejected.numbers if number)
+        yield from aligned_mismatches(operands[0], sizes)
+    else:
+        yield from op_family(op).mismatches(rejected)
+
+
+def _axes_to_change(
+    candidate: Candidate, mismatch: SizeMismatch, paths: list[KeyPath]
+) -> Iterator[tuple[Axis, ...]]:
+    """Yield sets of axes that may be resized together to change the mismatched size."""
+    specs = dict(call_leaves(candidate.call))
+    all_paths = list(specs)
+    sources = [all_paths[number] for number in mismatch.operand.inputs if number < len(specs)]
+    source_specs = {specs[path] for path in sources}
+    if len(sources) > 1 and len(source_specs) == 1:
+        # Equal inputs were combined: change the same axis of all of them.
+        rank = len(source_specs.pop().sizes)
+        for axis in range(1, rank):
+            yield tuple((path, axis) for path in sources)
+    for path in sources or paths:
+        yield from _axes_of_input(path, specs[path], candidate)
+
+
+def _axes_of_input(
+    path: KeyPath, spec: TensorSpec, candidate: Candidate
+) -> Iterator[tuple[Axis, ...]]:
+    """Yield the axes of one input: both sides of a square image together first, the batch last."""
+    rank = len(spec.sizes)
+    free = [axis for axis in range(1, rank) if (path, axis) not in candidate.fixed_axes]
+    spatial = [axis for axis in free if axis >= rank - 2]
+    if rank >= 4 and len(spatial) == 2 and spec.sizes[-1] == spec.sizes[-2]:
+        yield ((path, spatial[0]), (path, spatial[1]))
+        free = [axis for axis in free if axis not in spatial]
     for axis in reversed(free):
         yield ((path, axis),)
     if spec.sizes:
         yield ((path, 0),)
 
 
-def _toward(
-    candidate: Candidate, axes: tuple[Axis, ...], have: int, aim: SizeTarget
-) -> Iterator[Candidate]:
+def _step(candidate: Candidate, have: int, target: SizeTarget) -> Iterator[Candidate]:
+    """Yield the candidate of the next secant step; none if the method ends."""
+    path, axis = target.axes[0]
     specs = dict(call_leaves(candidate.call))
-    path, axis = axes[0]
-    points = (*aim.points, (specs[path].sizes[axis], have))
-    size = _secant_step(points, aim.want, sum(where == path for where, _ in axes))
-    if size is None or not 0 < size <= LARGEST:
+    size = specs[path].sizes[axis]
+    points = (*target.points, SizePoint(size, have))
+    # Two axes of one input multiply: the op's size grows with the square of theirs.
+    paths = [changed_path for changed_path, _ in target.axes]
+    order = paths.count(path)
+    next_size = _secant_step(points, target.want, order)
+    if next_size is None or not 0 < next_size <= MAX_SIZE:
         return
-    call = resized(candidate.call, axes, size)
-    yield with_tensors(candidate, dict(call_leaves(call)), replace(aim, points=points))
+    call = resized(candidate.call, target.axes, next_size)
+    changes = dict(call_leaves(call))
+    yield with_tensors(candidate, changes, replace(target, points=points))
 
 
-def _secant_step(points: tuple[tuple[int, int], ...], want: int, order: int) -> int | None:
-    """Where the line through the two points nearest to `want` meets it; None where nothing is left between them."""
-    if len(points) > MOST_POINTS or want <= 0:
+def _secant_step(points: tuple[SizePoint, ...], want: int, order: int) -> int | None:
+    """Return the input size to try next, given pairs of an input size and the op's size.
+
+    None if no untried size is left between the two nearest points.
+    """
+    if len(points) > MAX_POINTS or want <= 0:
         return None
-    near = sorted(points, key=lambda point: abs(point[1] - want))
-    (size, have), tried = near[0], {size for size, _ in points}
-    if len(points) == 1:
-        guess = round(size * (want / have) ** (1 / order)) if have > 0 else size * 2
-        return guess if guess != size else size + (1 if have < want else -1)
-    other = next((point for point in near[1:] if point[1] != have), None)
+    nearest, *others = sorted(points, key=lambda point: abs(point.op_size - want))
+    if not others:
+        return _first_step(nearest, want, order)
+    size, have = nearest
+    other = next((point for point in others if point.op_size != have), None)
     if other is None:
         return None
-    guess = round(size + (want - have) * (other[0] - size) / (other[1] - have))
-    below = max((s for s, h in points if h < want), default=0)
-    above = min((s for s, h in points if h > want), default=LARGEST)
+    run = other.input_size - size
+    rise = other.op_size - have
+    guess = round(size + (want - have) * run / rise)
+    too_small = [tried for tried, value in points if value < want]
+    too_large = [tried for tried, value in points if value > want]
+    below = max(too_small, default=0)
+    above = min(too_large, default=MAX_SIZE)
     if below < above:
-        guess = min(max(guess, below + 1), above - 1)
-    return guess if guess not in tried and guess > 0 else None
+        guess = max(guess, below + 1)
+        guess = min(guess, above - 1)
+    tried_sizes = [point.input_size for point in points]
+    if guess <= 0 or guess in tried_sizes:
+        return None
+    return guess
 
 
-def mismatches(refused: Rejected) -> Iterator[tuple[int, int, Operand]]:
-    """Each size that an operand has and the one that the other side of the op has, the other side's last."""
-    op = (refused.op or "").rpartition("::")[2]
-    ours = [operand for operand in refused.operands if operand.inputs]
-    if not ours:
-        return
-    if op in PROJECTIONS:
-        yield from _projected(
-            [operand for operand in refused.operands if len(operand.spec.sizes) > 1][-2:]
-        )
-    elif op in _VIEWS:
-        wanted = math.prod(number for number in refused.numbers if number > 0)
-        yield ours[0].spec.elements, wanted, ours[0]
-    elif op in CONVOLUTIONS:
-        yield from _channels(refused, ours[0])
-    elif op.endswith("layer_norm"):
-        yield from _against(ours[0], refused.numbers)
-    elif op == "expand":
-        yield from _against(ours[0], tuple(number for number in refused.numbers if number))
+def _first_step(point: SizePoint, want: int, order: int) -> int:
+    """Return the second size to try, if the op's size is a power of the input size."""
+    size, have = point
+    if have <= 0:
+        guess = size * 2
     else:
-        for one in ours:
-            for other in refused.operands:
-                if other is not one:
-                    yield from _against(one, other.spec.sizes)
-
-
-def _channels(refused: Rejected, operand: Operand) -> Iterator[tuple[int, int, Operand]]:
-    for parameter_op in reversed(refused.parameter_ops):
-        if parameter_op.value == operand.spec and len(parameter_op.weight.sizes) == len(
-            operand.spec.sizes
-        ):
-            if operand.spec.sizes[1] != parameter_op.channels:
-                yield operand.spec.sizes[1], parameter_op.channels, operand
-            return
-
-
-def _projected(operands: list[Operand]) -> Iterator[tuple[int, int, Operand]]:
-    if len(operands) == 2:
-        left, right = operands
-        have, want = left.spec.sizes[-1], right.spec.sizes[-2]
-        if have != want and left.inputs:
-            yield have, want, left
-        if have != want and right.inputs:
-            yield want, have, right
-
-
-def _against(operand: Operand, sizes: tuple[int, ...]) -> Iterator[tuple[int, int, Operand]]:
-    """Sizes that differ where both stand beside each other, from the last axis on; 1 is broadcast."""
-    for have, want in zip(reversed(operand.spec.sizes), reversed(sizes), strict=False):
-        if have != want and want > 1:
-            yield have, want, operand
+        growth = (want / have) ** (1 / order)
+        guess = round(size * growth)
+    if guess != size:
+        return guess
+    if have < want:
+        return size + 1
+    return size - 1

@@ -1,30 +1,36 @@
-"""The page of help for one rule."""
+"""The help on rules that `composecli explain` prints."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
 
-from composecli.core.rules import Rule
+from composecli.core.rules import Rule, Severity
 
-_EFFECT = {
-    "error": "It makes the verdict bridgeable or incompatible: exit code 1.",
-    "unknown": "It leaves the verdict unknown: exit code 3.",
-    "note": "It informs and does not change the verdict.",
+MAX_COLUMNS = 78
+_EFFECTS = {
+    Severity.ERROR: "It makes the verdict bridgeable or incompatible: exit code 1.",
+    Severity.UNKNOWN: "It leaves the verdict unknown: exit code 3.",
+    Severity.NOTE: "It informs and does not change the verdict.",
 }
 
 
-def page(rule: Rule) -> str:
-    wrapped = textwrap.fill(rule.help, 78)
-    return f"{rule.value}  {rule.slug}\n\n{wrapped}\n\n{_EFFECT[str(rule.severity)]}\n"
+def format_rule(rule: Rule) -> str:
+    """Return the page of help for one rule: its code, name, explanation and effect."""
+    explanation = textwrap.fill(rule.help, MAX_COLUMNS)
+    return f"{rule.value}  {rule.slug}\n\n{explanation}\n\n{_EFFECTS[rule.severity]}\n"
 
 
-def listing() -> Iterator[str]:
+def list_rules() -> Iterator[str]:
+    """Yield one line for each rule."""
     for rule in Rule:
         yield f"{rule.value}  {rule.severity:<8} {rule.slug}"
 
 
-def find(text: str) -> Rule | None:
-    """The rule with this code or slug."""
+def find_rule(text: str) -> Rule | None:
+    """Return the rule with this code or slug; None if there is none."""
     wanted = text.strip().lower()
-    return next((rule for rule in Rule if wanted in (rule.value.lower(), rule.slug)), None)
+    for rule in Rule:
+        if wanted in (rule.value.lower(), rule.slug):
+            return rule
+    return None

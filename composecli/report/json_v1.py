@@ -1,16 +1,16 @@
 """Render a report as JSON, version 1 of the public schema.
 
-Every key is written out here, so that renaming an internal class or field cannot change the output. A new key belongs
-here and in `schema_v1.json`, which `composecli schema` prints. Removing a key, or changing its meaning, needs a
-`json_v2.py`.
+Every key is written out here, so that renaming an internal class or field cannot change the output.
+A new key belongs here and in `schema_v1.json`, which `composecli schema` prints. Removing a key, or
+changing its meaning, needs a `json_v2.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from composecli.commands.results import (
     CheckReport,
@@ -25,6 +25,7 @@ from composecli.commands.results import (
 )
 from composecli.core.bridge import as_data
 from composecli.core.contract import Contract, Port
+from composecli.core.dims import Shape
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Fix
@@ -33,15 +34,17 @@ from composecli.workers.protocol import Check, LayerRow, Sandbox
 SCHEMA = 1
 _SCHEMA_FILE = Path(__file__).with_name("schema_v1.json")
 
+T = TypeVar("T")
 
-def render(report: Report, file: IO[str]) -> None:
-    """Write one JSON object, followed by a newline."""
+
+def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:  # noqa: ARG001
+    """Write one JSON object and a newline. It is always complete: `quiet` has no effect."""
     json.dump(as_json(report), file, indent=2)
     file.write("\n")
 
 
 def schema_text() -> str:
-    """Return the JSON Schema (draft 2020-12) of the reports and of the provenance in a joined file."""
+    """Return the JSON Schema (draft 2020-12) of reports and of the provenance in a joined file."""
     return _SCHEMA_FILE.read_text(encoding="utf-8")
 
 
@@ -59,7 +62,7 @@ def _body(report: Report) -> dict[str, Any]:
                 "command": "join",
                 **_check_report(check),
                 "bridged_seams": list(bridged),
-                "written": None if written is None else _written(written),
+                "written": _optional(written, _written),
             }
         case InspectReport():
             return {"command": "inspect", **_inspect_report(report)}
@@ -78,21 +81,21 @@ def _check_report(report: CheckReport) -> dict[str, Any]:
         "models": [_model(model) for model in report.models],
         "seams": [_seam(seam) for seam in report.seams],
         "interrupted": report.interrupted,
-        "isolation": _isolation(report.isolation),
+        "isolation": _optional(report.isolation, _isolation),
     }
 
 
 def _inspect_report(report: InspectReport) -> dict[str, Any]:
     return {
         "model": _model(report.model),
-        "finding": None if report.finding is None else _finding(report.finding),
+        "finding": _optional(report.finding, _finding),
         "facts": _facts(report.facts),
         "layers": [_layer(row) for row in report.layers],
         "portability": list(report.portability),
-        "provenance": _parse_or_keep(report.provenance),
+        "provenance": _optional(report.provenance, _parse_or_keep),
         "file_size": report.file_size,
         "interrupted": report.interrupted,
-        "isolation": _isolation(report.isolation),
+        "isolation": _optional(report.isolation, _isolation),
     }
 
 
@@ -100,7 +103,7 @@ def _model(model: ModelReport) -> dict[str, Any]:
     return {
         "name": model.name,
         "kind": model.kind,
-        "contract": None if model.contract is None else _contract(model.contract),
+        "contract": _optional(model.contract, _contract),
         "probes": model.probes,
         "notes": list(model.notes),
     }
@@ -111,7 +114,7 @@ def _contract(contract: Contract) -> dict[str, Any]:
         "text": str(contract),
         "inputs": _ports(contract.inputs),
         "outputs": _ports(contract.outputs),
-        "unknown": list(contract.open_dims),
+        "unknown": list(contract.unknown_dims),
         "example": str(contract.example),
         "evidence": [{"kind": str(item.kind), "detail": item.detail} for item in contract.evidence],
     }
@@ -122,11 +125,15 @@ def _ports(ports: Iterable[Port]) -> list[dict[str, Any]]:
         {
             "name": port.name,
             "dtype": port.dtype,
-            "dims": None if port.dims is None else [str(dim) for dim in port.dims],
+            "dims": _optional(port.dims, _dims),
             "optional": port.optional,
         }
         for port in ports
     ]
+
+
+def _dims(dims: Shape) -> list[str]:
+    return [str(dim) for dim in dims]
 
 
 def _seam(seam: SeamReport) -> dict[str, Any]:
@@ -160,7 +167,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         ],
         "axis": finding.axis,
         "notes": list(finding.notes),
-        "fix": None if finding.fix is None else _fix(finding.fix),
+        "fix": _optional(finding.fix, _fix),
     }
 
 
@@ -178,7 +185,7 @@ def _written(written: Written) -> dict[str, Any]:
         "size": written.size,
         "sha256": written.sha256,
         "bridges": [[as_data(step) for step in bridge] for bridge in written.bridges],
-        "merge": None if written.merge is None else str(written.merge),
+        "merge": _optional(written.merge, str),
         "checks": [_verification(check) for check in written.checks],
         "notes": [_finding(note) for note in written.notes],
     }
@@ -220,10 +227,11 @@ def _layer(row: LayerRow) -> dict[str, Any]:
     }
 
 
-def _isolation(confined: Sandbox | None) -> dict[str, Any] | None:
-    if confined is None:
-        return None
-    return {"had": list(confined.applied), "missing": list(confined.unavailable)}
+def _isolation(sandbox: Sandbox) -> dict[str, Any]:
+    return {
+        "had": [str(measure) for measure in sandbox.applied],
+        "missing": list(sandbox.unavailable),
+    }
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
@@ -237,10 +245,15 @@ def _problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _parse_or_keep(text: str | None) -> Any:
-    """Return the provenance as data, or as the text that it is if it is not JSON: a file may hold anything there."""
-    if text is None:
+def _optional(value: T | None, convert: Callable[[T], Any]) -> Any:
+    """Return the value as data, or null."""
+    if value is None:
         return None
+    return convert(value)
+
+
+def _parse_or_keep(text: str) -> Any:
+    """Return the provenance as data, or as it is if it is not JSON: a file may contain anything."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,87 +1,131 @@
-"""Text that came from files, made harmless and short before any terminal or log sees it."""
+"""Text for terminals: findings and problems as styled lines, and names from files made harmless."""
 
 from __future__ import annotations
 
 import textwrap
 import unicodedata
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from composecli.core.errors import Problem
-from composecli.core.findings import Finding
+from composecli.core.findings import Finding, Side
 
-LONGEST = 2000
-INDENT = "  "
-_UNSAFE = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-
-
-def plain(text: str, longest: int = LONGEST) -> str:
-    """The text in one line, with control characters, direction overrides and surrogates replaced."""
-    clean = "".join("\ufffd" if unicodedata.category(char) in _UNSAFE else char for char in text)
-    return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
-
-
-Line = tuple[str, str]
+MAX_TEXT_CHARS = 2000
+MAX_NAME_CHARS = 20
+MIN_WRAP_COLUMNS = 40
+_INDENT = "  "
+_REPLACEMENT = "\ufffd"
+# Unicode categories that change how a terminal shows the text around them: control and format
+# characters, surrogates, private use, line and paragraph separators.
+_UNSAFE_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 
 
-def finding_lines(
+class Line(NamedTuple):
+    """One line of output; `style` is a key of the styles of the format."""
+
+    style: str
+    text: str
+
+
+def sanitize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
+    """Return text from a file as one short line without characters that affect a terminal."""
+    characters = list[str]()
+    for character in text:
+        if unicodedata.category(character) in _UNSAFE_CATEGORIES:
+            characters.append(_REPLACEMENT)
+        else:
+            characters.append(character)
+    if len(characters) > max_chars:
+        characters = [*characters[: max_chars - 1], "…"]
+    return "".join(characters)
+
+
+def shorten_path(path: str) -> str:
+    """Return the end of a long path: tables have 80 columns, and findings show the whole path."""
+    if len(path) <= MAX_NAME_CHARS:
+        return path
+    return f"…{path[-(MAX_NAME_CHARS - 1) :]}"
+
+
+def format_finding(
     finding: Finding, width: int, *, with_fix: bool = True, label: str | None = None
 ) -> Iterator[Line]:
-    """A finding as styled lines: the problem, both sides lined up, the facts, the fix.
+    """Yield the title, the sides one below the other, the notes and the fix.
 
-    `label` stands in the place of the severity: a seam that was bridged has no error left.
+    `label` replaces the severity: a seam that was bridged does not have an error any more.
     """
-    yield from _title(label or str(finding.severity), finding.code, finding.title, width)
-    yield from _sides(finding)
+    yield from _format_title(label or str(finding.severity), finding.code, finding.title, width)
+    yield from _format_sides(finding)
     for note in finding.notes:
-        yield from _labelled("note", note, width)
+        yield from _format_note(note, width)
     if finding.fix is not None and with_fix:
-        yield "help", f"{INDENT}help: {plain(finding.fix.command)}"
+        yield Line("help", f"{_INDENT}help: {sanitize(finding.fix.command)}")
         for effect in finding.fix.effect:
-            yield "note", f"{INDENT}      {plain(effect)}"
+            yield Line("note", f"{_INDENT}      {sanitize(effect)}")
 
 
-def problem_lines(problem: Problem, width: int) -> Iterator[Line]:
-    yield from _title("error", problem.code, problem.title, width)
+def format_problem(problem: Problem, width: int) -> Iterator[Line]:
+    """Yield the title, the place, the notes and the help of a problem."""
+    yield from _format_title("error", problem.code, problem.title, width)
     if problem.where is not None:
-        yield "side", f"{INDENT}{plain(problem.where)}"
+        yield Line("side", f"{_INDENT}{sanitize(problem.where)}")
     for note in problem.notes:
-        yield from _labelled("note", note, width)
+        yield from _format_note(note, width)
     for help in problem.help:
-        yield "help", f"{INDENT}help: {plain(help)}"
+        yield Line("help", f"{_INDENT}help: {sanitize(help)}")
 
 
-def _title(severity: str, code: str, title: str, width: int) -> Iterator[Line]:
-    text = f"{severity}[{code}]: {plain(title)}"
-    for line in textwrap.wrap(
-        text, max(40, width), subsequent_indent=INDENT * 2, break_long_words=False
-    ):
-        yield severity, line
-
-
-def _labelled(label: str, text: str, width: int) -> Iterator[Line]:
-    first = f"{INDENT}{label}: "
-    rest = " " * len(first)
+def _format_title(label: str, code: str, title: str, width: int) -> Iterator[Line]:
     lines = textwrap.wrap(
-        plain(text), max(40, width), initial_indent=first, subsequent_indent=rest, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+        f"{label}[{code}]: {sanitize(title)}",
+        max(MIN_WRAP_COLUMNS, width),
+        subsequent_indent=_INDENT * 2,
+        break_long_words=False,
+    )
     for line in lines:
-        yield label, line
+        yield Line(label, line)
 
 
-def _sides(finding: Finding) -> Iterator[Line]:
-    sides = finding.sides
-    models = max((len(plain(side.model)) for side in sides), default=0)
-    ports = max((len(plain(side.port)) for side in sides), default=0)
-    marked = None
-    for side in sides:
-        head = f"{INDENT}{plain(side.model):<{models}}  {plain(side.port):<{ports}}"
-        yield "side", f"{head}  {plain(side.text)}".rstrip()
-        if finding.axis is not None and side.dims is not None and finding.axis < len(side.dims):
-            marked = len(head) + 2, side
-    if marked is not None and finding.axis is not None:
-        start, side = marked
-        assert side.dims is not None
-        before = len(side.dtype) + 1 + sum(len(dim) + 2 for dim in side.dims[: finding.axis])
-        mark = "^" * max(1, len(side.dims[finding.axis]))
-        yield "mark", f"{' ' * (start + before)}{mark} axis {finding.axis}"
+def _format_note(text: str, width: int) -> Iterator[Line]:
+    first = f"{_INDENT}note: "
+    lines = textwrap.wrap(
+        sanitize(text),
+        max(MIN_WRAP_COLUMNS, width),
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines:
+        yield Line("note", line)
+
+
+def _format_sides(finding: Finding) -> Iterator[Line]:
+    """Yield the sides with models and ports aligned, and mark the axis in the last one that has it.
+
+    a.pt  output 0  float32[N, 5]
+    b.pt  input     float32[N, 3]
+                               ^ axis 1
+    """
+    model_width = max((len(sanitize(side.model)) for side in finding.sides), default=0)
+    port_width = max((len(sanitize(side.port)) for side in finding.sides), default=0)
+    mark = None
+    for side in finding.sides:
+        model, port = sanitize(side.model), sanitize(side.port)
+        start = f"{_INDENT}{model:<{model_width}}  {port:<{port_width}}  "
+        yield Line("side", f"{start}{sanitize(side.text)}".rstrip())
+        mark = _format_mark(side, finding.axis, len(start)) or mark
+    if mark is not None:
+        yield mark
+
+
+def _format_mark(side: Side, axis: int | None, column: int) -> Line | None:
+    """Return the line that marks the axis below a side whose text starts at `column`."""
+    if axis is None or side.dims is None or axis >= len(side.dims):
+        return None
+    # The text is `float32[N, 5]`: a bracket follows the dtype, and a comma and a space each dim.
+    column += len(side.dtype) + 1
+    for dim in side.dims[:axis]:
+        column += len(dim) + 2
+    carets = "^" * max(1, len(side.dims[axis]))
+    return Line("mark", f"{' ' * column}{carets} axis {axis}")

@@ -3,205 +3,252 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from composecli.core.facts import LayerFact, ModelFacts, NamedSizes
-from composecli.runtime.config_hints import settings
+from composecli.inference.parameter_ops import LAYER_CONSTANTS
+from composecli.runtime.config_hints import read_settings
 from composecli.runtime.forward.data_dependence import weightless
-from composecli.runtime.model import Model
-from composecli.runtime.pt2.program import Program
-from composecli.runtime.tensors import Values, has_sizes, identity_of, spec_of
+from composecli.runtime.model import Model, is_exported
+from composecli.runtime.tensors import (
+    Identity,
+    Values,
+    dtype_name,
+    has_sizes,
+    identity_of,
+    is_integer,
+    spec_of,
+)
 from composecli.workers.protocol import LayerRow
 
 
-def facts(model: Model) -> ModelFacts:
-    """What the module says of itself. A parameter that is shared counts once."""
+def collect_facts(model: Model) -> ModelFacts:
+    """Return what is known of a model without running it. A shared parameter counts once."""
     module = model.module
     parameters = list(module.parameters())
     tensors = [*parameters, *module.buffers()]
+    distinct = _distinct(parameters)
+    trainable = [tensor for tensor in distinct if tensor.requires_grad]
+    dtypes = map(dtype_name, tensors)
+    devices = [str(tensor.device) for tensor in tensors]
+    if model.switchable:
+        training, layers = _training(module), _layers(module)
+    else:
+        training, layers = "as it was exported", _exported_layers(module)
+    main_input = getattr(module, "main_input_name", None)
+    if not isinstance(main_input, str):
+        main_input = None
     return ModelFacts(
         class_name=class_name(module),
         arguments=model.arguments,
-        training=_training(module) if model.switchable else "as it was exported",
-        layers=_layers(module) if model.switchable else _exported_layers(module),
-        parameters=sum(parameter.numel() for parameter in _distinct(parameters)),
-        trainable=sum(
-            parameter.numel() for parameter in _distinct(parameters) if parameter.requires_grad
-        ),
-        size=sum(tensor.numel() * tensor.element_size() for tensor in _distinct(tensors)),
-        dtypes=_common(str(tensor.dtype).removeprefix("torch.") for tensor in tensors),
-        devices=_common(str(tensor.device) for tensor in tensors),
+        training=training,
+        layers=layers,
+        parameters=_count_elements(distinct),
+        trainable=_count_elements(trainable),
+        size=_count_bytes(_distinct(tensors)),
+        dtypes=_by_frequency(dtypes),
+        devices=_by_frequency(devices),
         shared=tuple(shared_names(module)),
         notes=model.notes,
-        settings=tuple(settings(module)),
-        main_input=_text(getattr(module, "main_input_name", None)),
+        settings=read_settings(module),
+        main_input=main_input,
     )
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def class_name(module: nn.Module) -> str:
-    if isinstance(module, torch.fx.GraphModule | Program):
+    """Return the class of a module, as its author called it even if it is scripted now."""
+    if is_exported(module):
         return "ExportedProgram"
     return str(getattr(module, "original_name", None) or type(module).__name__)
 
 
+def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
+    """Return the names of each parameter or buffer that has more than one."""
+    names_of = dict[Identity, list[str]]()
+    parameters = module.named_parameters(remove_duplicate=False)
+    buffers = module.named_buffers(remove_duplicate=False)
+    for name, tensor in (*parameters, *buffers):
+        if tensor.numel() > 0:
+            names_of.setdefault(identity_of(tensor), []).append(name)
+    return [tuple(names) for names in names_of.values() if len(names) > 1]
+
+
+def layer_rows(model: Model, values: Values | None) -> tuple[LayerRow, ...]:
+    """Return the layer table of a model.
+
+    If `values` are given and the model is eager, it is run on them to find the output sizes, with
+    torchinfo. The table of any other model has its submodules and their parameters.
+    """
+    is_eager = model.switchable and not isinstance(model.module, torch.jit.ScriptModule)
+    if values is not None and is_eager:
+        rows = _torchinfo_rows(model, values)
+        if rows:
+            return rows
+    if model.switchable:
+        return _submodule_rows(model.module)
+    return _exported_rows(model.module)
+
+
 def _training(module: nn.Module) -> str:
     flags = {getattr(submodule, "training", False) for submodule in module.modules()}
-    return "mixed" if len(flags) > 1 else "train" if True in flags else "eval"
+    if len(flags) > 1:
+        return "mixed"
+    if True in flags:
+        return "train"
+    return "eval"
 
 
-def _common(values: Any) -> tuple[str, ...]:
-    """The distinct values, the most frequent first."""
+def _by_frequency(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct values, the most frequent first."""
     counts = dict[str, int]()
     for value in values:
         counts[value] = counts.get(value, 0) + 1
     return tuple(sorted(counts, key=lambda value: (-counts[value], value)))
 
 
-def _distinct(tensors: list[Any]) -> list[torch.Tensor]:
+def _distinct(tensors: list[Tensor]) -> list[Tensor]:
     return list({identity_of(tensor): tensor for tensor in tensors}.values())
 
 
-def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
-    """The groups of names under which one and the same parameter or buffer is held."""
-    groups = dict[tuple[Any, ...], list[str]]()
-    named = [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]
-    for name, tensor in named:
-        if tensor.numel():
-            groups.setdefault(identity_of(tensor), []).append(name)
-    return [tuple(names) for names in groups.values() if len(names) > 1]
+def _count_elements(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _count_bytes(tensors: Iterable[Tensor]) -> int:
+    # Sparse tensors have no `nbytes`.
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _layers(module: nn.Module) -> tuple[LayerFact, ...]:
-    return tuple(
-        LayerFact(
-            name,
-            class_name(submodule),
-            tuple(
-                NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes)
-                for own, tensor in submodule.named_parameters(recurse=False)
-            ),
-            _constants(submodule),
-            tuple(
-                NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes)
-                for own, tensor in submodule.named_buffers(recurse=False)
-                if has_sizes(tensor)
-            ),
-        )
-        for name, submodule in module.named_modules()
-    )
+    layers = list[LayerFact]()
+    for name, submodule in module.named_modules():
+        parameters = _named_sizes(submodule.named_parameters(recurse=False))
+        buffers = _named_sizes(submodule.named_buffers(recurse=False))
+        constants = _constants(submodule)
+        layers.append(LayerFact(name, class_name(submodule), parameters, constants, buffers))
+    return tuple(layers)
+
+
+def _named_sizes(tensors: Iterable[tuple[str, Tensor]]) -> tuple[NamedSizes, ...]:
+    named = list[NamedSizes]()
+    for name, tensor in tensors:
+        if has_sizes(tensor):
+            spec = spec_of(tensor)
+            named.append(NamedSizes(name, spec.dtype, spec.sizes))
+    return tuple(named)
 
 
 def _constants(module: nn.Module) -> tuple[tuple[str, int], ...]:
-    found = (
-        (name, getattr(module, name, None)) for name in ("groups", "num_embeddings", "padding_idx")
-    )
-    return tuple(
-        (name, value)
-        for name, value in found
-        if isinstance(value, int) and not isinstance(value, bool)
-    )
+    constants = list[tuple[str, int]]()
+    for name in LAYER_CONSTANTS:
+        value = getattr(module, name, None)
+        if is_integer(value):
+            constants.append((name, value))
+    return tuple(constants)
 
 
 def _exported_layers(module: nn.Module) -> tuple[LayerFact, ...]:
-    """An exported program keeps no submodules that run; its parameters are gathered by the name before the dot."""
-    found = dict[str, list[NamedSizes]]()
+    """Return the parameters of a program by the submodule that their names begin with.
+
+    An exported program has no submodules that run: `encoder.fc.weight` was one of `encoder.fc`.
+    """
+    tensors = dict[str, list[tuple[str, Tensor]]]()
     for name, tensor in module.named_parameters():
-        owner, _, own = name.rpartition(".")
-        found.setdefault(owner, []).append(
-            NamedSizes(own, spec_of(tensor).dtype, spec_of(tensor).sizes)
-        )
-    return tuple(LayerFact(owner, "", tuple(parameters)) for owner, parameters in found.items())
-
-
-def rows(model: Model, values: Values | None) -> tuple[LayerRow, ...]:
-    """The layer table: torchinfo's rows for an eager model, on a copy; submodules and their parameters otherwise."""
-    if (
-        values is not None
-        and model.switchable
-        and not isinstance(model.module, torch.jit.ScriptModule)
-    ):
-        return _torchinfo_rows(model, values) or _plain_rows(model)
-    return _plain_rows(model)
+        owner, _, own_name = name.rpartition(".")
+        tensors.setdefault(owner, []).append((own_name, tensor))
+    layers = list[LayerFact]()
+    for owner, named in tensors.items():
+        layers.append(LayerFact(owner, "", _named_sizes(named)))
+    return tuple(layers)
 
 
 def _torchinfo_rows(model: Model, values: Values) -> tuple[LayerRow, ...]:
-    """torchinfo's rows; none where it cannot run the model, which is no fault of the model's."""
+    """Return the rows of torchinfo; none if it fails, which need not be the model's fault."""
     import torchinfo
 
     try:
-        # Its state is copied and its parameters are not: they are as large as the file.
-        module = copy.deepcopy(
-            model.module, {id(parameter): parameter for parameter in model.module.parameters()}
-        )
-        mode = "train" if module.training else "eval"
-        given = [*values[0], *values[1].values()]
+        # The state is copied, because torchinfo changes it. Parameters are not: they are as large
+        # as the file.
+        shared = {id(parameter): parameter for parameter in model.module.parameters()}
+        module = copy.deepcopy(model.module, shared)
         with weightless({0: replace(model, module=module)}):
-            found = torchinfo.summary(
-                module, input_data=given, mode=mode, verbose=0, device=model.request.device
+            summary = torchinfo.summary(
+                module,
+                input_data=values.flat(),
+                mode=_mode(module),
+                verbose=0,
+                device=model.request.device,
             )
     except Exception:
         return ()
-    return tuple(
-        LayerRow(
-            info.depth,
-            info.var_name if info.depth else "",
-            info.class_name,
-            _sizes(info.output_size),
-            int(info.num_params),
-        )
-        for info in found.summary_list
-    )
+    rows = list[LayerRow]()
+    for info in summary.summary_list:
+        name = ""
+        if info.depth > 0:
+            name = info.var_name
+        sizes = _size_text(info.output_size)
+        rows.append(LayerRow(info.depth, name, info.class_name, sizes, int(info.num_params)))
+    return tuple(rows)
 
 
-def _sizes(size: Any) -> str:
-    flat = isinstance(size, list | tuple) and all(isinstance(item, int) for item in size)
-    return f"[{', '.join(map(str, size))}]" if flat and size else ""
+def _mode(module: nn.Module) -> str:
+    if module.training:
+        return "train"
+    return "eval"
 
 
-def _plain_rows(model: Model) -> tuple[LayerRow, ...]:
-    if not model.switchable:
-        return _exported_rows(model.module)
-    return tuple(
-        LayerRow(
-            name.count(".") + 1 if name else 0,
-            name,
-            class_name(submodule),
-            "",
-            sum(parameter.numel() for parameter in _distinct(list(submodule.parameters()))),
-        )
-        for name, submodule in model.module.named_modules()
-    )
+def _size_text(size: Any) -> str:
+    """Return `[2, 10]`, or an empty text for the sizes of several outputs."""
+    if not isinstance(size, list | tuple) or not size:
+        return ""
+    if not all(isinstance(item, int) for item in size):
+        return ""
+    return f"[{', '.join(map(str, size))}]"
+
+
+def _submodule_rows(module: nn.Module) -> tuple[LayerRow, ...]:
+    rows = list[LayerRow]()
+    for name, submodule in module.named_modules():
+        count = _count_elements(_distinct(list(submodule.parameters())))
+        rows.append(LayerRow(_depth(name), name, class_name(submodule), "", count))
+    return tuple(rows)
 
 
 def _exported_rows(module: nn.Module) -> tuple[LayerRow, ...]:
-    """A row for the program and for each prefix of its parameters' names, with the parameters below it."""
+    """Return a row for the program and for each prefix of its parameters' names.
+
+    Each row counts the parameters below it: `encoder.fc.weight` counts for the program, for
+    `encoder` and for `encoder.fc`.
+    """
     counts = dict[str, int]()
     for layer in _exported_layers(module):
-        count = sum(_numel(parameter.sizes) for parameter in layer.parameters)
-        parts = layer.name.split(".") if layer.name else []
-        for depth in range(len(parts) + 1):
-            name = ".".join(parts[:depth])
+        count = sum(math.prod(parameter.sizes) for parameter in layer.parameters)
+        for name in _prefixes(layer.name):
             counts[name] = counts.get(name, 0) + count
-    root = class_name(module)
-    return tuple(
-        LayerRow(name.count(".") + 1 if name else 0, name, "" if name else root, "", count)
-        for name, count in counts.items()
-    )
+    rows = list[LayerRow]()
+    for name, count in counts.items():
+        row_class = ""
+        if not name:
+            row_class = class_name(module)
+        rows.append(LayerRow(_depth(name), name, row_class, "", count))
+    return tuple(rows)
 
 
-def _numel(sizes: tuple[int, ...]) -> int:
-    count = 1
-    for size in sizes:
-        count *= size
-    return count
+def _prefixes(name: str) -> list[str]:
+    """Return `["", "encoder", "encoder.fc"]` for `encoder.fc`, and `[""]` for an empty name."""
+    if not name:
+        return [""]
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(len(parts) + 1)]
+
+
+def _depth(name: str) -> int:
+    if not name:
+        return 0
+    return name.count(".") + 1

@@ -1,8 +1,8 @@
-"""The worker in this process: opens models, keeps them by number, and answers requests about them."""
+"""The worker in this process: it opens models, numbers them, and answers requests about them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,9 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.observations import Detail, Observation, Read
 from composecli.core.pytree import Argument, Call, TensorSpec, Tree, TreeMapping, TreeSequence
 from composecli.core.rules import Rule
-from composecli.runtime.describe import facts, rows
+from composecli.runtime.describe import collect_facts, layer_rows
 from composecli.runtime.forward.data_dependence import EVERYTHING, WRITABLE, ValuesRequired
-from composecli.runtime.forward.probe import cannot_be_made, probe
+from composecli.runtime.forward.probe import probe, reject_input
 from composecli.runtime.forward.restore_state import ParameterMutated
 from composecli.runtime.joining.build import build, is_all_script
 from composecli.runtime.joining.verify import Reference, run_reference, verify
@@ -31,7 +31,9 @@ from composecli.workers.protocol import (
     Opened,
     OpenRequest,
     ProbeRequest,
+    R,
     ReferenceRequest,
+    Request,
     Sampled,
     SampleRequest,
     Sandbox,
@@ -40,196 +42,229 @@ from composecli.workers.protocol import (
     VerifyRequest,
 )
 
+Handlers = dict[type[Request[Any]], Callable[[Any], Any]]
+
 
 class InProcessWorker:
-    """The Worker protocol without a child process: for the Python API, the debugger and most tests."""
+    """The Worker protocol without a child process: for the Python API, debuggers and tests."""
 
     parallelism = 1
 
     def __init__(self) -> None:
         self._models = dict[int, Model]()
         self._samples = list[torch.Tensor]()
-        self._expected: Reference | None = None
-        self._read = list[Read]()
+        self._reference: Reference | None = None
+        self._reads = list[Read]()
+        self._handlers: Handlers = {
+            SandboxRequest: self._sandbox,
+            OpenRequest: self._open,
+            SampleRequest: self._sample,
+            ProbeRequest: self._probe,
+            DescribeRequest: self._describe,
+            BuildRequest: self._build,
+            ReferenceRequest: self._run_reference,
+            VerifyRequest: self._verify,
+        }
 
-    def open(self, request: OpenRequest) -> Opened:
-        _refuse_missing_device(request)
+    def ask(self, request: Request[R]) -> R:
+        """Return the reply to a request.
+
+        Raises:
+            CouldNotAttempt: if the worker cannot do what is requested.
+        """
+        reply: R = self._handlers[type(request)](request)
+        return reply
+
+    def close(self) -> None:
+        """Release the models and samples."""
+        self._models.clear()
+        self._samples.clear()
+        self._reference = None
+
+    def _sandbox(self, _request: SandboxRequest) -> Sandbox:
+        """Apply no measure: this process belongs to the caller, who needs its rights."""
+        return Sandbox((), ("models run in this process",))
+
+    def _open(self, request: OpenRequest) -> Opened:
+        _require_device(request.device)
         model = load(request)
         handle = len(self._models)
         self._models[handle] = model
-        return Opened(
-            handle, facts(model), whole=model.weights is None and request.device != "meta"
-        )
+        whole = model.weights is None and request.device != "meta"
+        return Opened(handle, collect_facts(model), whole)
 
-    def sample(self, request: SampleRequest) -> Sampled:
-        """The tensors of a file, as a call: a tuple or list is its positional arguments, a dict its named ones."""
+    def _sample(self, request: SampleRequest) -> Sampled:
+        """Load a file of tensors as a call.
+
+        The items of a tuple or list become positional arguments, those of a dict named arguments.
+        """
         try:
-            held = torch.load(request.path, map_location="cpu", weights_only=True)
+            value = torch.load(request.path, map_location="cpu", weights_only=True)
         except Exception as error:
+            title = "the sample file could not be read"
+            help = "save a tensor, or a tuple or dict of tensors, with torch.save"
+            notes = (last_line(error),)
             raise CouldNotAttempt(
-                Problem(
-                    Rule.INPUT_DOES_NOT_APPLY, "the sample file could not be read", request.path, (last_line(error),),
-                    ("save a tensor, or a tuple or dict of tensors, with torch.save",),
-                )
-            ) from error  # fmt: skip
-        return Sampled(self._sample_call(held))
+                Problem(Rule.INPUT_DOES_NOT_APPLY, title, request.path, notes, (help,))
+            ) from error
+        return Sampled(self._sample_call(value))
 
-    def _sample_call(self, held: Any) -> Call:
-        tree = self._numbered(tree_of(held), held)
+    def _sample_call(self, value: Any) -> Call:
+        tree = self._add_samples(tree_of(value), value)
         match tree:
             case TreeSequence(_, items):
                 return Call(tuple(Argument(item) for item in items))
             case TreeMapping(entries):
-                return Call(tuple(Argument(value, name) for name, value in entries))
+                return Call(tuple(Argument(item, name) for name, item in entries))
         return Call((Argument(tree),))
 
-    def _numbered(self, tree: Tree, value: Any) -> Tree:
+    def _add_samples(self, tree: Tree, value: Any) -> Tree:
+        """Keep the tensors of a value; return its tree with the numbers of the samples."""
         match tree:
             case TensorSpec():
                 self._samples.append(value)
-                whole = not value.is_floating_point() and not value.is_complex() and value.numel()
-                below = max(2, int(value.max()) + 1) if whole else 2
-                return replace(tree, sample=len(self._samples) - 1, below=below)
+                return replace(tree, sample=len(self._samples) - 1, below=_exclusive_bound(value))
             case TreeSequence(_, items):
-                return replace(tree, items=tuple(map(self._numbered, items, value)))
+                return replace(tree, items=tuple(map(self._add_samples, items, value)))
             case TreeMapping(entries):
-                held = {str(key): item for key, item in value.items()}
-                return replace(
-                    tree,
-                    entries=tuple((key, self._numbered(item, held[key])) for key, item in entries),
-                )
+                values = {str(key): item for key, item in value.items()}
+                numbered = [(key, self._add_samples(item, values[key])) for key, item in entries]
+                return replace(tree, entries=tuple(numbered))
         return tree
 
-    def sandbox(self, _request: SandboxRequest) -> Sandbox:
-        """Nothing: this process is the caller's own, and has more to do than this."""
-        return Sandbox((), ("models run in this process",))
-
-    def probe(self, request: ProbeRequest) -> Observation:
+    def _probe(self, request: ProbeRequest) -> Observation:
         try:
-            values = self._maker(request.blueprint, request.seed).call(request.call)
+            values = self._make_inputs(request)
         except (RuntimeError, MemoryError, TypeError) as error:
-            device = self._models[models(request.blueprint)[0]].request.device
-            return cannot_be_made(error, device)
+            return reject_input(error, self._device(request.blueprint))
         try:
-            return self._probe(request, values)
+            return self._probe_lazily(request, values)
         except ParameterMutated:
             return self._probe_on_fresh_copies(request)
 
-    def _probe(self, request: ProbeRequest, values: Values) -> Observation:
-        """A forward by what was read of the models' tensors, and again with more of it where it depends on more."""
+    def _probe_lazily(self, request: ProbeRequest, values: Values) -> Observation:
+        """Run a forward with as few tensors read as possible.
+
+        Weights are read from the file only when the result depends on their values. Repeat the
+        forward after each read, until it needs no more.
+        """
         while True:
             try:
-                seen = probe(
-                    request.blueprint,
-                    self._models,
-                    values,
-                    seed=request.seed,
-                    detail=request.detail,
-                )
+                observation = self._forward(request, values, request.detail)
             except ValuesRequired as needed:
                 self._read_values(request.blueprint, needed)
             else:
-                return replace(seen, read=tuple(self._newly_read(request.blueprint)))
+                return replace(observation, read=self._take_reads(request.blueprint))
+
+    def _probe_on_fresh_copies(self, request: ProbeRequest) -> Observation:
+        """Load the models again for each forward, because the forward writes to parameters."""
+        self._reload(request.blueprint)
+        values = self._make_inputs(request)
+        try:
+            observation = self._forward(request, values, Detail.OUTCOME)
+        except ParameterMutated:
+            self._reload(request.blueprint)
+            names = ", ".join(self._models[number].name for number in models(request.blueprint))
+            title = "the forward changes the model's own parameters"
+            raise CouldNotAttempt(
+                Problem(Rule.COULD_NOT_LOAD, title, names, ("it cannot be probed",))
+            ) from None
+        return replace(observation, read=self._take_reads(request.blueprint))
+
+    def _forward(self, request: ProbeRequest, values: Values, detail: Detail) -> Observation:
+        return probe(request.blueprint, self._models, values, seed=request.seed, detail=detail)
 
     def _read_values(self, blueprint: Blueprint, needed: ValuesRequired) -> None:
-        for number in dict.fromkeys(models(blueprint)):
-            records = {record for owner, record in needed.records if owner == number}
+        for number in _distinct_models(blueprint):
             weights = self._models[number].weights
             if needed.records == WRITABLE:
                 self._load_whole(number, f"{needed.op} writes to them")
             elif needed.records == EVERYTHING:
                 self._models[number] = with_values(self._models[number], needed.op)
             elif weights is not None:
+                records = {record for owner, record in needed.records if owner == number}
                 weights.read(records, needed.op)
 
-    def _newly_read(self, blueprint: Blueprint) -> Iterator[Read]:
-        """What was read since the last forward."""
-        for number in dict.fromkeys(models(blueprint)):
+    def _take_reads(self, blueprint: Blueprint) -> tuple[Read, ...]:
+        """Return what was read since the last forward, and forget it."""
+        for number in _distinct_models(blueprint):
             weights = self._models[number].weights
-            if weights is not None:
-                self._read += (
-                    Read(number, reading.note, reading.records) for reading in weights.readings
-                )
-                weights.readings.clear()
-        yield from self._read
-        self._read.clear()
-
-    def _probe_on_fresh_copies(self, request: ProbeRequest) -> Observation:
-        """For models whose forward writes to their parameters: each forward gets them as they were saved."""
-        self._reload(request.blueprint)
-        values = self._maker(request.blueprint, request.seed).call(request.call)
-        try:
-            seen = probe(
-                request.blueprint, self._models, values, seed=request.seed, detail=Detail.OUTCOME
-            )
-        except ParameterMutated:
-            self._reload(request.blueprint)
-            names = ", ".join(self._models[number].name for number in models(request.blueprint))
-            raise CouldNotAttempt(
-                Problem(
-                    Rule.COULD_NOT_LOAD,
-                    "the forward changes the model's own parameters",
-                    names,
-                    ("it cannot be probed",),
-                )
-            ) from None
-        return replace(seen, read=tuple(self._newly_read(request.blueprint)))
+            if weights is None:
+                continue
+            for reading in weights.readings:
+                self._reads.append(Read(number, reading.note, reading.records))
+            weights.readings.clear()
+        reads = tuple(self._reads)
+        self._reads.clear()
+        return reads
 
     def _reload(self, blueprint: Blueprint) -> None:
-        for number in dict.fromkeys(models(blueprint)):
+        for number in _distinct_models(blueprint):
             self._load_whole(number, "the forward changes them")
 
     def _load_whole(self, number: int, reason: str) -> None:
         """Open a model again with all its tensors in memory."""
         if self._models[number].weights is not None:
-            self._read.append(Read(number, f"all its tensors were read: {reason}"))
+            self._reads.append(Read(number, f"all its tensors were read: {reason}"))
         self._models[number] = load_whole(self._models[number].request)
 
-    def describe(self, request: DescribeRequest) -> Described:
+    def _describe(self, request: DescribeRequest) -> Described:
         model = self._models[request.handle]
         values = None
         if request.call is not None:
             values = Maker(model.request.device, 0, self._samples).call(request.call)
-        return Described(rows(model, values))
+        return Described(layer_rows(model, values))
 
-    def build(self, request: BuildRequest) -> Built:
+    def _build(self, request: BuildRequest) -> Built:
         if not is_all_script(request.blueprint, self._models):
             self._read_all(request.blueprint)
         return build(request, self._models, self._maker(request.blueprint, request.seed))
 
-    def run_reference(self, request: ReferenceRequest) -> Done:
+    def _run_reference(self, request: ReferenceRequest) -> Done:
         self._read_all(request.blueprint)
-        self._expected = run_reference(request, self._models, self._samples)
+        self._reference = run_reference(request, self._models, self._samples)
         return Done()
 
-    def verify(self, request: VerifyRequest) -> Verified:
-        if self._expected is None or self._expected.parts.request != request.expected:
-            self.run_reference(request.expected)
-        assert self._expected is not None
-        return verify(request.path, self._expected)
+    def _verify(self, request: VerifyRequest) -> Verified:
+        if self._reference is None or self._reference.parts.request != request.expected:
+            self.ask(request.expected)
+        assert self._reference is not None
+        return verify(request.path, self._reference)
 
     def _read_all(self, blueprint: Blueprint) -> None:
-        for number in dict.fromkeys(models(blueprint)):
+        for number in _distinct_models(blueprint):
             self._models[number] = with_values(self._models[number])
 
-    def close(self) -> None:
-        self._models.clear()
-        self._samples.clear()
-        self._expected = None
+    def _make_inputs(self, request: ProbeRequest) -> Values:
+        return self._maker(request.blueprint, request.seed).call(request.call)
 
     def _maker(self, blueprint: Blueprint, seed: int) -> Maker:
-        return Maker(self._models[models(blueprint)[0]].request.device, seed, self._samples)
+        return Maker(self._device(blueprint), seed, self._samples)
+
+    def _device(self, blueprint: Blueprint) -> str:
+        first = models(blueprint)[0]
+        return self._models[first].request.device
 
 
-def _refuse_missing_device(request: OpenRequest) -> None:
-    device = request.device
+def _distinct_models(blueprint: Blueprint) -> Iterator[int]:
+    """Yield the number of each model once, in the order in which they run first."""
+    yield from dict.fromkeys(models(blueprint))
+
+
+def _exclusive_bound(tensor: torch.Tensor) -> int:
+    """Return a bound for made-up integers like those of a tensor; at least 2."""
+    if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel():
+        return 2
+    return max(2, int(tensor.max()) + 1)
+
+
+def _require_device(device: str) -> None:
     if device in ("cpu", "meta"):
         return
     number = int(device.partition(":")[2] or 0)
-    if not torch.cuda.is_available() or number >= torch.cuda.device_count():
-        raise CouldNotAttempt(
-            Problem(
-                Rule.NO_SUCH_DEVICE, f"there is no device {device} here", None,
-                (f"CUDA devices found: {torch.cuda.device_count()}",), ("use --device cpu",),
-            )
-        )  # fmt: skip
+    count = torch.cuda.device_count()
+    if torch.cuda.is_available() and number < count:
+        return
+    title = f"there is no device {device} here"
+    notes = (f"CUDA devices found: {count}",)
+    raise CouldNotAttempt(Problem(Rule.NO_SUCH_DEVICE, title, None, notes, ("use --device cpu",)))

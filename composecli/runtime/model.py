@@ -1,4 +1,4 @@
-"""A model that is loaded: its module, how to call it, and how to load it again."""
+"""A loaded model: its module, how to call it, and how to load it again."""
 
 from __future__ import annotations
 
@@ -13,78 +13,94 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ArgumentFact
 from composecli.core.rules import Rule
 from composecli.runtime.pt2.program import Program
-from composecli.runtime.weights.lazy_weights import AnyWeights
+from composecli.runtime.weights.lazy_weights import LazyWeights
 from composecli.workers.protocol import OpenRequest, Training
 
+MAX_MESSAGE_LENGTH = 300
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True)
 class Model:
-    """`attributes` lists, for TorchScript, what each submodule holds beside its submodules and parameters. `weights`
-    are to be read where values are needed; None where all of them are there."""
+    """A loaded model.
+
+    `attributes` lists, for TorchScript, the attributes of each submodule by its name, without its
+    submodules and parameters. `weights` reads tensors when their values are needed; None if all of
+    them are in memory.
+    """
 
     module: nn.Module
     request: OpenRequest
     arguments: tuple[ArgumentFact, ...]
     attributes: dict[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
-    weights: AnyWeights | None = None
+    weights: LazyWeights | None = None
 
     @property
     def name(self) -> str:
+        """The file or factory that the user named."""
         return self.request.reference.name
 
     @property
     def switchable(self) -> bool:
         """Whether it can be put into eval and train mode: an exported program cannot."""
-        return not isinstance(self.module, torch.fx.GraphModule | Program)
+        return not is_exported(self.module)
+
+
+def is_exported(module: nn.Module) -> bool:
+    """Return whether a module is a program of torch.export."""
+    return isinstance(module, torch.fx.GraphModule | Program)
 
 
 def could_not_load(request: OpenRequest, error: BaseException) -> CouldNotAttempt:
-    return CouldNotAttempt(
-        Problem(
-            Rule.COULD_NOT_LOAD,
-            f"PyTorch could not load this {request.kind}",
-            request.reference.name,
-            (last_line(error),),
-        )
+    """Return the error to raise if PyTorch fails to load the file of a request."""
+    problem = Problem(
+        Rule.COULD_NOT_LOAD,
+        f"PyTorch could not load this {request.kind}",
+        request.reference.name,
+        (last_line(error),),
     )
+    return CouldNotAttempt(problem)
 
 
 def last_line(error: BaseException) -> str:
-    """What an error says, in one line: torch puts the point of it last, and a long text after a trace."""
+    """Return the message of an error in one line, at most 300 characters long.
+
+    TorchScript puts a trace before the message, so the last line is the one that matters.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
-    text = text.removeprefix("RuntimeError: ")
-    return text if len(text) <= 300 else text[:299] + "…"
+    if not lines:
+        return type(error).__name__
+    text = lines[-1].removeprefix("RuntimeError: ")
+    if len(text) > MAX_MESSAGE_LENGTH:
+        return text[: MAX_MESSAGE_LENGTH - 1] + "…"
+    return text
 
 
 def set_training(module: nn.Module, training: Training) -> None:
+    """Put a module into train or eval mode, or leave it as it was saved."""
     if training is not Training.SAVED and hasattr(module, "training"):
         module.train(training is Training.TRAIN)
 
 
 def eager_arguments(module: nn.Module) -> tuple[ArgumentFact, ...]:
-    """The arguments of a Python forward; none known where its signature cannot be read."""
+    """Return the arguments of a Python forward; none if its signature cannot be read."""
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return ()
-    return tuple(
-        ArgumentFact(
-            parameter.name, _type_name(parameter.annotation), parameter.default is parameter.empty
-        )
-        for parameter in parameters
-        if parameter.kind in _POSITIONAL
-    )
+    arguments = list[ArgumentFact]()
+    for parameter in parameters:
+        if parameter.kind in _POSITIONAL:
+            type_name = _type_name(parameter.annotation)
+            required = parameter.default is parameter.empty
+            arguments.append(ArgumentFact(parameter.name, type_name, required))
+    return tuple(arguments)
 
 
 def _type_name(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
-    return (
-        getattr(annotation, "__name__", str(annotation))
-        if isinstance(annotation, type)
-        else str(annotation)
-    )
+    if isinstance(annotation, type):
+        return getattr(annotation, "__name__", str(annotation))
+    return str(annotation)

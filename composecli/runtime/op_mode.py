@@ -1,14 +1,37 @@
-"""The mode that sees every op: what PyTorch has for that, without what it imports for those who compile."""
+"""The base class of modes that see every op, and helpers to inspect an op."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from composecli.runtime.tensors import tensors_in
 
 
 class OpMode(TorchDispatchMode):  # type: ignore[misc]
-    """Subclasses say in `__torch_dispatch__` what an op does while they are entered."""
+    """Subclasses implement `__torch_dispatch__`, which is called for every op while it is entered.
+
+    Ops of eager, scripted and exported modules all arrive there, below autograd.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and the guard against it imports torch._dynamo: as long as torch itself takes."""
+        """Return False: nothing is compiled here, so no mode has to be hidden from the compiler.
+
+        The default wraps the mode with torch._dynamo, whose import takes as long as torch's own.
+        """
         return False
+
+
+def op_name(op: OpOverload) -> str:
+    """Return the name of an op without the namespace of PyTorch's own ops: `addmm`."""
+    return str(op._schema.name.removeprefix("aten::"))
+
+
+def tensor_arguments(args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
+    """Return every tensor among the arguments of an op, those in lists included."""
+    return tensors_in([*args, *(kwargs or {}).values()])

@@ -1,10 +1,10 @@
-"""Confinement of the child: what it may still do once it opens a stranger's file.
+"""The sandbox of the child: the rights that it gives up before it opens an untrusted file.
 
-No core file, no new privileges, no more memory than was given, and on Linux with Landlock: files are read where Python
-and torch lie and where the models are, none but the output is written, no connection is made and no socket bound.
-Nothing here can be undone by the process itself.
+It writes no core file, gains no privileges and gets no more memory than the limit. On Linux with
+Landlock it reads only the folders of Python and torch and the models, writes only the output, and
+neither connects nor binds a socket. The process itself cannot undo any of this.
 
-Source of the numbers: `linux/landlock.h`, `linux/prctl.h`; for the versions of Landlock
+Sources of the numbers: `linux/landlock.h`, `linux/prctl.h`; for the versions of Landlock
 `Documentation/userspace-api/landlock.rst`.
 """
 
@@ -17,142 +17,176 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from composecli.workers.protocol import Sandbox, SandboxRequest
+from composecli.workers.protocol import Measure, MeasureKind, Sandbox, SandboxRequest
 
 _PR_SET_NO_NEW_PRIVS = 38
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = (
-    1 << 0,
-    1 << 1,
-    1 << 2,
-    1 << 3,
-    1 << 14,
-    1 << 15,
-)
-# All rights over files that a version knows, by version: refer, truncate and ioctl came later.
-_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-_TCP, _SCOPES = 0b11, 0b11
-_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/opt")
-# What is open stays usable, and nothing more can be opened.
-_NO_MORE = 0
+
+_EXECUTE = 1 << 0
+_WRITE_FILE = 1 << 1
+_READ_FILE = 1 << 2
+_READ_DIR = 1 << 3
+_TRUNCATE = 1 << 14
+_IOCTL = 1 << 15
+# All file rights that a version of Landlock handles. Versions 2, 3 and 5 added refer, truncate
+# and ioctl; later versions handle no further file rights.
+_FILE_RIGHTS = {
+    1: (1 << 13) - 1,
+    2: (1 << 14) - 1,
+    3: (1 << 15) - 1,
+    4: (1 << 15) - 1,
+    5: (1 << 16) - 1,
+}
+_TCP_RIGHTS, _TCP_VERSION = 0b11, 4
+_SCOPES, _SCOPES_VERSION = 0b11, 6
+
+_SYSTEM_FOLDERS = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/opt")
+EXTRA_SECONDS = 2
 
 
-class _Missing(Exception):
-    """A measure that cannot be had here, in words."""
+class _NotAvailable(Exception):
+    """A measure is not available here. The message is for the user."""
 
 
 def apply_sandbox(request: SandboxRequest) -> Sandbox:
-    """Take each measure that can be had, and say which those are."""
-    had, missing = list[str](), list[str]()
-    measures: list[Callable[[], str]] = [_no_core, _no_privileges, lambda: _memory(request.memory)]
+    """Apply each measure that is available, and return which ones were applied."""
+    measures: list[Callable[[], Measure]] = [_forbid_core_files, _forbid_new_privileges]
+    if request.memory is not None:
+        measures.append(partial(_limit_memory, request.memory))
     if request.files:
-        measures.append(lambda: _landlock(request.read, request.write))
-    for measure in measures:
+        measures.append(partial(_restrict_files, request.read, request.write))
+    applied, unavailable = list[Measure](), list[str]()
+    for apply in measures:
         try:
-            had.append(measure())
-        except (_Missing, OSError, ValueError, ImportError, AttributeError) as error:
-            missing.append(str(error) or type(error).__name__)
-    return Sandbox(tuple(filter(None, had)), tuple(missing))
+            applied.append(apply())
+        except (_NotAvailable, OSError, ValueError, ImportError, AttributeError) as error:
+            unavailable.append(str(error) or type(error).__name__)
+    return Sandbox(tuple(applied), tuple(unavailable))
 
 
-def _no_core() -> str:
+def _forbid_core_files() -> Measure:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return "no core file"
+    return Measure(MeasureKind.NO_CORE_FILE)
 
 
-def _no_privileges() -> str:
+def _forbid_new_privileges() -> Measure:
     if sys.platform != "linux":
-        raise _Missing(f"no limit of privileges on {sys.platform}")
+        raise _NotAvailable(f"no limit of privileges on {sys.platform}")
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise _Missing("the kernel did not give up privileges")
-    return "no new privileges"
+        raise _NotAvailable("the kernel did not give up privileges")
+    return Measure(MeasureKind.NO_NEW_PRIVILEGES)
 
 
-def _memory(limit: int | None) -> str:
-    if limit is None:
-        return ""
+def _limit_memory(limit: int) -> Measure:
     if sys.platform != "linux":
-        raise _Missing(f"no limit of memory on {sys.platform}")
+        raise _NotAvailable(f"no limit of memory on {sys.platform}")
     import resource
 
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    return f"memory {limit / 1e9:.1f} GB"
+    return Measure(MeasureKind.MEMORY_LIMIT, f"{limit / 1e9:.1f} GB")
 
 
-def _landlock(read: tuple[str, ...], write: tuple[str, ...]) -> str:
+def _restrict_files(read: tuple[str, ...], write: tuple[str, ...]) -> Measure:
+    """Deny all files except the system's, Python's and the given ones, and all connections."""
     if sys.platform != "linux":
-        raise _Missing(f"no Landlock on {sys.platform}")
+        raise _NotAvailable(f"no Landlock on {sys.platform}")
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
     if version < 1:
-        raise _Missing("the kernel has no Landlock")
-    rights = _RIGHTS[min(version, max(_RIGHTS))]
-    fields = [rights] + ([_TCP] if version >= 4 else []) + ([_SCOPES] if version >= 6 else [])
-    attributes = struct.pack(f"={len(fields)}Q", *fields)
-    rules = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
-    if rules < 0:
-        raise _Missing(f"Landlock: {os.strerror(ctypes.get_errno())}")
-    # torch asks for its name when it is imported further, and would look for one that it can write to.
+        raise _NotAvailable("the kernel has no Landlock")
+    # torch asks for the temporary folder when it imports more of itself, and searching for one
+    # needs write access. gettempdir remembers the folder.
     tempfile.gettempdir()
+    ruleset = _create_ruleset(libc, version)
     try:
-        reading = _READ_FILE | _READ_DIR | _EXECUTE
-        for path in dict.fromkeys((*_SYSTEM, *_python(), *read)):
-            _allow(libc, rules, path, reading & rights)
-        _allow(libc, rules, "/dev", (reading | _WRITE_FILE | _IOCTL) & rights)
-        for path in write:
-            _allow(libc, rules, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & rights)
-        if libc.syscall(_RESTRICT_SELF, rules, 0):
-            raise _Missing(f"Landlock: {os.strerror(ctypes.get_errno())}")
+        _allow_paths(libc, ruleset, _handled_rights(version), read, write)
+        if libc.syscall(_RESTRICT_SELF, ruleset, 0):
+            raise _NotAvailable(f"Landlock: {os.strerror(ctypes.get_errno())}")
     finally:
-        os.close(rules)
-    return f"Landlock {version}"
+        os.close(ruleset)
+    return Measure(MeasureKind.LANDLOCK, str(version))
 
 
-def _python() -> Iterator[str]:
-    """Where modules are imported from, later than now too."""
-    yield from (sys.prefix, sys.base_prefix)
-    yield from (os.path.realpath(path or ".") for path in sys.path)
+def _handled_rights(version: int) -> int:
+    return _FILE_RIGHTS[min(version, max(_FILE_RIGHTS))]
 
 
-def _allow(libc: ctypes.CDLL, rules: int, path: str, rights: int) -> None:
+def _create_ruleset(libc: ctypes.CDLL, version: int) -> int:
+    """Create a ruleset that denies all it handles; return its descriptor."""
+    fields = [_handled_rights(version)]
+    if version >= _TCP_VERSION:
+        fields.append(_TCP_RIGHTS)
+    if version >= _SCOPES_VERSION:
+        fields.append(_SCOPES)
+    attributes = struct.pack(f"={len(fields)}Q", *fields)
+    ruleset: int = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    if ruleset < 0:
+        raise _NotAvailable(f"Landlock: {os.strerror(ctypes.get_errno())}")
+    return ruleset
+
+
+def _allow_paths(
+    libc: ctypes.CDLL, ruleset: int, handled: int, read: tuple[str, ...], write: tuple[str, ...]
+) -> None:
+    reading = _READ_FILE | _READ_DIR | _EXECUTE
+    devices = reading | _WRITE_FILE | _IOCTL
+    writing = _READ_FILE | _WRITE_FILE | _TRUNCATE
+    for path in dict.fromkeys((*_SYSTEM_FOLDERS, *_python_folders(), *read)):
+        _allow(libc, ruleset, path, reading & handled)
+    _allow(libc, ruleset, "/dev", devices & handled)
+    for path in write:
+        _allow(libc, ruleset, path, writing & handled)
+
+
+def _python_folders() -> Iterator[str]:
+    """Yield the folders from which modules are imported, including those imported later."""
+    yield sys.prefix
+    yield sys.base_prefix
+    for path in sys.path:
+        yield os.path.realpath(path or ".")
+
+
+def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
     try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
     try:
         if not os.path.isdir(path):
             rights &= ~_READ_DIR
-        libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", rights, place), 0)
+        rule = struct.pack("=Qi", rights, descriptor)
+        libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
     finally:
-        os.close(place)
+        os.close(descriptor)
 
 
 @contextmanager
-def nothing_opened() -> Iterator[None]:
-    """While this lasts no file can be opened: what runs has what it needs open."""
+def forbid_opening_files() -> Iterator[None]:
+    """Forbid opening files in the body; open files remain usable. Does nothing except on Linux."""
     if sys.platform != "linux":
         yield
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_NO_MORE, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def renew_clock(seconds: float) -> None:
-    """End this process by a signal once it has computed for so much longer."""
+def renew_time_limit(seconds: float) -> None:
+    """Have the kernel end this process after `seconds` more of computing time."""
     if sys.platform != "linux":
         return
     import resource
 
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + seconds) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(usage.ru_utime + usage.ru_stime + seconds) + EXTRA_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

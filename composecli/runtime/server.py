@@ -1,4 +1,4 @@
-"""The child's loop: reads requests from its own file descriptor, answers each, ends when its parent does."""
+"""The child's loop: it reads requests, answers each of them, and ends when its parent does."""
 
 from __future__ import annotations
 
@@ -7,130 +7,114 @@ import os
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
-from typing import assert_never
+from dataclasses import replace
 
 import torch
 
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.observations import Rejected
+from composecli.core.observations import Rejected, RejectionKind
 from composecli.core.rules import Rule
 from composecli.runtime.in_process import InProcessWorker
-from composecli.runtime.sandbox import apply_sandbox, nothing_opened, renew_clock
+from composecli.runtime.sandbox import apply_sandbox, forbid_opening_files, renew_time_limit
 from composecli.workers.channel import Channel, ChannelClosed
 from composecli.workers.protocol import (
-    BuildRequest,
-    DescribeRequest,
+    AnyReply,
+    AnyRequest,
     Failed,
-    OpenRequest,
     ProbeRequest,
-    ReferenceRequest,
-    Reply,
-    Request,
-    SampleRequest,
     Sandbox,
     SandboxRequest,
-    VerifyRequest,
 )
 
 PR_SET_PDEATHSIG = 1
+MAX_NOTE_LENGTH = 300
 
 
 def serve(reading: int, writing: int) -> None:
     """Answer requests until there are no more."""
     _end_with_parent()
-    frames = Channel(reading, writing)
     torch.set_num_threads(1)
-    worker = InProcessWorker()
-    confined: _Confinement | None = None
+    channel = Channel(reading, writing)
+    server = Server()
     while True:
         try:
-            request: Request = frames.receive(Request)
+            request: AnyRequest = channel.receive(AnyRequest)
         except ChannelClosed:
             return
-        reply = _confined_answer(worker, request, confined)
-        if isinstance(request, SandboxRequest) and isinstance(reply, Sandbox):
-            confined = _Confinement(
-                request, any(measure.startswith("Landlock") for measure in reply.applied)
-            )
-        frames.send(reply)
+        channel.send(server.answer(request))
 
 
-@dataclass(frozen=True, slots=True)
-class _Confinement:
-    request: SandboxRequest
-    landlocked: bool
+class Server:
+    """Answers requests by a worker in this process; confines the process when asked to."""
+
+    def __init__(self) -> None:
+        self._worker = InProcessWorker()
+        self._sandbox_request: SandboxRequest | None = None
+        self._sandbox: Sandbox | None = None
+
+    def answer(self, request: AnyRequest) -> AnyReply:
+        """Return the reply to a request, within the limits of the sandbox.
+
+        A probe may open no file. If what it runs has to import a module, and Landlock denies all
+        other files, it is run again with permission to open files.
+        """
+        if self._sandbox_request is None or self._sandbox is None:
+            return self._attempt(request)
+        renew_time_limit(self._sandbox_request.seconds)
+        if not isinstance(request, ProbeRequest) or not self._sandbox_request.files:
+            return self._attempt(request)
+        with forbid_opening_files():
+            reply = self._attempt(request)
+        if self._sandbox.restricts_files and _may_need_files(reply):
+            return self._attempt(request)
+        return reply
+
+    def _attempt(self, request: AnyRequest) -> AnyReply:
+        """Return the reply; `Failed` if there is an error of any kind."""
+        try:
+            return self._perform(request)
+        except CouldNotAttempt as failure:
+            return _failed(failure.problem, failure.__cause__)
+        except MemoryError as error:
+            title = "the models need more memory than they may use"
+            help = ("--max-memory SIZE allows more",)
+            return _failed(Problem(Rule.MEMORY_RAN_OUT, title, None, (), help), error)
+        except Exception as error:
+            title = f"a bug in composecli's worker: {type(error).__name__}"
+            notes = (str(error)[:MAX_NOTE_LENGTH],)
+            help = ("run it again with --debug and report what it prints",)
+            return _failed(Problem(Rule.A_BUG_OF_OURS, title, None, notes, help), error)
+
+    def _perform(self, request: AnyRequest) -> AnyReply:
+        if not isinstance(request, SandboxRequest):
+            reply: AnyReply = self._worker.ask(request)
+            return reply
+        sandbox = apply_sandbox(request)
+        self._sandbox_request = request
+        self._sandbox = sandbox
+        return sandbox
 
 
-def _confined_answer(
-    worker: InProcessWorker, request: Request, confined: _Confinement | None
-) -> Reply:
-    """The answer within the time that was given. A probe opens no file; where what it runs has to import more, and
-    Landlock holds all other files, it may after all."""
-    if confined is None:
-        return _answer(worker, request)
-    renew_clock(confined.request.seconds)
-    if not isinstance(request, ProbeRequest) or not confined.request.files:
-        return _answer(worker, request)
-    with nothing_opened():
-        reply = _answer(worker, request)
-    wants_files = isinstance(reply, Failed) or (isinstance(reply, Rejected) and reply.no_descriptor)
-    return _answer(worker, request) if wants_files and confined.landlocked else reply
-
-
-def _answer(worker: InProcessWorker, request: Request) -> Reply:
-    try:
-        return _dispatch(worker, request)
-    except CouldNotAttempt as failure:
-        problem = failure.problem
-        cause = failure.__cause__
-    except MemoryError as error:
-        help = ("--max-memory SIZE allows more",)
-        problem, cause = (
-            Problem(
-                Rule.MEMORY_RAN_OUT, "the models need more memory than they may use", None, (), help
-            ),
-            error,
-        )
-    except Exception as error:
-        title = f"a bug in composecli's worker: {type(error).__name__}"
-        help = ("run it again with --debug and report what it prints",)
-        problem, cause = Problem(Rule.A_BUG_OF_OURS, title, None, (str(error)[:300],), help), error
+def _failed(problem: Problem, cause: BaseException | None) -> Failed:
     if cause is None:
         return Failed(problem)
-    trace = "".join(traceback.format_exception(cause))
-    return Failed(
-        Problem(problem.rule, problem.title, problem.where, problem.notes, problem.help, trace)
-    )
+    return Failed(replace(problem, trace="".join(traceback.format_exception(cause))))
 
 
-def _dispatch(worker: InProcessWorker, request: Request) -> Reply:
-    reply: Reply
-    match request:
-        case SandboxRequest():
-            reply = apply_sandbox(request)
-        case OpenRequest():
-            reply = worker.open(request)
-        case SampleRequest():
-            reply = worker.sample(request)
-        case ProbeRequest():
-            reply = worker.probe(request)
-        case DescribeRequest():
-            reply = worker.describe(request)
-        case BuildRequest():
-            reply = worker.build(request)
-        case ReferenceRequest():
-            reply = worker.run_reference(request)
-        case VerifyRequest():
-            reply = worker.verify(request)
-        case _:
-            assert_never(request)
-    return reply
+def _may_need_files(reply: AnyReply) -> bool:
+    if isinstance(reply, Rejected):
+        return reply.kind is RejectionKind.NO_FILE
+    return isinstance(reply, Failed)
 
 
 def _end_with_parent() -> None:
-    """On Linux the kernel ends the child with its parent; elsewhere the closed pipe does, between requests."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
-            os._exit(0)
+    """Have the kernel kill this process when its parent ends.
+
+    Only Linux can do that. Elsewhere the process ends at its next request, by the closed pipe.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have ended before the call, in which case no signal will come.
+    if os.getppid() == 1:
+        os._exit(0)

@@ -1,11 +1,12 @@
-"""Between specs and values: tensors made for a probe, and what a model returned as a tree."""
+"""Conversion between specs and values: tensors to call a model with, and results as trees."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, assert_never
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeGuard, assert_never
 
 import torch
+from torch import Tensor
 
 from composecli.core.pytree import (
     Call,
@@ -17,95 +18,131 @@ from composecli.core.pytree import (
     TreeSequence,
 )
 
-SMALLEST_VOCABULARY = 8
+# Ids of a vocabulary of at most this many words start from 0.
+MAX_SMALL_VOCABULARY = 8
+MAX_TREE_DEPTH = 32
 
-Values = tuple[tuple[Any, ...], dict[str, Any]]
+Identity: TypeAlias = tuple[Hashable, ...]
+
+
+class Values(NamedTuple):
+    """The arguments of one forward."""
+
+    positional: tuple[Any, ...]
+    named: dict[str, Any]
+
+    def flat(self) -> list[Any]:
+        """Return all arguments, the positional ones first."""
+        return [*self.positional, *self.named.values()]
 
 
 class Maker:
-    """Makes values for specs, always the same for the same seed. Sample tensors are used where their sizes agree."""
+    """Makes values for specs; the same seed makes the same values.
 
-    def __init__(self, device: str, seed: int, samples: list[torch.Tensor]) -> None:
+    A sample tensor is used as it is if its sizes are those of its spec.
+    """
+
+    def __init__(self, device: str, seed: int, samples: list[Tensor]) -> None:
         self.device = device
         self.samples = samples
         self.generator = torch.Generator().manual_seed(seed)
 
     def call(self, call: Call) -> Values:
-        """The positional and the named arguments of a call."""
-        positional = tuple(
-            self.value(argument.value) for argument in call.arguments if argument.name is None
-        )
-        named = {
-            argument.name: self.value(argument.value)
-            for argument in call.arguments
-            if argument.name is not None
-        }
-        return positional, named
+        """Return values for the arguments of a call, the positional ones made first."""
+        positional = [
+            self._value(argument.value) for argument in call.arguments if argument.name is None
+        ]
+        named = dict[str, Any]()
+        for argument in call.arguments:
+            if argument.name is not None:
+                named[argument.name] = self._value(argument.value)
+        return Values(tuple(positional), named)
 
-    def value(self, tree: Tree) -> Any:
+    def _value(self, tree: Tree) -> Any:
         match tree:
             case TensorSpec():
-                return self.tensor(tree)
+                return self._tensor(tree)
             case Literal(value):
                 return value
-            case TreeSequence(kind, items):
-                values = [self.value(item) for item in items]
-                return values if kind == "list" else tuple(values)
+            case TreeSequence("list", items):
+                return [self._value(item) for item in items]
+            case TreeSequence(_, items):
+                return tuple(self._value(item) for item in items)
             case TreeMapping(entries):
-                return {key: self.value(item) for key, item in entries}
+                return {key: self._value(item) for key, item in entries}
             case Opaque(type_name):
                 raise TypeError(f"no value can be made for a {type_name}")
             case _:
                 assert_never(tree)
 
-    def tensor(self, spec: TensorSpec) -> torch.Tensor:
+    def _tensor(self, spec: TensorSpec) -> Tensor:
         dtype = dtype_of(spec.dtype)
         if self.device == "meta":
             return torch.empty(spec.sizes, dtype=dtype, device="meta")
-        if spec.sample is not None and tuple(self.samples[spec.sample].shape) == spec.sizes:
-            return self.samples[spec.sample].to(self.device)
-        if dtype.is_floating_point or dtype.is_complex:
-            plain = torch.complex64 if dtype.is_complex else torch.float32
-            return (
-                torch.randn(spec.sizes, generator=self.generator, dtype=plain)
-                .to(dtype)
-                .to(self.device)
-            )
-        return (
-            torch.randint(
-                _first_id(spec.below), max(1, spec.below), spec.sizes, generator=self.generator
-            )
-            .to(dtype)
-            .to(self.device)
-        )
+        if spec.sample is not None:
+            sample = self.samples[spec.sample]
+            if tuple(sample.shape) == spec.sizes:
+                return sample.to(self.device)
+        return self._random_tensor(spec, dtype).to(dtype).to(self.device)
+
+    def _random_tensor(self, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
+        """Return random values of a dtype that every torch can draw, for the caller to convert."""
+        if dtype.is_complex:
+            return torch.randn(spec.sizes, generator=self.generator, dtype=torch.complex64)
+        if dtype.is_floating_point:
+            return torch.randn(spec.sizes, generator=self.generator, dtype=torch.float32)
+        first, below = _first_id(spec.below), max(1, spec.below)
+        return torch.randint(first, below, spec.sizes, generator=self.generator)
 
 
 def _first_id(below: int) -> int:
-    """Ids of a vocabulary are taken from its upper half: the first ones mean padding and the like, which some models
-    leave out when they count positions, and so take more of them than of words."""
-    return below // 2 if below > SMALLEST_VOCABULARY else 0
+    """Return the smallest id to draw from a vocabulary.
+
+    Ids are drawn from its upper half: the first ones mean padding and the like. Models that skip
+    padding when they count positions accept longer inputs of it than of words.
+    """
+    if below > MAX_SMALL_VOCABULARY:
+        return below // 2
+    return 0
 
 
 def dtype_of(name: str) -> torch.dtype:
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
+    """Return the dtype that torch has by this name.
+
+    Raises:
+        TypeError: if this torch has no such dtype.
+    """
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
         raise TypeError(f"torch has no dtype {name}")
-    return found
+    return dtype
 
 
-def spec_of(tensor: torch.Tensor) -> TensorSpec:
-    return TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(map(int, tensor.shape)))
+def dtype_name(tensor: Tensor) -> str:
+    """Return the dtype of a tensor without the prefix `torch.`: `float32`."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
-def has_sizes(tensor: torch.Tensor) -> bool:
-    """Whether it has one size along each axis: a nested tensor has not."""
+def spec_of(tensor: Tensor) -> TensorSpec:
+    """Return the dtype and the sizes of a tensor."""
+    return TensorSpec(dtype_name(tensor), tuple(map(int, tensor.shape)))
+
+
+def has_sizes(tensor: Tensor) -> bool:
+    """Return whether a tensor has one size on each axis: a nested tensor does not."""
     return not tensor.is_nested
 
 
-def storage_of(tensor: torch.Tensor) -> int:
-    """What tells storages apart, views of one being the same; on meta too, where addresses are all 0.
+def is_integer(value: object) -> TypeGuard[int]:
+    """Return whether a value is an integer, which Python's booleans are too, but not a boolean."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
-    A tensor without a storage of its own, a sparse one say, is told by itself.
+
+def storage_of(tensor: Tensor) -> int:
+    """Return a number that identifies the storage of a tensor; views of it have the same.
+
+    It works on the meta device, too, where all data pointers are 0. A tensor without a storage, a
+    sparse one for example, is identified by itself.
     """
     try:
         return int(tensor.untyped_storage()._cdata)
@@ -113,37 +150,44 @@ def storage_of(tensor: torch.Tensor) -> int:
         return id(tensor)
 
 
-def identity_of(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Equal for two names of one and the same tensor, however they are held."""
+def identity_of(tensor: Tensor) -> Identity:
+    """Return a key that is equal for two views if they are the same elements of one storage."""
+    storage = storage_of(tensor)
     if tensor.layout is not torch.strided:
-        return (storage_of(tensor),)
-    return (storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        return (storage,)
+    return (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
 
 def tree_of(value: Any, depth: int = 0) -> Tree:
-    """What a model returned, as a tree of specs."""
-    if isinstance(value, torch.Tensor):
-        return spec_of(value) if has_sizes(value) else Opaque("nested tensor")
+    """Return the result of a model as a tree of specs."""
+    if isinstance(value, Tensor):
+        if not has_sizes(value):
+            return Opaque("nested tensor")
+        return spec_of(value)
     if value is None or isinstance(value, bool | int | float | str):
         return Literal(value)
-    if depth < 32 and isinstance(value, tuple | list):
-        items = tuple(tree_of(item, depth + 1) for item in value)
-        return TreeSequence(
-            "list" if isinstance(value, list) else "tuple",
-            items,
-            tuple(getattr(value, "_fields", ())),
-        )
-    if depth < 32 and isinstance(value, Mapping):
-        kind = "dict" if type(value) is dict else type(value).__name__
-        return TreeMapping(
-            tuple((str(key), tree_of(item, depth + 1)) for key, item in value.items()), kind
-        )
+    if depth >= MAX_TREE_DEPTH:
+        return Opaque(type(value).__name__)
+    if isinstance(value, tuple | list):
+        return _sequence_of(value, depth)
+    if isinstance(value, Mapping):
+        kind = type(value).__name__
+        entries = [(str(key), tree_of(item, depth + 1)) for key, item in value.items()]
+        return TreeMapping(tuple(entries), kind)
     return Opaque(type(value).__name__)
 
 
+def _sequence_of(value: tuple[Any, ...] | list[Any], depth: int) -> TreeSequence:
+    items = tuple(tree_of(item, depth + 1) for item in value)
+    names = tuple(getattr(value, "_fields", ()))
+    if isinstance(value, list):
+        return TreeSequence("list", items, names)
+    return TreeSequence("tuple", items, names)
+
+
 def zeros_like(value: Any) -> Any:
-    """The same structure with zeros in every tensor."""
-    if isinstance(value, torch.Tensor):
+    """Return the same structure with zeros in every tensor."""
+    if isinstance(value, Tensor):
         return torch.zeros_like(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(zeros_like, value))
@@ -154,12 +198,15 @@ def zeros_like(value: Any) -> Any:
     return value
 
 
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """Every tensor inside a result, in order."""
-    if isinstance(value, torch.Tensor):
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return every tensor inside nested sequences and mappings, in order."""
+    if isinstance(value, Tensor):
         return [value]
     if isinstance(value, Mapping):
         value = list(value.values())
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    return []
+    if not isinstance(value, tuple | list):
+        return []
+    tensors = list[Tensor]()
+    for item in value:
+        tensors += tensors_in(item)
+    return tensors

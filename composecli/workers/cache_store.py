@@ -1,7 +1,7 @@
-"""The cache: what was found of files before, by their content, so that it need not be found again.
+"""The cache of results: JSON values in a folder of the user, a file for each.
 
-An answer from here is for speed alone: a file is judged each time, and whatever is loaded is loaded for real. Entries
-appear whole or not at all; what cannot be read, or was written for another key, is as if it were not there.
+The cache only saves time: every file is still scanned in each run, and every model that has to run
+is loaded. Entries are written atomically. An unreadable entry, or one with another key, is ignored.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 
 from composecli.workers.codec import encode
 
-MOST_ENTRIES = 4096
+MAX_ENTRIES = 4096
 _SUFFIX = ".json"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}")
 
 
 def default_folder() -> Path:
-    """Where the system keeps what a user's programs can do without."""
+    """Return the folder for composecli in the platform's cache directory of the user."""
     home = Path.home()
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
@@ -40,81 +40,102 @@ def default_folder() -> Path:
 
 
 def _versions() -> str:
-    """The SHA-256 of what an answer may change with: the code of this package, torch, Python and the machine."""
-    found = [_code(), _torch(), platform.python_version(), sys.platform, platform.machine()]
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    """Return a hash of everything that invalidates the cache: code, torch, Python and machine."""
+    versions = [
+        _code_version(),
+        _torch_version(),
+        platform.python_version(),
+        sys.platform,
+        platform.machine(),
+    ]
+    return hashlib.sha256(json.dumps(versions).encode()).hexdigest()
 
 
-def _code() -> list[list[object]]:
-    """The size and the time of each file of the package: a version alone stays the same while it is worked on."""
+def _code_version() -> list[list[object]]:
+    """Return the stamp of each file of this package.
+
+    The package version alone does not change during development.
+    """
     package = Path(__file__).parent.parent
-    files = [path for pattern in ("*.py", "*.txt") for path in package.rglob(pattern)]
-    return sorted(
-        [str(path.relative_to(package)), path.stat().st_size, path.stat().st_mtime_ns]
-        for path in files
-    )
+    stamps = list[list[object]]()
+    for pattern in ("*.py", "*.txt"):
+        for path in package.rglob(pattern):
+            stamps.append(_stamp(path, str(path.relative_to(package))))
+    return sorted(stamps)
 
 
-def _torch() -> list[object]:
-    """The torch that would be imported, by the file that says its version."""
+def _torch_version() -> list[object]:
+    """Return the stamp of torch's version file, without importing torch."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return []
-    version = Path(spec.origin).with_name("version.py")
-    return [str(version), version.stat().st_size, version.stat().st_mtime_ns]
+    path = Path(spec.origin).with_name("version.py")
+    return _stamp(path, str(path))
+
+
+def _stamp(path: Path, name: str) -> list[object]:
+    status = path.stat()
+    return [name, status.st_size, status.st_mtime_ns]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Values by keys, a file for each. A folder of another user, or that others may write to, is not used."""
+    """A folder of JSON values by key.
+
+    A folder that belongs to another user, or that others may write to, is not used.
+    """
 
     folder: Path
     versions: str = field(default_factory=_versions)
 
     def get(self, key: object) -> Any:
-        """The JSON that was put there; None where there is none."""
+        """Return the value for this key; None if there is none."""
         try:
-            if not self._is_ours():
+            if not self._is_private():
                 return None
-            held = json.loads(self._path(key).read_bytes())
-            return held["value"] if held["key"] == encode(key) else None
+            entry = json.loads(self._path(key).read_bytes())
+            if entry["key"] == encode(key):
+                return entry["value"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
+            pass
+        return None
 
     def put(self, key: object, value: object) -> None:
-        """Keep a value that is plain JSON; where that cannot be, it is not kept."""
+        """Store a value of plain JSON data. Failures to write are ignored."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._is_ours():
+            if self._is_private():
                 self._write(self._path(key), json.dumps({"key": encode(key), "value": value}))
 
     def make_room(self) -> None:
-        """Remove the older half where there are too many."""
-        if not self._is_ours():
+        """Remove the older half of the entries if there are more than `MAX_ENTRIES`."""
+        if not self._is_private():
             return
         with contextlib.suppress(OSError):
-            found = [entry for entry in os.scandir(self.folder) if entry.name.endswith(_SUFFIX)]
-            if len(found) > MOST_ENTRIES:
-                found.sort(key=lambda entry: entry.stat().st_mtime)
-                for entry in found[: len(found) // 2]:
-                    Path(entry.path).unlink(missing_ok=True)
+            entries = [entry for entry in os.scandir(self.folder) if _is_entry(entry)]
+            if len(entries) <= MAX_ENTRIES:
+                return
+            entries.sort(key=lambda entry: entry.stat().st_mtime)
+            for entry in entries[: len(entries) // 2]:
+                Path(entry.path).unlink(missing_ok=True)
 
     def clear(self) -> int:
-        """Remove every entry, and what a run that was killed left of one; say how many entries there were."""
-        if not self._is_ours():
+        """Remove all entries and temporary files; return the number of entries removed."""
+        if not self._is_private():
             return 0
         count = 0
-        for entry in os.scandir(self.folder):
-            if entry.name.endswith(_SUFFIX) or _TEMPORARY.fullmatch(entry.name):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(entry)
-                    count += entry.name.endswith(_SUFFIX)
+        for file in os.scandir(self.folder):
+            if not _is_entry(file) and not _TEMPORARY.fullmatch(file.name):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file)
+                count += _is_entry(file)
         return count
 
     def _write(self, path: Path, text: str) -> None:
         temporary = path.with_name(f".{secrets.token_hex(8)}")
         try:
-            with open(temporary, "x", opener=_private) as file:
+            with open(temporary, "x", opener=_open_private) as file:
                 file.write(text)
             temporary.replace(path)
         except OSError:
@@ -125,16 +146,22 @@ class Cache:
         text = json.dumps([self.versions, encode(key)], sort_keys=True)
         return self.folder / (hashlib.sha256(text.encode()).hexdigest() + _SUFFIX)
 
-    def _is_ours(self) -> bool:
+    def _is_private(self) -> bool:
+        """Whether the folder is a directory that only this user can write to."""
         try:
             status = self.folder.lstat()
         except OSError:
             return False
-        mine = not hasattr(os, "getuid") or (
-            status.st_uid == os.getuid() and not status.st_mode & 0o022
-        )
-        return mine and stat.S_ISDIR(status.st_mode)
+        if not stat.S_ISDIR(status.st_mode):
+            return False
+        if not hasattr(os, "getuid"):
+            return True
+        return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
-def _private(path: str, flags: int) -> int:
+def _is_entry(file: os.DirEntry[str]) -> bool:
+    return file.name.endswith(_SUFFIX)
+
+
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

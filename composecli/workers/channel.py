@@ -1,4 +1,4 @@
-"""Frames: typed messages over a pair of file descriptors, each a length and JSON of that length."""
+"""Typed messages over a pair of file descriptors: each a length, then JSON of that length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from composecli.workers.codec import NotAMessage, decode, encode
 
-LARGEST = 64 * 2**20
+MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_READ_BYTES = 2**16
 _LENGTH = struct.Struct(">I")
 
 
@@ -20,38 +21,44 @@ class ChannelClosed(Exception):
 
 
 class DeadlineExceeded(Exception):
-    """Nothing whole came before the deadline."""
+    """No complete message arrived before the deadline."""
 
 
 class InvalidMessage(Exception):
-    """What came is no message."""
+    """The bytes that arrived are not a message of the expected type."""
 
 
 class Channel:
-    """One side of the pipe."""
+    """One side of a connection by two pipes."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self.reading = reading
         self.writing = writing
 
     def send(self, message: object) -> None:
-        """Write one message; NoFrame where nobody reads any more."""
+        """Write one message.
+
+        Raises:
+            ChannelClosed: if the other side has closed its end.
+        """
         data = json.dumps(encode(message)).encode()
         view = memoryview(_LENGTH.pack(len(data)) + data)
         try:
             while view:
                 view = view[os.write(self.writing, view) :]
-        except (BrokenPipeError, OSError):
+        except OSError:
             raise ChannelClosed from None
 
     def receive(self, hint: Any, deadline: float | None = None) -> Any:
-        """The next message, of type `hint`. `deadline` is on the monotonic clock.
+        """Return the next message, of type `hint`. `deadline` is on the monotonic clock.
 
         Raises:
-            NoFrame, Late, Nonsense: what the names say.
+            ChannelClosed: if the other side has closed its end.
+            DeadlineExceeded: if no complete message arrives in time.
+            InvalidMessage: if the message is too long, malformed or of another type.
         """
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
-        if length > LARGEST:
+        if length > MAX_MESSAGE_BYTES:
             raise InvalidMessage(f"a message of {length:,} bytes")
         try:
             return decode(hint, json.loads(self._read(length, deadline)))
@@ -62,11 +69,15 @@ class Channel:
         data = bytearray()
         while len(data) < count:
             if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0 or not select.select([self.reading], [], [], left)[0]:
-                    raise DeadlineExceeded
-            piece = os.read(self.reading, min(count - len(data), 2**16))
+                self._wait(deadline)
+            piece = os.read(self.reading, min(count - len(data), MAX_READ_BYTES))
             if not piece:
                 raise ChannelClosed
             data += piece
         return bytes(data)
+
+    def _wait(self, deadline: float) -> None:
+        """Wait until there is something to read."""
+        seconds = deadline - time.monotonic()
+        if seconds <= 0 or not select.select([self.reading], [], [], seconds)[0]:
+            raise DeadlineExceeded

@@ -1,67 +1,44 @@
-"""The child that runs models: starts it, asks it, and turns crash, hang and nonsense into problems."""
+"""A worker in a child process. Crashes, hangs and invalid replies become problems."""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
 import time
-from typing import TypeVar
+from functools import partial
+from typing import Any
 
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.observations import Accepted, Detail, Observation, Rejected
+from composecli.core.observations import Detail, Rejected, RejectionKind
 from composecli.core.rules import Rule
-from composecli.workers.channel import Channel, ChannelClosed, DeadlineExceeded, InvalidMessage
-from composecli.workers.output_tail import Tail
+from composecli.workers.channel import ChannelClosed, DeadlineExceeded, InvalidMessage
+from composecli.workers.child_process import ChildProcess, child_environment
 from composecli.workers.protocol import (
-    BuildRequest,
-    Built,
-    Described,
-    DescribeRequest,
-    Done,
+    AnyReply,
     Failed,
-    Opened,
     OpenRequest,
     ProbeRequest,
-    ReferenceRequest,
-    Reply,
+    R,
     Request,
-    Sampled,
     SampleRequest,
-    Sandbox,
     SandboxRequest,
-    Verified,
-    VerifyRequest,
+    reply_types,
 )
-
-TAIL = 2000
-_ACTIVITIES = {
-    SandboxRequest: "giving up what it does not need",
-    OpenRequest: "loading a model",
-    SampleRequest: "loading a sample",
-    ProbeRequest: "running a forward",
-    DescribeRequest: "listing layers",
-    BuildRequest: "building the join",
-    ReferenceRequest: "running the parts by hand",
-    VerifyRequest: "verifying the join",
-}
 
 MAX_RESTARTS = 6
 
-Answer = TypeVar("Answer", bound=Reply)
+# A new child has to repeat these requests to be in the state of the previous child.
+_STATEFUL = (SandboxRequest, OpenRequest, SampleRequest)
 
 
 class WorkerDied(CouldNotAttempt):
-    """The child died, hung or answered nonsense."""
+    """The child crashed, took too long or sent an invalid reply."""
 
 
 class SubprocessWorker:
-    """The Worker protocol over pipes. The child starts at once, and imports torch while the command reads files.
+    """The Worker protocol over pipes.
 
-    A child that dies of a probe which explores is replaced by another: that input is refused, and the rest goes on.
-    `untrusted`: it opens files that nobody vouches for, and gets none of the environment but what the system needs.
+    The child starts immediately and imports torch while the command reads files. If it dies of an
+    exploratory probe, the probe counts as rejected and a new child takes over. `untrusted`: the
+    child opens untrusted files and gets only the environment variables that it needs.
     """
 
     parallelism = 1
@@ -75,187 +52,101 @@ class SubprocessWorker:
         module: str = "composecli.runtime",
     ) -> None:
         self._timeout = timeout
-        self._last = ""
-        self._show_output = show_output
-        self._module = module
-        self._environment = _environment(_SYSTEMS if untrusted else None)
-        self._state = list[SandboxRequest | OpenRequest | SampleRequest]()
-        self._deaths = 0
+        environment = child_environment(untrusted=untrusted)
+        self._start = partial(ChildProcess, module, environment, show_output=show_output)
+        self._model_name: str | None = None
+        self._state = list[Request[Any]]()
+        self._restarts = 0
         self._closed = False
-        self._start()
+        self._process = self._start()
 
-    def _start(self) -> None:
-        to_child, self._from_us = os.pipe()
-        self._to_us, from_child = os.pipe()
-        self._log = None if self._show_output else Tail(TAIL)
-        target = sys.stderr if self._log is None else self._log.writing
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module, str(to_child), str(from_child)],
-            stdin=subprocess.DEVNULL,
-            stdout=target,
-            stderr=target,
-            pass_fds=(to_child, from_child),
-            start_new_session=True,
-            env=self._environment,
-        )
-        os.close(to_child)
-        os.close(from_child)
-        if self._log is not None:
-            self._log.start()
-        self._frames = Channel(self._to_us, self._from_us)
+    def ask(self, request: Request[R]) -> R:
+        """Return the child's reply.
 
-    def sandbox(self, request: SandboxRequest) -> Sandbox:
-        confined = self._ask(request, Sandbox)
-        self._state.append(request)
-        return confined
+        Raises:
+            CouldNotAttempt: if the child cannot do what is requested.
+            WorkerDied: if it crashed, took too long or sent an invalid reply.
+        """
+        if isinstance(request, OpenRequest):
+            self._model_name = request.reference.name
+        reply: R = self._exchange_or_restart(request)
+        if not isinstance(reply, reply_types(type(request))):
+            raise self._invalid(request, f"a {type(reply).__name__}")
+        if isinstance(request, _STATEFUL):
+            self._state.append(request)
+        return reply
 
-    def open(self, request: OpenRequest) -> Opened:
-        self._last = request.reference.name
-        opened = self._ask(request, Opened)
-        self._state.append(request)
-        return opened
+    @property
+    def pid(self) -> int:
+        """The number of the child's process."""
+        return self._process.pid
 
-    def sample(self, request: SampleRequest) -> Sampled:
-        sampled = self._ask(request, Sampled)
-        self._state.append(request)
-        return sampled
-
-    def probe(self, request: ProbeRequest) -> Observation:
-        try:
-            reply = self._ask_any(request)
-        except WorkerDied as ended:
-            if request.detail is Detail.REASON or self._closed:
-                raise
-            self._replace()
-            if self._deaths > MAX_RESTARTS:
-                raise
-            return Rejected(0, "ChildEnded", ended.problem.title, "its process")
-        if isinstance(reply, Accepted | Rejected):
-            return reply
-        raise self._ended(
-            request,
-            Rule.WORKER_ANSWERED_NONSENSE,
-            "the worker answered nonsense",
-            f"a {type(reply).__name__}",
-        )
-
-    def describe(self, request: DescribeRequest) -> Described:
-        return self._ask(request, Described)
-
-    def build(self, request: BuildRequest) -> Built:
-        return self._ask(request, Built)
-
-    def run_reference(self, request: ReferenceRequest) -> Done:
-        return self._ask(request, Done)
-
-    def verify(self, request: VerifyRequest) -> Verified:
-        return self._ask(request, Verified)
+    @property
+    def is_running(self) -> bool:
+        """Whether the child's process has not ended."""
+        return self._process.is_running
 
     def close(self) -> None:
-        """End the child, whatever it is doing, and for good."""
+        """End the child, even in the middle of a request; it is not started again."""
         self._closed = True
-        self._end()
+        self._process.close()
 
-    def _end(self) -> None:
-        if self._process.poll() is None:
-            self._kill()
-        for descriptor in (self._from_us, self._to_us):
-            try:
-                os.close(descriptor)
-            except OSError:
-                continue
-
-    def _replace(self) -> None:
-        """Another child, with the same models and samples under the same numbers."""
-        self._deaths += 1
-        self._end()
-        self._start()
-        for request in self._state:
-            self._ask_any(request)
-
-    def _ask(self, request: Request, wanted: type[Answer]) -> Answer:
-        reply = self._ask_any(request)
-        if isinstance(reply, wanted):
-            return reply
-        raise self._ended(
-            request,
-            Rule.WORKER_ANSWERED_NONSENSE,
-            "the worker answered nonsense",
-            f"a {type(reply).__name__}",
-        )
-
-    def _ask_any(self, request: Request) -> Reply:
+    def _exchange_or_restart(self, request: Request[Any]) -> Any:
+        """Return the reply. If an exploratory probe kills the child, restart it."""
         try:
-            self._frames.send(request)
-            reply: Reply = self._frames.receive(Reply, time.monotonic() + self._timeout)
+            return self._exchange(request)
+        except WorkerDied as death:
+            if self._closed or not _is_exploratory(request):
+                raise
+            self._restart()
+            if self._restarts > MAX_RESTARTS:
+                raise
+            title = death.problem.title
+            kind = RejectionKind.WORKER_DIED
+            return Rejected(0, "ChildEnded", title, "its process", kind=kind)
+
+    def _restart(self) -> None:
+        """Start a new child with the same models and samples under the same numbers."""
+        self._restarts += 1
+        self._process.close()
+        self._process = self._start()
+        for request in self._state:
+            self._exchange(request)
+
+    def _exchange(self, request: Request[Any]) -> Any:
+        deadline = time.monotonic() + self._timeout
+        channel = self._process.channel
+        try:
+            channel.send(request)
+            reply = channel.receive(AnyReply, deadline)
         except ChannelClosed:
-            raise self._crashed(request) from None
+            title = f"the worker {self._process.describe_exit()}"
+            raise self._died(request, Rule.WORKER_CRASHED, title) from None
         except DeadlineExceeded:
             title = f"the worker took longer than {self._timeout:g} s and was ended"
-            raise self._ended(request, Rule.WORKER_TIMED_OUT, title, "") from None
+            raise self._died(request, Rule.WORKER_TIMED_OUT, title) from None
         except InvalidMessage as error:
-            raise self._ended(
-                request, Rule.WORKER_ANSWERED_NONSENSE, "the worker answered nonsense", str(error)
-            ) from None
+            raise self._invalid(request, str(error)) from None
         if isinstance(reply, Failed):
             raise CouldNotAttempt(reply.problem)
         return reply
 
-    def _crashed(self, request: Request) -> WorkerDied:
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = 0
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = (
-                f"was killed by {signal.Signals(-code).name}"
-                if -code in list(signal.Signals)
-                else f"died ({code})"
-            )
-        return self._ended(request, Rule.WORKER_CRASHED, f"the worker {how}", "")
+    def _invalid(self, request: Request[Any], note: str) -> WorkerDied:
+        title = "the worker answered nonsense"
+        return self._died(request, Rule.WORKER_ANSWERED_NONSENSE, title, note)
 
-    def _ended(self, request: Request, rule: Rule, title: str, note: str) -> WorkerDied:
-        self._kill()
-        notes = [f"it was {_ACTIVITIES[type(request)]}"]
+    def _died(self, request: Request[Any], rule: Rule, title: str, note: str = "") -> WorkerDied:
+        self._process.kill()
+        notes = [f"it was {request.activity}"]
         if note:
             notes.append(note)
-        help = (
-            ("--timeout S allows more time",)
-            if rule is Rule.WORKER_TIMED_OUT
-            else ("--debug shows what it printed",)
-        )
-        return WorkerDied(
-            Problem(rule, title, self._last or None, tuple(notes), help, self._tail())
-        )
-
-    def _tail(self) -> str | None:
-        return self._log.text() if self._log is not None else None
-
-    def _kill(self) -> None:
-        """The child leads its own session, so that whatever it started ends with it."""
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        self._process.wait()
+        help = "--debug shows what it printed"
+        if rule is Rule.WORKER_TIMED_OUT:
+            help = "--timeout S allows more time"
+        printed = self._process.printed()
+        return WorkerDied(Problem(rule, title, self._model_name, tuple(notes), (help,), printed))
 
 
-# What a process needs to start, to find Python's modules and the system's libraries, and to write text.
-_SYSTEMS = re.compile(
-    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|TEMP|TMP|PYTHONPATH|PYTHONHOME|PYTHONUTF8|"
-    r"PYTHONIOENCODING|VIRTUAL_ENV|CONDA_PREFIX|LD_LIBRARY_PATH|DYLD_\w+|SYSTEMROOT|WINDIR|COMSPEC|PATHEXT|"
-    r"(CUDA|NVIDIA|OMP|MKL|KMP|GOMP)_\w+"
-)
-
-
-def _environment(only: re.Pattern[str] | None) -> dict[str, str]:
-    """One compute thread, and nothing in the environment that changes how torch loads files."""
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("TORCH_", "PYTORCH_JIT")) and (only is None or only.fullmatch(key))
-    }
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = os.pathsep.join(filter(None, (package, kept.get("PYTHONPATH"))))
-    return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
+def _is_exploratory(request: Request[Any]) -> bool:
+    """Whether the request is a probe that only explores; `Detail.REASON` is for final probes."""
+    return isinstance(request, ProbeRequest) and request.detail is not Detail.REASON

@@ -1,7 +1,7 @@
-"""One codec between frozen dataclasses and JSON: what crosses the pipe and what `--format json` shows.
+"""One codec between frozen dataclasses and JSON, for messages and for `--format json`.
 
-A dataclass becomes an object with its class in `"type"`; tuples become lists. Decoding is led by the type
-hints alone, so that a message can name nothing but the classes that the protocol expects.
+A dataclass becomes an object with its class in `"type"`; tuples become lists. Decoding follows the
+type hints alone, so a message can only create instances of the classes that the protocol expects.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from typing import Any
 
 
 class NotAMessage(ValueError):
-    """What came is no value of the type that was expected."""
+    """The data is not a value of the expected type."""
 
 
 def encode(value: object) -> Any:
-    """A value made of dataclasses, enums, tuples, string-keyed dicts and plain data, as plain JSON data."""
+    """Return a value as plain JSON data.
+
+    The value may consist of dataclasses, enums, tuples, string-keyed dicts and plain data.
+
+    Raises:
+        TypeError: if the value contains anything else.
+    """
     if isinstance(value, enum.Enum):
         return value.value
     if value is None or isinstance(value, bool | int | float | str):
@@ -30,18 +36,18 @@ def encode(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {
-            field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-        return {"type": type(value).__name__, **fields}
+        data = {"type": type(value).__name__}
+        for field in dataclasses.fields(value):
+            data[field.name] = encode(getattr(value, field.name))
+        return data
     raise TypeError(f"no place in a message for a {type(value).__name__}")
 
 
 def decode(hint: Any, data: Any) -> Any:
-    """The value of type `hint` that `data` stands for.
+    """Return the value of type `hint` that `data` represents.
 
     Raises:
-        NotAMessage: it stands for none.
+        NotAMessage: if it does not represent such a value.
     """
     hint = getattr(hint, "__value__", hint)
     origin = typing.get_origin(hint)
@@ -50,13 +56,17 @@ def decode(hint: Any, data: Any) -> Any:
     if origin is tuple:
         return _decode_tuple(typing.get_args(hint), data)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _decode_fields(hint, data)
+        return _decode_dataclass(hint, data)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        try:
-            return hint(data)
-        except ValueError:
-            raise NotAMessage(f"{data!r} is no {hint.__name__}") from None
+        return _decode_enum(hint, data)
     return _decode_plain(hint, data)
+
+
+def _decode_enum(kind: type[enum.Enum], data: Any) -> enum.Enum:
+    try:
+        return kind(data)
+    except ValueError:
+        raise NotAMessage(f"{data!r} is no {kind.__name__}") from None
 
 
 def _decode_plain(hint: Any, data: Any) -> Any:
@@ -73,12 +83,11 @@ def _decode_plain(hint: Any, data: Any) -> Any:
 
 def _decode_union(options: tuple[Any, ...], data: Any) -> Any:
     if isinstance(data, dict):
+        name = data.get("type")
         for option in options:
-            if dataclasses.is_dataclass(option) and data.get("type") == getattr(
-                option, "__name__", None
-            ):
-                return _decode_fields(option, data)
-        raise NotAMessage(f"no {data.get('type')!r} was expected")
+            if dataclasses.is_dataclass(option) and name == getattr(option, "__name__", None):
+                return _decode_dataclass(option, data)
+        raise NotAMessage(f"no {name!r} was expected")
     for option in options:
         try:
             return decode(option, data)
@@ -98,16 +107,18 @@ def _decode_tuple(items: tuple[Any, ...], data: Any) -> Any:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _field_hints(kind: type) -> dict[str, Any]:
+    """Return the type hint of each field. Class variables are not part of a message."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _decode_fields(kind: Any, data: Any) -> Any:
+def _decode_dataclass(kind: Any, data: Any) -> Any:
     if not isinstance(data, dict) or data.get("type") != kind.__name__:
         raise NotAMessage(f"no {kind.__name__}")
-    hints, given = _hints(kind), data.keys() - {"type"}
-    if given != hints.keys():
-        raise NotAMessage(
-            f"{kind.__name__} has other fields: {', '.join(sorted(given ^ hints.keys()))}"
-        )
+    hints = _field_hints(kind)
+    names = data.keys() - {"type"}
+    if names != hints.keys():
+        other = ", ".join(sorted(names ^ hints.keys()))
+        raise NotAMessage(f"{kind.__name__} has other fields: {other}")
     return kind(**{name: decode(hint, data[name]) for name, hint in hints.items()})

@@ -1,17 +1,17 @@
-"""The end of what a process prints, however much that is: it goes to no file, which it could fill a disk with."""
+"""The end of what a process prints. The output goes to no file, which could fill the disk."""
 
 from __future__ import annotations
 
 import os
 import threading
 
-PIECE = 2**16
+MAX_READ_BYTES = 2**16
 
 
 class Tail:
-    """A pipe that is read as fast as it is written to, of which the last bytes are kept.
+    """A pipe that is drained continuously and of which the last `length` bytes are kept.
 
-    `writing` is for the process, which has it from before `start`.
+    Pass `writing` to the process before calling `start`.
     """
 
     def __init__(self, length: int) -> None:
@@ -21,15 +21,16 @@ class Tail:
         self._thread = threading.Thread(target=self._drain, daemon=True)
 
     def start(self) -> None:
+        """Close this process's copy of the writing end, and start to read."""
         os.close(self.writing)
         self._thread.start()
 
     def text(self) -> str | None:
-        """What was printed last, once the process has ended."""
+        """Return the end of the output, once the process has ended; None if there is none."""
         self._thread.join(timeout=1)
         return self._kept.decode("utf-8", "replace") or None
 
     def _drain(self) -> None:
         with os.fdopen(self._reading, "rb", buffering=0) as pipe:
-            while piece := pipe.read(PIECE):
+            while piece := pipe.read(MAX_READ_BYTES):
                 self._kept = (self._kept + piece)[-self.length :]

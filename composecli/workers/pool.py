@@ -1,4 +1,4 @@
-"""Several workers behind the one protocol: as many requests at a time, each to one that is free."""
+"""Several workers behind the one protocol: each request goes to a worker that is free."""
 
 from __future__ import annotations
 
@@ -7,45 +7,44 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from composecli.core.blueprint import models, renumber
 from composecli.core.observations import Observation, renumber_reads
 from composecli.workers.protocol import (
-    BuildRequest,
-    Built,
     Described,
     DescribeRequest,
-    Done,
-    Opened,
     OpenRequest,
     ProbeRequest,
-    ReferenceRequest,
-    Sampled,
+    R,
+    Request,
     SampleRequest,
     Sandbox,
     SandboxRequest,
-    Verified,
-    VerifyRequest,
     Worker,
 )
 
-MOST = 8
-# One takes as long to start as it takes to look at so many small models.
-MODELS_TO_EACH = 4
+MAX_WORKERS = 8
+# Starting a worker takes as long as examining this many small models.
+MODELS_PER_WORKER = 4
 
 
 def pool_size(count: int) -> int:
-    """How many workers so many models are worth, on the cores that there are."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, min(MOST, cores, count // MODELS_TO_EACH))
+    """Return how many workers `count` models are worth on the available cores."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, cores, count // MODELS_PER_WORKER))
 
 
 @dataclass(eq=False)
 class _Slot:
-    """One worker, with its own numbers of the models that it has opened by now. `ready`: it is told what the first
-    was."""
+    """One worker of the pool.
+
+    `handles` maps the pool's numbers of models to the worker's own numbers. `ready`: the worker
+    has received the sandbox request and the samples.
+    """
 
     worker: Worker
     handles: dict[int, int] = field(default_factory=dict)
@@ -53,79 +52,86 @@ class _Slot:
 
 
 class WorkerPool:
-    """All of them start at once. The first opens every model, and has the numbers that are given; another opens a model
-    when it is first asked about it."""
+    """The Worker protocol over several workers, all of which start immediately.
+
+    The first worker opens every model, and the pool uses its numbers. Every other worker opens a
+    model when it gets the first request about that model.
+    """
 
     def __init__(self, start: Callable[[], Worker], count: int) -> None:
         self.parallelism = count
-        # Here, and not when one is needed: a child ends with the thread that started it.
-        self._all = [_Slot(start(), ready=not number) for number in range(count)]
+        # Not on demand: a child process ends with the thread that started it.
+        self._slots = [_Slot(start()) for _ in range(count)]
+        self._slots[0].ready = True
         self._busy = set[_Slot]()
         self._changed = threading.Condition()
-        self._confinement: SandboxRequest | None = None
+        self._sandbox_request: SandboxRequest | None = None
         self._opened = dict[int, OpenRequest]()
         self._samples = list[SampleRequest]()
 
-    def sandbox(self, request: SandboxRequest) -> Sandbox:
-        """Together they may take as much memory as one alone."""
-        memory = request.memory // self.parallelism if request.memory is not None else None
-        self._confinement = replace(request, memory=memory)
-        with self._first() as worker:
-            return worker.sandbox(self._confinement)
+    def ask(self, request: Request[R]) -> R:
+        """Return the reply of a worker that is free.
 
-    def open(self, request: OpenRequest) -> Opened:
-        with self._first() as worker:
-            opened = worker.open(request)
-        self._opened[opened.handle] = request
-        self._all[0].handles[opened.handle] = opened.handle
-        return opened
-
-    def sample(self, request: SampleRequest) -> Sampled:
-        with self._first() as worker:
-            sampled = worker.sample(request)
-        self._samples.append(request)
-        return sampled
-
-    def probe(self, request: ProbeRequest) -> Observation:
-        with self._held(self._all) as slot:
-            handles = {number: self._handle(slot, number) for number in models(request.blueprint)}
-            seen = slot.worker.probe(
-                replace(request, blueprint=renumber(request.blueprint, handles))
-            )
-        return renumber_reads(seen, {handle: number for number, handle in handles.items()})
-
-    def describe(self, request: DescribeRequest) -> Described:
-        with self._held(self._all) as slot:
-            return slot.worker.describe(replace(request, handle=self._handle(slot, request.handle)))
-
-    def build(self, request: BuildRequest) -> Built:
-        with self._first() as worker:
-            return worker.build(request)
-
-    def run_reference(self, request: ReferenceRequest) -> Done:
-        with self._first() as worker:
-            return worker.run_reference(request)
-
-    def verify(self, request: VerifyRequest) -> Verified:
-        with self._first() as worker:
-            return worker.verify(request)
+        Any worker can probe and describe; all other requests go to the first worker.
+        """
+        reply: R = self._route(request)
+        return reply
 
     def close(self) -> None:
-        """End all of them, whatever they are doing."""
-        for slot in self._all:
+        """End all workers, even in the middle of a request."""
+        for slot in self._slots:
             slot.worker.close()
 
+    def _route(self, request: Request[Any]) -> Any:
+        match request:
+            case ProbeRequest():
+                return self._probe(request)
+            case DescribeRequest():
+                return self._describe(request)
+            case SandboxRequest():
+                return self._sandbox(request)
+        with self.reserve_first() as worker:
+            reply = worker.ask(request)
+        match request:
+            case OpenRequest():
+                self._opened[reply.handle] = request
+                self._slots[0].handles[reply.handle] = reply.handle
+            case SampleRequest():
+                self._samples.append(request)
+        return reply
+
+    def _sandbox(self, request: SandboxRequest) -> Sandbox:
+        """Give every worker an equal share of the memory that one worker may use."""
+        if request.memory is not None:
+            request = replace(request, memory=request.memory // self.parallelism)
+        self._sandbox_request = request
+        with self.reserve_first() as worker:
+            return worker.ask(request)
+
+    def _probe(self, request: ProbeRequest) -> Observation:
+        with self._reserve(self._slots) as slot:
+            handles = {number: self._handle(slot, number) for number in models(request.blueprint)}
+            blueprint = renumber(request.blueprint, handles)
+            observation = slot.worker.ask(replace(request, blueprint=blueprint))
+        numbers = {handle: number for number, handle in handles.items()}
+        return renumber_reads(observation, numbers)
+
+    def _describe(self, request: DescribeRequest) -> Described:
+        with self._reserve(self._slots) as slot:
+            handle = self._handle(slot, request.handle)
+            return slot.worker.ask(replace(request, handle=handle))
+
     @contextmanager
-    def _first(self) -> Iterator[Worker]:
-        with self._held(self._all[:1]) as slot:
+    def reserve_first(self) -> Iterator[Worker]:
+        """Reserve the first worker for the calling thread; wait until it is free."""
+        with self._reserve(self._slots[:1]) as slot:
             yield slot.worker
 
     @contextmanager
-    def _held(self, wanted: list[_Slot]) -> Iterator[_Slot]:
-        """One of these, for whoever asks alone."""
+    def _reserve(self, slots: list[_Slot]) -> Iterator[_Slot]:
+        """Reserve one of these slots for the calling thread; wait until one is free."""
         with self._changed:
-            self._changed.wait_for(lambda: any(slot not in self._busy for slot in wanted))
-            slot = next(slot for slot in wanted if slot not in self._busy)
+            slot = self._changed.wait_for(lambda: self._free(slots))[0]
             self._busy.add(slot)
         try:
             self._make_ready(slot)
@@ -135,17 +141,21 @@ class WorkerPool:
                 self._busy.remove(slot)
                 self._changed.notify_all()
 
+    def _free(self, slots: list[_Slot]) -> list[_Slot]:
+        return [slot for slot in slots if slot not in self._busy]
+
     def _make_ready(self, slot: _Slot) -> None:
         if slot.ready:
             return
         slot.ready = True
-        if self._confinement is not None:
-            slot.worker.sandbox(self._confinement)
+        if self._sandbox_request is not None:
+            slot.worker.ask(self._sandbox_request)
         for sample in self._samples:
-            slot.worker.sample(sample)
+            slot.worker.ask(sample)
 
     def _handle(self, slot: _Slot, number: int) -> int:
-        """The number of a model in this lane, where it is opened if it was not before."""
+        """Return the worker's own number of a model; open the model there if necessary."""
         if number not in slot.handles:
-            slot.handles[number] = slot.worker.open(self._opened[number]).handle
+            opened = slot.worker.ask(self._opened[number])
+            slot.handles[number] = opened.handle
         return slot.handles[number]

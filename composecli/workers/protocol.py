@@ -1,10 +1,15 @@
-"""What the command and the worker say to each other: plain data, and the one protocol that both sides know."""
+"""The messages between the command and its worker, and the protocol that every worker implements.
+
+A request names the type of its reply: `class OpenRequest(Request[Opened])`. To add an operation,
+define its reply and its request here, add both to the unions at the end, and add a handler to
+`runtime.in_process`. The other workers pass on requests that they do not know.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin
 
 from composecli.core.blueprint import Blueprint
 from composecli.core.errors import Problem
@@ -13,9 +18,39 @@ from composecli.core.model_ref import ModelKind, Reference
 from composecli.core.observations import Accepted, Detail, Observation, Rejected
 from composecli.core.pytree import Call
 
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Request(Generic[R_co]):
+    """A request to a worker. `R_co` is the type of the reply.
+
+    `activity` completes the sentence "the worker was ..." in error messages.
+    """
+
+    __slots__ = ()
+
+    activity: ClassVar[str]
+
+
+def reply_types(request: type[Request[Any]]) -> tuple[type, ...]:
+    """Return the classes that a reply to this class of requests may have.
+
+    They are the argument of its generic base: `(Opened,)` for `OpenRequest(Request[Opened])`, and
+    `(Accepted, Rejected)` for `ProbeRequest(Request[Accepted | Rejected])`.
+
+    Raises:
+        TypeError: if the class does not derive from `Request[...]`.
+    """
+    for base in getattr(request, "__orig_bases__", ()):
+        if get_origin(base) is Request:
+            (reply,) = get_args(base)
+            return get_args(reply) or (reply,)
+    raise TypeError(f"{request.__name__} does not state the type of its reply")
+
 
 class Training(StrEnum):
-    """Whether models run as they were saved, or are put into eval or train mode first."""
+    """Whether models run as they were saved or are first put into eval or train mode."""
 
     SAVED = "saved"
     EVAL = "eval"
@@ -23,20 +58,55 @@ class Training(StrEnum):
 
 
 class Isolation(StrEnum):
-    """Whether the measures that confine the child have to be had, may be, or are left out."""
+    """Whether the sandbox is required, applied as far as the system allows, or not applied."""
 
     REQUIRED = "required"
     BEST = "best"
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxRequest:
-    """Give up what is not needed to open these models. `memory` is in bytes; `seconds` of computing are
-    for one request.
+class MeasureKind(StrEnum):
+    """A restriction that the worker can put on its own process."""
 
-    `files`: whether to give up all files but those to `read` and to `write`; a file that is trusted may need others.
+    NO_CORE_FILE = "no core file"
+    NO_NEW_PRIVILEGES = "no new privileges"
+    MEMORY_LIMIT = "memory"
+    LANDLOCK = "Landlock"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A restriction that was applied; `detail` is the size of the limit or the version."""
+
+    kind: MeasureKind
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """The measures that were applied, and for every other measure why it is not available."""
+
+    applied: tuple[Measure, ...]
+    unavailable: tuple[str, ...]
+
+    @property
+    def restricts_files(self) -> bool:
+        """Whether Landlock denies all files except those that the request lists."""
+        return any(measure.kind is MeasureKind.LANDLOCK for measure in self.applied)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRequest(Request[Sandbox]):
+    """Give up all rights that are not needed to open these models.
+
+    `memory` is in bytes; `seconds` is the computing time of one request. If `files` is set, deny
+    all files except those to `read` and to `write`; trusted files may need other files.
     """
+
+    activity: ClassVar[str] = "giving up what it does not need"
 
     read: tuple[str, ...]
     write: tuple[str, ...]
@@ -46,18 +116,24 @@ class SandboxRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
-    """The measures that were had, and those that were not."""
+class Opened:
+    """An open model. `whole`: all its tensors were loaded when it was opened."""
 
-    applied: tuple[str, ...]
-    unavailable: tuple[str, ...]
+    handle: int
+    facts: ModelFacts
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRequest:
-    """`trusted`: whatever the file holds may run, where its content has this `sha256` if one is given; `allowed_ops`
-    may run besides those on the list. `key` says which entry of a checkpoint holds the weights.
+class OpenRequest(Request[Opened]):
+    """Open a model.
+
+    `trusted`: the file may run any code, provided that its content has this `sha256`, if given.
+    `allowed_ops` extends the list of permitted ops. `key` is the entry of a checkpoint that holds
+    the weights.
     """
+
+    activity: ClassVar[str] = "loading a model"
 
     reference: Reference
     kind: ModelKind
@@ -70,27 +146,26 @@ class OpenRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """`whole`: all its tensors had their values from the start."""
-
-    handle: int
-    facts: ModelFacts
-    whole: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRequest:
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
 class Sampled:
+    """The tensors of a sample file as a call. The worker keeps their values."""
+
     call: Call
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeRequest:
-    """One forward of a blueprint, run by hand."""
+class SampleRequest(Request[Sampled]):
+    """Load a file of sample tensors."""
+
+    activity: ClassVar[str] = "loading a sample"
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest(Request[Accepted | Rejected]):
+    """Run the models of a blueprint once, one by one, on inputs generated from the seed."""
+
+    activity: ClassVar[str] = "running a forward"
 
     blueprint: Blueprint
     call: Call
@@ -99,15 +174,9 @@ class ProbeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class DescribeRequest:
-    """The layer table of one model, with output sizes where a forward of this call can show them."""
-
-    handle: int
-    call: Call | None
-
-
-@dataclass(frozen=True, slots=True)
 class LayerRow:
+    """A row of the layer table."""
+
     depth: int
     name: str
     class_name: str
@@ -117,23 +186,27 @@ class LayerRow:
 
 @dataclass(frozen=True, slots=True)
 class Described:
+    """The layer table of a model."""
+
     rows: tuple[LayerRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """The combined module, written to `path`, a file that is there and empty. `call` is the example for tracing."""
+class DescribeRequest(Request[Described]):
+    """List the layers of one model, with output sizes if a forward of this call can show them."""
 
-    blueprint: Blueprint
-    call: Call
-    path: str
-    seed: int
+    activity: ClassVar[str] = "listing layers"
+
+    handle: int
+    call: Call | None
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A record of a built file that is empty: its content is that of a record of the file of the model with this
-    handle."""
+    """A record of a built file that was left empty.
+
+    Its content is that of the record `source` in the file of the model with this handle.
+    """
 
     record: str
     model: int
@@ -142,16 +215,41 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`notes` say what the building lost: what tracing drops. Where records are left out, the storages of the file are
-    said to lie on the meta device."""
+    """A combined module that was written to a file.
+
+    `notes` state what tracing lost. If records are left out, the file declares that its storages
+    are on the meta device.
+    """
 
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceRequest:
-    """The blueprint run by hand, at each of these calls. What it gives is kept for the file that is to do the same."""
+class BuildRequest(Request[Built]):
+    """Write the combined module to `path`, an existing empty file; trace it with `call`."""
+
+    activity: ClassVar[str] = "building the join"
+
+    blueprint: Blueprint
+    call: Call
+    path: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The reference run is finished, and the worker keeps its results."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRequest(Request[Done]):
+    """Run the models of a blueprint one by one at each of these calls.
+
+    The worker keeps the results to verify the combined file against them.
+    """
+
+    activity: ClassVar[str] = "running the parts by hand"
 
     blueprint: Blueprint
     calls: tuple[Call, ...]
@@ -159,20 +257,9 @@ class ReferenceRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """It was run, and what came of it is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyRequest:
-    """The file at `path` loaded afresh and held against what is expected, which is run by hand if it was not before."""
-
-    path: str
-    expected: ReferenceRequest
-
-
-@dataclass(frozen=True, slots=True)
 class Check:
+    """One comparison of the combined file with the separate models."""
+
     name: str
     passed: bool
     detail: str
@@ -180,7 +267,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`cut` names the parameters that get no gradient though they ask for one, in the parts run by hand too."""
+    """The checks of a combined file.
+
+    `cut` names the trainable parameters that get no gradient, in the separate models too.
+    """
 
     checks: tuple[Check, ...]
     results: tuple[str, ...]
@@ -188,17 +278,28 @@ class Verified:
 
     @property
     def passed(self) -> bool:
+        """Whether all checks passed."""
         return all(check.passed for check in self.checks)
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyRequest(Request[Verified]):
+    """Load the file at `path` and compare it with the reference run, which is made if missing."""
+
+    activity: ClassVar[str] = "verifying the join"
+
+    path: str
+    expected: ReferenceRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker could not attempt it."""
+    """The worker could not do what was requested."""
 
     problem: Problem
 
 
-Request = (
+AnyRequest = (
     SandboxRequest
     | OpenRequest
     | SampleRequest
@@ -208,32 +309,23 @@ Request = (
     | ReferenceRequest
     | VerifyRequest
 )
-Reply = (
-    Sandbox | Opened | Sampled | Accepted | Rejected | Described | Built | Done | Verified | Failed
-)
+# The reply types of these requests, and `Failed`, which may answer any of them.
+AnyReply = Sandbox | Opened | Sampled | Observation | Described | Built | Done | Verified | Failed
 
 
 class Worker(Protocol):
-    """Opens models and runs them. Each method raises CouldNotAttempt where it cannot. `lanes`: how many threads may ask
-    it at a time."""
+    """Opens models and runs them."""
 
     @property
-    def parallelism(self) -> int: ...
+    def parallelism(self) -> int:
+        """How many threads may ask at the same time."""
 
-    def sandbox(self, request: SandboxRequest, /) -> Sandbox: ...
+    def ask(self, request: Request[R]) -> R:
+        """Return the reply to a request.
 
-    def open(self, request: OpenRequest) -> Opened: ...
+        Raises:
+            CouldNotAttempt: if the worker cannot do what is requested.
+        """
 
-    def sample(self, request: SampleRequest) -> Sampled: ...
-
-    def probe(self, request: ProbeRequest) -> Observation: ...
-
-    def describe(self, request: DescribeRequest) -> Described: ...
-
-    def build(self, request: BuildRequest) -> Built: ...
-
-    def run_reference(self, request: ReferenceRequest) -> Done: ...
-
-    def verify(self, request: VerifyRequest) -> Verified: ...
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the models and end any process."""

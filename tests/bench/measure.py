@@ -1,4 +1,4 @@
-"""Measuring a command: how long it takes, and the most memory that it and what it starts hold at once."""
+"""Measure a command: its duration, and the peak memory of it and of its child processes."""
 
 from __future__ import annotations
 
@@ -10,73 +10,92 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-EVERY = 0.02
-PIECE = 2**24
-# Of the memory that is filled.
-LEFT_FREE = 2**29
+SAMPLE_SECONDS = 0.02
+CHUNK_BYTES = 2**24
+# What is left free when the memory is filled.
+FREE_BYTES = 2**29
 Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`memory` is the most that was resident, `anonymous` the most of it that was not a file's, both in bytes."""
+    """`memory` is the peak resident size and `anonymous` its peak without file pages, in bytes."""
 
     seconds: float
     memory: int
     anonymous: int
 
 
+class _Peaks:
+    """The peak sizes of a process and its descendants, sampled in a thread until it is stopped."""
+
+    def __init__(self, process_id: int) -> None:
+        self.memory = 0
+        self.anonymous = 0
+        self._process_id = process_id
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        while not self._done.wait(SAMPLE_SECONDS):
+            memory = 0
+            anonymous = 0
+            for process_id in _family(self._process_id):
+                sizes = _sizes(f"/proc/{process_id}/status", "VmRSS", "RssAnon")
+                memory += sizes[0]
+                anonymous += sizes[1]
+            self.memory = max(self.memory, memory)
+            self.anonymous = max(self.anonymous, anonymous)
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
 def measure(words: Words, environment: dict[str, str], expected: tuple[int, ...]) -> Measured:
     """Run a command to its end.
 
     Raises:
-        SystemExit: it ended with another code than it should.
+        SystemExit: if its exit code is not one of those that are expected.
     """
     start = time.perf_counter()
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    peaks = [0, 0]
-    done = threading.Event()
-    watching = threading.Thread(target=_watch, args=(process.pid, peaks, done))
-    watching.start()
+    peaks = _Peaks(process.pid)
     code = process.wait()
     seconds = time.perf_counter() - start
-    done.set()
-    watching.join()
+    peaks.stop()
     if code not in expected:
         raise SystemExit(f"{' '.join(words)[:300]} ended with {code}")
-    return Measured(seconds, *peaks)
+    return Measured(seconds, peaks.memory, peaks.anonymous)
 
 
 def fill_free_memory(empty: Path) -> None:
-    """Fill it with pages of a sparse file, as the memory of a machine is that has been in use for a while.
+    """Fill the free memory with the pages of a sparse file, as on a machine that has been in use.
 
-    A virtual machine gives free memory back to its host, and to get it again costs more than a copy: which of two
-    commands pays for that is chance.
+    A virtual machine returns free memory to its host, and getting it back costs more than a copy:
+    which of two commands pays for that would be chance.
     """
-    while (free := _sizes("/proc/meminfo", "MemFree")[0] - LEFT_FREE) > PIECE:
-        start = empty.stat().st_size if empty.exists() else 0
+    while (free := _sizes("/proc/meminfo", "MemFree")[0] - FREE_BYTES) > CHUNK_BYTES:
+        start = 0
+        if empty.exists():
+            start = empty.stat().st_size
         with empty.open("ab") as file:
             file.truncate(start + free)
         with empty.open("rb", buffering=0) as file:
             file.seek(start)
-            while file.read(PIECE):
+            while file.read(CHUNK_BYTES):
                 pass
 
 
-def _watch(process: int, peaks: list[int], done: threading.Event) -> None:
-    while not done.wait(EVERY):
-        held = [_memory(number) for number in _family(process)]
-        for place in (0, 1):
-            peaks[place] = max(peaks[place], sum(memory[place] for memory in held))
-
-
-def _family(process: int) -> Iterator[int]:
-    yield process
+def _family(process_id: int) -> Iterator[int]:
+    """Yield a process and all its descendants."""
+    yield process_id
     try:
-        tasks = os.listdir(f"/proc/{process}/task")
-        texts = [Path(f"/proc/{process}/task/{task}/children").read_text() for task in tasks]
+        tasks = os.listdir(f"/proc/{process_id}/task")
+        texts = [Path(f"/proc/{process_id}/task/{task}/children").read_text() for task in tasks]
     except OSError:
         return
     for text in texts:
@@ -84,16 +103,15 @@ def _family(process: int) -> Iterator[int]:
             yield from _family(int(child))
 
 
-def _memory(process: int) -> tuple[int, int]:
-    resident, anonymous = _sizes(f"/proc/{process}/status", "VmRSS", "RssAnon")
-    return resident, anonymous
-
-
 def _sizes(path: str, *names: str) -> list[int]:
-    """In bytes, what a file of the system says of memory under these names; none where it does not."""
+    """Return sizes in bytes from a file of /proc, which gives them in kB; 0 if there is none."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
         lines = []
-    held = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    return [1024 * int(held.get(name, ["0"])[0]) for name in names]
+    kilobytes = dict[str, int]()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name in names:
+            kilobytes[name] = int(value.split()[0])
+    return [1024 * kilobytes.get(name, 0) for name in names]

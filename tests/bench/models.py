@@ -1,4 +1,7 @@
-"""The models of the bench, made by it and deleted after: small ones, large ones, a ResNet-50, and many."""
+"""The models of the bench, made for a run and deleted after it.
+
+python -m tests.bench.models KIND FOLDER NUMBER
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch import nn
 
 
 class Bottleneck(nn.Module):
-    """As in He et al., Deep Residual Learning for Image Recognition (2015), table 1."""
+    """The block of He et al., Deep Residual Learning for Image Recognition (2015), table 1."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
@@ -21,33 +24,35 @@ class Bottleneck(nn.Module):
             nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
             nn.Conv2d(width, after, 1, bias=False), nn.BatchNorm2d(after),
         )  # fmt: skip
-        self.beside = nn.Sequential(
-            nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
-        )
-        if before == after:
-            self.beside = nn.Sequential()
+        self.shortcut = nn.Sequential()
+        if before != after:
+            projection = nn.Conv2d(before, after, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(after))
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.body(x) + self.beside(x))
+        return self.relu(self.body(x) + self.shortcut(x))
 
 
 def resnet50() -> nn.Sequential:
-    """`(N, 3, H, W)` to `(N, 1000)`, with about 25.6 million parameters."""
+    """Return a ResNet-50, `(N, 3, H, W) -> (N, 1000)`, with about 25.6 million parameters."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
     layers.append(nn.MaxPool2d(3, 2, 1))
     before = 64
     for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
         for number in range(count):
-            layers.append(Bottleneck(before, width, 1 if number else stride))
+            # Only the first block of a stage reduces the size.
+            block_stride = 1
+            if number == 0:
+                block_stride = stride
+            layers.append(Bottleneck(before, width, block_stride))
             before = 4 * width
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)
-    ).eval()
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)]
+    return nn.Sequential(*layers).eval()
 
 
 class FromVector(nn.Module):
-    """A ResNet-50 behind what makes an image of a vector: `(N, 1000)` to `(N, 1000)`."""
+    """A layer that turns a vector into an image, then a ResNet-50: `(N, 1000) -> (N, 1000)`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +64,7 @@ class FromVector(nn.Module):
 
 
 def tower(width: int, last: int, layers: int = 31) -> nn.Sequential:
-    """`(N, width)` to `(N, last)`: about `4 * layers * width * width` bytes."""
+    """Return a model `(N, width) -> (N, last)` of about `4 * layers * width**2` bytes."""
     inner: list[nn.Module] = []
     for _ in range(layers):
         inner += [nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU()]
@@ -67,39 +72,46 @@ def tower(width: int, last: int, layers: int = 31) -> nn.Sequential:
 
 
 def small(folder: Path) -> None:
-    parts = {"one": (nn.Sequential(nn.Linear(10, 5), nn.ReLU()), 10), "other": (nn.Linear(5, 2), 5)}
-    for name, (module, width) in parts.items():
+    """Save two small models that fit, scripted and exported."""
+    models = {
+        "one": (nn.Sequential(nn.Linear(10, 5), nn.ReLU()), 10),
+        "other": (nn.Linear(5, 2), 5),
+    }
+    for name, (module, width) in models.items():
         torch.jit.script(module).save(str(folder / f"{name}.pt"))
-        torch.export.save(
-            torch.export.export(module, (torch.rand(2, width),)), folder / f"{name}.pt2"
-        )
+        program = torch.export.export(module, (torch.rand(2, width),))
+        torch.export.save(program, folder / f"{name}.pt2")
 
 
 def large(folder: Path, name: str, width: int) -> None:
+    """Save two models that fit, of the size that the width gives."""
     torch.jit.script(tower(width, width)).save(str(folder / f"{name}_a.pt"))
     torch.jit.script(tower(width, 10)).save(str(folder / f"{name}_b.pt"))
 
 
 def residual(folder: Path) -> None:
+    """Save a ResNet-50 and a model that fits after it."""
     torch.jit.script(resnet50()).save(str(folder / "resnet_a.pt"))
     torch.jit.script(FromVector().eval()).save(str(folder / "resnet_b.pt"))
 
 
 def many(folder: Path, count: int) -> None:
+    """Save many small models, some of which fit each other."""
     for number in range(count):
-        module = nn.Sequential(
-            nn.Linear(8 + number % 7, 32), nn.ReLU(), nn.Linear(32, 8 + number % 5)
-        )
+        first = nn.Linear(8 + number % 7, 32)
+        last = nn.Linear(32, 8 + number % 5)
+        module = nn.Sequential(first, nn.ReLU(), last)
         torch.jit.script(module).save(str(folder / f"many_{number}.pt"))
 
 
-def main(what: str, folder: Path, number: int) -> None:
+def main(kind: str, folder: Path, number: int) -> None:
+    """Save the models of one kind; `number` is a width or a count."""
     torch.set_num_threads(2)
-    match what:
+    match kind:
         case "small":
             small(folder)
         case "large" | "middle":
-            large(folder, what, number)
+            large(folder, kind, number)
         case "residual":
             residual(folder)
         case "many":

@@ -1,6 +1,8 @@
-"""What commands cost against what a user would otherwise run: medians of ratios of paired repeats, in one run.
+"""Compare what commands cost with what a user would otherwise run.
 
 python -m tests.bench.run [--repeats 9] [--row TEXT] [--gigabytes 2]
+
+Each figure is the median of the ratios of paired repeats in one run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +22,11 @@ from tests.bench.measure import Measured, Words, fill_free_memory, measure
 
 PYTHON = (sys.executable, "-c")
 COMPOSECLI = (sys.executable, "-m", "composecli")
-IMPORT = (*PYTHON, "import torch")
-MANY = 30
+IMPORT_TORCH = (*PYTHON, "import torch")
+MANY_COUNT = 30
 LAYERS = 31
-# Gigabytes of a model that the large ones are held against.
-MIDDLE = 0.02
+# The size of the model that the large ones are compared with.
+MIDDLE_GIGABYTES = 0.02
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
@@ -36,12 +38,21 @@ second.eval()
 with torch.no_grad():
     print(second(first(torch.zeros(shape))).shape)
 """
+SMALL = ("one.pt", "other.pt")
+EXPORTED = ("one.pt2", "other.pt2")
+LARGE = ("large_a.pt", "large_b.pt")
+MIDDLE = ("middle_a.pt", "middle_b.pt")
+RESIDUAL = ("resnet_a.pt", "resnet_b.pt")
+MANY = tuple(f"many_{number}.pt" for number in range(MANY_COUNT))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A command and what it is measured against; each ratio is to be at most its goal. `files` are made for it, and
-    what they `write`, large files, is not there when either starts."""
+    """A command and the one that it is compared with; each ratio must not exceed its goal.
+
+    `files` names the models that are made for it. `writes` lists the large files that the commands
+    write; they are removed before each run.
+    """
 
     name: str
     command: Words
@@ -52,144 +63,259 @@ class Row:
     writes: tuple[Path, ...] = ()
 
 
+# What both sides of a row cost in one repeat.
+Pair = tuple[Measured, Measured]
+
+
+class Commands:
+    """The commands that are compared, on the models in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def paths(self, names: Words) -> Words:
+        """Return the paths of models in the folder."""
+        return tuple(str(self.folder / name) for name in names)
+
+    def check(self, names: Words) -> Words:
+        """Check models without the cache."""
+        return (*COMPOSECLI, "check", *self.paths(names), "--no-cache")
+
+    def cached_check(self, names: Words) -> Words:
+        """Check models with the cache."""
+        return (*COMPOSECLI, "check", *self.paths(names))
+
+    def script(self, names: Words, shape: str) -> Words:
+        """Run two models in a script as a user would write it."""
+        return (*PYTHON, SCRIPT, *self.paths(names), shape)
+
+    def join(self, names: Words, output: Path) -> Words:
+        """Join models into one file."""
+        return (*COMPOSECLI, "join", *self.paths(names), "-o", str(output), "--force")
+
+    def copy(self, names: Words) -> Words:
+        """Copy the files and wait until they are on the disk."""
+        copies = [f"{self.folder}/copy_{name}" for name in names]
+        commands = list[str]()
+        for path, copy in zip(self.paths(names), copies, strict=True):
+            commands.append(f"cp {path} {copy}")
+        commands.append(f"sync {' '.join(copies)}")
+        return ("sh", "-c", " && ".join(commands))
+
+    def inspect_each(self, names: Words) -> Words:
+        """Inspect models one after another without the cache."""
+        inspect = f"{sys.executable} -m composecli inspect"
+        return ("sh", "-c", " && ".join(f"{inspect} {p} --no-cache" for p in self.paths(names)))
+
+
 def rows(folder: Path, width: int) -> list[Row]:
-    def check(*names: str, cached: bool = False) -> Words:
-        return (
-            *COMPOSECLI,
-            "check",
-            *(str(folder / name) for name in names),
-            *(() if cached else ("--no-cache",)),
-        )
+    """Return the rows of the bench; `width` is the size of the large models' input."""
+    commands = Commands(folder)
+    return [*_small_rows(commands), *_large_rows(commands, width), _many_row(commands)]
 
-    def script(names: Words, shape: str) -> Words:
-        return (*PYTHON, SCRIPT, *(str(folder / name) for name in names), shape)
 
-    small, exported = ("one.pt", "other.pt"), ("one.pt2", "other.pt2")
-    large, middle, residual = (
-        (f"{name}_a.pt", f"{name}_b.pt") for name in ("large", "middle", "resnet")
-    )
-    many = tuple(f"many_{number}.pt" for number in range(MANY))
-    copies = " && ".join(f"cp {folder / name} {folder}/copy_{name}" for name in large)
-    copy = f"{copies} && sync {' '.join(f'{folder}/copy_{name}' for name in large)}"
-    written = (folder / "joined.pt", *(folder / f"copy_{name}" for name in large))
-    join = (
-        *COMPOSECLI,
-        "join",
-        *(str(folder / name) for name in large),
-        "-o",
-        str(written[0]),
-        "--force",
-    )
-    inspects = " && ".join(
-        f"{sys.executable} -m composecli inspect {folder / name} --no-cache" for name in many
-    )
-    time, both = {"time": 1.1}, {"time": 1.1, "memory": 1.1}
+def _small_rows(commands: Commands) -> list[Row]:
+    check = commands.check
     return [
-        Row("check, two small TorchScript, cold", check(*small), IMPORT, {"time": 1.2}),
-        Row("check, two small .pt2, cold", check(*exported), IMPORT, {"time": 1.3}),
-        Row("check, the same pair again", check(*small, cached=True), IMPORT, {"time": 0.15}),
-        Row("--help, against python -c pass", (*COMPOSECLI, "--help"), (*PYTHON, "pass"), {"time": 6}),
-        Row("check, against no isolation", check(*small), (*check(*small), "--isolation", "none"), {"time": 1.15}),
-        Row("check, ResNet-50s, no hints, against a script", check(*residual), script(residual, "1,3,224,224"),
-            {"time": 1.0}, "residual", 5),
-        Row("check, large, against a script", check(*large), script(large, f"1,{width}"),
-            {"time": 0.5, "memory": 0.1}, "large", 3),
-        Row("check, large, against 20 MB", check(*large), check(*middle), both, "large", 5),
-        Row("join, large, against cp and sync", join, ("sh", "-c", copy), {"time": 2}, "large", 5, written),
-        Row("join, large, against import torch", join, IMPORT, {"anonymous": 2}, "large", 3),
-        Row(f"check, {MANY} files in pairs, against {MANY} inspects", (*check(*many), "--mode", "pairs"),
-            ("sh", "-c", inspects), time, "many", 3),
-    ]  # fmt: skip
+        Row("check, two small TorchScript, cold", check(SMALL), IMPORT_TORCH, {"time": 1.2}),
+        Row("check, two small .pt2, cold", check(EXPORTED), IMPORT_TORCH, {"time": 1.3}),
+        Row(
+            "check, the same pair again",
+            commands.cached_check(SMALL),
+            IMPORT_TORCH,
+            {"time": 0.15},
+        ),
+        Row(
+            "--help, against python -c pass",
+            (*COMPOSECLI, "--help"),
+            (*PYTHON, "pass"),
+            {"time": 6},
+        ),
+        Row(
+            "check, against no isolation",
+            check(SMALL),
+            (*check(SMALL), "--isolation", "none"),
+            {"time": 1.15},
+        ),
+        Row(
+            "check, ResNet-50s, no hints, against a script",
+            check(RESIDUAL),
+            commands.script(RESIDUAL, "1,3,224,224"),
+            {"time": 1.0},
+            files="residual",
+            repeats=5,
+        ),
+    ]
 
 
-def make(what: str, folder: Path, width: int) -> None:
-    """Make the files of some rows, in a process of its own: what it held goes with it."""
-    numbers = {"small": 0, "residual": 0, "many": MANY, "large": width, "middle": width_of(MIDDLE)}
-    for name in ("large", "middle") if what == "large" else (what,):
+def _large_rows(commands: Commands, width: int) -> list[Row]:
+    check = commands.check
+    joined = commands.folder / "joined.pt"
+    written = (joined, *(commands.folder / f"copy_{name}" for name in LARGE))
+    return [
+        Row(
+            "check, large, against a script",
+            check(LARGE),
+            commands.script(LARGE, f"1,{width}"),
+            {"time": 0.5, "memory": 0.1},
+            files="large",
+            repeats=3,
+        ),
+        Row(
+            "check, large, against 20 MB",
+            check(LARGE),
+            check(MIDDLE),
+            {"time": 1.1, "memory": 1.1},
+            files="large",
+            repeats=5,
+        ),
+        Row(
+            "join, large, against cp and sync",
+            commands.join(LARGE, joined),
+            commands.copy(LARGE),
+            {"time": 2},
+            files="large",
+            repeats=5,
+            writes=written,
+        ),
+        Row(
+            "join, large, against import torch",
+            commands.join(LARGE, joined),
+            IMPORT_TORCH,
+            {"anonymous": 2},
+            files="large",
+            repeats=3,
+        ),
+    ]
+
+
+def _many_row(commands: Commands) -> Row:
+    return Row(
+        f"check, {MANY_COUNT} files in pairs, against {MANY_COUNT} inspects",
+        (*commands.check(MANY), "--mode", "pairs"),
+        commands.inspect_each(MANY),
+        {"time": 1.1},
+        files="many",
+        repeats=3,
+    )
+
+
+def make(kind: str, folder: Path, width: int) -> None:
+    """Make the files of some rows, in another process so that its memory is freed."""
+    numbers = {
+        "small": 0,
+        "residual": 0,
+        "many": MANY_COUNT,
+        "large": width,
+        "middle": width_of(MIDDLE_GIGABYTES),
+    }
+    kinds = [kind]
+    if kind == "large":
+        kinds = ["large", "middle"]
+    for name in kinds:
         words = [sys.executable, "-m", "tests.bench.models", name, str(folder), str(numbers[name])]
         subprocess.run(words, check=True, env=_environment(folder))
 
 
 def width_of(gigabytes: float) -> int:
-    """Of the layers of a model that has about so many bytes."""
+    """Return the width of the layers of a model of about this size."""
     return int(math.sqrt(gigabytes * 1e9 / 4 / LAYERS))
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    root = str(Path(__file__).parent.parent.parent)
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "XDG_CACHE_HOME": str(folder / "cache")}
-    return {
-        key: value
-        for key, value in {**os.environ, **own}.items()
-        if key != "PYTHONDONTWRITEBYTECODE"
-    }
+    environment = dict(os.environ)
+    # Users have compiled bytecode, so the commands need it, too.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment["OMP_NUM_THREADS"] = "1"
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent.parent)
+    environment["XDG_CACHE_HOME"] = str(folder / "cache")
+    return environment
 
 
-def pairs(row: Row, repeats: int, folder: Path) -> list[tuple[Measured, Measured]]:
-    """What both sides cost, one after the other, as often; a first time to warm what can be warm is left out."""
-    found = [
-        (_side(row.command, row.writes, folder), _side(row.against, row.writes, folder))
-        for _ in range((row.repeats or repeats) + 1)
-    ]
-    return found[1:]
+def pairs(row: Row, repeats: int, folder: Path) -> list[Pair]:
+    """Measure both sides of a row alternately; a first pair that warms the caches is dropped."""
+    measured = list[Pair]()
+    for _ in range((row.repeats or repeats) + 1):
+        command = _measure_side(row.command, row.writes, folder)
+        against = _measure_side(row.against, row.writes, folder)
+        measured.append((command, against))
+    return measured[1:]
 
 
-def _side(words: Words, writes: tuple[Path, ...], folder: Path) -> Measured:
+def _measure_side(words: Words, writes: tuple[Path, ...], folder: Path) -> Measured:
     for path in writes:
         path.unlink(missing_ok=True)
     if writes:
         fill_free_memory(folder / "empty")
+        # Read the inputs, so that both sides find them in memory.
         for path in folder.glob("large_*"):
             subprocess.run(["cat", path], check=True, stdout=subprocess.DEVNULL)
     return measure(words, _environment(folder), (0, 1))
 
 
-def lines(row: Row, found: list[tuple[Measured, Measured]]) -> tuple[list[str], int]:
-    """A line for each goal, and how many were missed."""
-    missed, text = 0, list[str]()
+def report_lines(row: Row, measured: list[Pair]) -> tuple[list[str], int]:
+    """Return a line for each goal, and how many goals were missed."""
+    missed = 0
+    lines = list[str]()
     for kind, goal in row.goals.items():
-        values = [(_value(one, kind), _value(other, kind)) for one, other in found]
-        ratio = statistics.median(one / other for one, other in values)
+        ours = [_value(command, kind) for command, _ in measured]
+        theirs = [_value(against, kind) for _, against in measured]
+        ratio = statistics.median(map(float.__truediv__, ours, theirs))
         missed += ratio > goal
-        shown = [_shown(statistics.median(side), kind) for side in zip(*values, strict=True)]
-        text.append(f"{row.name:52}{kind:>10}{ratio:7.2f}{goal:7.2f}{shown[0]:>10}{shown[1]:>10}")
-    return text, missed
+        medians = [_format(statistics.median(side), kind) for side in (ours, theirs)]
+        figures = f"{ratio:7.2f}{goal:7.2f}{medians[0]:>10}{medians[1]:>10}"
+        lines.append(f"{row.name:52}{kind:>10}{figures}")
+    return lines, missed
 
 
 def _value(measured: Measured, kind: str) -> float:
-    return {"time": measured.seconds, "memory": measured.memory, "anonymous": measured.anonymous}[
-        kind
-    ]
+    match kind:
+        case "time":
+            return measured.seconds
+        case "memory":
+            return float(measured.memory)
+        case _:
+            return float(measured.anonymous)
 
 
-def _shown(value: float, kind: str) -> str:
-    return f"{value:.2f} s" if kind == "time" else f"{value / 1e6:,.0f} MB"
+def _format(value: float, kind: str) -> str:
+    if kind == "time":
+        return f"{value:.2f} s"
+    return f"{value / 1e6:,.0f} MB"
+
+
+def _chosen_rows(folder: Path, width: int, text: str) -> Iterator[Row]:
+    """Yield the rows whose name contains the text, once their files are made."""
+    made = set[str]()
+    for row in rows(folder, width):
+        if text not in row.name:
+            continue
+        if row.files not in made:
+            make(row.files, folder, width)
+            made.add(row.files)
+        yield row
 
 
 def main() -> int:
+    """Measure the rows that the command line asks for; return 1 if a goal is missed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--row", default="", help="rows whose names hold this")
-    parser.add_argument("--gigabytes", type=float, default=2.0, help="of each large file")
-    parser.add_argument("--folder", default=None, help="a disk with room for six of them")
+    parser.add_argument("--row", default="", help="only rows whose name contains this text")
+    parser.add_argument("--gigabytes", type=float, default=2.0, help="the size of each large file")
+    parser.add_argument("--folder", help="a folder on a disk with room for six large files")
     arguments = parser.parse_args()
-    missed, width = 0, width_of(arguments.gigabytes)
+    total_missed = 0
+    width = width_of(arguments.gigabytes)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        made = set[str]()
-        sys.stdout.write(
-            f"{'measure':52}{'of':>10}{'ratio':>7}{'goal':>7}{'ours':>10}{'theirs':>10}\n"
-        )
-        for row in rows(Path(name), width):
-            if arguments.row not in row.name:
-                continue
-            if row.files not in made:
-                make(row.files, Path(name), width)
-                made.add(row.files)
-            text, more = lines(row, pairs(row, arguments.repeats, Path(name)))
-            missed += more
-            sys.stdout.write("\n".join(text) + "\n")
+        folder = Path(name)
+        figures = f"{'ratio':>7}{'goal':>7}{'ours':>10}{'theirs':>10}"
+        sys.stdout.write(f"{'measure':52}{'of':>10}{figures}\n")
+        for row in _chosen_rows(folder, width, arguments.row):
+            lines, missed = report_lines(row, pairs(row, arguments.repeats, folder))
+            total_missed += missed
+            sys.stdout.write("\n".join(lines) + "\n")
             sys.stdout.flush()
-    return 1 if missed else 0
+    return min(total_missed, 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Running the command line in this process, with the worker in this process, so that torch is imported once."""
+"""Runs the command line in this process, with the worker in this process.
+
+Torch is then imported only once for all tests.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,23 @@ import pytest
 from click.testing import CliRunner
 
 from composecli.cli import main
+from composecli.console import OutputOptions, StartWorker
 from composecli.runtime.in_process import InProcessWorker
-from composecli.workers import child
+from composecli.workers.protocol import Worker
 from tests.schema import parse_report
 
 
 @dataclass(frozen=True)
 class Ran:
+    """The result of a command."""
+
     code: int
     out: str
     err: str
 
     @property
     def json(self) -> Any:
+        """The report, checked against the schema."""
         return parse_report(self.out)
 
     @property
@@ -33,28 +40,36 @@ class Ran:
 
 
 def environment() -> dict[str, str]:
-    """For a command in a process of its own, from any working directory."""
+    """Return the environment for a command in its own process, in any working directory."""
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
 
 
-class _Near(InProcessWorker):
-    def __init__(self, *_: object, **__: object) -> None:
-        super().__init__()
+def start_in_process(_options: OutputOptions) -> Worker:
+    """Return a worker in this process."""
+    return InProcessWorker()
 
 
+@dataclass
 class Composecli:
-    """`composecli("check", a, b)`; `composecli.json(...)` asks for JSON."""
+    """`composecli("check", a, b)`; `composecli.json(...)` asks for JSON.
+
+    Set `start_worker` to run the commands with another worker.
+    """
+
+    start_worker: StartWorker = start_in_process
 
     def __call__(self, *words: object) -> Ran:
-        result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+        arguments = [str(word) for word in words]
+        result = CliRunner().invoke(main, arguments, obj=self.start_worker, catch_exceptions=False)
         return Ran(result.exit_code, result.stdout, result.stderr)
 
     def json(self, *words: object) -> Ran:
+        """Run the command with `--format json`."""
         return self(*words, "--format", "json")
 
 
 @pytest.fixture
 def composecli(monkeypatch: pytest.MonkeyPatch) -> Composecli:
-    monkeypatch.setattr(child, "SubprocessWorker", _Near)
+    """The command line, without a child process, and without changing the signals of pytest."""
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return Composecli()

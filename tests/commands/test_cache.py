@@ -1,4 +1,4 @@
-"""What was seen before is answered without a worker, says the same, and is never trusted for more than speed."""
+"""Cached answers need no worker, are the same, and never replace the safety scan."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.workers import child
-from composecli.workers.cache_store import MOST_ENTRIES, Cache
-from composecli.workers.caching import CachingWorker
-from composecli.workers.protocol import Opened, OpenRequest
+from composecli.console import OutputOptions
+from composecli.runtime.in_process import InProcessWorker
+from composecli.workers.cache_store import MAX_ENTRIES
+from composecli.workers.protocol import OpenRequest, R, Request, Worker
 from tests.commands.running import Composecli
 from tests.models import Shelf, Table, TwoOutputs, encoder
 from tests.safety.fixtures import scripted, touching
@@ -26,22 +26,21 @@ from tests.safety.test_threats import FORWARD
 
 
 class Starts:
-    """How many workers were started, and what they did."""
+    """Starts workers in this process, and counts them."""
 
     def __init__(self) -> None:
         self.count = 0
 
+    def start_worker(self, _options: OutputOptions) -> Worker:
+        self.count += 1
+        return InProcessWorker()
+
 
 @pytest.fixture
-def starts(composecli: Composecli, monkeypatch: pytest.MonkeyPatch) -> Starts:
-    found, usual = Starts(), child.SubprocessWorker
-
-    def start(*words: object, **options: object) -> object:
-        found.count += 1
-        return usual(*words, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(child, "SubprocessWorker", start)
-    return found
+def starts(composecli: Composecli) -> Starts:
+    starts = Starts()
+    composecli.start_worker = starts.start_worker
+    return starts
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "composecli"
 
 
-def words(shelf: Shelf) -> list[list[str]]:
+def commands(shelf: Shelf) -> list[list[str]]:
     linear, head = shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_3", nn.Linear(3, 2))
     image = shelf.save("encoder", encoder())
     two = shelf.save("two_outputs", TwoOutputs())
@@ -70,19 +69,19 @@ def words(shelf: Shelf) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_the_second_answer_is_the_first_and_needs_no_worker(
+def test_repeated_command_prints_the_same_and_needs_no_worker(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, number: int
 ) -> None:
-    asked = words(shelf)[number]
-    fresh = composecli(*asked, "--no-cache")
-    first = composecli(*asked)
+    command = commands(shelf)[number]
+    uncached = composecli(*command, "--no-cache")
+    first = composecli(*command)
     assert starts.count == 2
-    assert composecli(*asked) == first == fresh
+    assert composecli(*command) == first == uncached
     assert starts.count == 2
 
 
 def _quantized(shelf: Shelf) -> str:
-    """A model that cannot be had on meta."""
+    """Save a model that cannot be loaded on the meta device."""
     with warnings.catch_warnings(action="ignore"):
         module = torch.ao.quantization.quantize_dynamic(
             nn.Sequential(nn.Linear(10, 3)), {nn.Linear}
@@ -90,15 +89,16 @@ def _quantized(shelf: Shelf) -> str:
         return shelf.save("quantized", module)
 
 
-def test_a_model_that_cannot_be_opened_as_asked_keeps_the_others_in_order(
+def test_model_that_cannot_be_opened_does_not_shift_the_numbers_of_others(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
 ) -> None:
-    asked = ["check", _quantized(shelf), shelf.save("head_3", nn.Linear(3, 2)), "--device", "meta"]
-    fresh = composecli(*asked, "--no-cache")
-    assert composecli(*asked) == composecli(*asked) == fresh
+    head = shelf.save("head_3", nn.Linear(3, 2))
+    command = ["check", _quantized(shelf), head, "--device", "meta"]
+    uncached = composecli(*command, "--no-cache")
+    assert composecli(*command) == composecli(*command) == uncached
 
 
-def test_a_join_of_known_models_is_built_and_verified(
+def test_join_of_cached_models_is_built_and_verified(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, tmp_path: Path
 ) -> None:
     linear, head = shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_5", nn.Linear(5, 2))
@@ -109,19 +109,19 @@ def test_a_join_of_known_models_is_built_and_verified(
     assert starts.count == 2
 
 
-def test_another_content_under_the_same_name_is_another_file(
-    composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, tmp_path: Path
+def test_other_content_under_the_same_name_is_another_file(
+    composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.pt"
     for module in (nn.Linear(10, 5), nn.Linear(11, 5), nn.Linear(10, 5).double()):
         torch.jit.script(module).save(str(path))
-        found = composecli.json("inspect", path)
+        report = composecli.json("inspect", path)
         width, dtype = module.in_features, str(module.weight.dtype).removeprefix("torch.")
-        assert found.json["model"]["contract"]["text"] == f"{dtype}[N, {width}] -> {dtype}[N, 5]"
+        assert report.json["model"]["contract"]["text"] == f"{dtype}[N, {width}] -> {dtype}[N, 5]"
     assert starts.count == 3
 
 
-def test_the_same_content_under_another_name_is_known(
+def test_same_content_under_another_name_is_the_same_file(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, tmp_path: Path
 ) -> None:
     first = shelf.save("linear", nn.Linear(10, 5))
@@ -132,7 +132,7 @@ def test_the_same_content_under_another_name_is_known(
 
 
 class Heavy(Table):
-    """It is loaded whole when it is frozen."""
+    """A model that is loaded whole if it is frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,16 +151,15 @@ def _frozen(module: nn.Module) -> torch.jit.ScriptModule:
     [(torch.jit.script, Table()), (_frozen, Table()), (_frozen, Heavy())],
     ids=["read for an op", "a constant", "loaded whole"],
 )
-def test_values_that_an_answer_rests_on_have_to_be_the_same(
+def test_answer_that_depends_on_tensor_values_needs_the_same_values(
     composecli: Composecli,
-    shelf: Shelf,
     starts: Starts,
     folder: Path,
     tmp_path: Path,
     make: Callable[..., Any],
     module: nn.Module,
 ) -> None:
-    """Not what the directory says of them: another's file may have the checksums of this one."""
+    """The checksums of the archive do not count: another file may have the same ones."""
     path = tmp_path / "model.pt"
     make(module).save(str(path))
     first = composecli("inspect", path, "--input", "2,5")
@@ -176,7 +175,7 @@ def test_values_that_an_answer_rests_on_have_to_be_the_same(
     assert other == composecli("inspect", path, "--input", "2,5", "--no-cache")
 
 
-def test_a_known_file_is_judged_all_the_same(
+def test_known_file_is_scanned_again(
     composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.pt"
@@ -187,7 +186,7 @@ def test_a_known_file_is_judged_all_the_same(
     assert composecli("inspect", path).code == 3
 
 
-def test_what_is_trusted_is_run_each_time(
+def test_trusted_file_runs_each_time(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
 ) -> None:
     path = shelf.save("linear", nn.Linear(10, 5), "pickled")
@@ -199,36 +198,35 @@ def test_what_is_trusted_is_run_each_time(
 @pytest.mark.parametrize(
     "damage", ["", "{", '{"key": 1}', '{"key": null, "value": []}', "nonsense", "[" * 100_000]
 )
-def test_a_damaged_entry_is_as_if_it_were_not_there(
+def test_damaged_entries_are_ignored(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, damage: str
 ) -> None:
-    asked = ["check", shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_3", nn.Linear(3, 2))]
-    first = composecli(*asked)
+    linear, head = shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_3", nn.Linear(3, 2))
+    first = composecli("check", linear, head)
     for entry in folder.iterdir():
         entry.write_text(damage)
-    assert composecli(*asked) == first
+    assert composecli("check", linear, head) == first
     assert starts.count == 2
 
 
-def test_an_answer_of_another_form_is_as_if_it_were_not_there(
+def test_answers_of_another_form_are_ignored(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
 ) -> None:
-    asked = ["check", shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_3", nn.Linear(3, 2))]
-    first = composecli(*asked)
-    for entry in folder.iterdir():
-        held = json.loads(entry.read_text())
-        if isinstance(held["value"], dict):
-            held["value"] = {
-                question: {"type": "Accepted", "results": 3} for question in held["value"]
-            }
-            entry.write_text(json.dumps(held))
-    assert composecli(*asked) == first
+    linear, head = shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_3", nn.Linear(3, 2))
+    first = composecli("check", linear, head)
+    for path in folder.iterdir():
+        entry = json.loads(path.read_text())
+        if isinstance(entry["value"], dict):
+            answer = {"type": "Accepted", "results": 3}
+            entry["value"] = dict.fromkeys(entry["value"], answer)
+            path.write_text(json.dumps(entry))
+    assert composecli("check", linear, head) == first
     assert starts.count == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the modes of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX file modes")
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o707])
-def test_a_folder_that_others_may_write_to_is_not_used(
+def test_folder_that_others_may_write_to_is_not_used(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, mode: int
 ) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
@@ -240,7 +238,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(
     assert sorted(folder.iterdir()) == before
 
 
-def test_a_link_in_the_place_of_the_folder_is_not_followed(
+def test_link_in_place_of_the_folder_is_not_followed(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
@@ -250,7 +248,7 @@ def test_a_link_in_the_place_of_the_folder_is_not_followed(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_where_nothing_can_be_kept_everything_works(
+def test_commands_work_without_a_writable_folder(
     composecli: Composecli, shelf: Shelf, starts: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
@@ -260,66 +258,33 @@ def test_where_nothing_can_be_kept_everything_works(
     assert composecli("cache", "clear").code == 0
 
 
-def test_a_write_that_fails_leaves_no_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = Cache(tmp_path / "cache")
-    cache.put("key", 1)
-
-    def fail(*_: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    cache.put("other", 2)
-    assert cache.get("key") == 1
-    assert cache.get("other") is None
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_another_version_of_anything_finds_nothing(tmp_path: Path) -> None:
-    Cache(tmp_path / "cache", "1").put("key", 1)
-    assert Cache(tmp_path / "cache", "1").get("key") == 1
-    assert Cache(tmp_path / "cache", "2").get("key") is None
-
-
-def test_there_is_an_end_to_what_is_kept(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache")
-    cache.put(0, 0)
-    for number in range(MOST_ENTRIES + 1):
-        (tmp_path / "cache" / f"{number:064}.json").touch()
-    cache.make_room()
-    cache.put("last", 1)
-    assert cache.get("last") == 1
-    assert len(list((tmp_path / "cache").iterdir())) < MOST_ENTRIES
-
-
-def test_room_is_made_before_more_is_learned(
+def test_old_entries_are_removed_before_new_ones_are_written(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
 ) -> None:
     folder.mkdir(mode=0o700, parents=True)
-    for number in range(MOST_ENTRIES + 1):
+    for number in range(MAX_ENTRIES + 1):
         (folder / f"{number:064}.json").touch()
     path = shelf.save("linear", nn.Linear(10, 5))
     first = composecli("inspect", path)
-    assert len(list(folder.iterdir())) < MOST_ENTRIES
+    assert len(list(folder.iterdir())) < MAX_ENTRIES
     assert composecli("inspect", path) == first
     assert starts.count == 1
 
 
-def test_clear_forgets_and_says_how_much(
+def test_cache_clear_removes_all_entries_and_counts_them(
     composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
 ) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
     composecli("inspect", path)
     count = len(list(folder.iterdir()))
-    (folder / ".0123456789abcdef").write_text("half of an entry, of a run that was killed")
+    (folder / ".0123456789abcdef").write_text("half an entry, from a run that was killed")
     assert composecli("cache", "clear").out == f"removed {count} entries from {folder}\n"
     assert not list(folder.iterdir())
     composecli("inspect", path)
     assert starts.count == 2
 
 
-def test_a_file_without_checksums_is_not_known_by_its_directory(
+def test_file_without_checksums_is_not_cached(
     composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.pt"
@@ -333,38 +298,35 @@ def test_a_file_without_checksums_is_not_known_by_its_directory(
     assert starts.count == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
-def test_a_pipe_in_the_place_of_a_model_is_not_waited_for(
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes exist only on POSIX")
+def test_pipe_in_place_of_a_model_does_not_block(
     composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     assert composecli("inspect", tmp_path / "pipe.pt").code == 3
 
 
-def test_a_file_that_changes_meanwhile_is_not_remembered(
-    composecli: Composecli,
-    starts: Starts,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+class _Replacing(InProcessWorker):
+    """Replaces the file just before it opens it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def ask(self, request: Request[R]) -> R:
+        if isinstance(request, OpenRequest):
+            torch.jit.script(nn.Linear(11, 5)).save(str(self.path))
+        return super().ask(request)
+
+
+def test_file_that_changes_during_the_command_is_not_cached(
+    composecli: Composecli, folder: Path, tmp_path: Path
 ) -> None:
-    """It is known by what it was, and opened as what it is by then."""
+    """Its fingerprint is that of the old content, and its answers are about the new content."""
     path = tmp_path / "model.pt"
     torch.jit.script(nn.Linear(10, 5)).save(str(path))
-    first = path.read_bytes()
-    usual = CachingWorker.open
-
-    def late(self: CachingWorker, request: OpenRequest) -> Opened:
-        torch.jit.script(nn.Linear(11, 5)).save(str(path))
-        return usual(self, request)
-
-    monkeypatch.setattr(CachingWorker, "open", late)
-    assert (
-        composecli.json("inspect", path).json["model"]["contract"]["text"]
-        == "float32[N, 11] -> float32[N, 5]"
-    )
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent))
-    path.write_bytes(first)
-    Path(folder).mkdir(exist_ok=True)
+    composecli.start_worker = lambda _: _Replacing(path)
+    report = composecli.json("inspect", path)
+    assert report.json["model"]["contract"]["text"] == "float32[N, 11] -> float32[N, 5]"
+    folder.mkdir(exist_ok=True)
     assert not any(b"Accepted" in entry.read_bytes() for entry in folder.iterdir())

@@ -1,5 +1,7 @@
-"""That the mechanisms behind `make bench` are in place, in counts and not in seconds: tensors read, modules imported,
-workers started, forwards made."""
+"""The mechanisms behind `make bench`, in counts instead of seconds.
+
+Counted are the tensors read, the modules imported, the workers started and the forwards run.
+"""
 
 from __future__ import annotations
 
@@ -15,39 +17,38 @@ from composecli.commands.check import check
 from composecli.commands.inspect import inspect
 from composecli.commands.join import join
 from composecli.commands.requests import CheckRequest, InspectRequest, JoinRequest
-from composecli.core.observations import Observation
 from composecli.runtime.in_process import InProcessWorker
 from composecli.runtime.joining.gradients import GradientRun, RunResult
-from composecli.workers.protocol import BuildRequest, Built, ProbeRequest
+from composecli.workers.protocol import Built, ProbeRequest, R, Request
 from tests.bench.models import FromVector, resnet50, tower
 from tests.commands.running import environment
 from tests.models import Shelf
 
 
 class Counting(InProcessWorker):
-    """Counts forwards, and keeps what was built."""
+    """Counts forwards, and keeps the last build."""
 
     def __init__(self) -> None:
         super().__init__()
         self.probes = 0
         self.built: Built | None = None
 
-    def probe(self, request: ProbeRequest) -> Observation:
-        self.probes += 1
-        return super().probe(request)
-
-    def build(self, request: BuildRequest) -> Built:
-        self.built = super().build(request)
-        return self.built
+    def ask(self, request: Request[R]) -> R:
+        if isinstance(request, ProbeRequest):
+            self.probes += 1
+        reply = super().ask(request)
+        if isinstance(reply, Built):
+            self.built = reply
+        return reply
 
     @property
     def unread(self) -> list[tuple[int, int]]:
-        """For each model, how many of its records were not read, and how many there are."""
+        """For each model, the number of records that were not read, and of all records."""
         found = []
         for model in self._models.values():
             assert model.weights is not None
             found.append(
-                (len(model.weights.unread), len({place.record for place in model.weights.places}))
+                (len(model.weights.unread), len({place.record for place in model.weights.slots}))
             )
         return found
 
@@ -70,7 +71,7 @@ print(*sorted(name for name in {heavy} if name in sys.modules))
 
 
 def imported(call: str) -> str:
-    """Which of the heavy modules are there after a call, in a process of its own, besides those torch itself brings."""
+    """Return the heavy modules that a call imports in a new process, besides those of torch."""
     own = subprocess.run(
         [sys.executable, "-c", f"import sys, torch; print(*sorted(n for n in {HEAVY} if n in sys.modules))"],
         capture_output=True, text=True, check=True, env=environment(),
@@ -165,9 +166,10 @@ def test_no_forward_is_made_twice(shelf: Shelf) -> None:
     asked = list[tuple[object, object]]()
 
     class Noting(InProcessWorker):
-        def probe(self, request: ProbeRequest) -> Observation:
-            asked.append((request.call, request.detail))
-            return super().probe(request)
+        def ask(self, request: Request[R]) -> R:
+            if isinstance(request, ProbeRequest):
+                asked.append((request.call, request.detail))
+            return super().ask(request)
 
     inspect(InspectRequest(shelf.save("resnet_50", resnet50())), Noting())
     assert len(asked) == len(set(asked))

@@ -1,4 +1,4 @@
-"""What is loaded, what is refused, and with which words."""
+"""The files that are loaded, those that are refused, and the messages."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_wrappers_and_prefixes_are_seen_through(
     assert composecli("check", "net:make@w.pt", five(shelf)).code == 0
 
 
-def test_key_says_which_entry_holds_the_weights(
+def test_key_selects_the_entry_with_the_weights(
     composecli: Composecli, shelf: Shelf, module: nn.Module
 ) -> None:
     other = {name: value[:1] for name, value in module.state_dict().items()}
@@ -112,7 +112,7 @@ def test_safetensors_are_read(composecli: Composecli, shelf: Shelf, module: nn.M
         ("nowhere.py:make@w.pt", "no such file"),
     ],
 )
-def test_a_factory_that_fails_is_said_so(
+def test_a_failing_factory_is_a_problem(
     composecli: Composecli, shelf: Shelf, module: nn.Module, name: str, words: str
 ) -> None:
     torch.save(module.state_dict(), "w.pt")
@@ -132,7 +132,7 @@ def test_weights_alone_ask_for_a_factory(
     assert "package.module:factory@w.pt" in refused.err
 
 
-def test_a_whole_model_is_no_weights(
+def test_a_whole_model_is_not_accepted_as_weights(
     composecli: Composecli, shelf: Shelf, module: nn.Module
 ) -> None:
     refused = composecli("check", f"net:make@{five(shelf)}", five(shelf))
@@ -141,10 +141,10 @@ def test_a_whole_model_is_no_weights(
 
 
 class Own(nn.Linear):
-    """A class that is not torch.nn's."""
+    """A class outside torch.nn."""
 
 
-def test_what_a_pickle_imports_is_listed_and_refused(composecli: Composecli, shelf: Shelf) -> None:
+def test_imports_of_a_pickle_are_listed_and_refused(composecli: Composecli, shelf: Shelf) -> None:
     own = shelf.save("own", Own(10, 5), "pickled")
     refused = composecli("check", own, five(shelf))
     assert refused.code == 3
@@ -205,14 +205,14 @@ def test_torch_nn_loads_without_trust(
     assert "parameters:" in inspected.out
 
 
-def test_a_missing_device_is_said_so(composecli: Composecli, shelf: Shelf) -> None:
+def test_a_missing_device_is_a_problem(composecli: Composecli, shelf: Shelf) -> None:
     refused = composecli("check", five(shelf), five(shelf), "--device", "cuda:7")
     assert refused.code == 3
     assert "CC915" in refused.err
 
 
 @pytest.mark.parametrize("sample", [b"nothing", None])
-def test_a_sample_that_cannot_be_read(
+def test_an_unreadable_sample_is_a_problem(
     composecli: Composecli, shelf: Shelf, here: Path, sample: bytes | None
 ) -> None:
     if sample is not None:
@@ -222,7 +222,7 @@ def test_a_sample_that_cannot_be_read(
     assert "CC925" in refused.err
 
 
-def test_every_problem_is_json_too(composecli: Composecli, shelf: Shelf) -> None:
+def test_a_problem_has_a_json_report(composecli: Composecli, shelf: Shelf) -> None:
     refused = composecli.json("check", "nothing.pt", five(shelf))
     assert refused.code == 3
     assert refused.json["exit_code"] == 3

@@ -1,4 +1,4 @@
-"""Models that are not one tensor in and one tensor out: what is said of them, and that they join where they can."""
+"""Models with other inputs and outputs than one tensor: their contracts, and their joins."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Rated(nn.Module):
 
 
 class Guarded(nn.Module):
-    """Refuses in its own words, one after the other, what a voice detector refuses."""
+    """Rejects the same inputs as a voice detector, each with an error of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class Sparse(nn.Module):
 
 
 class Nested(nn.Module):
-    """Returns a nested tensor, which has no one size along its second axis."""
+    """Returns a nested tensor, whose second axis has several sizes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nested.nested_tensor([x[0], x[0, :1]])
@@ -245,7 +245,7 @@ def test_tensors_without_plain_storage_or_sizes(
 
 
 def test_a_frozen_module_is_a_model(composecli: Composecli, shelf: Shelf, here: Path) -> None:
-    """Freezing makes constants of the weights and takes the mode away."""
+    """Freezing turns the weights into constants and removes the training mode."""
     module = nn.Sequential(nn.Linear(10, 5), nn.BatchNorm1d(5)).eval()
     torch.jit.freeze(torch.jit.script(module)).save("frozen.pt")
     five = shelf.save("five", nn.Linear(5, 2))
@@ -276,16 +276,16 @@ def test_a_quantised_module_joins_where_its_input_is_stated(
     assert torch.jit.load("both.pt")(torch.rand(3, 10)).shape == (3, 2)
 
 
+def test_a_path_that_looks_like_a_factory_is_a_path(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
+    Path("net:make@w.pt").write_bytes(Path(shelf.save("linear", nn.Linear(10, 5))).read_bytes())
+    assert composecli("inspect", "net:make@w.pt").code == 0
+
+
 def test_one_of_several_outputs_is_inspected(composecli: Composecli, shelf: Shelf) -> None:
     path = shelf.save("odd_named", Named())
     assert "-> float32[N, 5]\n" in composecli("inspect", path, "--select", "mean").out
     refused = composecli("inspect", path, "--select", "nothing")
     assert refused.code == 3
     assert "CC103" in refused.err
-
-
-def test_a_path_that_looks_like_a_factory_is_a_path(
-    composecli: Composecli, shelf: Shelf, here: Path
-) -> None:
-    Path("net:make@w.pt").write_bytes(Path(shelf.save("linear", nn.Linear(10, 5))).read_bytes())
-    assert composecli("inspect", "net:make@w.pt").code == 0

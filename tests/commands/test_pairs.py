@@ -1,4 +1,4 @@
-"""Each model against each other: the verdicts are those of checks of two, and each contract is found once."""
+"""Pairs: the same verdicts as single checks, with each contract inferred once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import nn
 from composecli.commands.check import check
 from composecli.commands.requests import CheckRequest
 from composecli.core.blueprint import Mode
-from composecli.core.observations import Observation
 from composecli.runtime.in_process import InProcessWorker
-from composecli.workers.protocol import ProbeRequest
+from composecli.workers.protocol import ProbeRequest, R, Request
 from tests.commands.running import Composecli
 from tests.models import Ids, Shelf, TwoOutputs, encoder
 
@@ -24,7 +23,7 @@ def models(shelf: Shelf) -> list[str]:
         shelf.save("head_5", nn.Linear(5, 2)),
         shelf.save("relu", nn.ReLU()),
         shelf.save("encoder", encoder()),
-        shelf.save("flat", nn.Sequential(nn.Flatten(), nn.Linear(40, 10))),
+        shelf.save("flat_40", nn.Sequential(nn.Flatten(), nn.Linear(40, 10))),
         shelf.save("two_outputs", TwoOutputs()),
         shelf.save("ids", Ids()),
     ]
@@ -53,13 +52,14 @@ class _Counting(InProcessWorker):
         super().__init__()
         self.probes = 0
 
-    def probe(self, request: ProbeRequest) -> Observation:
-        self.probes += 1
-        return super().probe(request)
+    def ask(self, request: Request[R]) -> R:
+        if isinstance(request, ProbeRequest):
+            self.probes += 1
+        return super().ask(request)
 
 
 def test_n_models_cost_n_inferences(shelf: Shelf) -> None:
-    """And a forward or a few for each pair."""
+    """Each pair then costs at most a few forwards."""
     paths = tuple(shelf.save(f"linear_{width}", nn.Linear(width, width)) for width in range(2, 12))
     worker = _Counting()
     report = check(CheckRequest(paths, Mode.PAIRS), worker)

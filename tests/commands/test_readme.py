@@ -1,4 +1,4 @@
-"""The README: its screens are what its commands print, on the sample models as they are generated."""
+"""The README: its screens are the output of its commands on the generated sample models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see, at 80 columns and without colour. UPDATE_GOLDEN=1 writes the screens anew, for reading."""
+"""The screens at 80 columns without colour. UPDATE_GOLDEN=1 rewrites the golden files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SCREENS = {
 
 
 class Writes(nn.Module):
-    """A program that does more than compute."""
+    """A program that also writes a file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,11 +65,11 @@ class Writes(nn.Module):
 
 
 class Own(nn.Linear):
-    """A class that the tests alone have."""
+    """A class outside torch.nn."""
 
 
 class Odd(nn.Module):
-    """Takes nothing that anybody would try."""
+    """Accepts no input that inference tries."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         assert x.dim() == 3
@@ -113,7 +113,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", SCREENS)
-def test_a_screen_is_as_it_was(
+def test_the_screen_matches_the_golden_file(
     composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(models)
@@ -130,7 +130,7 @@ def test_a_screen_is_as_it_was(
 
 
 def _stable(text: str) -> str:
-    """Without what changes from run to run, and without the spaces that a table ends its lines with."""
+    """Return the text without digests, file sizes and trailing spaces."""
     text = re.sub(r"sha256: [0-9a-f]{64}", "sha256: <digest>", text)
     text = re.sub(r"\((\d[\d.]* k?B)\)|\d[\d.]* k?B file", "<size>", text)
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
@@ -149,7 +149,7 @@ def test_a_dumb_terminal_gets_ascii_rules(
     assert ran.out.isascii()
 
 
-def test_names_from_files_are_made_harmless(
+def test_control_characters_in_file_names_are_escaped(
     composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(models)

@@ -1,4 +1,4 @@
-"""The examples that composecli was asked to hold, each with its exit code and its words."""
+"""The examples from the requirements, each with its exit code and its message."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Fuzzing of structure: thousands of mutated files, each opened and tried as the command line would.
+"""Fuzz the structure of model files: mutate them, and analyse each one as the command line would.
 
 python -m tests.safety.fuzz [--count 20000] [--seed 0]
 
-Nothing may happen but an answer or a refusal: no traceback, no marker, no hang past the limit, and no contract of a
-file that was damaged in what the contract rests on.
+Each file must be analysed or refused. It is a failure if there is a traceback, the marker file
+appears, the time limit is exceeded, or a file gets a contract that would rest on damaged bytes.
 """
 
 from __future__ import annotations
@@ -25,20 +25,27 @@ from composecli.commands.requests import Options
 from composecli.commands.resolve import identify
 from composecli.commands.session import Session
 from composecli.core.errors import CouldNotAttempt
-from composecli.inference.budget import Budget
-from composecli.inference.result import Found
+from composecli.core.rules import Rule
+from composecli.inference import Found
+from composecli.inference.prober import Budget
 from composecli.workers.child import SubprocessWorker
 from tests.safety.fixtures import exported, linear, saved
 from tests.safety.mutations import Mutated, mutate
 
-TIMEOUT = 5.0
-LIMIT = 4 * TIMEOUT
-MODELS_TO_A_CHILD = 400
-OPTIONS = Options(budget=Budget(6, TIMEOUT))
+TIMEOUT_SECONDS = 5.0
+MAX_SECONDS = 4 * TIMEOUT_SECONDS
+MAX_MODELS_PER_WORKER = 400
+OPTIONS = Options(budget=Budget(6, TIMEOUT_SECONDS))
+# The worker crashed, timed out, or sent an invalid message.
+WORKER_FAILURES = (
+    Rule.WORKER_CRASHED,
+    Rule.WORKER_TIMED_OUT,
+    Rule.WORKER_ANSWERED_NONSENSE,
+)
 
 
 def bases(folder: Path) -> list[bytes]:
-    """A small file of each kind."""
+    """Return a small valid file of each kind."""
     path = folder / "traced.pt"
     with warnings.catch_warnings(action="ignore"):
         torch.jit.trace(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.rand(2, 3)).save(str(path))
@@ -54,60 +61,73 @@ def bases(folder: Path) -> list[bytes]:
 
 
 class Fuzzer:
-    """Tries files one after the other with one child, and another where that one died."""
+    """Analyses one file after another in a worker, and replaces the worker if it dies."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.mark = folder / "mark"
-        self.worker = SubprocessWorker(TIMEOUT)
-        self.tried = 0
+        self.worker = SubprocessWorker(TIMEOUT_SECONDS)
+        self.attempts = 0
 
     def attempt(self, mutated: Mutated) -> tuple[str, str]:
-        """What became of it (`refused`, `found`, `unknown`), and what is wrong with that, empty where nothing is."""
+        """Analyse one file; return the outcome, and the failure ("" if the outcome is allowed).
+
+        The outcome is `found`, `unknown`, `traceback`, or the code of a problem.
+        """
         path = self.folder / "file.pt2"
         path.write_bytes(mutated.data)
         start = time.monotonic()
         try:
-            outcome = self._outcome(path)
+            outcome = self._analyse(path)
         except CouldNotAttempt as failure:
-            outcome = failure.problem.code
-            if outcome in ("CC916", "CC917", "CC918"):
-                self._another_child()
-            if outcome == "CC970":
-                return (
-                    outcome,
-                    f"a bug: {failure.problem.title} {failure.problem.notes} {failure.problem.trace}",
-                )
+            problem = failure.problem
+            outcome = problem.code
+            if problem.rule in WORKER_FAILURES:
+                self._restart_worker()
+            if problem.rule is Rule.A_BUG_OF_OURS:
+                return outcome, f"a bug: {problem.title} {problem.notes} {problem.trace}"
         except Exception:
             return "traceback", traceback.format_exc()
+        seconds = time.monotonic() - start
+        return outcome, self._failure(mutated, outcome, seconds)
+
+    def _failure(self, mutated: Mutated, outcome: str, seconds: float) -> str:
         if self.mark.exists():
             self.mark.unlink()
-            return outcome, "the marker appeared"
-        if time.monotonic() - start > LIMIT:
-            return outcome, f"it took {time.monotonic() - start:.0f} s"
+            return "the marker appeared"
+        if seconds > MAX_SECONDS:
+            return f"it took {seconds:.0f} s"
         if outcome == "found" and mutated.broken:
-            return outcome, "a damaged file has a contract"
-        return outcome, ""
+            return "a damaged file has a contract"
+        return ""
 
-    def _outcome(self, path: Path) -> str:
-        self.tried += 1
-        if self.tried % MODELS_TO_A_CHILD == 0:
-            self._another_child()
+    def _analyse(self, path: Path) -> str:
+        self.attempts += 1
+        if self.attempts % MAX_MODELS_PER_WORKER == 0:
+            self._restart_worker()
         session = Session(self.worker, OPTIONS, lambda _: None)
-        part = session.open(identify(str(path)))
-        return "found" if isinstance(session.infer(part), Found) else "unknown"
+        model = session.open(identify(str(path)))
+        if isinstance(session.infer(model), Found):
+            return "found"
+        return "unknown"
 
-    def _another_child(self) -> None:
+    def _restart_worker(self) -> None:
         self.worker.close()
-        self.worker = SubprocessWorker(TIMEOUT)
+        self.worker = SubprocessWorker(TIMEOUT_SECONDS)
 
     def close(self) -> None:
+        """End the worker."""
         self.worker.close()
 
 
 def fuzz(count: int, seed: int, first: int = 0) -> tuple[Counter[str], list[str]]:
-    """How many files ended how, and what went wrong. `first` is the number of the first of them."""
-    outcomes, wrong = Counter[str](), list[str]()
+    """Analyse `count` mutated files, starting with number `first` of this seed.
+
+    Returns:
+        How many files had each outcome, and a line for each failure.
+    """
+    outcomes = Counter[str]()
+    failures = list[str]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = bases(folder)
@@ -115,24 +135,28 @@ def fuzz(count: int, seed: int, first: int = 0) -> tuple[Counter[str], list[str]
         for number in range(first, first + count):
             random = Random(seed * 1_000_003 + number)
             mutated = mutate(random.choice(files), random, str(fuzzer.mark))
-            outcome, problem = fuzzer.attempt(mutated)
+            outcome, failure = fuzzer.attempt(mutated)
             outcomes[outcome] += 1
-            if problem:
-                wrong.append(f"file {number} of seed {seed} ({mutated.what}): {problem}")
+            if failure:
+                failures.append(f"file {number} of seed {seed} ({mutated.description}): {failure}")
         fuzzer.close()
-    return outcomes, wrong
+    return outcomes, failures
 
 
 def main() -> int:
+    """Fuzz as many files as the command line asks for; return 1 if any of them failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    outcomes, wrong = fuzz(arguments.count, arguments.seed)
-    sys.stdout.write("\n".join(wrong) + "\n" if wrong else "")
-    words = ", ".join(f"{count} {word}" for word, count in outcomes.most_common())
-    sys.stdout.write(f"{arguments.count} files: {words}; wrong: {len(wrong)}\n")
-    return 1 if wrong else 0
+    outcomes, failures = fuzz(arguments.count, arguments.seed)
+    for failure in failures:
+        sys.stdout.write(f"{failure}\n")
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+    sys.stdout.write(f"{arguments.count} files: {summary}; failures: {len(failures)}\n")
+    if failures:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer, and what longer ones found."""
+"""A short run of the fuzzer, and files that longer runs found."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from tests.safety.fixtures import rewritten, saved
 from tests.safety.fuzz import fuzz
 
 
-def test_mutated_files_are_answered_or_refused() -> None:
-    outcomes, wrong = fuzz(120, 7)
-    assert wrong == []
+def test_mutated_files_are_analysed_or_refused() -> None:
+    outcomes, failures = fuzz(120, 7)
+    assert failures == []
     assert outcomes["found"]
     assert outcomes["CC904"]
 
 
-def test_a_module_whose_attributes_have_no_names(tmp_path: Path) -> None:
-    """Its state has a list as a key, which no dict can have."""
+def test_module_state_with_an_unhashable_key_is_not_a_problem(tmp_path: Path) -> None:
+    """The pickle's state has a list as a key, which a dict cannot have."""
     inner = b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81}(]K\x01X\x08\x00\x00\x00_modules}ub."
     (tmp_path / "model.pt").write_bytes(rewritten(saved({"a": 1}), {"data.pkl": inner}))
     assert not isinstance(sniff(str(tmp_path / "model.pt")), Problem)
 
 
 @pytest.mark.parametrize(
-    ("seed", "number", "what"),
+    ("seed", "number", "cause"),
     [
         (1, 5876, "no buffers"),
-        (1, 3364, "a type for hooks"),
-        (1, 8033, "a guard that is true"),
-        (11, 3208, "a memo that is not there"),
+        (1, 3364, "a type in place of the hooks"),
+        (1, 8033, "a guard that is the literal true"),
+        (11, 3208, "a reference to a missing memo entry"),
     ],
 )
-def test_what_the_fuzzer_found(seed: int, number: int, what: str) -> None:
-    """Files that ended in a traceback once."""
-    _, wrong = fuzz(1, seed, first=number)
-    assert wrong == [], what
+def test_files_that_once_ended_in_a_traceback(seed: int, number: int, cause: str) -> None:
+    _, failures = fuzz(1, seed, first=number)
+    assert failures == [], cause

@@ -1,10 +1,12 @@
-"""Honest files that look odd: they load without trust, or are refused by name with the way to allow them."""
+"""Unusual files without bad intent load without trust, or are refused by name with a way out."""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,26 +16,26 @@ from torch import nn
 from composecli.cli import main
 
 
-class Odd(nn.Module):
-    """Buffers of the dtypes and strides that checkpoints hold."""
+class UnusualBuffers(nn.Module):
+    """Buffers with the dtypes and strides that occur in real checkpoints."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(3, 2)
-        self.register_buffer("wide", torch.ones(1, 2).expand(50, 2))
-        self.register_buffer("none", torch.zeros(0, 4))
-        self.register_buffer("brain", torch.ones(2, dtype=torch.bfloat16))
-        self.register_buffer("eight", torch.ones(2).to(torch.float8_e4m3fn))
-        self.register_buffer("other_eight", torch.ones(2).to(torch.float8_e5m2))
-        self.register_buffer("two", torch.ones(2, dtype=torch.complex64))
-        self.register_buffer("turned", torch.arange(12).reshape(3, 4).t())
+        self.register_buffer("expanded", torch.ones(1, 2).expand(50, 2))
+        self.register_buffer("empty", torch.zeros(0, 4))
+        self.register_buffer("brain_float", torch.ones(2, dtype=torch.bfloat16))
+        self.register_buffer("float8", torch.ones(2).to(torch.float8_e4m3fn))
+        self.register_buffer("other_float8", torch.ones(2).to(torch.float8_e5m2))
+        self.register_buffer("complex_pair", torch.ones(2, dtype=torch.complex64))
+        self.register_buffer("transposed", torch.arange(12).reshape(3, 4).t())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(x)
 
 
-class Saver(nn.Module):
-    """A method that has the name of what is refused."""
+class MethodNamedSave(nn.Module):
+    """A method with the name of a refused function."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +49,9 @@ class Saver(nn.Module):
         return self.save(x)
 
 
-class Normed(nn.Module):
+class Parametrised(nn.Module):
+    """A layer whose weight is computed by torch's parametrisation."""
+
     def __init__(self) -> None:
         super().__init__()
         self.fc = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
@@ -56,7 +60,14 @@ class Normed(nn.Module):
         return self.fc(x)
 
 
-def _many() -> nn.Module:
+class UnlistedOp(nn.Module):
+    """Uses an op that is not on the allow-list."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch._foreach_add([x], 1.0)[0]
+
+
+def _many_layers() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 2), *(nn.Linear(2, 2) for _ in range(2500)))
 
 
@@ -67,12 +78,23 @@ def _quantised() -> nn.Module:
         )
 
 
-def _old_norm() -> nn.Module:
+def _old_weight_norm() -> nn.Module:
     with warnings.catch_warnings(action="ignore"):
         return torch.nn.utils.weight_norm(nn.Linear(3, 2))
 
 
-def _without_checksums(module: nn.Module, path: Path) -> None:
+def _transformer_with_function() -> nn.Module:
+    return nn.TransformerEncoderLayer(3, 1, 8, activation=nn.functional.relu).eval()
+
+
+def _scripted_before() -> nn.Module:
+    """Scripting a module leaves marks on it that torch.save then stores."""
+    module = nn.Linear(3, 2)
+    torch.jit.script(module)
+    return module
+
+
+def _save_without_checksums(module: nn.Module, path: Path) -> None:
     from torch.serialization import set_crc32_options
 
     set_crc32_options(False)
@@ -95,49 +117,45 @@ def _trace(module: nn.Module, path: Path) -> None:
 def _export(module: nn.Module, path: Path) -> None:
     sizes = ({0: torch.export.Dim("n", min=2)},)
     with warnings.catch_warnings(action="ignore"):
-        torch.export.save(
-            torch.export.export(module, (torch.rand(4, 3),), dynamic_shapes=sizes), path
-        )
+        program = torch.export.export(module, (torch.rand(4, 3),), dynamic_shapes=sizes)
+        torch.export.save(program, path)
 
 
-Save = Callable[[nn.Module, Path], None]
-LOADED: dict[str, tuple[Callable[[], nn.Module], Save]] = {
-    "dtypes and strides, scripted": (Odd, _script),
-    "dtypes and strides, exported": (Odd, _export),
-    "a method named save": (Saver, _script),
-    "five thousand tensors": (_many, torch.save),
-    "five thousand tensors, traced": (_many, _trace),
-    "quantised, scripted": (_quantised, _script),
-    "weight norm, traced": (_old_norm, _trace),
-    "a parametrisation, traced": (Normed, _trace),
-    "a parametrisation, exported": (Normed, _export),
-    "without checksums": (lambda: nn.Linear(3, 2), _without_checksums),
-    "a transformer with F.relu": (
-        lambda: nn.TransformerEncoderLayer(3, 1, 8, activation=nn.functional.relu).eval(),
-        torch.save,
+class Case(NamedTuple):
+    """A module, how it is saved, and the import that a refusal names (if it is refused)."""
+
+    make: Callable[[], nn.Module]
+    save: Callable[[nn.Module, Path], None]
+    refused_import: str = ""
+
+
+LOADED = {
+    "dtypes and strides, scripted": Case(UnusualBuffers, _script),
+    "dtypes and strides, exported": Case(UnusualBuffers, _export),
+    "a method named save": Case(MethodNamedSave, _script),
+    "five thousand tensors": Case(_many_layers, torch.save),
+    "five thousand tensors, traced": Case(_many_layers, _trace),
+    "quantised, scripted": Case(_quantised, _script),
+    "weight norm, traced": Case(_old_weight_norm, _trace),
+    "a parametrisation, traced": Case(Parametrised, _trace),
+    "a parametrisation, exported": Case(Parametrised, _export),
+    "without checksums": Case(lambda: nn.Linear(3, 2), _save_without_checksums),
+    "a transformer with F.relu": Case(_transformer_with_function, torch.save),
+    "a module that was scripted": Case(_scripted_before, torch.save),
+}
+REFUSED = {
+    "weight norm": Case(_old_weight_norm, torch.save, "torch.nn.utils.weight_norm.WeightNorm"),
+    "a user-defined class": Case(
+        UnusualBuffers, torch.save, "tests.safety.test_honest.UnusualBuffers"
     ),
-    "a module that was scripted": (lambda: _after(nn.Linear(3, 2)), torch.save),
-}
-REFUSED: dict[str, tuple[Callable[[], nn.Module], Save, str]] = {
-    "weight norm": (_old_norm, torch.save, "torch.nn.utils.weight_norm.WeightNorm"),
-    "a class of one's own": (Odd, torch.save, "tests.safety.test_honest.Odd"),
 }
 
 
-def _transformer() -> nn.Module:
-    return nn.TransformerEncoderLayer(3, 1, 8, activation=nn.functional.relu)
-
-
-def _after(module: nn.Module) -> nn.Module:
-    torch.jit.script(module)
-    return module
-
-
-def _inspect(path: Path, *words: str) -> tuple[int, str]:
-    ran = CliRunner().invoke(
-        main, ["inspect", str(path), "--input", "float32[N,3]", *words], catch_exceptions=False
-    )
-    return ran.exit_code, ran.output
+def inspect(path: Path, *options: str) -> tuple[int, str]:
+    """Return the exit code and the output of composecli inspect."""
+    arguments = ["inspect", str(path), "--input", "float32[N,3]", *options]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    return result.exit_code, result.output
 
 
 @pytest.fixture(autouse=True)
@@ -146,70 +164,68 @@ def _no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", LOADED)
-def test_an_honest_file_loads_without_trust(tmp_path: Path, name: str) -> None:
-    make, save = LOADED[name]
-    path = tmp_path / ("model.pt2" if save is _export else "model.pt")
+def test_an_unusual_but_harmless_file_loads_without_trust(tmp_path: Path, name: str) -> None:
+    case = LOADED[name]
+    path = tmp_path / "model.pt"
+    if case.save is _export:
+        path = tmp_path / "model.pt2"
     torch.manual_seed(0)
-    save(make(), path)
-    code, output = _inspect(path)
+    case.save(case.make(), path)
+    code, output = inspect(path)
     assert code == 0, output
     assert "float32[N, 3] -> float32[N, " in output
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_is_named_with_the_way_to_allow_it(tmp_path: Path, name: str) -> None:
-    make, save, imported = REFUSED[name]
+def test_a_refusal_names_the_import_and_how_to_allow_it(tmp_path: Path, name: str) -> None:
+    case = REFUSED[name]
     path = tmp_path / "model.pt"
-    save(make(), path)
-    code, output = _inspect(path)
+    case.save(case.make(), path)
+    code, output = inspect(path)
     assert code == 3
-    assert imported in output
+    assert case.refused_import in output
     assert f"--trust {path}" in output
-    assert _inspect(path, "--trust", str(path))[0] == 0
+    assert inspect(path, "--trust", str(path))[0] == 0
 
 
-def test_a_pin_holds_a_file_to_its_content(tmp_path: Path) -> None:
-    import hashlib
-
+def test_a_pinned_file_loads_only_with_the_pinned_content(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    torch.save(Odd(), path)
+    torch.save(UnusualBuffers(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert _inspect(path, "--trust", f"{path}@sha256:{digest}")[0] == 0
-    code, output = _inspect(path, "--trust", f"{path}@sha256:{'0' * 64}")
+    assert inspect(path, "--trust", f"{path}@sha256:{digest}")[0] == 0
+    code, output = inspect(path, "--trust", f"{path}@sha256:{'0' * 64}")
     assert code == 3
     assert "CC929" in output
     assert f"sha256:{digest}" in output
 
 
-def test_trust_in_another_file_is_a_mistake(tmp_path: Path) -> None:
+def test_trusting_a_file_that_is_not_a_model_of_the_command_is_a_usage_error(
+    tmp_path: Path,
+) -> None:
     torch.save(nn.Linear(3, 2), tmp_path / "model.pt")
-    ran = CliRunner().invoke(main, ["inspect", str(tmp_path / "model.pt"), "--trust", "modle.pt"])
-    assert ran.exit_code == 2
-    assert "modle.pt is none of the models" in ran.output
+    arguments = ["inspect", str(tmp_path / "model.pt"), "--trust", "modle.pt"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "modle.pt is none of the models" in result.output
 
 
-class Drawn(nn.Module):
-    """Uses an op that is on no list."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch._foreach_add([x], 1.0)[0]
-
-
-def test_a_join_says_where_there_are_no_checksums(tmp_path: Path) -> None:
-    one, other, both = (str(tmp_path / name) for name in ("one.pt", "other.pt", "both.pt"))
-    _without_checksums(nn.Linear(3, 2), Path(one))
-    torch.save(nn.Linear(2, 2), other)
-    ran = CliRunner().invoke(main, ["join", one, other, "-o", both], catch_exceptions=False)
-    assert ran.exit_code == 0
-    said = "".join(ran.output.split())
-    assert "".join(f"note[CC505]: {one} was saved without checksums".split()) in said
-    assert said.count("CC505") == 1
+def test_a_join_reports_an_input_without_checksums_once(tmp_path: Path) -> None:
+    first, second, joined = (str(tmp_path / name) for name in ("one.pt", "other.pt", "both.pt"))
+    _save_without_checksums(nn.Linear(3, 2), Path(first))
+    torch.save(nn.Linear(2, 2), second)
+    arguments = ["join", first, second, "-o", joined]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    # The output is wrapped, so compare it without blanks.
+    output = "".join(result.output.split())
+    assert "".join(f"note[CC505]: {first} was saved without checksums".split()) in output
+    assert output.count("CC505") == 1
 
 
 def test_one_op_can_be_allowed(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    _script(Drawn(), path)
-    code, output = _inspect(path)
+    _script(UnlistedOp(), path)
+    code, output = inspect(path)
     assert code == 3
     assert "--allow-op aten::_foreach_add" in output
-    assert _inspect(path, "--allow-op", "aten::_foreach_add")[0] == 0
+    assert inspect(path, "--allow-op", "aten::_foreach_add")[0] == 0

@@ -1,1 +1,1 @@
-"""The zoo: public architectures with random weights, each in every form that can be made, and what inference says."""
+"""The zoo: inference on public architectures, in every form they can be saved in."""

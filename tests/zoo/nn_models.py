@@ -1,8 +1,9 @@
-"""torch.nn's own layers, and small networks of the usual kinds made of them."""
+"""The layers of torch.nn, and small networks of the usual kinds built from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from tests.zoo.specimens import Entry, Specimen
 
 
 class LeNet(nn.Module):
+    """LeNet-5 for images of 28 by 28."""
+
     def __init__(self) -> None:
         super().__init__()
         self.c1, self.c2 = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5)
@@ -23,7 +26,7 @@ class LeNet(nn.Module):
 
 
 class FlatView(nn.Module):
-    """A view of a fixed width: the batch of two images is one row."""
+    """A view of a fixed width, so that a smaller image turns several samples into one row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +37,8 @@ class FlatView(nn.Module):
 
 
 class Tokens(nn.Module):
+    """A text classifier with learned positions."""
+
     def __init__(self, positions: int = 64) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(100, 16), nn.Embedding(positions, 16)
@@ -46,6 +51,8 @@ class Tokens(nn.Module):
 
 
 class Masked(nn.Module):
+    """A bag of words with a mask over the ids."""
+
     def __init__(self) -> None:
         super().__init__()
         self.words, self.head = nn.Embedding(50, 12), nn.Linear(12, 3)
@@ -56,13 +63,13 @@ class Masked(nn.Module):
 
 
 class PatchNet(nn.Module):
-    """Patches with a learned table of places that is cut to what is needed."""
+    """Patches with a learned table of positions that is cut to the number of patches."""
 
-    def __init__(self, patch: int = 8, most: int = 64) -> None:
+    def __init__(self, patch: int = 8, max_patches: int = 64) -> None:
         super().__init__()
         self.patch = patch
         self.embed = nn.Conv2d(3, 16, patch, stride=patch)
-        self.places = nn.Parameter(torch.rand(1, most, 16))
+        self.places = nn.Parameter(torch.rand(1, max_patches, 16))
         self.head = nn.Linear(16, 7)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,6 +80,8 @@ class PatchNet(nn.Module):
 
 
 class FixedPatches(nn.Module):
+    """A vision transformer's embedding with a fixed number of patches."""
+
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Conv2d(3, 16, 16, stride=16)
@@ -89,7 +98,7 @@ class FixedPatches(nn.Module):
 
 
 class UNet(nn.Module):
-    """Skips that only meet again where the sizes halve evenly."""
+    """Skip connections that only match if the sizes can be halved twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,6 +118,8 @@ class UNet(nn.Module):
 
 
 class Wave(nn.Module):
+    """A classifier of raw audio."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -121,6 +132,8 @@ class Wave(nn.Module):
 
 
 class Spectrogram(nn.Module):
+    """A convolution and a GRU over mel spectrograms with 40 bins."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.rnn = nn.Conv2d(1, 4, 3, padding=1), nn.GRU(4 * 40, 16, batch_first=True)
@@ -132,6 +145,8 @@ class Spectrogram(nn.Module):
 
 
 class Graph(nn.Module):
+    """A graph convolution: node features and an adjacency matrix."""
+
     def __init__(self) -> None:
         super().__init__()
         self.w1, self.w2 = nn.Linear(7, 16), nn.Linear(16, 3)
@@ -141,6 +156,8 @@ class Graph(nn.Module):
 
 
 class TwoImages(nn.Module):
+    """Two images of the same size, stacked as channels."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(6, 4, 3, padding=1)
@@ -150,6 +167,8 @@ class TwoImages(nn.Module):
 
 
 class TwoTowers(nn.Module):
+    """A text tower and an image tower that share the batch."""
+
     def __init__(self) -> None:
         super().__init__()
         self.text, self.image = nn.EmbeddingBag(80, 16), nn.Conv2d(3, 16, 3)
@@ -159,7 +178,7 @@ class TwoTowers(nn.Module):
 
 
 class Timestep(nn.Module):
-    """A denoiser: an image and one whole number for each."""
+    """A denoiser: images, and one integer for each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,6 +190,8 @@ class Timestep(nn.Module):
 
 
 class Stateful(nn.Module):
+    """An LSTM that takes and returns its state."""
+
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.head = nn.LSTM(6, 9, batch_first=True), nn.Linear(9, 2)
@@ -181,6 +202,8 @@ class Stateful(nn.Module):
 
 
 class Many(nn.Module):
+    """A list of tensors."""
+
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(5, 3)
@@ -190,17 +213,21 @@ class Many(nn.Module):
 
 
 class Rated(nn.Module):
+    """A tensor and a sampling rate, which is an int."""
+
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv1d(1, 4, 400, 160)
 
     def forward(self, wave: Tensor, rate: int) -> Tensor:
-        return (
-            self.head(wave.unsqueeze(1)) if rate == 16000 else self.head(wave[:, ::2].unsqueeze(1))
-        )
+        if rate == 16000:
+            return self.head(wave.unsqueeze(1))
+        return self.head(wave[:, ::2].unsqueeze(1))
 
 
 class Optional(nn.Module):
+    """An optional mask, and a dict as output."""
+
     def __init__(self) -> None:
         super().__init__()
         self.words, self.head = nn.Embedding(50, 12), nn.Linear(12, 3)
@@ -213,6 +240,8 @@ class Optional(nn.Module):
 
 
 class Frames(nn.Module):
+    """A classifier of videos."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -228,6 +257,8 @@ class Frames(nn.Module):
 
 
 class Generator(nn.Module):
+    """The generator of a GAN: a vector to an image."""
+
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(20, 8 * 4 * 4)
@@ -243,7 +274,7 @@ class Generator(nn.Module):
 
 
 class Series(nn.Module):
-    """A forecaster over a window of a fixed length."""
+    """A forecaster over a window of fixed length."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,6 +285,8 @@ class Series(nn.Module):
 
 
 class Tabular(nn.Module):
+    """A table with categories and numbers."""
+
     def __init__(self) -> None:
         super().__init__()
         self.kinds = nn.ModuleList([nn.Embedding(n, 4) for n in (12, 30, 7)])
@@ -267,7 +300,7 @@ class Tabular(nn.Module):
 
 
 class Causal(nn.Module):
-    """A language model with a mask buffer of its longest length, as minimal GPTs have it."""
+    """A language model with a causal mask for its maximum length, as in minimal GPTs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,6 +317,8 @@ class Causal(nn.Module):
 
 
 class PixelShuffle(nn.Module):
+    """A super-resolution network that doubles the size."""
+
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
@@ -293,6 +328,8 @@ class PixelShuffle(nn.Module):
 
 
 class Decoder(nn.Module):
+    """A transformer decoder over ids and the encoder's output."""
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.TransformerDecoderLayer(16, 2, 32, batch_first=True)
@@ -302,6 +339,7 @@ class Decoder(nn.Module):
         return self.layer(self.words(ids), memory)
 
 
+# A name, a function that builds the module, and inputs that the module accepts.
 Named = Iterator[tuple[str, Callable[[], nn.Module], tuple[object, ...]]]
 
 
@@ -398,9 +436,10 @@ def _networks() -> Named:
 
 
 def entries() -> Iterator[Entry]:
+    """Yield every layer and every network."""
     for name, build, inputs in (*_layers(), *_networks()):
-        yield Entry(
-            "torch.nn",
-            name,
-            lambda build=build, inputs=inputs: Specimen(build().eval(), inputs),  # type: ignore[misc]
-        )
+        yield Entry("torch.nn", name, partial(_specimen, build, inputs))
+
+
+def _specimen(build: Callable[[], nn.Module], inputs: tuple[object, ...]) -> Specimen:
+    return Specimen(build().eval(), inputs)

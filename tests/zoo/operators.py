@@ -1,5 +1,8 @@
-"""The operators of torchvision's compiled half, declared and not implemented, where that does not load beside a CPU
-build of torch: without them neither torchvision nor what imports it can be imported."""
+"""Declare the operators of torchvision's compiled half without implementing them.
+
+The compiled half does not load next to a CPU build of torch. Without its operators neither
+torchvision nor anything that imports it can be imported.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,18 @@ import sys
 
 import torch
 
+MAX_OPERATORS = 16
+# The declarations last as long as these objects.
 _declared = list[torch.library.Library]()
 
 
 def declare() -> None:
-    """Import torchvision, declaring each operator that it misses; nothing where there is no torchvision."""
-    for _ in range(16):
+    """Import torchvision, if it is installed, and declare each operator that it misses.
+
+    Raises:
+        RuntimeError: if the import fails for another reason.
+    """
+    for _ in range(MAX_OPERATORS):
         try:
             import torchvision  # noqa: F401
         except ImportError:

@@ -1,4 +1,4 @@
-"""Ordered pairs of zoo models: whether what `check` says of a pair is what really running it shows.
+"""Compare the verdicts of `check` on ordered pairs of zoo models with running each pair.
 
 python -m tests.zoo.pairs [--count 400] [--seed 0]
 """
@@ -33,17 +33,22 @@ from composecli.workers.child import SubprocessWorker
 from tests.zoo.run import SOURCES
 from tests.zoo.specimens import save
 
-# One of each kind: small enough for some hundred pairs to be checked and run.
+# Patterns of model names: one model of each kind, small enough to check and run hundreds of pairs.
 CHOSEN = {
     "torch.nn": "",
     "torchvision": "^(resnet18|squeezenet1_1|mobilenet_v3_small|shufflenet_v2_x0_5|lraspp.*)$",
-    "transformers": "^(bert|roberta|gpt2|distilbert|albert|vit|clip_vision_model|resnet|segformer|wav2vec2|t5|bart)$",
+    "transformers": (
+        "^(bert|roberta|gpt2|distilbert|albert|vit|clip_vision_model|resnet|segformer|wav2vec2|t5"
+        "|bart)$"
+    ),
 }
+MAX_PAIRS_PER_WORKER = 60
+TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A model in a file; `module` is it as it was saved, `loaded` as the file holds it, with scripted types."""
+class SavedModel:
+    """A model in a file. `module` is the eager model, `loaded` the model that the file contains."""
 
     name: str
     path: str
@@ -51,8 +56,9 @@ class Saved:
     loaded: Any
 
 
-def _saved(folder: Path) -> list[Saved]:
-    found = list[Saved]()
+def _save_models(folder: Path) -> list[SavedModel]:
+    """Save each chosen model in the first form that works."""
+    models = list[SavedModel]()
     for source, pattern in CHOSEN.items():
         for entry in SOURCES[source]():
             if not re.search(pattern, entry.name):
@@ -64,48 +70,82 @@ def _saved(folder: Path) -> list[Saved]:
                     save(specimen, form, path)
                 except Exception:
                     continue
-                loaded = torch.jit.load(str(path)) if form == "scripted" else specimen.module
-                found.append(Saved(f"{source} {entry.name}", str(path), specimen.module, loaded))
+                loaded = specimen.module
+                if form == "scripted":
+                    loaded = torch.jit.load(str(path))
+                name = f"{source} {entry.name}"
+                models.append(SavedModel(name, str(path), specimen.module, loaded))
                 break
-    return found
+    return models
 
 
-def _runs(one: Saved, other: Saved, report: CheckReport) -> bool | None:
-    """Whether the second takes what the first gives at the example; None where the first has no contract."""
+def _pair_runs(first: SavedModel, second: SavedModel, report: CheckReport) -> bool | None:
+    """Whether the second model accepts the first one's output at the example input.
+
+    None if the first model has no contract, and so no example.
+    """
     contract = report.models[0].contract
     if contract is None:
         return None
     positional, named = Maker("cpu", 0, []).call(contract.example)
     with torch.no_grad():
         try:
-            _call(other, one.loaded(*positional, **named))
+            _call(second, first.loaded(*positional, **named))
         except Exception:
             return False
     return True
 
 
-def _call(consumer: Saved, given: Any) -> Any:
-    """As a chain feeds it: a tensor as it is, a tuple or dict with as many parts as there are required arguments."""
-    arguments, module = eager_arguments(consumer.module), consumer.loaded
+def _call(consumer: SavedModel, output: Any) -> Any:
+    """Call the consumer as a chain would.
+
+    A tensor is passed as it is; a tuple or dict is spread over the required arguments if it has as
+    many parts as there are of them.
+
+    Raises:
+        TypeError: if the structure of the output does not fit the arguments.
+    """
+    arguments = eager_arguments(consumer.module)
+    module = consumer.loaded
     required = [argument for argument in arguments if argument.required]
-    if isinstance(given, torch.Tensor):
+    if isinstance(output, torch.Tensor):
         if len(required) > 1:
-            raise TypeError("more inputs are required than are given")
-        return module(given)
-    if len(required) > 1 and isinstance(given, tuple | list) and len(given) == len(required):
-        return module(*given)
-    if len(required) > 1 and isinstance(given, dict):
-        return module(**{argument.name: given[argument.name] for argument in required})
-    if (
-        len(required) == 1
-        and isinstance(given, list)
-        and required[0].type_name.lower().startswith("list")
-    ):
-        return module(given)
-    raise TypeError("the structure is another")
+            raise TypeError("more inputs are required than there are outputs")
+        return module(output)
+    if len(required) > 1 and isinstance(output, tuple | list) and len(output) == len(required):
+        return module(*output)
+    if len(required) > 1 and isinstance(output, dict):
+        return module(**{argument.name: output[argument.name] for argument in required})
+    takes_list = required and required[0].type_name.lower().startswith("list")
+    if len(required) == 1 and isinstance(output, list) and takes_list:
+        return module(output)
+    raise TypeError("the structure differs")
+
+
+def _check_pair(first: SavedModel, second: SavedModel, worker: SubprocessWorker) -> tuple[str, str]:
+    """Check and run one pair.
+
+    Returns:
+        The verdict, or the code of the problem; and how running the pair contradicts the verdict
+        ("" if it does not).
+    """
+    trust = (Trust(first.path), Trust(second.path))
+    request = CheckRequest((first.path, second.path), options=Options(trust=trust))
+    try:
+        report = check(request, worker)
+    except CouldNotAttempt as failure:
+        return failure.problem.code, ""
+    verdict = report.verdict
+    runs = _pair_runs(first, second, report)
+    fits = verdict is Verdict.COMPATIBLE
+    if runs is None or verdict is Verdict.UNKNOWN or fits == runs:
+        return str(verdict), ""
+    result = "runs" if runs else "does not run"
+    return str(verdict), f"{first.name} -> {second.name}: {verdict}, but the pair {result}"
 
 
 def main() -> int:
+    """Check as many pairs as the command line asks for; return 1 if a verdict is contradicted."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
@@ -113,43 +153,28 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
-    counts, wrong = Counter[str](), list[str]()
+    counts = Counter[str]()
+    contradicted = 0
     with tempfile.TemporaryDirectory() as folder:
-        models = _saved(Path(folder))
-        pairs = random.Random(arguments.seed).sample(
-            list(itertools.permutations(models, 2)), arguments.count
-        )
-        worker = SubprocessWorker(60)
-        for number, (one, other) in enumerate(pairs):
-            if number % 60 == 59:
+        models = _save_models(Path(folder))
+        every_pair = list(itertools.permutations(models, 2))
+        pairs = random.Random(arguments.seed).sample(every_pair, arguments.count)
+        worker = SubprocessWorker(TIMEOUT_SECONDS)
+        for number, (first, second) in enumerate(pairs, start=1):
+            if number % MAX_PAIRS_PER_WORKER == 0:
                 worker.close()
-                worker = SubprocessWorker(60)
-            try:
-                report = check(
-                    CheckRequest(
-                        (one.path, other.path),
-                        options=Options(trust=(Trust(one.path), Trust(other.path))),
-                    ),
-                    worker,
-                )
-            except CouldNotAttempt as failure:
-                counts[failure.problem.code] += 1
-                continue
-            verdict, runs = report.verdict, _runs(one, other, report)
-            counts[str(verdict)] += 1
-            fits = verdict is Verdict.COMPATIBLE
-            if runs is not None and verdict is not Verdict.UNKNOWN and fits != runs:
-                wrong.append(
-                    f"{one.name} -> {other.name}: {verdict}, and it {'runs' if runs else 'does not run'}"
-                )
-                sys.stdout.write(wrong[-1] + "\n")
+                worker = SubprocessWorker(TIMEOUT_SECONDS)
+            outcome, contradiction = _check_pair(first, second, worker)
+            counts[outcome] += 1
+            if contradiction:
+                contradicted += 1
+                sys.stdout.write(f"{contradiction}\n")
                 sys.stdout.flush()
         worker.close()
-    total = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    sys.stdout.write(
-        f"{len(models)} models, {len(pairs)} ordered pairs: {total}; contradicted: {len(wrong)}\n"
-    )
-    return 1 if wrong else 0
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    sys.stdout.write(f"{len(models)} models, {len(pairs)} ordered pairs: {summary}; ")
+    sys.stdout.write(f"contradicted: {contradicted}\n")
+    return min(contradicted, 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a run of the zoo found: a row for each file, a line for each source and form."""
+"""The report of a zoo run: an entry for each file, and a table by source and form."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from tests.zoo.specimens import FORMS
 
 OUTCOMES = ("found", "partly", "wrong", "unknown", "broken")
-SMALL = 30_000_000
+MAX_SMALL_PARAMETERS = 30_000_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file: `outcome` is found, wrong, partly (a dim is open), unknown, or broken (ours, or the zoo's)."""
+    """The result for one file.
+
+    `outcome` is `found`, `partly` (a dim is unknown), `wrong` (a run contradicts the contract),
+    `unknown` (no contract), or `broken` (composecli or the zoo failed).
+    """
 
     source: str
     name: str
@@ -28,35 +32,37 @@ class Row:
     parameters: int
 
 
-def said(row: Row) -> Iterator[str]:
-    """A row in words, with what speaks against it."""
+def describe(row: Row) -> Iterator[str]:
+    """Yield the lines of one row: the outcome, the contract, and the first details."""
     yield f"{row.outcome:8} {row.source} {row.name} {row.form} ({row.probes}, {row.seconds:.1f} s)"
-    yield from (f"         {line}" for line in (row.contract, *row.details[:4]) if line)
+    for line in (row.contract, *row.details[:4]):
+        if line:
+            yield f"         {line}"
 
 
 def table(rows: list[Row], sources: tuple[str, ...]) -> Iterator[str]:
-    """A line for each source and form, and for all of them together."""
+    """Yield the lines of a table by source and form, with totals."""
     heads = " ".join(f"{word:>7}" for word in ("files", *OUTCOMES))
     yield f"{'source':13}{'form':9}{heads} {'probes':>10} {'seconds':>13} {'under 30 M':>13}"
     for source in (*sources, "all"):
         for form in (*FORMS, "all"):
-            chosen = [
-                row for row in rows if source in (row.source, "all") and form in (row.form, "all")
-            ]
+            of_source = [row for row in rows if source in (row.source, "all")]
+            chosen = [row for row in of_source if form in (row.form, "all")]
             if chosen:
-                yield f"{source:13}{form:9}{_line(chosen)}"
+                yield f"{source:13}{form:9}{_summarise(chosen)}"
 
 
-def _line(rows: list[Row]) -> str:
-    counts = " ".join(f"{sum(row.outcome == word for row in rows):7}" for word in OUTCOMES)
-    probes = _middle([row.probes for row in rows], 0)
-    seconds = _middle([row.seconds for row in rows], 2)
-    small = _middle([row.seconds for row in rows if row.parameters < SMALL], 2)
-    return f"{len(rows):7} {counts} {probes:>10} {seconds:>13} {small:>13}"
+def _summarise(rows: list[Row]) -> str:
+    counts = " ".join(f"{sum(row.outcome == outcome for row in rows):7}" for outcome in OUTCOMES)
+    small = [row for row in rows if row.parameters < MAX_SMALL_PARAMETERS]
+    probes = _median_and_95th([row.probes for row in rows], 0)
+    seconds = _median_and_95th([row.seconds for row in rows], 2)
+    small_seconds = _median_and_95th([row.seconds for row in small], 2)
+    return f"{len(rows):7} {counts} {probes:>10} {seconds:>13} {small_seconds:>13}"
 
 
-def _middle(values: list[int] | list[float], digits: int) -> str:
-    """The median and the 95th percentile."""
+def _median_and_95th(values: list[int] | list[float], digits: int) -> str:
+    """Return the median and the 95th percentile as text."""
     if not values:
         return "-"
     high = sorted(values)[math.ceil(0.95 * len(values)) - 1]

@@ -1,4 +1,4 @@
-"""Runs inference over the zoo and prints what it found: a row for each source and form.
+"""Infer the contracts of the zoo's models and compare them with running the models.
 
 python -m tests.zoo.run [--source S] [--name REGEX] [--form F] [--jobs 2] [--show]
 """
@@ -32,12 +32,12 @@ from composecli.commands.requests import Options
 from composecli.commands.resolve import identify
 from composecli.commands.session import Session
 from composecli.commands.trust import Trust
-from composecli.inference.result import Found
+from composecli.inference import Found, NotFound
 from composecli.workers.child import SubprocessWorker
 from composecli.workers.protocol import Worker
 from tests.zoo import nn_models, torchvision_models, transformers_models
-from tests.zoo.judge import judge
-from tests.zoo.report import Row, said, table
+from tests.zoo.judge import Judgement, judge
+from tests.zoo.report import Row, describe, table
 from tests.zoo.specimens import FORMS, Entry, Specimen, save
 
 SOURCES = {
@@ -45,28 +45,29 @@ SOURCES = {
     "torchvision": torchvision_models.entries,
     "transformers": transformers_models.entries,
 }
-MOST_SECONDS = 240
-MODELS_TO_A_CHILD = 8
+MAX_SECONDS_PER_FORM = 240
+MAX_MODELS_PER_WORKER = 8
+WORKER_TIMEOUT_SECONDS = 60
 FOLDER = tempfile.TemporaryDirectory()
 
-
+# The source, the name and the forms of one model.
 Job = tuple[str, str, tuple[str, ...]]
 
 
-class _Late(BaseException):
-    """Of no kind that a library would catch."""
+class _TookTooLong(BaseException):
+    """Not an Exception, so that no library catches it."""
 
 
-def _late(*_: Any) -> None:
-    raise _Late
+def _raise_took_too_long(*_: Any) -> None:
+    raise _TookTooLong
 
 
 def examine(entry: Entry, forms: tuple[str, ...], worker: Worker) -> list[Row]:
-    """Every form of one model."""
+    """Build one model and return a row for each form that it can be saved in."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
-    signal.signal(signal.SIGALRM, _late)
+    signal.signal(signal.SIGALRM, _raise_took_too_long)
     try:
         specimen = entry.build()
         with torch.no_grad():
@@ -76,110 +77,126 @@ def examine(entry: Entry, forms: tuple[str, ...], worker: Worker) -> list[Row]:
         return []
     rows = list[Row]()
     for form in forms:
-        signal.alarm(MOST_SECONDS)
+        signal.alarm(MAX_SECONDS_PER_FORM)
         try:
-            row = _examine(entry, specimen, form, worker)
-            rows += [row] if row is not None else []
-        except _Late:
-            rows.append(
-                Row(
-                    entry.source,
-                    entry.name,
-                    form,
-                    "broken",
-                    "",
-                    ("took too long",),
-                    0,
-                    MOST_SECONDS,
-                    0,
-                )
-            )
+            row = _examine_form(entry, specimen, form, worker)
+        except _TookTooLong:
+            row = _broken(entry.source, entry.name, form, "took too long", MAX_SECONDS_PER_FORM)
         finally:
             signal.alarm(0)
+        if row is not None:
+            rows.append(row)
     return rows
 
 
+def _broken(
+    source: str, name: str, form: str, detail: str, seconds: float = 0.0, parameters: int = 0
+) -> Row:
+    return Row(source, name, form, "broken", "", (detail,), 0, seconds, parameters)
+
+
 def _warm_worker() -> Worker:
-    """A child that has loaded a file of each kind, so that the times are those of the models and not of imports."""
-    worker = SubprocessWorker(60)
-    specimen = Specimen(
-        torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)),
-        (torch.ones(2, 3).long(),),
-    )
+    """Return a worker that has already loaded a file of each kind.
+
+    Measured times are then those of the models, not of imports.
+    """
+    worker = SubprocessWorker(WORKER_TIMEOUT_SECONDS)
+    module = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3))
+    specimen = Specimen(module, (torch.ones(2, 3).long(),))
     for form in ("scripted", "exported", "pickled"):
-        path = _path(form)
+        path = _new_path(form)
         save(specimen, form, path)
-        session = Session(worker, Options(trust=(Trust(str(path)),)), lambda _: None)
-        session.infer(session.open(identify(str(path), (Trust(str(path)),))))
+        _infer(path, worker)
     return worker
 
 
-def _path(form: str) -> Path:
-    """Where the next file of this form goes."""
-    return Path(
-        tempfile.mkdtemp(dir=FOLDER.name), "model.pt2" if form == "exported" else "model.pt"
-    )
+def _infer(path: Path, worker: Worker) -> Found | NotFound:
+    trust = (Trust(str(path)),)
+    session = Session(worker, Options(trust=trust), lambda _: None)
+    return session.infer(session.open(identify(str(path), trust)))
 
 
-def _examine(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row | None:
-    path = _path(form)
+def _new_path(form: str) -> Path:
+    """Return a path in a new folder for the next file of this form."""
+    folder = tempfile.mkdtemp(dir=FOLDER.name)
+    if form == "exported":
+        return Path(folder, "model.pt2")
+    return Path(folder, "model.pt")
+
+
+def _examine_form(entry: Entry, specimen: Specimen, form: str, worker: Worker) -> Row | None:
+    """Save, infer and judge one form; None if the model cannot be saved in it."""
+    path = _new_path(form)
     try:
         truth = save(specimen, form, path)
-    except (Exception, _Late):
+    except (Exception, _TookTooLong):
         return None
     parameters = sum(parameter.numel() for parameter in specimen.module.parameters())
     start = time.perf_counter()
     try:
-        session = Session(worker, Options(trust=(Trust(str(path)),)), lambda _: None)
-        part = session.open(identify(str(path), (Trust(str(path)),)))
-        found = session.infer(part)
+        result = _infer(path, worker)
         seconds = time.perf_counter() - start
-        if not isinstance(found, Found):
-            details = tuple(
-                f"{call}: {refused.where}: {refused.message}" for call, refused in found.tried
-            )
-            return Row(
-                entry.source,
-                entry.name,
-                form,
-                "unknown",
-                "",
-                details,
-                found.probes,
-                seconds,
-                parameters,
-            )
-        verdict = judge(found.contract, truth, specimen.module)
+        if isinstance(result, Found):
+            judgement = judge(result.contract, truth, specimen.module)
+            outcome = _outcome(judgement)
+            contract = str(result.contract)
+            details = (*judgement.wrong, *judgement.open)
+        else:
+            outcome = "unknown"
+            contract = ""
+            details = tuple(_attempts(result))
     except Exception:
-        details = (traceback.format_exc(),)
-        return Row(entry.source, entry.name, form, "broken", "", details, 0, 0.0, parameters)
+        trace = traceback.format_exc()
+        return _broken(entry.source, entry.name, form, trace, parameters=parameters)
     finally:
         gc.collect()
-    outcome = "wrong" if verdict.wrong else "partly" if verdict.open else "found"
-    details = (*verdict.wrong, *verdict.open)
-    text = str(found.contract)
     return Row(
-        entry.source, entry.name, form, outcome, text, details, found.probes, seconds, parameters
+        entry.source,
+        entry.name,
+        form,
+        outcome,
+        contract,
+        details,
+        result.probes,
+        seconds,
+        parameters,
     )
 
 
+def _outcome(judgement: Judgement) -> str:
+    if judgement.wrong:
+        return "wrong"
+    if judgement.open:
+        return "partly"
+    return "found"
+
+
+def _attempts(result: NotFound) -> Iterator[str]:
+    for call, rejected in result.tried:
+        yield f"{call}: {rejected.where}: {rejected.message}"
+
+
 def _serve(connection: Connection) -> None:
-    """The child: examines one model after the other, until it is told to end."""
-    worker, done = _warm_worker(), 0
+    """Examine the models that the parent process sends, until it sends None."""
+    worker = _warm_worker()
+    examined = 0
     while (job := connection.recv()) is not None:
         source, name, forms = job
         entry = next(entry for entry in SOURCES[source]() if entry.name == name)
-        if done % MODELS_TO_A_CHILD == MODELS_TO_A_CHILD - 1:
+        if examined % MAX_MODELS_PER_WORKER == MAX_MODELS_PER_WORKER - 1:
             worker.close()
             shutil.rmtree(FOLDER.name)
             Path(FOLDER.name).mkdir()
             worker = _warm_worker()
-        done += 1
+        examined += 1
         connection.send(examine(entry, forms, worker))
 
 
 class _Child:
-    """A process that may die of a model: then its forms go one by one, and the one that kills is told as broken."""
+    """A process that examines models, and is replaced if a model kills it.
+
+    The forms of that model are then examined one by one, and the form that kills again is broken.
+    """
 
     def __init__(self) -> None:
         self._start()
@@ -194,74 +211,83 @@ class _Child:
     def examine(self, job: Job) -> list[Row]:
         self.connection.send(job)
         try:
-            found = self.connection.recv()
+            return list(self.connection.recv())
         except EOFError:
             self.process.join()
-            died = f"died: {self.process.exitcode}"
+            exit_code = self.process.exitcode
             self._start()
-            source, name, forms = job
-            if len(forms) > 1:
-                return [row for form in forms for row in self.examine((source, name, (form,)))]
-            return [Row(source, name, forms[0], "broken", "", (died,), 0, 0.0, 0)]
-        return list(found)
+        source, name, forms = job
+        if len(forms) == 1:
+            return [_broken(source, name, forms[0], f"died: {exit_code}")]
+        rows = list[Row]()
+        for form in forms:
+            rows += self.examine((source, name, (form,)))
+        return rows
 
 
-def _examined(jobs: list[Job], count: int) -> Iterator[Row]:
-    todo, done = queue.SimpleQueue[Job](), queue.SimpleQueue[list[Row]]()
+def _examine_all(jobs: list[Job], count: int) -> Iterator[Row]:
+    """Examine the jobs in `count` processes; yield the rows as they are finished."""
+    pending = queue.SimpleQueue[Job]()
+    finished = queue.SimpleQueue[list[Row]]()
     for job in jobs:
-        todo.put(job)
+        pending.put(job)
 
     def work() -> None:
         child = _Child()
         while True:
             try:
-                job = todo.get_nowait()
+                job = pending.get_nowait()
             except queue.Empty:
                 child.connection.send(None)
                 return
-            done.put(child.examine(job))
+            finished.put(child.examine(job))
 
     for _ in range(count):
         threading.Thread(target=work, daemon=True).start()
     for _ in jobs:
-        yield from done.get()
+        yield from finished.get()
 
 
 def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
-    forms = tuple(arguments.form.split(",")) if arguments.form else FORMS
+    forms = FORMS
+    if arguments.form:
+        forms = tuple(arguments.form.split(","))
     for source, entries in SOURCES.items():
-        if arguments.source in (None, source):
-            for entry in entries():
-                if re.search(arguments.name, entry.name):
-                    yield source, entry.name, forms
+        if arguments.source not in (None, source):
+            continue
+        for entry in entries():
+            if re.search(arguments.name, entry.name):
+                yield source, entry.name, forms
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--source", choices=tuple(SOURCES))
+    parser.add_argument("--name", default="", help="only models whose names match this expression")
+    parser.add_argument("--form", help="only these forms, separated by commas")
+    parser.add_argument("--jobs", type=int, default=2, help="processes to run at the same time")
+    parser.add_argument(
+        "--show", action="store_true", help="print the contracts that are right, too"
+    )
+    parser.add_argument("--rows", help="append each row to this file as a line of JSON")
+    return parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--source", choices=tuple(SOURCES))
-    parser.add_argument(
-        "--name", default="", help="models whose names this regular expression finds"
-    )
-    parser.add_argument("--form", help="forms, with commas between")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument(
-        "--show",
-        action="store_true",
-        help="print every contract, not only those that are not found",
-    )
-    parser.add_argument("--rows", help="add every row to this file as it is found, as JSON lines")
-    arguments = parser.parse_args()
+    """Examine the models that the command line asks for; return 1 if any is wrong or broken."""
+    arguments = _parser().parse_args()
     rows = list[Row]()
-    for row in _examined(list(_jobs(arguments)), arguments.jobs):
+    for row in _examine_all(list(_jobs(arguments)), arguments.jobs):
         rows.append(row)
         if arguments.rows:
             with Path(arguments.rows).open("a") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
         if arguments.show or row.outcome != "found":
-            sys.stdout.write("\n".join(said(row)) + "\n")
+            sys.stdout.write("\n".join(describe(row)) + "\n")
             sys.stdout.flush()
     sys.stdout.write("\n".join(table(rows, tuple(SOURCES))) + "\n")
-    return 1 if any(row.outcome in ("wrong", "broken") for row in rows) else 0
+    failed = any(row.outcome in ("wrong", "broken") for row in rows)
+    return int(failed)
 
 
 if __name__ == "__main__":

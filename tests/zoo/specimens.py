@@ -1,4 +1,4 @@
-"""Specimens: a model, the inputs that it is known to take, and the forms in which it is saved."""
+"""Specimens: models with inputs that they are known to accept, and the forms they are saved in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ FORMS = ("scripted", "traced", "resaved", "exported", "pickled")
 
 @dataclass(frozen=True)
 class Specimen:
-    """A model in eval mode and one call that it takes. `plain` is it with tensors in, tensors out, for tracing."""
+    """A model in eval mode and one call that it accepts.
+
+    `plain` is a version of the model for tracing, with only tensors as inputs and outputs. `named`
+    holds the keyword arguments of the call, if the model itself is called by keyword.
+    """
 
     module: nn.Module
     inputs: tuple[Any, ...]
@@ -25,9 +29,11 @@ class Specimen:
 
     @property
     def traceable(self) -> nn.Module:
+        """The version of the model that can be traced."""
         return self.plain or self.module
 
     def call(self, module: nn.Module) -> Any:
+        """Call a module, which is the model or a form of it, with the known inputs."""
         if self.named is not None and module is self.module:
             return module(**self.named)
         return module(*self.inputs)
@@ -35,7 +41,7 @@ class Specimen:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the zoo: `build` makes it anew."""
+    """One model of the zoo; each call of `build` makes a new one."""
 
     source: str
     name: str
@@ -43,8 +49,14 @@ class Entry:
 
 
 def save(specimen: Specimen, form: str, path: Path) -> nn.Module:
-    """Write the form, and give the model that the file's contract is measured against: the file's own where the form
-    differs from the model (a trace drops asserts and bakes sizes), else the eager one."""
+    """Save the model in one form, and return the model that the file's contract is compared with.
+
+    That is the eager model, unless the form changes behaviour (a trace drops asserts and fixes
+    sizes); then it is the model that the file contains.
+
+    Raises:
+        ValueError: if there is no such form.
+    """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         match form:
@@ -54,15 +66,10 @@ def save(specimen: Specimen, form: str, path: Path) -> nn.Module:
                 scripted.save(str(path))
                 return specimen.module
             case "traced":
-                torch.jit.trace(
-                    specimen.traceable, specimen.inputs, strict=False, check_trace=False
-                ).save(str(path))
+                _trace(specimen).save(str(path))
                 return torch.jit.load(str(path))
             case "resaved":
-                traced = torch.jit.trace(
-                    specimen.traceable, specimen.inputs, strict=False, check_trace=False
-                )
-                traced.save(str(path))
+                _trace(specimen).save(str(path))
                 torch.jit.load(str(path)).save(str(path))
                 return torch.jit.load(str(path))
             case "exported":
@@ -73,3 +80,7 @@ def save(specimen: Specimen, form: str, path: Path) -> nn.Module:
                 torch.save(specimen.module, path)
                 return specimen.module
     raise ValueError(form)
+
+
+def _trace(specimen: Specimen) -> torch.jit.ScriptModule:
+    return torch.jit.trace(specimen.traceable, specimen.inputs, strict=False, check_trace=False)

@@ -1,10 +1,11 @@
-"""torchvision's classification, segmentation, video and optical flow models, with random weights."""
+"""torchvision's models with random weights: classification, segmentation, video, optical flow."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,23 +13,24 @@ import torch
 from tests.zoo.operators import declare
 from tests.zoo.specimens import Entry, Specimen
 
-MOST_PARAMETERS = 100_000_000
-# Too large to be built for a table, or in need of torchvision's compiled operators.
+# Too slow to build, or in need of torchvision's compiled operators.
 LEFT_OUT = re.compile(
-    r".*rcnn.*|ssd.*|retinanet.*|fcos.*|quantized.*|vit_[lh].*|regnet_[xy]_(16|32|128)gf|regnet_y_8gf|regnet_x_8gf|"
-    r"vgg1[369].*|convnext_(base|large)|efficientnet_(b[4567]|v2_[ml])|wide_resnet101_2|resnext101.*|swin_b|swin_v2_b|"
-    r"swin3d_[sb]|densenet161|.*resnet101|resnet152|raft_large"
+    r".*rcnn.*|ssd.*|retinanet.*|fcos.*|quantized.*|vit_[lh].*|regnet_[xy]_(16|32|128)gf"
+    r"|regnet_y_8gf|regnet_x_8gf|vgg1[369].*|convnext_(base|large)|efficientnet_(b[4567]|v2_[ml])"
+    r"|wide_resnet101_2|resnext101.*|swin_b|swin_v2_b|swin3d_[sb]|densenet161|.*resnet101|resnet152"
+    r"|raft_large"
 )
 VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "mvit_v1_b", "mvit_v2_s", "s3d", "swin3d_t")
 
 
 def entries() -> Iterator[Entry]:
+    """Yield every model of torchvision that is not left out."""
     declare()
     import torchvision.models
 
     for name in torchvision.models.list_models():
         if not LEFT_OUT.fullmatch(name):
-            yield Entry("torchvision", name, lambda name=name: _build(name))  # type: ignore[misc]
+            yield Entry("torchvision", name, partial(_build, name))
 
 
 def _build(name: str) -> Specimen:
@@ -49,7 +51,8 @@ def _build(name: str) -> Specimen:
 def _inputs(name: str) -> tuple[torch.Tensor, ...]:
     if name.startswith("raft"):
         return torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128)
+    if name.startswith(("mvit", "s3d")):
+        return (torch.rand(1, 3, 16, 224, 224),)
     if name in VIDEO:
-        frames, size = (16, 224) if name.startswith(("mvit", "s3d")) else (8, 64)
-        return (torch.rand(2 if size == 64 else 1, 3, frames, size, size),)
+        return (torch.rand(2, 3, 8, 64, 64),)
     return (torch.rand(2, 3, 224, 224),)

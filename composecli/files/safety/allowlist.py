@@ -1,8 +1,8 @@
-"""The operators that a file may use without being trusted, by name and for every overload.
+"""The operators that a file may use without being trusted: each by name, with all its overloads.
 
-An allow-list: what a later PyTorch adds is refused until it stands in `ops.txt`. There stand the operators of torch
-2.13 that compute; those that read or write files, reach other processes, or belong to backends and to the inside of
-autograd do not.
+`ops.txt` lists the operators of PyTorch 2.13 that compute. It leaves out those that read or write
+files, reach other processes, or belong to backends or to autograd's internals. Those of a later
+PyTorch are refused until they are listed.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-# Objects of C++ that quantised modules hold; any other class of an extension may do anything.
+# C++ objects of quantised modules; a class of any other extension may run any code.
 CLASSES = frozenset(
-    f"__torch__.torch.classes.{name}"
-    for name in (
-        "quantized.Conv2dPackedParamsBase", "quantized.Conv3dPackedParamsBase", "quantized.LinearPackedParamsBase",
-        "quantized.EmbeddingPackedParamsBase", "rnn.CellParamsBase", "sparse.LinearPackedParamsBase",
+    (
+        "__torch__.torch.classes.quantized.Conv2dPackedParamsBase",
+        "__torch__.torch.classes.quantized.Conv3dPackedParamsBase",
+        "__torch__.torch.classes.quantized.LinearPackedParamsBase",
+        "__torch__.torch.classes.quantized.EmbeddingPackedParamsBase",
+        "__torch__.torch.classes.rnn.CellParamsBase",
+        "__torch__.torch.classes.sparse.LinearPackedParamsBase",
     )
-)  # fmt: skip
+)
 
 
 @cache
 def allowed() -> frozenset[str]:
+    """Return the names of the operators, such as `aten::add`."""
     return frozenset(Path(__file__).with_name("ops.txt").read_text().split())

@@ -1,4 +1,4 @@
-"""Digests of files, computed beside what else is done."""
+"""Digests of files, computed in a thread."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import threading
 from collections.abc import Iterable
 from types import TracebackType
 
-from composecli.files.archive import PIECE
+from composecli.files.archive import CHUNK_BYTES
 from composecli.files.fingerprint import stat_key
 
 
 class Digests:
-    """The SHA-256 of each of these files, in hexadecimal, computed in a thread from the start on; where it is left
-    before the end, the rest is not computed."""
+    """The SHA-256 of each of these files, in hexadecimal.
+
+    The thread starts with the context, and stops at its end even if files remain.
+    """
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = tuple(dict.fromkeys(paths))
-        self._before = {path: stat_key(path) for path in self._paths}
-        self._found = dict[str, str | OSError]()
-        self._changed = threading.Condition()
-        self._stopped = False
+        self._stat_keys = {path: stat_key(path) for path in self._paths}
+        self._results = dict[str, str | OSError]()
+        self._has_result = threading.Condition()
+        self._is_closed = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Digests:
@@ -39,41 +41,42 @@ class Digests:
         self._thread.join()
 
     def close(self) -> None:
-        """Compute no more: what was not computed by now is an error for those who wait for it."""
-        self._stopped = True
+        """Stop computing: waiting for a digest that is not computed yet fails from now on."""
+        self._is_closed = True
 
     def of(self, path: str) -> str:
         """Wait for the digest of one of the files.
 
         Raises:
-            OSError: it could not be read.
+            OSError: if the file could not be read, or the digests were closed.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: path in self._found)
-        found = self._found[path]
-        if isinstance(found, OSError):
-            raise found
-        return found
+        with self._has_result:
+            self._has_result.wait_for(lambda: path in self._results)
+        result = self._results[path]
+        if isinstance(result, OSError):
+            raise result
+        return result
 
     def changed(self) -> tuple[str, ...]:
-        """The files that are others by now than they were at the start."""
-        return tuple(path for path in self._paths if stat_key(path) != self._before[path])
+        """Return the files that were modified or replaced since the start."""
+        return tuple(path for path in self._paths if stat_key(path) != self._stat_keys[path])
 
     def _run(self) -> None:
         for path in self._paths:
-            found = self._digest(path)
-            with self._changed:
-                self._found[path] = found
-                self._changed.notify_all()
+            result = self._digest(path)
+            with self._has_result:
+                self._results[path] = result
+                self._has_result.notify_all()
 
     def _digest(self, path: str) -> str | OSError:
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         try:
             with open(path, "rb", buffering=0) as file:
-                while not self._stopped and (piece := file.read(PIECE)):
-                    found.update(piece)
+                while not self._is_closed:
+                    piece = file.read(CHUNK_BYTES)
+                    if not piece:
+                        return sha256.hexdigest()
+                    sha256.update(piece)
         except OSError as error:
             return error
-        if self._stopped:
-            return OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), path)
-        return found.hexdigest()
+        return OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), path)

@@ -1,4 +1,4 @@
-"""Writing an output: whole and verified under its name, or not at all."""
+"""Writing an output: complete and verified under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -15,64 +15,60 @@ from pathlib import Path
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
 
-LEAST_FREE = 2**16
-LONGEST_NAME = 160
+MIN_FREE_BYTES = 2**16
+# Of the output's name in the name of the folder next to it: file systems allow 255 bytes.
+MAX_NAME_LENGTH = 160
+
 _SUFFIX = ".composecli-tmp"
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """Where the file goes: `path` as it was named, `target` behind its links."""
+    """Where the output goes: `path` as the user named it, and `target` with its links resolved."""
 
     path: str
     target: Path
 
 
 def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> OutputFile:
-    """The output, where it may be written.
+    """Return the output, if it may be written.
 
     Raises:
-        CouldNotAttempt: it is an input, is there already and may not be replaced, or has no folder.
+        CouldNotAttempt: if it is an input, exists and must not be replaced, or has no folder.
     """
-    with _told(path):
-        return _allow(path, Path(os.path.realpath(path)), inputs, force=force)
+    with _os_errors_as_problems(path):
+        target = Path(os.path.realpath(path))
+        problem = _find_problem(path, target, inputs, force=force)
+        if problem is not None:
+            raise CouldNotAttempt(problem)
+        return OutputFile(path, target)
 
 
-def _allow(path: str, target: Path, inputs: tuple[str, ...], *, force: bool) -> OutputFile:
+def _find_problem(
+    path: str, target: Path, inputs: tuple[str, ...], *, force: bool
+) -> Problem | None:
     for name in inputs:
-        if _same_file(target, name):
-            raise CouldNotAttempt(
-                Problem(
-                    Rule.OUTPUT_IS_AN_INPUT,
-                    f"the output is the input {name}",
-                    path,
-                    help=("choose another name with -o",),
-                )
-            )
+        if _is_same_file(target, name):
+            title = f"the output is the input {name}"
+            help = ("choose another name with -o",)
+            return Problem(Rule.OUTPUT_IS_AN_INPUT, title, path, help=help)
     if target.exists() and not target.is_file():
-        what = "a directory" if target.is_dir() else "a device, a pipe or a socket"
-        raise CouldNotAttempt(
-            Problem(
-                Rule.COULD_NOT_WRITE, f"the output is {what}", path, help=("name a file with -o",)
-            )
-        )
+        kind = "a device, a pipe or a socket"
+        if target.is_dir():
+            kind = "a directory"
+        title = f"the output is {kind}"
+        return Problem(Rule.COULD_NOT_WRITE, title, path, help=("name a file with -o",))
     if target.exists() and not force:
-        raise CouldNotAttempt(
-            Problem(Rule.OUTPUT_EXISTS, "the output exists", path, help=("--force replaces it",))
-        )
+        help = ("--force replaces it",)
+        return Problem(Rule.OUTPUT_EXISTS, "the output exists", path, help=help)
     if not target.parent.is_dir():
-        raise CouldNotAttempt(
-            Problem(
-                Rule.COULD_NOT_WRITE,
-                "the folder of the output does not exist",
-                path,
-                help=(f"mkdir -p {target.parent}",),
-            )
-        )
-    return OutputFile(path, target)
+        title = "the folder of the output does not exist"
+        help = (f"mkdir -p {target.parent}",)
+        return Problem(Rule.COULD_NOT_WRITE, title, path, help=help)
+    return None
 
 
-def _same_file(target: Path, name: str) -> bool:
+def _is_same_file(target: Path, name: str) -> bool:
     try:
         return os.path.samefile(target, name)
     except OSError:
@@ -81,9 +77,10 @@ def _same_file(target: Path, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """A file of the output's name in a temporary folder beside it, to fill and then to keep.
+    """A file to write to, in a temporary folder next to the output.
 
-    PyTorch writes a file's name into it: by its own name the content is the same every time.
+    It has the output's name, because PyTorch writes a file's name into it: the same input then
+    gives the same bytes.
     """
 
     output: OutputFile
@@ -91,10 +88,10 @@ class StagedFile:
 
     @contextmanager
     def flushing(self) -> Iterator[None]:
-        """Let the disk have what is written, while something else is done.
+        """Flush the file to the disk while the body runs.
 
         Raises:
-            CouldNotAttempt: the disk does not take it, of which it tells once.
+            CouldNotAttempt: if flushing fails; the system reports such a failure only once.
         """
         failures = list[OSError]()
         thread = threading.Thread(target=_flush, args=(self.path, failures), daemon=True)
@@ -103,33 +100,34 @@ class StagedFile:
             yield
         finally:
             thread.join()
-        with _told(self.output.path):
+        with _os_errors_as_problems(self.output.path):
             for failure in failures:
                 raise failure
 
     def commit(self) -> None:
-        """Give it, once it is flushed, the output's name.
+        """Move the file, which must be flushed, to the output's name.
 
         Raises:
-            CouldNotAttempt: the disk is full, the folder is gone.
+            CouldNotAttempt: if the disk is full or the folder is gone.
         """
-        with _told(self.output.path):
-            _take_name(self.path, self.output.target)
+        with _os_errors_as_problems(self.output.path):
+            _move_into_place(self.path, self.output.target)
 
 
 @contextmanager
 def staged(output: OutputFile) -> Iterator[StagedFile]:
-    """The folder and the file in it, gone at the end unless it was kept. Those that a killed run left go first.
+    """Create the temporary folder and the file, and remove the folder at the end.
+
+    Leftovers of runs that were killed are removed first.
 
     Raises:
-        CouldNotAttempt: it cannot be made.
+        CouldNotAttempt: if the folder cannot be created.
     """
     target = output.target
-    folder = target.with_name(
-        f".{target.name[:LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
-    )
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    folder = target.with_name(f".{target.name[:MAX_NAME_LENGTH]}.{unique}{_SUFFIX}")
     try:
-        with _told(output.path):
+        with _os_errors_as_problems(output.path):
             _remove_stale(target)
             folder.mkdir(mode=0o700)
             (folder / target.name).touch(mode=0o600)
@@ -139,7 +137,7 @@ def staged(output: OutputFile) -> Iterator[StagedFile]:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _os_errors_as_problems(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
@@ -147,21 +145,19 @@ def _told(path: str) -> Iterator[None]:
 
 
 def could_not_write(path: str, error: OSError | ValueError) -> CouldNotAttempt:
-    """The output, by the name it was given, and what the system says of it."""
+    """Return the problem of an output that cannot be written, with the system's reason."""
     reason = getattr(error, "strerror", None) or str(error)
-    return CouldNotAttempt(
-        Problem(Rule.COULD_NOT_WRITE, f"could not write the output: {reason}", path)
-    )
+    title = f"could not write the output: {reason}"
+    return CouldNotAttempt(Problem(Rule.COULD_NOT_WRITE, title, path))
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove what runs that were killed left beside this output: folders whose process is no more."""
-    ours = re.compile(
-        rf"\.{re.escape(target.name[:LONGEST_NAME])}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}"
-    )
+    """Remove the temporary folders of this output whose processes have ended."""
+    name = re.escape(target.name[:MAX_NAME_LENGTH])
+    pattern = re.compile(rf"\.{name}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
     for entry in os.scandir(target.parent):
-        found = ours.fullmatch(entry.name)
-        if found and not _is_alive(int(found[1])):
+        match = pattern.fullmatch(entry.name)
+        if match and not _is_alive(int(match[1])):
             shutil.rmtree(entry.path, ignore_errors=True)
 
 
@@ -171,7 +167,7 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # It is somebody else's, and is there.
+        pass  # The process exists and is another user's.
     return True
 
 
@@ -184,13 +180,14 @@ def _flush(path: Path, failures: list[OSError]) -> None:
 
 
 def full(output: OutputFile) -> bool:
-    """Whether the disk of the output has no space left, which torch answers by aborting its process."""
-    return shutil.disk_usage(output.target.parent).free < LEAST_FREE
+    """Return whether the disk of the output is full, on which torch aborts its process."""
+    return shutil.disk_usage(output.target.parent).free < MIN_FREE_BYTES
 
 
-def _take_name(written: Path, target: Path) -> None:
-    written.chmod(_mode(target))
-    written.replace(target)
+def _move_into_place(staged_path: Path, target: Path) -> None:
+    staged_path.chmod(_mode(target))
+    staged_path.replace(target)
+    # Only now does the new name survive a power failure.
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -199,7 +196,7 @@ def _take_name(written: Path, target: Path) -> None:
 
 
 def _mode(target: Path) -> int:
-    """The mode of the file that is replaced, or what a new file gets here."""
+    """Return the mode of the file that is replaced, or that of a new file."""
     if target.exists():
         return target.stat().st_mode & 0o777
     mask = os.umask(0)

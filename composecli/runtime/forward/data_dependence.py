@@ -1,63 +1,74 @@
-"""Forwards of models whose tensors were not read: which values an answer depends on, and what can do without.
+"""Forwards of models whose weights were not read: which values does the result depend on?
 
-What comes of a tensor that was not read has sizes and no values. Where an op gives other sizes, or refuses, by the
-values that it is given, these have to be read first; heavy ops are answered by their sizes alone.
+A tensor that was computed from an unread weight has sizes and no values. An op whose result sizes
+or errors depend on values needs them to be read first. Meta kernels replace expensive ops.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 from composecli.runtime.model import Model
-from composecli.runtime.op_mode import OpMode
+from composecli.runtime.op_mode import OpMode, op_name, tensor_arguments
 from composecli.runtime.pt2.program import Program
 from composecli.runtime.tensors import storage_of, tensors_in
-from composecli.runtime.weights.lazy_weights import AnyWeights
+from composecli.runtime.weights.lazy_weights import LazyWeights
 from composecli.runtime.weights.meta_kernels import KERNELS
 
-# A value that depends on more records than this depends on the model.
-MOST_RECORDS = 16
-# By the number of the model and the name in its file.
-Record = tuple[int, str]
-Records = frozenset[Record]
+# A value that depends on more records than this depends on the whole model.
+MAX_RECORDS = 16
+# The number of the model, and the name of the record in its file.
+Record: TypeAlias = tuple[int, str]
+Records: TypeAlias = frozenset[Record]
 EVERYTHING: Records = frozenset(((-1, ""),))
-# All of them, in memory that can be written to.
+# All records, in memory that can be written to.
 WRITABLE: Records = frozenset(((-1, "whole"),))
 _TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-# Ops that refuse by the values of whole numbers that they are given: where to look, how much to take.
-_INDEXED = frozenset(
+# Ops that fail for some values of their integer tensors: positions and lengths.
+_INDEX_OPS = frozenset(
     (
-        "index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "index_select", "index_add",
-        "index_add_", "index_copy", "index_copy_", "index_fill", "index_fill_", "index_reduce", "index_reduce_",
-        "gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "take",
-        "put", "put_", "embedding", "_embedding_bag", "_embedding_bag_forward_only", "one_hot", "nll_loss_forward",
-        "nll_loss2d_forward", "_ctc_loss", "_pack_padded_sequence", "bincount", "max_unpool2d", "max_unpool3d",
-        "repeat_interleave", "segment_reduce", "_nested_tensor_from_mask",
+        "index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "index_select",
+        "index_add", "index_add_", "index_copy", "index_copy_", "index_fill", "index_fill_",
+        "index_reduce", "index_reduce_", "gather", "scatter", "scatter_", "scatter_add",
+        "scatter_add_", "scatter_reduce", "scatter_reduce_", "take", "put", "put_", "embedding",
+        "_embedding_bag", "_embedding_bag_forward_only", "one_hot", "nll_loss_forward",
+        "nll_loss2d_forward", "_ctc_loss", "_pack_padded_sequence", "bincount", "max_unpool2d",
+        "max_unpool3d", "repeat_interleave", "segment_reduce", "_nested_tensor_from_mask",
     )
 )  # fmt: skip
-# Ops that refuse by the values of any tensor.
-_VALUED = frozenset(
+# Ops that fail for some values of any of their tensors.
+_VALUE_OPS = frozenset(
     (
-        "multinomial", "bernoulli", "bernoulli_", "normal", "_assert_async", "cholesky", "cholesky_solve",
-        "cholesky_inverse", "inverse", "histc", "logdet", "slogdet", "_linalg_det", "_linalg_slogdet", "_linalg_svd",
-        "_linalg_eigh", "_linalg_solve_ex", "_linalg_check_errors", "lu_solve", "geqrf", "ormqr", "poisson", "binomial",
-        "_sample_dirichlet", "_standard_gamma", "equal", "allclose", "is_nonzero", "quantize_per_tensor",
-        "quantize_per_channel", "fake_quantize_per_channel_affine_cachemask", "_fused_moving_avg_obs_fq_helper",
-        "fake_quantize_per_tensor_affine_cachemask", "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+        "multinomial", "bernoulli", "bernoulli_", "normal", "_assert_async", "cholesky",
+        "cholesky_solve", "cholesky_inverse", "inverse", "histc", "logdet", "slogdet",
+        "_linalg_det", "_linalg_slogdet", "_linalg_svd", "_linalg_eigh", "_linalg_solve_ex",
+        "_linalg_check_errors", "lu_solve", "geqrf", "ormqr", "poisson", "binomial",
+        "_sample_dirichlet", "_standard_gamma", "equal", "allclose", "is_nonzero",
+        "quantize_per_tensor", "quantize_per_channel",
+        "fake_quantize_per_channel_affine_cachemask", "_fused_moving_avg_obs_fq_helper",
+        "fake_quantize_per_tensor_affine_cachemask",
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
     )
 )  # fmt: skip
+# Python functions that look at the memory of a tensor without an op.
+_MEMORY_READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr))
 
 
 class ValuesRequired(Exception):
-    """The forward depends on values that were not read: of these records, of all where it is `ALL`. `op` asks."""
+    """The forward depends on the values of these records, which were not read.
+
+    `records` may be EVERYTHING or WRITABLE. `op` is the op that needs the values.
+    """
 
     def __init__(self, records: Records, op: str) -> None:
         super().__init__(f"{op} needs values")
@@ -66,172 +77,222 @@ class ValuesRequired(Exception):
 
 
 @dataclass
-class Ops:
-    """What an op raised last: TorchScript loses its words on their way through Python."""
+class LastOpError:
+    """The last error that an op raised: TorchScript drops its message when Python handles it."""
 
-    raised: BaseException | None = None
+    error: BaseException | None = None
+
+
+class _Unread(NamedTuple):
+    """A tensor without values, and the records that its values depend on."""
+
+    tensor: Tensor
+    records: Records
 
 
 class _Marker:
-    """Marks storages, for as long as they live, with the records that their values depend on."""
+    """Marks storages with the records that their values depend on, for as long as they live."""
 
     def mark(self, storage: torch.UntypedStorage, records: Records | None) -> None:
+        """Mark the values of a storage as dependent on these records; None for known values."""
         storage._composecli_unread = (self, records)
 
-    def of(self, tensor: torch.Tensor) -> Records | None:
+    def records_of(self, tensor: Tensor) -> Records | None:
+        """Return the records that the values of a tensor depend on; None if it has values."""
         if tensor.layout is not torch.strided:
             return None
         marker, records = getattr(tensor.untyped_storage(), "_composecli_unread", (None, None))
-        return records if marker is self else None
+        if marker is not self:
+            return None
+        return records
 
 
-class _Unread(OpMode):
-    def __init__(self, held: Mapping[int, AnyWeights], ops: Ops) -> None:
+class _WeightlessMode(OpMode):
+    def __init__(self, weights: Mapping[int, LazyWeights], last_error: LastOpError) -> None:
         super().__init__()
-        self.marker = _Marker()
-        self.own = dict[int, tuple[AnyWeights, str]]()
-        for number, weights in held.items():
-            for record, storage in weights.unread.items():
-                self.marker.mark(storage, frozenset(((number, record),)))
-                if weights.has_own_memory(record):
-                    self.own[storage._cdata] = (weights, record)
-        self.fixed = frozenset[int]().union(*(weights.fixed for weights in held.values()))
+        self.last_error = last_error
         self.needed: ValuesRequired | None = None
-        self.ops = ops
+        self.marker = _Marker()
+        # By storage: tensors whose values can be read in the middle of the forward.
+        self.readable = dict[int, tuple[LazyWeights, str]]()
+        self.read_only = set[int]()
+        for number, model_weights in weights.items():
+            self.read_only |= model_weights.read_only
+            for record, storage in model_weights.unread.items():
+                self.marker.mark(storage, frozenset(((number, record),)))
+                if model_weights.is_writable(record):
+                    self.readable[storage._cdata] = (model_weights, record)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
-        given = tensors_in([*args, *kwargs.values()])
-        unread = [
-            (tensor, records) for tensor in given if (records := self.marker.of(tensor)) is not None
-        ]
+        unread = list(self._unread(tensor_arguments(args, kwargs)))
         if not unread:
             return self._run(func, args, kwargs)
-        asks = _asks(func)
-        asked = [
-            records for tensor, records in _asked(asks, unread) if not self._read_now(tensor, func)
-        ]
-        if asked:
-            self._stop(_together(asked), func)
-        for storage in _written(func, args) if func._schema.is_mutable else ():
-            if storage in self.fixed:
-                self._stop(WRITABLE, func)
-            # What it holds now is not what the file says any more.
-            self.own.pop(storage, None)
+        self._require_values(func, unread)
+        self._require_writable(func, args)
+        result = None
         kernel = KERNELS.get(func)
-        result = kernel(*args, **kwargs) if kernel is not None else None
+        if kernel is not None:
+            result = kernel(*args, **kwargs)
         if result is None:
             result = self._run(func, args, kwargs)
-        return self._marked(result, _together([records for _, records in unread]))
+        self._mark(result, _union(records for _, records in unread))
+        return result
 
-    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _unread(self, tensors: Iterable[Tensor]) -> Iterator[_Unread]:
+        for tensor in tensors:
+            records = self.marker.records_of(tensor)
+            if records is not None:
+                yield _Unread(tensor, records)
+
+    def _run(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:
             return func(*args, **kwargs)
         except Exception as error:
-            self.ops.raised = error
+            self.last_error.error = error
             raise
 
-    def _read_now(self, tensor: torch.Tensor, func: Any) -> bool:
-        """Read what a tensor of the model holds that has memory of its own, in the midst of the forward. What was
-        made of it before goes on being unread."""
+    def _require_values(self, func: OpOverload, unread: list[_Unread]) -> None:
+        """Read the values that the op depends on; stop the forward if they cannot be read now."""
+        missing = list[Records]()
+        for tensor, records in _needed(func, unread):
+            if not self._read_now(tensor, func):
+                missing.append(records)
+        if missing:
+            self._stop(_union(missing), func)
+
+    def _require_writable(self, func: OpOverload, args: Sequence[Any]) -> None:
+        """Stop the forward if the op writes to memory that cannot be written to."""
+        if not func._schema.is_mutable:
+            return
+        for storage in _written_storages(func, args):
+            if storage in self.read_only:
+                self._stop(WRITABLE, func)
+            # From here on its values differ from those in the file.
+            self.readable.pop(storage, None)
+
+    def _read_now(self, tensor: Tensor, func: OpOverload) -> bool:
+        """Load the values of a weight during the forward, if it has memory of its own.
+
+        Results already computed from it stay marked as unread.
+        """
         storage = storage_of(tensor)
-        if storage not in self.own:
+        if storage not in self.readable:
             return False
-        weights, record = self.own.pop(storage)
+        weights, record = self.readable.pop(storage)
         weights.read((record,), func._schema.name)
         self.marker.mark(tensor.untyped_storage(), None)
         return True
 
-    def _stop(self, records: Records, func: Any) -> None:
+    def _stop(self, records: Records, func: OpOverload) -> None:
         self.needed = ValuesRequired(records, func._schema.name)
         raise self.needed
 
-    def _marked(self, result: Any, records: Records) -> Any:
+    def _mark(self, result: Any, records: Records) -> None:
         for tensor in tensors_in(result):
             if tensor.layout is torch.strided:
                 self.marker.mark(tensor.untyped_storage(), records)
-        return result
 
 
-class _MemoryAccess(TorchFunctionMode):  # type: ignore[misc]
-    """Python code that looks at the memory of a tensor does so without an op."""
+class _MemoryReadMode(TorchFunctionMode):  # type: ignore[misc]
+    """Stops Python code that looks at the memory of an unread tensor without an op."""
 
-    def __init__(self, mode: _Unread) -> None:
+    def __init__(self, mode: _WeightlessMode) -> None:
         super().__init__()
         self.mode = mode
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _LOOKS and isinstance(args[0], torch.Tensor):
-            records = self.mode.marker.of(args[0])
+        if func in _MEMORY_READS and isinstance(args[0], Tensor):
+            records = self.mode.marker.records_of(args[0])
             if records is not None:
                 self.mode.needed = ValuesRequired(records, func.__name__)
                 raise self.mode.needed
         return func(*args, **(kwargs or {}))
 
 
-_LOOKS = frozenset(
-    (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr)
-)
-
-
 @contextmanager
-def weightless(models: Mapping[int, Model], ops: Ops | None = None) -> Iterator[None]:
-    """Forwards of these models by what was read of their tensors.
+def weightless(
+    models: Mapping[int, Model], last_error: LastOpError | None = None
+) -> Iterator[None]:
+    """Run the forwards in the body with zeros for the weights that were not read.
+
+    If an op raises, its error is stored in `last_error`.
 
     Raises:
-        ValuesNeeded: what ran inside depends on more than that.
+        ValuesRequired: if a result or an error in the body depends on an unread weight.
     """
-    held = {number: model.weights for number, model in models.items() if model.weights is not None}
-    if not any(weights.unread for weights in held.values()):
+    weights = dict[int, LazyWeights]()
+    for number, model in models.items():
+        if model.weights is not None:
+            weights[number] = model.weights
+    if not any(model_weights.unread for model_weights in weights.values()):
         yield
         return
-    mode = _Unread(held, ops or Ops())
+    mode = _WeightlessMode(weights, last_error or LastOpError())
+    memory_reads: AbstractContextManager[Any] = nullcontext()
+    if any(_is_python(model) for model in models.values()):
+        memory_reads = _MemoryReadMode(mode)
     try:
-        with mode, _MemoryAccess(mode) if any(map(_is_python, models.values())) else nullcontext():
+        with mode, memory_reads:
             yield
     finally:
+        # The body may have handled or wrapped the error: the forward is worthless all the same.
         if mode.needed is not None:
             raise mode.needed from None
 
 
 def _is_python(model: Model) -> bool:
+    """Return whether the forward of a model is Python code of its author."""
     return not isinstance(model.module, torch.jit.ScriptModule | Program)
 
 
-class _Asks(Enum):
-    """Which values an op depends on: those of all its tensors, of those that hold whole numbers, of none."""
+class _NeededValues(Enum):
+    """The tensors whose values an op depends on."""
 
     ALL = auto()
-    WHOLE = auto()
+    INTEGERS = auto()
     NONE = auto()
 
 
 @functools.cache
-def _asks(func: Any) -> _Asks:
-    name = func._schema.name.removeprefix("aten::")
-    if name in _VALUED or name.startswith("linalg_") or any(tag in func.tags for tag in _TAGS):
-        return _Asks.ALL
-    return _Asks.WHOLE if name in _INDEXED else _Asks.NONE
+def _needed_values(func: OpOverload) -> _NeededValues:
+    name = op_name(func)
+    if name in _VALUE_OPS or name.startswith("linalg_"):
+        return _NeededValues.ALL
+    if any(tag in func.tags for tag in _TAGS):
+        return _NeededValues.ALL
+    if name in _INDEX_OPS:
+        return _NeededValues.INTEGERS
+    return _NeededValues.NONE
 
 
-def _asked(
-    asks: _Asks, unread: list[tuple[torch.Tensor, Records]]
-) -> Iterator[tuple[torch.Tensor, Records]]:
-    """The tensors and the records whose values decide what the op does."""
-    if asks is _Asks.NONE:
+def _needed(func: OpOverload, unread: list[_Unread]) -> Iterator[_Unread]:
+    """Yield the unread tensors whose values the op depends on."""
+    needed = _needed_values(func)
+    if needed is _NeededValues.NONE:
         return
-    for tensor, records in unread:
-        if asks is _Asks.ALL or not (tensor.is_floating_point() or tensor.is_complex()):
-            yield tensor, records
+    for item in unread:
+        if needed is _NeededValues.ALL or _holds_integers(item.tensor):
+            yield item
 
 
-def _together(found: list[Records]) -> Records:
-    records = frozenset[Record]().union(*found)
-    return EVERYTHING if records >= EVERYTHING or len(records) > MOST_RECORDS else records
+def _holds_integers(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
-def _written(func: Any, args: Any) -> Iterator[int]:
-    """The storages that the op writes to."""
+def _union(parts: Iterable[Records]) -> Records:
+    records = frozenset[Record]().union(*parts)
+    if records >= EVERYTHING or len(records) > MAX_RECORDS:
+        return EVERYTHING
+    return records
+
+
+def _written_storages(func: OpOverload, args: Sequence[Any]) -> Iterator[int]:
+    """Yield the storages that the op writes to."""
     for argument, value in zip(func._schema.arguments, args, strict=False):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from map(storage_of, tensors_in([value]))
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        for tensor in tensors_in([value]):
+            yield storage_of(tensor)

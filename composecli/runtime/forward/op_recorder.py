@@ -1,27 +1,34 @@
-"""Watching a forward: which op meets which parameter with the input, and which op refused."""
+"""Recording a forward: the ops in which the input meets a parameter, and the op that failed.
+
+This module only records: the rules for layers are in `composecli.inference.parameter_ops`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._ops import OpOverload
 
 from composecli.core.observations import Operand, ParameterOp
-from composecli.runtime.op_mode import OpMode
-from composecli.runtime.tensors import has_sizes, spec_of, storage_of, tensors_in
+from composecli.inference.parameter_ops import UNNAMED_WEIGHT_OPS
+from composecli.runtime.op_mode import OpMode, op_name, tensor_arguments
+from composecli.runtime.tensors import has_sizes, is_integer, spec_of, storage_of, tensors_in
 
-MOST_MEETINGS = 32
-# In a frozen module the weights of these are constants of the graph, with weight norm they are computed.
-_LAYERS = ("addmm", "mm", "bmm", "convolution", "_convolution", "embedding")
+MAX_PARAMETER_OPS = 32
+_UNNAMED = "a constant"
+# An attribute of tensors: the numbers of the input tensors that they were computed from.
 _MARK = "_composecli_from_input"
 
 
 @dataclass
 class OpFailure:
+    """The op that raised: its name, the parameter it had, its tensors and its integers."""
+
     op: str
     parameter: str | None
     operands: tuple[Operand, ...]
@@ -30,120 +37,170 @@ class OpFailure:
 
 @dataclass
 class Recording:
-    """What a watched forward showed. `ops` counts those on the input; `module` is the submodule, of an eager model,
-    that was running at the end."""
+    """The record of one forward.
+
+    `ops` counts the ops on tensors computed from the input. `running` are the names of the
+    submodules of an eager model that are running, the innermost last.
+    """
 
     parameter_ops: list[ParameterOp] = field(default_factory=list)
-    refusal: OpFailure | None = None
+    failure: OpFailure | None = None
     ops: int = 0
     running: list[str] = field(default_factory=list)
 
     @property
     def module(self) -> str | None:
-        if self.refusal is not None and self.refusal.parameter is not None:
-            return self.refusal.parameter.rpartition(".")[0] or self.refusal.parameter
-        return next((name for name in reversed(self.running) if name), None)
+        """The submodule that failed: the owner of the parameter, or the one that was running."""
+        if self.failure is not None and self.failure.parameter is not None:
+            parameter = self.failure.parameter
+            return parameter.rpartition(".")[0] or parameter
+        for name in reversed(self.running):
+            if name:
+                return name
+        return None
 
 
-class _Watch(OpMode):
-    """Sees every op of eager, scripted and exported modules alike, below autograd."""
-
-    def __init__(self, module: nn.Module, seen: Recording) -> None:
+class _RecordingMode(OpMode):
+    def __init__(self, module: nn.Module, recording: Recording) -> None:
         super().__init__()
-        self.seen = seen
-        named = [*module.named_buffers(), *module.named_parameters()]
-        self.names = {storage_of(tensor): name for name, tensor in named}
+        self.recording = recording
+        self.names = dict[int, str]()
+        for name, tensor in (*module.named_buffers(), *module.named_parameters()):
+            self.names[storage_of(tensor)] = name
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors = tensors_in([*args, *(kwargs or {}).values()])
-        sources = sorted({number for tensor in tensors for number in getattr(tensor, _MARK, ())})
-        if sources:
-            self._note(func, args, tensors)
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        tensors = tensor_arguments(args, kwargs)
+        inputs = set[int]()
+        for tensor in tensors:
+            inputs.update(_inputs_of(tensor))
+        if inputs:
+            self._record(func, args, tensors)
         try:
             result = func(*args, **(kwargs or {}))
         except Exception:
-            if self.seen.refusal is None:
-                weight = self._weight(tensors)
-                parameter = self.names[storage_of(weight)] if weight is not None else None
-                operands = tuple(map(self._operand, filter(has_sizes, tensors)))
-                self.seen.refusal = OpFailure(
-                    func._schema.name, parameter, operands, tuple(_numbers(args))
-                )
+            if self.recording.failure is None:
+                self.recording.failure = self._failure(func, args, tensors)
             raise
-        if sources:
-            self.seen.ops += 1
+        if inputs:
+            self.recording.ops += 1
             for tensor in tensors_in(result):
-                setattr(tensor, _MARK, tuple(sources))
+                setattr(tensor, _MARK, tuple(sorted(inputs)))
         return result
 
-    def _operand(self, tensor: torch.Tensor) -> Operand:
-        return Operand(
-            spec_of(tensor), getattr(tensor, _MARK, ()), self.names.get(storage_of(tensor))
-        )
+    def _failure(self, func: OpOverload, args: Sequence[Any], tensors: list[Tensor]) -> OpFailure:
+        parameter: str | None = None
+        weight = self._weight(tensors)
+        if weight is not None:
+            parameter = self._name(weight)
+        operands = [self._operand(tensor) for tensor in tensors if has_sizes(tensor)]
+        numbers = tuple(_integers(args))
+        return OpFailure(func._schema.name, parameter, tuple(operands), numbers)
 
-    def _weight(self, tensors: list[torch.Tensor]) -> torch.Tensor | None:
-        """The parameter among the arguments of an op: the one of the highest rank, a bias only where it is alone."""
-        parameters = [tensor for tensor in tensors if storage_of(tensor) in self.names]
+    def _operand(self, tensor: Tensor) -> Operand:
+        return Operand(spec_of(tensor), _inputs_of(tensor), self._name(tensor))
+
+    def _name(self, tensor: Tensor) -> str | None:
+        return self.names.get(storage_of(tensor))
+
+    def _weight(self, tensors: list[Tensor]) -> Tensor | None:
+        """Return the parameter of the highest rank among the arguments of an op.
+
+        So a bias is returned only if it is alone.
+        """
+        parameters = [tensor for tensor in tensors if self._name(tensor) is not None]
         return max(parameters, key=lambda tensor: tensor.dim(), default=None)
 
-    def _note(self, func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
-        if len(self.seen.parameter_ops) >= MOST_MEETINGS:
+    def _record(self, func: OpOverload, args: Sequence[Any], tensors: list[Tensor]) -> None:
+        if len(self.recording.parameter_ops) >= MAX_PARAMETER_OPS:
             return
-        op = func._schema.name.removeprefix("aten::").removeprefix("native_")
-        value = next((t for t in tensors if hasattr(t, _MARK)), None)
+        op = op_name(func).removeprefix("native_")
+        values = [tensor for tensor in tensors if hasattr(tensor, _MARK)]
         weight = self._weight(tensors)
-        if op in _LAYERS and (weight is None or weight.dim() < 2):
-            weight = next((t for t in tensors if not hasattr(t, _MARK) and t.dim() > 1), weight)
-        if value is None or weight is None:
+        if op in UNNAMED_WEIGHT_OPS and (weight is None or weight.dim() < 2):
+            weight = _unnamed_weight(tensors, weight)
+        if not values or weight is None:
             return
-        convolution = op in ("convolution", "_convolution") and len(args) > 8
-        self.seen.parameter_ops.append(
-            ParameterOp(
-                op,
-                spec_of(value),
-                self.names.get(storage_of(weight), "a constant"),
-                spec_of(weight),
-                int(args[8]) if convolution else 1,
-                bool(args[6]) if convolution else False,
-                getattr(value, _MARK),
-            )
+        value = values[0]
+        name = self._name(weight) or _UNNAMED
+        groups = _argument(func, args, "groups", default=1)
+        transposed = _argument(func, args, "transposed", default=False)
+        parameter_op = ParameterOp(
+            op,
+            spec_of(value),
+            name,
+            spec_of(weight),
+            int(groups),
+            bool(transposed),
+            _inputs_of(value),
         )
+        self.recording.parameter_ops.append(parameter_op)
 
 
-def _numbers(args: Any) -> Iterator[int]:
-    """The whole numbers among the arguments of an op: the sizes of a view, the shape of a layer norm."""
+def _inputs_of(tensor: Tensor) -> tuple[int, ...]:
+    """Return the numbers of the input tensors that a tensor was computed from."""
+    inputs: tuple[int, ...] = getattr(tensor, _MARK, ())
+    return inputs
+
+
+def _unnamed_weight(tensors: list[Tensor], otherwise: Tensor | None) -> Tensor | None:
+    """Return the first matrix, or tensor of a higher rank, that does not depend on the input."""
+    for tensor in tensors:
+        if not hasattr(tensor, _MARK) and tensor.dim() > 1:
+            return tensor
+    return otherwise
+
+
+def _argument(func: OpOverload, args: Sequence[Any], name: str, default: Any) -> Any:
+    """Return the positional argument that the schema of an op calls `name`."""
+    for argument, value in zip(func._schema.arguments, args, strict=False):
+        if argument.name == name:
+            return value
+    return default
+
+
+def _integers(args: Sequence[Any]) -> Iterator[int]:
+    """Yield the integers among the arguments of an op: the sizes of a view, for example."""
     for value in args:
         if isinstance(value, list | tuple):
-            yield from _numbers(value)
-        elif isinstance(value, int) and not isinstance(value, bool):
+            yield from _integers(value)
+        elif is_integer(value):
             yield value
 
 
 @contextmanager
-def recording(module: nn.Module, inputs: Any) -> Iterator[Recording]:
-    """Watches what is run inside; `inputs` are the values whose way is followed."""
-    seen = Recording()
+def recording_ops(module: nn.Module, inputs: list[Any]) -> Iterator[Recording]:
+    """Record the forward of `module` that runs in the body; `inputs` are its arguments.
+
+    A linear layer `(N, 10) -> (N, 5)` called with `float32[2, 10]` gives one ParameterOp: `addmm`,
+    value `float32[2, 10]`, parameter `weight`, weight `float32[10, 5]`, inputs `(0,)`.
+    """
+    recording = Recording()
     for number, tensor in enumerate(tensors_in(inputs)):
         setattr(tensor, _MARK, (number,))
-    handles = [] if isinstance(module, torch.jit.ScriptModule) else list(_follow(module, seen))
+    handles = list[Any]()
+    if not isinstance(module, torch.jit.ScriptModule):
+        handles += _register_hooks(module, recording)
     try:
-        with _Watch(module, seen):
-            yield seen
+        with _RecordingMode(module, recording):
+            yield recording
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _follow(module: nn.Module, seen: Recording) -> Iterator[Any]:
+def _register_hooks(module: nn.Module, recording: Recording) -> Iterator[Any]:
+    """Register hooks that keep `recording.running`, and yield their handles."""
     for name, submodule in module.named_modules():
         if isinstance(submodule, torch.jit.ScriptModule):
             continue
 
         def enter(*_: Any, name: str = name) -> None:
-            seen.running.append(name)
+            recording.running.append(name)
 
         def leave(*_: Any) -> None:
-            seen.running.pop()
+            recording.running.pop()
 
         yield submodule.register_forward_pre_hook(enter)
         yield submodule.register_forward_hook(leave)

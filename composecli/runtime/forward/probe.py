@@ -1,142 +1,189 @@
-"""Probing: one real forward, and where it is refused, the op, the submodule and what would have passed."""
+"""Probing: one real forward and, if it fails, the op, the submodule and possible remedies."""
 
 from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from composecli.core.blueprint import Blueprint, models, single_model
-from composecli.core.observations import Accepted, Detail, Observation, Rejected
+from composecli.core.observations import (
+    Accepted,
+    Detail,
+    Observation,
+    Rejected,
+    RejectionKind,
+    Remedy,
+)
 from composecli.core.pytree import Tree
-from composecli.runtime.forward.data_dependence import Ops, weightless
-from composecli.runtime.forward.op_recorder import Recording, recording
+from composecli.runtime.bridge_steps import make_layers
+from composecli.runtime.forward.data_dependence import LastOpError, weightless
+from composecli.runtime.forward.op_recorder import Recording, recording_ops
 from composecli.runtime.forward.restore_state import preserving_state
-from composecli.runtime.forward.run import ModelFailed, Run, bridge_layers, run
+from composecli.runtime.forward.run import BlueprintRun, ModelFailed, run_blueprint
 from composecli.runtime.model import Model, last_line
 from composecli.runtime.tensors import Values, tree_of, zeros_like
 
-# torch's allocator, C++'s, the system's, and oneDNN's, which says no more than that it has no primitive or memory.
+# The messages of torch's allocator, C++, the system, and oneDNN, which only reports that it has no
+# primitive or memory.
 _NO_MEMORY = re.compile(
-    r"DefaultCPUAllocator|std::bad_alloc|[Cc]an(no|')t allocate memory|not enough memory|unable to mmap|"
-    r"could not (create|initialize|execute|get) an? (primitive|memory)"
+    r"DefaultCPUAllocator|std::bad_alloc|[Cc]an(no|')t allocate memory|not enough memory|"
+    r"unable to mmap|could not (create|initialize|execute|get) an? (primitive|memory)"
 )
+# Where TorchScript ends a message with these, the message of the op is lost.
+_EMPTY_ENDINGS = ("RuntimeError:", "interpreter.")
+
+
+class _Part(NamedTuple):
+    """One model of a blueprint, with the number that the worker gave it."""
+
+    number: int
+    model: Model
+
+
+class _RecordedForward(NamedTuple):
+    """A recorded forward, with its result or its error."""
+
+    recording: Recording
+    result: Any
+    error: BaseException | None
 
 
 def probe(
-    blueprint: Blueprint, parts: dict[int, Model], values: Values, *, seed: int, detail: Detail
+    blueprint: Blueprint,
+    opened: Mapping[int, Model],
+    values: Values,
+    *,
+    seed: int,
+    detail: Detail,
 ) -> Observation:
-    """Run the blueprint once without gradients and leave everything as it was."""
-    parts = {number: parts[number] for number in models(blueprint)}
-    used = list(parts.values())
-    device = used[0].request.device
-    seen: Recording | None = None
+    """Run the blueprint once without gradients, and restore the state of its models.
+
+    Raises ValuesRequired if the result depends on weights that were not read, and ParameterMutated
+    if a model writes to its parameters.
+    """
+    order = models(blueprint)
+    used = {number: opened[number] for number in order}
+    first = _Part(order[0], used[order[0]])
+    device = first.model.request.device
+    recording: Recording | None = None
     if detail is Detail.PARAMETER_OPS:
-        number, model = next(iter(parts.items()))
-        seen, result, error = _watched(number, model, values, seed)
+        recording, result, error = _record_forward(first, values, seed)
         if error is None:
-            return Accepted((tree_of(result),), device, tuple(seen.parameter_ops))
-    ops = Ops()
+            return Accepted((tree_of(result),), device, tuple(recording.parameter_ops))
+    last_error = LastOpError()
+    restoring = preserving_state(list(used.values()), seed)
     try:
-        with torch.no_grad(), preserving_state(used, seed), weightless(parts, ops):
-            done = run(blueprint, parts, values, bridge_layers(blueprint, 0, device))
-            results = _trees(done)
+        with torch.no_grad(), restoring, weightless(used, last_error):
+            layers = make_layers(blueprint, 0, device)
+            run = run_blueprint(blueprint, used, values, layers)
+            results = _trees(run)
     except ModelFailed as failed:
-        refused, stage = _refused(failed, device, ops.raised), _reached(failed, blueprint)
-        if detail is Detail.OUTCOME or refused.out_of_memory or stage is None:
-            return refused
-        return _explained(refused, failed, (stage, parts[stage]), seen, seed)
+        rejected = _rejected(failed, device, last_error.error)
+        number = _failed_model(failed, blueprint)
+        if detail is Detail.OUTCOME or rejected.out_of_memory or number is None:
+            return rejected
+        return _explained(rejected, failed, _Part(number, used[number]), recording, seed)
     return Accepted(results, device)
 
 
-def cannot_be_made(error: BaseException, device: str) -> Rejected:
-    """The refusal that it is where not even the input can be made: too large for the memory, of no known dtype."""
+def reject_input(error: BaseException, device: str) -> Rejected:
+    """Return the rejection of an input that cannot even be made.
+
+    It needs too much memory, or has a dtype that this torch does not know.
+    """
     return Rejected(
         0,
         type(error).__name__,
         last_line(error),
         device,
         op="making the input",
-        out_of_memory=_is_out_of_memory(error),
+        kind=_kind(error),
     )
 
 
-def _trees(done: Run) -> tuple[Tree, ...]:
-    return tuple(map(tree_of, done.results))
+def _trees(run: BlueprintRun) -> tuple[Tree, ...]:
+    return tuple(map(tree_of, run.results))
 
 
-def _watched(
-    number: int, model: Model, values: Values, seed: int
-) -> tuple[Recording, Any, BaseException | None]:
-    """A forward under watch: what was seen, and its result or its error."""
+def _record_forward(part: _Part, values: Values, seed: int) -> _RecordedForward:
     result: Any = None
     error: BaseException | None = None
-    given = [*values[0], *values[1].values()]
+    module = part.model.module
     with (
         torch.no_grad(),
-        preserving_state([model], seed),
-        weightless({number: model}),
-        recording(model.module, given) as seen,
+        preserving_state([part.model], seed),
+        weightless({part.number: part.model}),
+        recording_ops(module, values.flat()) as recording,
     ):
         try:
-            result = model.module(*values[0], **values[1])
+            result = module(*values.positional, **values.named)
         except (Exception, SystemExit) as raised:
             error = raised
-    return seen, result, error
+    return _RecordedForward(recording, result, error)
 
 
-def _refused(failed: ModelFailed, device: str, raised: BaseException | None) -> Rejected:
-    """`raised` is the error of the op, for where the one that arrived has lost its words."""
+def _rejected(failed: ModelFailed, device: str, op_error: BaseException | None) -> Rejected:
+    """Return the rejection without an explanation; `op_error` is the last error of an op."""
     error = failed.error
-    if raised is not None and str(error).rstrip().endswith(("RuntimeError:", "interpreter.")):
-        error = raised
+    if op_error is not None and str(error).rstrip().endswith(_EMPTY_ENDINGS):
+        error = op_error
     return Rejected(
         stage=failed.number,
-        error=type(failed.error).__name__,
+        error=_class_name(failed.error),
         message=last_line(error),
         device=device,
-        out_of_memory=_is_out_of_memory(error),
-        no_descriptor=_wants_a_file(error),
+        kind=_kind(error),
         results=_trees(failed.run),
     )
 
 
-def _reached(failed: ModelFailed, blueprint: Blueprint) -> int | None:
-    """The model that raised; None where it was what goes between two of them."""
+def _class_name(error: BaseException) -> str:
+    """Return the class of an error; "" for the uninformative `torch.jit.Error` of TorchScript."""
+    name = type(error).__name__
+    if name == "Error":
+        return ""
+    return name
+
+
+def _failed_model(failed: ModelFailed, blueprint: Blueprint) -> int | None:
+    """Return the model that raised; None if a bridge or the merge did."""
     order = models(blueprint)
-    reached = failed.number < len(order) and len(failed.run.inputs) == failed.number + 1
-    return order[failed.number] if reached else None
+    if failed.number >= len(order) or len(failed.run.inputs) != failed.number + 1:
+        return None
+    return order[failed.number]
 
 
 def _explained(
-    base: Rejected, failed: ModelFailed, part: tuple[int, Model], seen: Recording | None, seed: int
+    rejected: Rejected, failed: ModelFailed, part: _Part, recording: Recording | None, seed: int
 ) -> Rejected:
-    """The refusal with the op and the submodule, and what else would have passed. `seen` where it was watched."""
+    """Return the rejection with the op and the submodule that failed, and possible remedies.
+
+    The forward is recorded now if there is no recording of it yet.
+    """
     values = failed.run.inputs[-1]
-    seen = seen or _watched(*part, values, seed)[0]
-    zeros: Values = (
-        tuple(map(zeros_like, values[0])),
-        {name: zeros_like(value) for name, value in values[1].items()},
-    )
-    return replace(
-        base,
-        op=seen.refusal.op if seen.refusal else None,
-        module=seen.module,
+    if recording is None:
+        recording = _record_forward(part, values, seed).recording
+    explained = replace(
+        rejected,
+        module=recording.module,
         code=_code_line(failed.error),
-        operands=seen.refusal.operands if seen.refusal else (),
-        numbers=seen.refusal.numbers if seen.refusal else (),
-        ops=seen.ops,
-        runs_on_zeros=_runs(*part, zeros, seed),
-        runs_in_eval=_runs_in_eval(*part, values, seed),
-        parameter_ops=tuple(seen.parameter_ops),
+        ops=recording.ops,
+        remedies=_remedies(part, values, seed),
+        parameter_ops=tuple(recording.parameter_ops),
     )
+    failure = recording.failure
+    if failure is None:
+        return explained
+    return replace(explained, op=failure.op, operands=failure.operands, numbers=failure.numbers)
 
 
-def _wants_a_file(error: BaseException | None) -> bool:
-    """Whether it failed for want of a file descriptor: an import in the middle of a forward."""
+def _is_out_of_files(error: BaseException | None) -> bool:
+    """Return whether it was caused by the limit of open files: a forward may import modules."""
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.EMFILE:
             return True
@@ -146,50 +193,72 @@ def _wants_a_file(error: BaseException | None) -> bool:
     return False
 
 
+def _kind(error: BaseException) -> RejectionKind:
+    if _is_out_of_files(error):
+        return RejectionKind.NO_FILE
+    if _is_out_of_memory(error):
+        return RejectionKind.OUT_OF_MEMORY
+    return RejectionKind.ERROR
+
+
+def _remedies(part: _Part, values: Values, seed: int) -> tuple[Remedy, ...]:
+    """Return the changes with which the forward runs; both may apply."""
+    remedies = list[Remedy]()
+    if _runs_in_eval(part, values, seed):
+        remedies.append(Remedy.EVAL_MODE)
+    if _runs(part, zeros_like(values), seed):
+        remedies.append(Remedy.ZEROS)
+    return tuple(remedies)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(
-        _NO_MEMORY.search(str(error))
-    )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return _NO_MEMORY.search(str(error)) is not None
 
 
-def _runs(number: int, model: Model, values: Values, seed: int) -> bool:
+def _runs(part: _Part, values: Values, seed: int) -> bool:
+    number, model = part
     try:
         with torch.no_grad(), preserving_state([model], seed), weightless({number: model}):
-            run(single_model(number), {number: model}, values, {})
+            run_blueprint(single_model(number), {number: model}, values, {})
     except ModelFailed:
         return False
     return True
 
 
-def _runs_in_eval(number: int, model: Model, values: Values, seed: int) -> bool:
-    """Whether the same input passes in eval mode; the flags are put back with the rest of the state."""
-    flags: list[tuple[Any, bool]] = [
-        (module, module.training)
-        for module in model.module.modules()
-        if hasattr(module, "training")
-    ]
-    if not model.switchable or not any(training for _, training in flags):
+def _runs_in_eval(part: _Part, values: Values, seed: int) -> bool:
+    """Return whether a model in train mode accepts the same input in eval mode."""
+    module = part.model.module
+    flags = list[tuple[Any, bool]]()
+    for submodule in module.modules():
+        if hasattr(submodule, "training"):
+            flags.append((submodule, submodule.training))
+    if not part.model.switchable or not any(training for _, training in flags):
         return False
     try:
-        model.module.eval()
-        return _runs(number, model, values, seed)
+        module.eval()
+        return _runs(part, values, seed)
     finally:
-        for module, training in flags:
-            module.training = training
+        for submodule, training in flags:
+            submodule.training = training
 
 
 def _code_line(error: BaseException) -> str | None:
-    """The line of code that raised, from the trace that TorchScript puts into its message: as it was written where
-    the archive still has that, else as it was compiled."""
-    compiled, _, written = str(error).partition("Traceback of TorchScript, original code")
-    return _marked_line(written) or _marked_line(compiled)
+    """Return the line of code that raised, from the trace in a message of TorchScript.
+
+    It is the line of the original code if the archive still has that, or of the compiled code.
+    """
+    compiled, _, original = str(error).partition("Traceback of TorchScript, original code")
+    return _marked_line(original) or _marked_line(compiled)
 
 
 def _marked_line(trace: str) -> str | None:
-    found, before = None, ""
+    """Return the last line of code that has a mark `<--- HERE` below it."""
+    marked, previous = None, ""
     for line in trace.splitlines():
         if "<--- HERE" in line:
-            found = before.strip()
+            marked = previous.strip()
         elif line.strip():
-            before = line
-    return found
+            previous = line
+    return marked

@@ -1,34 +1,48 @@
-"""State that a forward may change, and putting it back: flags, buffers, attributes, the random state."""
+"""Restoring the state that a forward may change: flags, buffers, attributes and random numbers."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from composecli.runtime.model import Model
 
-Undo = Callable[[], None]
+Undo: TypeAlias = Callable[[], None]
+# Not restored: parameters are not copied, and submodules are restored on their own.
+_NOT_RESTORED = frozenset(("_parameters", "_modules"))
+
+
+class ParameterMutated(Exception):
+    """The forward wrote to a parameter.
+
+    Parameters are not copied, so the model has to be loaded again.
+    """
 
 
 @contextmanager
 def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
-    """Runs what is inside with this seed and leaves the models and the random state as they were."""
-    undo = [step for model in models for step in _remember(model)]
-    versions = [
-        (parameter, parameter._version)
-        for model in models
-        for parameter in model.module.parameters()
-    ]
-    devices = sorted(
-        {model.request.device for model in models if model.request.device.startswith("cuda")}
-    )
+    """Run the body under `seed`, then restore the models and the random number generators.
+
+    Raises:
+        ParameterMutated: if the body wrote to a parameter.
+    """
+    undo = list[Undo]()
+    parameters = list[Tensor]()
+    devices = set[str]()
+    for model in models:
+        undo += _remember(model)
+        parameters += model.module.parameters()
+        if model.request.device.startswith("cuda"):
+            devices.add(model.request.device)
+    versions = [parameter._version for parameter in parameters]
     try:
-        with torch.random.fork_rng(devices=devices), torch.jit.optimized_execution(False):
+        # Optimized execution would make a forward depend on the calls before it.
+        with torch.random.fork_rng(sorted(devices)), torch.jit.optimized_execution(False):
             torch.manual_seed(seed)
             yield
     finally:
@@ -37,11 +51,12 @@ def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
         for model in models:
             if model.weights is not None:
                 model.weights.reload()
-        if any(parameter._version != version for parameter, version in versions):
+        if [parameter._version for parameter in parameters] != versions:
             raise ParameterMutated
 
 
 def _remember(model: Model) -> Iterator[Undo]:
+    """Yield functions that restore the present state of a model."""
     if isinstance(model.module, torch.jit.ScriptModule):
         for name, submodule in model.module.named_modules():
             yield from _remember_script(submodule, model.attributes.get(name))
@@ -50,73 +65,81 @@ def _remember(model: Model) -> Iterator[Undo]:
             yield from _remember_eager(submodule)
 
 
-class ParameterMutated(Exception):
-    """The forward wrote to a parameter. Parameters are not copied, so the model has to be loaded again."""
-
-
 def _remember_eager(module: nn.Module) -> Iterator[Undo]:
-    held = {
-        key: copy.copy(value) if isinstance(value, list | dict | set) else value
-        for key, value in module.__dict__.items()
-        if key not in ("_parameters", "_modules")
-    }
+    attributes = dict[str, Any]()
+    for name, value in module.__dict__.items():
+        if name in _NOT_RESTORED:
+            continue
+        attributes[name] = value
+        if isinstance(value, list | dict | set):
+            attributes[name] = copy.copy(value)
     for buffer in module._buffers.values():
         if buffer is not None:
             yield _restore_tensor(buffer)
 
     def restore() -> None:
-        for key in module.__dict__.keys() - held.keys() - {"_parameters", "_modules"}:
-            del module.__dict__[key]
-        module.__dict__.update(held)
+        for name in module.__dict__.keys() - attributes.keys() - _NOT_RESTORED:
+            del module.__dict__[name]
+        module.__dict__.update(attributes)
 
     yield restore
 
 
-def _restore_tensor(tensor: torch.Tensor) -> Undo:
-    expanded = any(
-        size > 1 and not stride
-        for size, stride in zip(tensor.shape, _strides(tensor), strict=False)
-    )
-    if tensor.is_meta or expanded:
-        # Nothing can be written to elements that are one and the same.
-        return lambda: None
+def _restore_tensor(tensor: Tensor) -> Undo:
+    if tensor.is_meta or _is_expanded(tensor):
+        return _do_nothing
     saved = tensor.detach().clone()
 
     def restore() -> None:
-        # Not only where the version changed: batch norm writes its running statistics without counting that.
+        # Even if the version is the same: batch norm does not count writes to its statistics.
         with torch.no_grad():
             tensor.copy_(saved)
 
     return restore
 
 
-def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    return tuple(tensor.stride()) if tensor.layout is torch.strided and not tensor.is_nested else ()
+def _do_nothing() -> None:
+    pass
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Return whether several elements share memory: torch refuses to write to them."""
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return False
+    axes = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(size > 1 and stride == 0 for size, stride in axes)
 
 
 def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> Iterator[Undo]:
-    """`attributes` are those that are no parameters, where they are known."""
-    inner: Any = module._c
+    """Yield functions that restore a scripted module.
+
+    `attributes` are its attributes without parameters; None if the archive does not list them.
+    """
+    script: Any = module._c
     if attributes is None:
-        attributes = (*dict(module.named_buffers(recurse=False)), "training")
+        buffers = [name for name, _ in module.named_buffers(recurse=False)]
+        attributes = (*buffers, "training")
     for name in attributes:
-        if inner.hasattr(name):
-            value = inner.getattr(name)
-            if isinstance(value, torch.Tensor):
-                yield _restore_tensor(value)
-            yield _restore_attribute(inner, name, value)
+        if not script.hasattr(name):
+            continue
+        value = script.getattr(name)
+        if isinstance(value, Tensor):
+            yield _restore_tensor(value)
+        yield _restore_attribute(script, name, value)
 
 
-def _restore_attribute(inner: Any, name: str, value: Any) -> Undo:
+def _restore_attribute(script: Any, name: str, value: Any) -> Undo:
     def restore() -> None:
-        now = inner.getattr(name)
-        if now is not value and (isinstance(value, torch.Tensor) or not _same(now, value)):
-            inner.setattr(name, value)
+        current = script.getattr(name)
+        if current is value:
+            return
+        if isinstance(value, Tensor) or not _are_equal(current, value):
+            script.setattr(name, value)
 
     return restore
 
 
-def _same(one: Any, other: Any) -> bool:
+def _are_equal(one: Any, other: Any) -> bool:
     try:
         return bool(one == other)
     except Exception:

@@ -1,60 +1,54 @@
-"""Running a blueprint by hand: each part as it is, one after the other or beside each other."""
+"""Running a blueprint model by model: the reference that a joined file is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from composecli.core.blueprint import Blueprint, Merge, Parallel, Sequential, bridges
-from composecli.core.bridge import Bridge, Cast, Flatten, Linear, Squeeze
+from composecli.core.blueprint import Blueprint, Merge, Parallel, Sequential, Stage
 from composecli.core.pytree import KeyPath, keystr
+from composecli.runtime.bridge_steps import Layers, run_bridge
 from composecli.runtime.model import Model
-from composecli.runtime.tensors import Values, dtype_of
+from composecli.runtime.tensors import Values
 
 
 @dataclass
-class Run:
-    """What went into each part and what came out of it, as far as it got."""
+class BlueprintRun:
+    """The inputs and results of each model, in the order in which they ran.
 
-    inputs: list[Values]
-    results: list[Any]
+    After a parallel run, the last result is the merged one.
+    """
+
+    inputs: list[Values] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
 
     @property
     def result(self) -> Any:
+        """The result of the whole blueprint."""
         return self.results[-1]
 
 
 class ModelFailed(Exception):
-    """The part with this number raised; `run` holds what came before it."""
+    """The model with this number raised, or the bridge or merge before it; `run` ends there."""
 
-    def __init__(self, number: int, error: BaseException, run: Run) -> None:
+    def __init__(self, number: int, error: BaseException, run: BlueprintRun) -> None:
         super().__init__(str(error))
         self.number = number
         self.error = error
         self.run = run
 
 
-Layers = dict[int, nn.Linear]
+def run_blueprint(
+    blueprint: Blueprint, models: Mapping[int, Model], values: Values, layers: Layers
+) -> BlueprintRun:
+    """Run each model of a blueprint once, on `values` and on each other's results.
 
-
-def bridge_layers(blueprint: Blueprint, seed: int, device: str) -> Layers:
-    """The generated layers of a blueprint, by their number, always the same for the same seed."""
-    linears = [step for bridge in bridges(blueprint) for step in bridge if isinstance(step, Linear)]
-    layers = dict[int, nn.Linear]()
-    for number, step in enumerate(linears):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + number)
-            layer = nn.Linear(step.before, step.after)
-        layers[number] = layer.to(dtype_of(step.dtype)).to(device)
-    return layers
-
-
-def run(blueprint: Blueprint, models: dict[int, Model], values: Values, layers: Layers) -> Run:
-    """One forward. Raises PartFailed where a part does."""
+    Raises ModelFailed if a model, a bridge or the merge raises.
+    """
     match blueprint:
         case Sequential():
             return _run_sequential(blueprint, models, values, iter(layers.values()))
@@ -64,60 +58,75 @@ def run(blueprint: Blueprint, models: dict[int, Model], values: Values, layers: 
             assert_never(blueprint)
 
 
-def _forward(number: int, model: Model, values: Values, done: Run) -> None:
-    done.inputs.append(values)
-    try:
-        done.results.append(model.module(*values[0], **values[1]))
-    except (Exception, SystemExit) as error:
-        raise ModelFailed(number, error, done) from error
-
-
 def _run_sequential(
-    blueprint: Sequential, models: dict[int, Model], values: Values, layers: Any
-) -> Run:
-    done = Run([], [])
+    blueprint: Sequential,
+    models: Mapping[int, Model],
+    values: Values,
+    layers: Iterator[nn.Module],
+) -> BlueprintRun:
+    run = BlueprintRun()
     for number, stage in enumerate(blueprint.stages):
-        if number:
-            try:
-                fed = [
-                    (
-                        feed.name,
-                        apply_bridge(get_value(done.result, feed.path), feed.bridge, layers),
-                    )
-                    for feed in stage.feeds
-                ]
-            except Exception as error:
-                raise ModelFailed(number, error, done) from error
-            values = (
-                tuple(value for name, value in fed if name is None),
-                {name: v for name, v in fed if name},
-            )
-        _forward(number, models[stage.model], values, done)
-    return done
+        if number > 0:
+            values = _stage_values(number, stage, run, layers)
+        _run_model(number, models[stage.model], values, run)
+    return run
 
 
 def _run_parallel(
-    blueprint: Parallel, models: dict[int, Model], values: Values, layers: Any
-) -> Run:
-    done = Run([], [])
+    blueprint: Parallel,
+    models: Mapping[int, Model],
+    values: Values,
+    layers: Iterator[nn.Module],
+) -> BlueprintRun:
+    run = BlueprintRun()
     for number, branch in enumerate(blueprint.branches):
-        _forward(number, models[branch.model], values, done)
+        _run_model(number, models[branch.model], values, run)
+    parts = list[Tensor]()
     try:
-        parts = [
-            apply_bridge(get_value(result, branch.path), branch.bridge, layers)
-            for result, branch in zip(done.results, blueprint.branches, strict=True)
-        ]
-        done.results.append(merge(parts, blueprint.merge, blueprint.dim))
+        for result, branch in zip(run.results, blueprint.branches, strict=True):
+            value = get_value(result, branch.path)
+            parts.append(run_bridge(branch.bridge, value, layers))
+        run.results.append(merge_results(parts, blueprint.merge, blueprint.dim))
     except Exception as error:
-        raise ModelFailed(len(blueprint.branches), error, done) from error
-    return done
+        raise ModelFailed(len(blueprint.branches), error, run) from error
+    return run
+
+
+def _run_model(number: int, model: Model, values: Values, run: BlueprintRun) -> None:
+    run.inputs.append(values)
+    try:
+        run.results.append(model.module(*values.positional, **values.named))
+    except (Exception, SystemExit) as error:
+        raise ModelFailed(number, error, run) from error
+
+
+def _stage_values(
+    number: int, stage: Stage, run: BlueprintRun, layers: Iterator[nn.Module]
+) -> Values:
+    """Return the arguments of a stage: parts of the previous result, through their bridges."""
+    positional, named = list[Any](), dict[str, Any]()
+    try:
+        for feed in stage.feeds:
+            value = get_value(run.result, feed.path)
+            value = run_bridge(feed.bridge, value, layers)
+            if feed.name is None:
+                positional.append(value)
+            else:
+                named[feed.name] = value
+    except Exception as error:
+        raise ModelFailed(number, error, run) from error
+    return Values(tuple(positional), named)
 
 
 def get_value(value: Any, path: KeyPath) -> Any:
-    """The part of a result at `path`; keys of library objects are looked up by their text."""
+    """Return the part of a result at `path`; keys that are not strings are compared as text.
+
+    Raises:
+        KeyError: if the result has no such part.
+    """
     for step in path:
         if isinstance(value, Mapping):
-            value = next(item for key, item in value.items() if str(key) == str(step))
+            value = _get_item(value, str(step))
         elif isinstance(value, tuple | list) and isinstance(step, int):
             value = value[step]
         else:
@@ -125,36 +134,37 @@ def get_value(value: Any, path: KeyPath) -> Any:
     return value
 
 
-def apply_bridge(value: Any, bridge: Bridge, layers: Any) -> Any:
-    for step in bridge:
-        match step:
-            case Cast(dtype):
-                value = value.to(dtype_of(dtype))
-            case Flatten(start):
-                value = torch.flatten(value, start)
-            case Squeeze(axis):
-                value = torch.squeeze(value, axis)
-            case Linear(axis):
-                value = torch.movedim(next(layers)(torch.movedim(value, axis, -1)), -1, axis)
-            case _:
-                assert_never(step)
-    return value
+def _get_item(mapping: Mapping[Any, Any], key_text: str) -> Any:
+    for key, item in mapping.items():
+        if str(key) == key_text:
+            return item
+    raise KeyError(key_text)
 
 
-def merge(parts: list[Any], merge: Merge, dim: int) -> Any:
+def merge_results(parts: list[Tensor], merge: Merge, dim: int) -> Any:
+    """Merge the results of parallel models. `dim` is where they are concatenated or stacked.
+
+    Two results `(2, 5)` give `(2, 10)` with CAT on dim 1, `(2, 2, 5)` with STACK on dim 1, and
+    `(2, 5)` with ADD and MEAN.
+    """
     match merge:
         case Merge.CAT:
             return torch.cat(parts, dim)
         case Merge.STACK:
             return torch.stack(parts, dim)
-        case Merge.ADD | Merge.MEAN:
-            if len({part.shape for part in parts}) > 1:
-                raise ValueError(
-                    f"sizes differ: {', '.join(str(list(part.shape)) for part in parts)}"
-                )
-            total = sum(parts[1:], parts[0])
-            return total / len(parts) if merge is Merge.MEAN else total
+        case Merge.ADD:
+            return _sum(parts)
+        case Merge.MEAN:
+            return _sum(parts) / len(parts)
         case Merge.TUPLE:
             return tuple(parts)
         case _:
             assert_never(merge)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Add tensors of the same sizes: PyTorch itself would broadcast them."""
+    if len({part.shape for part in parts}) > 1:
+        sizes = ", ".join(str(list(part.shape)) for part in parts)
+        raise ValueError(f"sizes differ: {sizes}")
+    return sum(parts[1:], parts[0])

@@ -1,5 +1,9 @@
-"""Gradients of large matrices by their factors: such a gradient is the product of what came in and what came back, two
-small matrices, and is compared by these without being formed."""
+"""Gradients of large matrices in factored form.
+
+The gradient of a weight of shape `(out, in)` is the product of two much smaller matrices: the
+incoming gradients `(out, batch)` and the layer's inputs `(batch, in)`. Two such gradients are
+compared by checksums of their factors, so that the product is never computed.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,17 @@ import torch
 from composecli.runtime.op_mode import OpMode
 from composecli.runtime.tensors import tensors_in
 
-# Elements. A smaller product is formed.
-SMALLEST = 2**16
-_MARK = "_composecli_factors"
+# A product with fewer elements is computed.
+MIN_FACTORED_ELEMENTS = 2**16
+# A product is left in factored form only if it has this many times the elements of its factors.
+_MIN_EXPANSION = 8
+
+Checksums = tuple[int, int]
+
+_ATTRIBUTE = "_composecli_factors"
 _aten = torch.ops.aten
-# Ops that give the same numbers in another order, or in another place.
-_SAME = (
+# These ops return the same numbers in another order: their result shares the marked storage.
+_VIEWS = (
     _aten.t.default,
     _aten.transpose.int,
     _aten.detach.default,
@@ -29,61 +38,75 @@ _COPIES = (_aten.clone.default,)
 
 
 class ProductUsed(Exception):
-    """A product that was not formed is asked for by an op: it is more than a gradient."""
+    """An op needs the values of a product that was not computed, so it is more than a gradient."""
 
 
-class _Factored(OpMode):
+class _FactoredProducts(OpMode):
+    """Replaces large matrix products by empty tensors whose storage is marked with the factors."""
+
     def __init__(self, shapes: Collection[tuple[int, ...]]) -> None:
         super().__init__()
-        self.shapes = {*shapes, *(tuple(reversed(shape)) for shape in shapes)}
-        self.consumed = False
+        transposed = {tuple(reversed(shape)) for shape in shapes}
+        self.shapes = transposed | set(shapes)
+        self.product_used = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _aten.mm.default and self._is_left_open(*args):
-            result = args[0].new_empty((args[0].shape[0], args[1].shape[1]))
-            setattr(result.untyped_storage(), _MARK, (crc(args[0]), crc(args[1])))
+        if func is _aten.mm.default and self._is_large_product(*args):
+            one, other = args
+            result = one.new_empty((one.shape[0], other.shape[1]))
+            _mark(result, (crc(one), crc(other)))
             return result
-        marks = [mark for tensor in tensors_in([*args]) if (mark := factors_of(tensor)) is not None]
-        if not marks or func in _SAME:
+        marked = list[Checksums]()
+        for tensor in tensors_in([*args]):
+            factors = factors_of(tensor)
+            if factors is not None:
+                marked.append(factors)
+        if not marked or func in _VIEWS:
             return func(*args, **(kwargs or {}))
         if func in _COPIES:
             result = torch.empty_like(args[0])
-            setattr(result.untyped_storage(), _MARK, marks[0])
+            _mark(result, marked[0])
             return result
-        self.consumed = True
+        self.product_used = True
         raise ProductUsed
 
-    def _is_left_open(self, one: torch.Tensor, other: torch.Tensor) -> bool:
-        """Whether it is as large as a parameter, and much larger than what it is made of."""
-        elements = one.shape[0] * other.shape[1]
-        large = elements > max(SMALLEST, 8 * (one.numel() + other.numel()))
-        return large and (one.shape[0], other.shape[1]) in self.shapes
+    def _is_large_product(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Whether the product has the shape of a parameter, and is much larger than its factors."""
+        rows, columns = one.shape[0], other.shape[1]
+        minimum = max(MIN_FACTORED_ELEMENTS, _MIN_EXPANSION * (one.numel() + other.numel()))
+        return rows * columns > minimum and (rows, columns) in self.shapes
 
 
-def factors_of(tensor: torch.Tensor) -> tuple[int, int] | None:
-    """What stands for the two matrices whose product this would be; None where it is what it is."""
+def _mark(tensor: torch.Tensor, factors: Checksums) -> None:
+    setattr(tensor.untyped_storage(), _ATTRIBUTE, factors)
+
+
+def factors_of(tensor: torch.Tensor) -> Checksums | None:
+    """Return the checksums of the factors of a product that was not computed, else None."""
     if tensor.layout is not torch.strided:
         return None
-    found: tuple[int, int] | None = getattr(tensor.untyped_storage(), _MARK, None)
-    return found
+    factors: Checksums | None = getattr(tensor.untyped_storage(), _ATTRIBUTE, None)
+    return factors
 
 
 @contextmanager
 def factored_gradients(shapes: Collection[tuple[int, ...]]) -> Iterator[None]:
-    """While this lasts, products of the shape of one of these large parameters are not formed.
+    """Leave large products in factored form inside the block, if they have one of these shapes.
 
     Raises:
-        Consumed: an op asked for the values of one.
+        ProductUsed: if an op needs the values of one.
     """
-    mode = _Factored(shapes)
+    mode = _FactoredProducts(shapes)
     try:
         with mode:
             yield
     finally:
-        if mode.consumed:
+        # Whatever the backward pass raised because of it.
+        if mode.product_used:
             raise ProductUsed from None
 
 
 def crc(tensor: torch.Tensor) -> int:
-    """The CRC-32 of its values, wherever they lie."""
-    return zlib.crc32(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    """Return the CRC-32 of the tensor's values in row-major order."""
+    values = tensor.detach().cpu().contiguous()
+    return zlib.crc32(values.view(-1).view(torch.uint8).numpy())

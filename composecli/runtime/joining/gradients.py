@@ -1,11 +1,10 @@
-"""One of the two that are to do the same, the parts run by hand or the file made of them: a forward and its
-gradients."""
+"""One forward of the reference or of the joined file, and the gradients of its parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -20,25 +19,25 @@ from composecli.runtime.joining.factored_gradients import (
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import tensors_in, tree_of
 
-# A gradient that is larger is not kept, but a digest of its bytes.
-LARGEST_GRADIENT = 2**16
+# Of a larger gradient, only a digest of its bytes is kept.
+MAX_KEPT_GRADIENT_BYTES = 2**16
 
 
 @dataclass(frozen=True)
 class Digest:
-    """A gradient that was looked at and let go: what stands for its values, or for those that it is the product of."""
+    """A gradient that was not kept: the checksum of its values, or of the two factors of it."""
 
     shape: torch.Size
     crcs: tuple[int, ...]
 
 
-# A tensor, a digest, or None.
-Gradient = Any
+# A tensor, a `Digest`, or None for a parameter that gets no gradient. torch's types are Any here.
+Gradient: TypeAlias = Any
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """The outputs of one forward, and the gradient of each parameter, None where it gets none."""
+    """The outputs of one forward, as tensors and as text, and the gradients by parameter."""
 
     outputs: list[torch.Tensor]
     result: str
@@ -47,8 +46,12 @@ class RunResult:
 
 @dataclass(frozen=True)
 class GradientRun:
-    """How it runs, and its parameters by the names that they have in the file. `kept` names those whose gradients are
-    kept whole, whatever their size."""
+    """A forward that can be run, with or without gradients.
+
+    Attributes:
+        parameters: by the names that they have in the joined file.
+        kept: the parameters whose gradients are kept whole, whatever their size.
+    """
 
     models: list[Model]
     forward: Callable[[], Any]
@@ -58,83 +61,90 @@ class GradientRun:
     kept: frozenset[str] = frozenset()
 
     def run(self) -> RunResult:
+        """Run the forward under the seed, and restore the models and their gradients."""
         with torch.set_grad_enabled(self.gradients), preserving_state(self.models, self.seed):
             result = self.forward()
             outputs = tensors_in(result)
             text = ", ".join(str(spec) for _, spec in leaves(tree_of(result)))
-            gradients = _gradients(outputs, self) if self.gradients else {}
+            gradients = dict[str, Gradient]()
+            if self.gradients:
+                gradients = _gradients(outputs, self)
             return RunResult([output.detach() for output in outputs], text, gradients)
 
 
-def _gradients(outputs: list[torch.Tensor], side: GradientRun) -> dict[str, Gradient]:
-    """The gradient of one seeded combination of all outputs with respect to each parameter that asks for one."""
-    wanted = {
-        name: parameter for name, parameter in side.parameters.items() if parameter.requires_grad
+def _gradients(outputs: list[torch.Tensor], run: GradientRun) -> dict[str, Gradient]:
+    """Return the gradient of a random combination of all outputs, by trainable parameter."""
+    trainable = {
+        name: parameter for name, parameter in run.parameters.items() if parameter.requires_grad
     }
     loss = _loss(outputs)
-    if not wanted or loss is None:
-        return dict.fromkeys(wanted)
-    distinct = list({id(parameter): parameter for parameter in wanted.values()}.values())
-    collected = _Collected({id(wanted[name]) for name in side.kept & wanted.keys()})
-    before = [(parameter, parameter.grad) for parameter in distinct]
-    handles = [
-        parameter.register_post_accumulate_grad_hook(collected.look) for parameter in distinct
-    ]
+    if not trainable or loss is None:
+        return dict.fromkeys(trainable)
+    distinct = list({id(parameter): parameter for parameter in trainable.values()}.values())
+    collector = _Collector({id(trainable[name]) for name in run.kept & trainable.keys()})
+    previous = [(parameter, parameter.grad) for parameter in distinct]
+    hooks = list[Any]()
+    for parameter in distinct:
+        hooks.append(parameter.register_post_accumulate_grad_hook(collector.collect))
     try:
-        _backward(loss, distinct, collected)
+        _backward(loss, distinct, collector)
     finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, gradient in before:
+        for hook in hooks:
+            hook.remove()
+        for parameter, gradient in previous:
             parameter.grad = gradient
-    return {name: collected.found.get(id(parameter)) for name, parameter in wanted.items()}
+    collected = collector.collected
+    return {name: collected.get(id(parameter)) for name, parameter in trainable.items()}
 
 
 def _loss(outputs: list[torch.Tensor]) -> torch.Tensor | None:
+    """Return a scalar that depends on every differentiable output; None if there is none."""
     generator = torch.Generator().manual_seed(0)
     loss: torch.Tensor | None = None
     for output in outputs:
         if output.requires_grad:
             weight = torch.randn(output.shape, generator=generator).to(output)
-            part = (output * weight).sum().abs()
-            loss = part if loss is None else loss + part
+            term = (output * weight).sum().abs()
+            loss = term if loss is None else loss + term
     return loss
 
 
 @dataclass
-class _Collected:
-    """Gradients, each looked at when it is there and let go: all of them together are as large as the model. Those of
-    the parameters in `whole` are kept as they are."""
+class _Collector:
+    """Digests each gradient as it arrives, and frees it: together they are as large as the model.
+
+    The gradients of the parameters in `whole`, by id, are kept.
+    """
 
     whole: set[int]
-    found: dict[int, Gradient] = field(default_factory=dict)
+    collected: dict[int, Gradient] = field(default_factory=dict)
 
-    def look(self, parameter: torch.Tensor) -> None:
-        gradient, parameter.grad = parameter.grad, None
+    def collect(self, parameter: torch.Tensor) -> None:
+        """Take the gradient of a parameter. To be registered as an accumulation hook."""
+        gradient = parameter.grad
         assert gradient is not None
+        parameter.grad = None
         factors = factors_of(gradient)
         if factors is not None:
-            self.found[id(parameter)] = Digest(gradient.shape, factors)
-        elif gradient.nbytes <= LARGEST_GRADIENT or id(parameter) in self.whole:
-            self.found[id(parameter)] = gradient
+            self.collected[id(parameter)] = Digest(gradient.shape, factors)
+        elif gradient.nbytes <= MAX_KEPT_GRADIENT_BYTES or id(parameter) in self.whole:
+            self.collected[id(parameter)] = gradient
         else:
-            self.found[id(parameter)] = Digest(gradient.shape, (crc(gradient),))
+            self.collected[id(parameter)] = Digest(gradient.shape, (crc(gradient),))
 
 
-def _backward(loss: torch.Tensor, parameters: list[Any], collected: _Collected) -> None:
-    """One backward pass, in which large products are not formed unless more than a gradient asks for them."""
-    shapes = {
-        tuple(parameter.shape)
-        for parameter in parameters
-        if parameter.is_cpu and not collected.whole
-    }
+def _backward(loss: torch.Tensor, parameters: list[Any], collector: _Collector) -> None:
+    """Run a backward pass, with large products in factored form unless an op needs their values."""
+    shapes = set[tuple[int, ...]]()
+    if not collector.whole:
+        shapes = {tuple(parameter.shape) for parameter in parameters if parameter.is_cpu}
     for parameter in parameters:
         parameter.grad = None
     try:
         with factored_gradients(shapes):
             loss.backward(inputs=parameters, retain_graph=True)
     except ProductUsed:
-        collected.found.clear()
+        collector.collected.clear()
         for parameter in parameters:
             parameter.grad = None
         loss.backward(inputs=parameters)

@@ -1,4 +1,4 @@
-"""Verifying a written file: loaded afresh, it must do what its parts do when they are run by hand."""
+"""Verifying a joined file: loaded again, it must do what a reference run of its models does."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from composecli.core.blueprint import Blueprint, models
+from composecli.core.blueprint import models
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.model_ref import FileReference, ModelKind
 from composecli.core.pytree import Call
+from composecli.runtime.bridge_steps import Layers, layer_name, make_layers
 from composecli.runtime.describe import shared_names
-from composecli.runtime.forward.run import Layers, bridge_layers, run
+from composecli.runtime.forward.run import run_blueprint
 from composecli.runtime.joining.allclose import allclose
-from composecli.runtime.joining.build import layer_name, part_name
+from composecli.runtime.joining.forward_source import part_name
 from composecli.runtime.joining.gradients import Digest, Gradient, GradientRun, RunResult
 from composecli.runtime.loading import load, with_values
 from composecli.runtime.model import Model, last_line
 from composecli.runtime.tensors import Maker
 from composecli.workers.protocol import Check, OpenRequest, ReferenceRequest, Training, Verified
 
-# The gradients of a model with more bytes of parameters are compared at the first call alone.
-LARGEST_TWICE = 2**28
-# Gradients that are compared again are kept whole, so many bytes of them at a time.
-LARGEST_KEPT = 2**26
+# The gradients of a model with more parameters are compared at the first call only.
+MAX_BYTES_COMPARED_AGAIN = 2**28
+# Gradients that are compared element by element are kept whole, this many bytes at a time.
+MAX_BYTES_COMPARED_WHOLE = 2**26
+MAX_NAMES_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What was joined, by its numbers."""
+    """What was joined. `used` are the models by number."""
 
     request: ReferenceRequest
     used: dict[int, Model]
@@ -40,231 +42,263 @@ class _Parts:
 
     @property
     def device(self) -> str:
+        """The device of the models."""
         return next(iter(self.used.values())).request.device
 
+    def name(self, number: int) -> str:
+        """Return the attribute of the joined module that holds this model."""
+        return part_name(self.request.blueprint, number)
+
     def seed(self, number: int) -> int:
-        """Of the call with this number."""
+        """Return the seed of the call with this number."""
         return self.request.seed + number
 
     def maker(self, number: int) -> Maker:
-        """Of its values."""
+        """Return what makes the values of the call with this number."""
         return Maker(self.device, self.seed(number), self.samples)
 
 
 @dataclass(frozen=True)
+class RunFailure:
+    """A forward or backward pass raised an error with this message."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """A reference run at one call, and its outcome."""
+
+    call: Call
+    run: GradientRun
+    outcome: RunResult | RunFailure
+
+
+@dataclass(frozen=True)
 class Reference:
-    """What the parts give at each call when they are run by hand; text is why they do not."""
+    """The reference runs of the joined models, one for each call of the request."""
 
     parts: _Parts
-    ran: tuple[tuple[GradientRun, RunResult | str], ...]
+    runs: tuple[ReferenceRun, ...]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The reference and the file at the same call."""
+
+    call: Call
+    reference_run: GradientRun
+    file_run: GradientRun
+    reference: RunResult
+    file: RunResult
 
 
 def run_reference(
     request: ReferenceRequest, opened: dict[int, Model], samples: list[torch.Tensor]
 ) -> Reference:
-    """Run the parts by hand."""
+    """Run the blueprint with the separate models at each call of the request."""
     used = {number: opened[number] for number in models(request.blueprint)}
-    layers = bridge_layers(
-        request.blueprint, request.seed, next(iter(used.values())).request.device
-    )
-    parts = _Parts(request, used, layers, samples)
-    sides = [_by_hand(parts, number, call) for number, call in enumerate(request.calls)]
-    return Reference(parts, tuple((side, _ran(side)) for side in sides))
+    device = next(iter(used.values())).request.device
+    parts = _Parts(request, used, make_layers(request.blueprint, request.seed, device), samples)
+    runs = list[ReferenceRun]()
+    for number, call in enumerate(request.calls):
+        gradient_run = _reference_run(parts, number, call)
+        runs.append(ReferenceRun(call, gradient_run, _try_run(gradient_run)))
+    return Reference(parts, tuple(runs))
 
 
 def verify(path: str, expected: Reference) -> Verified:
-    """Compare outputs, gradients and sharing. Raises nothing that the file causes: a failure is a failed check."""
+    """Compare the outputs, gradients, sharing and training state of a file with the reference.
+
+    Whatever is wrong with the file is a failed check, not an exception.
+    """
     parts = expected.parts
     try:
-        written = with_values(load(_written(path, parts.device)))
+        written = with_values(load(_request_for_written_file(path, parts.device)))
     except CouldNotAttempt as failure:
-        return Verified(
-            (Check("reload", passed=False, detail="; ".join(failure.problem.notes)),), ()
-        )
-    checks, results, cut = list[Check](), list[str](), tuple[str, ...]()
-    for number, (call, (hand, forward)) in enumerate(
-        zip(parts.request.calls, expected.ran, strict=True)
-    ):
-        file = _from_file(parts, written, number, call, gradients=hand.gradients)
-        ran = _ran(file) if not isinstance(forward, str) else forward
-        if isinstance(forward, str) or isinstance(ran, str):
-            checks.append(Check(f"forward at {call}", passed=False, detail=str(ran)))
+        notes = "; ".join(failure.problem.notes)
+        return Verified((Check("reload", passed=False, detail=notes),), ())
+    checks, results = list[Check](), list[str]()
+    without_gradient = tuple[str, ...]()
+    for number, reference in enumerate(expected.runs):
+        pair = _run_file(parts, written, number, reference)
+        if isinstance(pair, RunFailure):
+            name = f"forward at {reference.call}"
+            checks.append(Check(name, passed=False, detail=pair.message))
             continue
-        results.append(forward.result)
-        checks.append(_compare_outputs(forward, ran, call))
-        if hand.gradients:
-            checks.append(_compare_gradients((hand, file), (forward, ran), call))
-            cut = tuple(name for name, gradient in forward.gradients.items() if gradient is None)
-    return Verified((*checks, *_compare_held(parts, written.module)), tuple(results), cut)
+        results.append(pair.reference.result)
+        checks.append(_compare_outputs(pair))
+        if pair.reference_run.gradients:
+            checks.append(_compare_gradients(pair))
+            gradients = pair.reference.gradients
+            without_gradient = tuple(name for name in gradients if gradients[name] is None)
+    checks.append(_compare_sharing(parts, written.module))
+    checks.append(_compare_training(parts, written.module))
+    return Verified(tuple(checks), tuple(results), without_gradient)
 
 
-def _ran(side: GradientRun) -> RunResult | str:
+def _run_file(
+    parts: _Parts, written: Model, number: int, reference: ReferenceRun
+) -> _Pair | RunFailure:
+    if isinstance(reference.outcome, RunFailure):
+        return reference.outcome
+    file_run = _file_run(parts, written, number, reference)
+    outcome = _try_run(file_run)
+    if isinstance(outcome, RunFailure):
+        return outcome
+    return _Pair(reference.call, reference.run, file_run, reference.outcome, outcome)
+
+
+def _try_run(gradient_run: GradientRun) -> RunResult | RunFailure:
     try:
-        return side.run()
+        return gradient_run.run()
     except Exception as error:
-        return last_line(error)
+        return RunFailure(last_line(error))
 
 
-def _compare_held(parts: _Parts, module: nn.Module) -> tuple[Check, Check]:
-    """What the file says of its tensors and modules, without running it."""
-    blueprint, used = parts.request.blueprint, parts.used
-    return _compare_sharing(blueprint, used, module), _compare_training(blueprint, used, module)
-
-
-def _written(path: str, device: str) -> OpenRequest:
-    """What was written here a moment ago is made of what was admitted, and of nothing else."""
+def _request_for_written_file(path: str, device: str) -> OpenRequest:
+    """Return a request to open what was just written here, from parts that were admitted."""
     return OpenRequest(
         FileReference(path), ModelKind.TORCHSCRIPT, device, Training.SAVED, trusted=True, key=None
     )
 
 
-def _parameters(parts: _Parts) -> dict[str, torch.Tensor]:
-    """Every parameter of the parts under the name that it has in the joined module."""
-    named = [
-        (part_name(parts.request.blueprint, number), model.module)
-        for number, model in parts.used.items()
-    ]
-    named += [(layer_name(number), layer) for number, layer in parts.layers.items()]
-    return {
-        f"{prefix}.{name}": parameter
-        for prefix, module in named
-        for name, parameter in module.named_parameters(remove_duplicate=False)
-    }
-
-
-def _by_hand(parts: _Parts, number: int, call: Call) -> GradientRun:
+def _reference_run(parts: _Parts, number: int, call: Call) -> GradientRun:
     def forward() -> Any:
-        return run(
-            parts.request.blueprint, parts.used, parts.maker(number).call(call), parts.layers
-        ).result
+        values = parts.maker(number).call(call)
+        return run_blueprint(parts.request.blueprint, parts.used, values, parts.layers).result
 
     parameters = _parameters(parts)
     distinct = {id(parameter): parameter for parameter in parameters.values()}
-    large = sum(parameter.nbytes for parameter in distinct.values()) > LARGEST_TWICE
-    gradients = not (number and large)
-    return GradientRun(
-        list(parts.used.values()), forward, parameters, parts.seed(number), gradients
-    )
+    nbytes = sum(parameter.nbytes for parameter in distinct.values())
+    gradients = number == 0 or nbytes <= MAX_BYTES_COMPARED_AGAIN
+    used = list(parts.used.values())
+    return GradientRun(used, forward, parameters, parts.seed(number), gradients)
 
 
-def _from_file(
-    parts: _Parts, written: Model, number: int, call: Call, *, gradients: bool
-) -> GradientRun:
+def _parameters(parts: _Parts) -> dict[str, torch.Tensor]:
+    """Return every parameter of the parts by the name that it has in the joined module."""
+    modules = {parts.name(number): model.module for number, model in parts.used.items()}
+    for number, layer in parts.layers.items():
+        modules[layer_name(number)] = layer
+    parameters = dict[str, torch.Tensor]()
+    for prefix, module in modules.items():
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            parameters[f"{prefix}.{name}"] = parameter
+    return parameters
+
+
+def _file_run(parts: _Parts, written: Model, number: int, reference: ReferenceRun) -> GradientRun:
     def forward() -> Any:
-        positional, named = parts.maker(number).call(call)
-        return written.module(*positional, **named)
+        values = parts.maker(number).call(reference.call)
+        return written.module(*values.positional, **values.named)
 
     parameters = dict(written.module.named_parameters(remove_duplicate=False))
+    gradients = reference.run.gradients
     return GradientRun([written], forward, parameters, parts.seed(number), gradients)
 
 
-def _compare_outputs(hand: RunResult, file: RunResult, call: Call) -> Check:
-    same = len(hand.outputs) == len(file.outputs) and all(map(allclose, hand.outputs, file.outputs))
-    detail = (
-        f"{call} -> {hand.result}"
-        if same
-        else f"{call}: the file gives other values than its parts"
-    )
-    return Check("outputs", same, detail)
+def _compare_outputs(pair: _Pair) -> Check:
+    expected, actual = pair.reference.outputs, pair.file.outputs
+    same = len(expected) == len(actual) and all(map(allclose, expected, actual))
+    if same:
+        return Check("outputs", passed=True, detail=f"{pair.call} -> {pair.reference.result}")
+    detail = f"{pair.call}: the file gives other values than its parts"
+    return Check("outputs", passed=False, detail=detail)
 
 
-def _compare_gradients(
-    sides: tuple[GradientRun, GradientRun], ran: tuple[RunResult, RunResult], call: Call
-) -> Check:
-    by_hand, from_file = (forward.gradients for forward in ran)
-    if by_hand.keys() != from_file.keys():
-        differing = sorted(by_hand.keys() ^ from_file.keys())
-        return Check(
-            "gradients", passed=False, detail=f"parameters differ: {', '.join(differing[:4])}"
-        )
-    others = [
-        name for name, gradient in by_hand.items() if not _same_gradient(gradient, from_file[name])
-    ]
-    wrong = [name for group in _groups(others, sides[0]) for name in _not_close(group, sides)]
+def _compare_gradients(pair: _Pair) -> Check:
+    expected, actual = pair.reference.gradients, pair.file.gradients
+    differing = sorted(expected.keys() ^ actual.keys())
+    if differing:
+        detail = f"parameters differ: {', '.join(differing[:MAX_NAMES_SHOWN])}"
+        return Check("gradients", passed=False, detail=detail)
+    suspect = [name for name in expected if not _is_same_gradient(expected[name], actual[name])]
+    wrong = list[str]()
+    for group in _groups(suspect, pair.reference_run):
+        wrong += _names_not_close(group, pair)
     if wrong:
-        return Check(
-            "gradients", passed=False, detail=f"{call}: {len(wrong)} differ, {wrong[0]} first"
-        )
-    some = sum(gradient is not None for gradient in by_hand.values())
-    return Check(
-        "gradients", passed=True, detail=f"{some} of {len(by_hand)} parameters, as by hand"
-    )
+        detail = f"{pair.call}: {len(wrong)} differ, {wrong[0]} first"
+        return Check("gradients", passed=False, detail=detail)
+    some = sum(gradient is not None for gradient in expected.values())
+    detail = f"{some} of {len(expected)} parameters, as by hand"
+    return Check("gradients", passed=True, detail=detail)
 
 
-def _same_gradient(one: Gradient, other: Gradient) -> bool:
+def _is_same_gradient(one: Gradient, other: Gradient) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return allclose(one, other)
-    return (
-        bool(one == other)
-        if isinstance(one, Digest) and isinstance(other, Digest)
-        else one is other
-    )
+    if isinstance(one, Digest) and isinstance(other, Digest):
+        return one == other
+    return one is other
 
 
-def _groups(names: list[str], side: GradientRun) -> Iterator[list[str]]:
-    """The parameters, as many together as there is room for their gradients."""
-    group, size = list[str](), 0
+def _groups(names: list[str], gradient_run: GradientRun) -> Iterator[list[str]]:
+    """Split the parameters into groups whose gradients fit into memory together."""
+    group, nbytes = list[str](), 0
     for name in names:
-        if group and size + side.parameters[name].nbytes > LARGEST_KEPT:
+        more = gradient_run.parameters[name].nbytes
+        if group and nbytes + more > MAX_BYTES_COMPARED_WHOLE:
             yield group
-            group, size = [], 0
+            group, nbytes = [], 0
         group.append(name)
-        size += side.parameters[name].nbytes
+        nbytes += more
     if group:
         yield group
 
 
-def _not_close(names: list[str], sides: tuple[GradientRun, GradientRun]) -> Iterator[str]:
-    """Of gradients that differ in their bytes those that are not close, as those are that were rounded in another
-    order."""
-    hand, file = (replace(side, kept=frozenset(names)).run().gradients for side in sides)
+def _names_not_close(names: list[str], pair: _Pair) -> Iterator[str]:
+    """Yield the parameters whose gradients differ by more than rounding.
+
+    Digests also differ after rounding in another order, so both sides run again and keep these
+    gradients whole.
+    """
+    kept = frozenset(names)
+    expected = replace(pair.reference_run, kept=kept).run().gradients
+    actual = replace(pair.file_run, kept=kept).run().gradients
     for name in names:
-        one, other = hand[name], file[name]
-        if not (
-            isinstance(one, torch.Tensor)
-            and isinstance(other, torch.Tensor)
-            and allclose(one, other)
-        ):
+        one, other = expected[name], actual[name]
+        tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+        if not tensors or not allclose(one, other):
             yield name
 
 
-def _compare_sharing(blueprint: Blueprint, used: dict[int, Model], joined: nn.Module) -> Check:
-    hand = {
-        frozenset(f"{part_name(blueprint, number)}.{name}" for name in group)
-        for number, model in used.items()
-        for group in shared_names(model.module)
-    }
-    file = {frozenset(group) for group in shared_names(joined)}
-    lost = hand - file
-    detail = (
-        f"{len(hand)} shared tensors"
-        if not lost
-        else f"no longer shared: {', '.join(sorted(next(iter(lost))))}"
-    )
-    return Check("sharing", not lost, detail)
+def _compare_sharing(parts: _Parts, joined: nn.Module) -> Check:
+    expected = set[frozenset[str]]()
+    for number, model in parts.used.items():
+        prefix = parts.name(number)
+        for group in shared_names(model.module):
+            expected.add(frozenset(f"{prefix}.{name}" for name in group))
+    lost = expected - {frozenset(group) for group in shared_names(joined)}
+    if lost:
+        detail = f"no longer shared: {', '.join(sorted(next(iter(lost))))}"
+        return Check("sharing", passed=False, detail=detail)
+    return Check("sharing", passed=True, detail=f"{len(expected)} shared tensors")
 
 
-def _compare_training(blueprint: Blueprint, used: dict[int, Model], joined: nn.Module) -> Check:
-    wrong = list(_moved_flags(blueprint, used, joined))
-    detail = "as saved" if not wrong else f"{wrong[0]} changed"
-    return Check("training state", not wrong, detail)
+def _compare_training(parts: _Parts, joined: nn.Module) -> Check:
+    changed = list(_changed_flags(parts, joined))
+    if changed:
+        return Check("training state", passed=False, detail=f"{changed[0]} changed")
+    return Check("training state", passed=True, detail="as saved")
 
 
-def _moved_flags(blueprint: Blueprint, used: dict[int, Model], joined: nn.Module) -> Iterator[str]:
-    flags = _flags(joined)
-    for number, model in used.items():
-        if model.switchable:
-            prefix = part_name(blueprint, number)
-            for name, training in _flags(model.module).items():
-                full = f"{prefix}.{name}".rstrip(".")
-                if flags.get(full, training) != training:
-                    yield full
+def _changed_flags(parts: _Parts, joined: nn.Module) -> Iterator[str]:
+    actual = _training_flags(joined)
+    for number, model in parts.used.items():
+        if not model.switchable:
+            continue
+        prefix = parts.name(number)
+        for name, training in _training_flags(model.module).items():
+            full = f"{prefix}.{name}".rstrip(".")
+            if actual.get(full, training) != training:
+                yield full
 
 
-def _flags(module: nn.Module) -> dict[str, bool]:
-    """Whether each submodule is in train mode; a frozen one has no mode."""
-    return {
-        name: inner.training
-        for name, inner in module.named_modules(remove_duplicate=False)
-        if hasattr(inner, "training")
-    }
+def _training_flags(module: nn.Module) -> dict[str, bool]:
+    """Return the training flag of each submodule that has one; a frozen submodule does not."""
+    flags = dict[str, bool]()
+    for name, inner in module.named_modules(remove_duplicate=False):
+        if hasattr(inner, "training"):
+            flags[name] = inner.training
+    return flags

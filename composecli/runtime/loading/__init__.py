@@ -1,8 +1,13 @@
-"""Loading: one file per kind of model."""
+"""Loading: one module per kind of model, and the table of them.
+
+A new kind of file needs a module in files/, a member of ModelKind, a module here, and one entry in
+`LOADERS`.
+"""
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Protocol
 
 from composecli.core.model_ref import ModelKind
 from composecli.runtime.loading import exported, factory, pickled, torchscript
@@ -10,43 +15,50 @@ from composecli.runtime.model import Model
 from composecli.workers.protocol import OpenRequest
 
 
+class Loader(Protocol):
+    """Loads the models of one kind."""
+
+    def load(self, request: OpenRequest) -> Model:
+        """Load a model, without its tensors if its file allows it."""
+
+    def load_whole(self, request: OpenRequest) -> Model:
+        """Load a model with all its tensors in memory."""
+
+
+LOADERS: Mapping[ModelKind, Loader] = {
+    ModelKind.TORCHSCRIPT: torchscript.LOADER,
+    ModelKind.EXPORTED: exported.LOADER,
+    ModelKind.PICKLED: pickled.LOADER,
+    ModelKind.FACTORY: factory.LOADER,
+}
+
+
 def load(request: OpenRequest) -> Model:
-    """The model that a request names, on its device and in its training state; without its tensors where it can be had
-    so, and then with `weights` to read them.
+    """Load the requested model on its device and in its training state.
+
+    If the file allows it, the model is loaded without its tensors, and its `weights` read them on
+    demand.
 
     Raises:
-        CouldNotAttempt: it cannot be loaded, or its device is not there.
+        CouldNotAttempt: if the model cannot be loaded, or its device is missing.
     """
-    match request.kind:
-        case ModelKind.TORCHSCRIPT:
-            return torchscript.load_torchscript(request)
-        case ModelKind.PICKLED:
-            return pickled.load_pickled(request)
-        case ModelKind.EXPORTED:
-            return exported.load_exported(request)
-        case ModelKind.FACTORY:
-            return factory.load_factory(request)
-        case _:
-            assert_never(request.kind)
+    return LOADERS[request.kind].load(request)
 
 
 def load_whole(request: OpenRequest) -> Model:
-    """The same with all its tensors in memory."""
-    match request.kind:
-        case ModelKind.TORCHSCRIPT:
-            return torchscript.load_whole(request)
-        case ModelKind.EXPORTED:
-            return exported.load_whole(request)
-        case ModelKind.PICKLED:
-            return pickled.load_whole(request)
-        case ModelKind.FACTORY:
-            return factory.load_whole(request)
-        case _:
-            assert_never(request.kind)
+    """Load the requested model with all its tensors in memory.
+
+    Raises:
+        CouldNotAttempt: if the model cannot be loaded, or its device is missing.
+    """
+    return LOADERS[request.kind].load_whole(request)
 
 
 def with_values(model: Model, op: str | None = None) -> Model:
-    """A model with the values of all its tensors, as pages of its file. `op` is what asks for them."""
+    """Return the model with the values of all its tensors, as pages of its file.
+
+    `op` names the op that depends on them, for the note.
+    """
     if model.weights is not None:
         model.weights.read(op=op)
     return model

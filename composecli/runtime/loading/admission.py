@@ -1,13 +1,14 @@
-"""Admission: a model's file, judged once more before anything loads it.
+"""Admission: a model's file is checked again, right before it is loaded.
 
-What is loaded is what was judged, whatever becomes of the file: the members of the archive that hold no tensors are
-read once and kept; where a file is loaded as a whole, it is copied first.
+The bytes that were checked are the bytes that are loaded, whatever happens to the file. The members
+of an archive that hold no tensors are read once and cached. A file that is loaded whole is copied
+first.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +18,28 @@ from composecli.core.model_ref import ModelKind
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.private_copy import copy_privately, digest
-from composecli.files.safety.refusals import damaged, of_program
+from composecli.files.safety.refusals import Reason, damaged, of_program
 from composecli.files.sniff import ModelFile, Sniffed, WeightsFile, sniff, sniff_archive
-from composecli.runtime.loading.torchscript_scan import unsafe_ops
 from composecli.runtime.model import could_not_load
 from composecli.workers.protocol import OpenRequest
 
+# Reports the unsafe content of an archive, given the ops that are allowed by name. Raises
+# RuntimeError if it cannot tell.
+Scan = Callable[[Archive, frozenset[str]], Iterable[Reason]]
+
+
+def no_scan(_archive: Archive, _allowed_ops: frozenset[str]) -> tuple[Reason, ...]:
+    """Report nothing: `files.sniff` checks all that a file of this kind can run."""
+    return ()
+
 
 @contextmanager
-def admitted(request: OpenRequest) -> Iterator[Archive]:
-    """The archive, where it may be loaded. Its tensors are not read.
+def admit(request: OpenRequest, scan: Scan) -> Iterator[Archive]:
+    """Open the archive if it may be loaded. Its tensors are not read.
 
     Raises:
-        CouldNotAttempt: it is damaged, another kind of file than it was, or holds what is not trusted.
+        CouldNotAttempt: if the file is damaged, has changed its kind, or contains anything that is
+            not trusted.
     """
     path = request.reference.path
     try:
@@ -39,8 +49,8 @@ def admitted(request: OpenRequest) -> Iterator[Archive]:
     except NotAnArchive as error:
         raise CouldNotAttempt(damaged(path, str(error))) from error
     with archive:
-        found = sniff_archive(path, os.stat(archive.fileno()).st_size, archive)
-        problem = _problem(request, found, archive)
+        sniffed = sniff_archive(path, os.stat(archive.fileno()).st_size, archive)
+        problem = _problem(request, sniffed, archive, scan)
         if problem is not None:
             raise CouldNotAttempt(problem)
         try:
@@ -50,22 +60,22 @@ def admitted(request: OpenRequest) -> Iterator[Archive]:
 
 
 @contextmanager
-def admitted_whole(request: OpenRequest) -> Iterator[Path]:
-    """A private copy of the whole file, where it may be loaded.
+def admit_copy(request: OpenRequest, scan: Scan) -> Iterator[Path]:
+    """Make a private copy of the whole file if it may be loaded.
 
     Raises:
-        CouldNotAttempt: as for `admitted`, or it is not the file that is trusted.
+        CouldNotAttempt: as for `admit`, or if the file does not have the hash that is trusted.
     """
     path = request.reference.path
-    with _copied(path) as copy:
-        problem = _pinned(request, copy) or _problem_of_copy(request, copy)
+    with _copy(path) as copy:
+        problem = _hash_problem(request, copy) or _problem_of_copy(request, copy, scan)
         if problem is not None:
-            raise CouldNotAttempt(_named(problem, str(copy), path))
+            raise CouldNotAttempt(_with_path(problem, str(copy), path))
         yield copy
 
 
 @contextmanager
-def _copied(path: str) -> Iterator[Path]:
+def _copy(path: str) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             copy = stack.enter_context(copy_privately(path))
@@ -81,52 +91,66 @@ def _unreadable(path: str, error: OSError) -> CouldNotAttempt:
     )
 
 
-def _pinned(request: OpenRequest, copy: Path) -> Problem | None:
-    found = digest(copy) if request.sha256 is not None else None
-    if found == request.sha256:
+def _hash_problem(request: OpenRequest, copy: Path) -> Problem | None:
+    if request.sha256 is None:
+        return None
+    actual = digest(copy)
+    if actual == request.sha256:
         return None
     return Problem(
         Rule.NOT_THE_FILE_THAT_IS_TRUSTED, "the file is not the one that is trusted", str(copy),
-        (f"trusted  sha256:{request.sha256}", f"found    sha256:{found}"),
+        (f"trusted  sha256:{request.sha256}", f"found    sha256:{actual}"),
     )  # fmt: skip
 
 
-def _problem_of_copy(request: OpenRequest, copy: Path) -> Problem | None:
+def _problem_of_copy(request: OpenRequest, copy: Path, scan: Scan) -> Problem | None:
     try:
         with Archive(copy) as archive:
-            return _problem(request, sniff(str(copy)), archive)
+            return _problem(request, sniff(str(copy)), archive, scan)
     except NotAnArchive:
-        return _problem(request, sniff(str(copy)), None)
+        return _problem(request, sniff(str(copy)), None, scan)
 
 
-def _problem(request: OpenRequest, found: Sniffed, archive: Archive | None) -> Problem | None:
-    if isinstance(found, Problem):
-        return found
-    if request.kind is not (ModelKind.FACTORY if isinstance(found, WeightsFile) else found.kind):
+def _problem(
+    request: OpenRequest, sniffed: Sniffed, archive: Archive | None, scan: Scan
+) -> Problem | None:
+    if isinstance(sniffed, Problem):
+        return sniffed
+    kind = ModelKind.FACTORY if isinstance(sniffed, WeightsFile) else sniffed.kind
+    if request.kind is not kind:
         return Problem(
             Rule.FILE_CHANGED, "the file became another while it was read", request.reference.name
         )
     if request.trusted:
         return None
-    if isinstance(found, WeightsFile):
-        return found.refusal()
-    return found.refusal(frozenset(request.allowed_ops)) or _unsafe_code(request, found, archive)
+    if isinstance(sniffed, WeightsFile):
+        return sniffed.refusal()
+    refusal = sniffed.refusal(frozenset(request.allowed_ops))
+    if refusal is not None:
+        return refusal
+    return _scan_problem(request, sniffed, archive, scan)
 
 
-def _unsafe_code(request: OpenRequest, file: ModelFile, archive: Archive | None) -> Problem | None:
-    if file.kind is not ModelKind.TORCHSCRIPT or archive is None:
-        return None
-    also = frozenset(request.allowed_ops)
+def _scan_problem(
+    request: OpenRequest, file: ModelFile, archive: Archive | None, scan: Scan
+) -> Problem | None:
+    if archive is None:
+        return damaged(file.path, "it cannot be opened as an archive")
+    allowed_ops = frozenset(request.allowed_ops)
     try:
-        found = tuple(unsafe_ops(archive, also))
+        reasons = tuple(scan(archive, allowed_ops))
     except RuntimeError as error:
         raise could_not_load(request, error) from error
-    return of_program(file.path, str(file.kind), found, also)
+    except NotAnArchive as error:
+        return damaged(file.path, str(error))
+    return of_program(file.path, str(file.kind), reasons, allowed_ops)
 
 
-def _named(problem: Problem, copy: str, path: str) -> Problem:
-    """The problem with the path that the user knows."""
+def _with_path(problem: Problem, copy: str, path: str) -> Problem:
+    """Return the problem with the path that the user knows in place of the copy's."""
     notes = tuple(note.replace(copy, path) for note in problem.notes)
     help = tuple(line.replace(copy, path) for line in problem.help)
-    where = path if problem.where == copy else problem.where
+    where = problem.where
+    if where == copy:
+        where = path
     return replace(problem, where=where, notes=notes, help=help)

@@ -1,16 +1,15 @@
-"""torch.export archives. They are programs: what one holds is judged before it is loaded.
+"""torch.export archives. They are programs, so their graph is checked before it is loaded.
 
-Most run op by op as their JSON says, without their tensors and without torch.export. It loads those that say more: an
-op of higher order, a type of another library.
+Most of them run op by op from their JSON, without their tensors and without torch.export. It loads
+the programs that need more: an op of higher order, or a type of another library.
 """
 
 from __future__ import annotations
 
 import importlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,131 +18,157 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ArgumentFact
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive
-from composecli.files.pt2 import DTYPE_CODES, foreign_types
-from composecli.runtime.loading.admission import admitted_whole
-from composecli.runtime.loading.lazy import load_lazily
+from composecli.files.pt2 import foreign_types
+from composecli.files.pt2_layout import (
+    Geometry,
+    TensorMeta,
+    dtype_of,
+    geometry_of,
+    index_entries,
+    program_members,
+)
+from composecli.runtime.loading.admission import no_scan
+from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
 from composecli.runtime.model import Model, could_not_load, last_line
 from composecli.runtime.pt2.guards import UnknownGuard
-from composecli.runtime.pt2.program import Program, Unsupported
+from composecli.runtime.pt2.nodes import Unsupported
+from composecli.runtime.pt2.program import Program
+from composecli.runtime.pt2.signature import LiftedTensor
 from composecli.runtime.tensors import identity_of
-from composecli.runtime.weights import lazy_weights as held
-from composecli.runtime.weights.lazy_weights import Weights
+from composecli.runtime.weights.lazy_weights import ArchiveWeights, TensorSlot
 from composecli.workers.protocol import OpenRequest, Training
 
-
-def load_exported(request: OpenRequest) -> Model:
-    return load_lazily(request, _without_tensors, load_whole)
+MAX_TYPES_SHOWN = 4
 
 
-def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
-    """The program, or why it cannot be had so."""
-    programs = [name for name in archive.names if re.fullmatch(r"models/[\w.-]+\.json", name)]
+def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
+    programs = program_members(archive)
     if len(programs) != 1 or foreign_types(archive):
-        return "it takes or returns objects of a library"
+        return NotLazy("it takes or returns objects of a library")
     try:
         program = Program(archive.json(programs[0]), request.device)
-        places = tuple(_places(archive, program))
+        slots = tuple(_attach_tensors(archive, program))
     except (Unsupported, UnknownGuard) as error:
-        return f"it holds {error}"
+        return NotLazy(f"it holds {error}")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        return f"it is not read here ({type(error).__name__})"
+        return NotLazy(f"it is not read here ({type(error).__name__})")
     weights = None
     if request.device != "meta":
-        weights = Weights(archive, places)
-        weights.leave_out()
-    names = tuple(ArgumentFact(name, "", required=True) for name in program.argument_names)
-    return Model(program, request, names, {}, _mode_notes(request), weights)
+        weights = ArchiveWeights(archive, slots)
+        weights.fill_with_zeros()
+    arguments = _arguments(program.argument_names)
+    return Model(program, request, arguments, {}, _mode_notes(request), weights)
 
 
-def _places(archive: Archive, program: Program) -> Iterator[held.TensorSlot]:
-    """The program's tensors put into it without memory, and where each lies in the file. Names that share a record as
-    a whole are one parameter, as they were in the module that was exported."""
-    described = _described(archive)
-    made = dict[tuple[Any, ...], torch.Tensor]()
-    for place in program.places:
-        name = f"{place.module}.{place.attribute}".lstrip(".")
-        record, meta = described[name]
-        owner = _owner(program, place.module)
-        geometry = tuple(_numbers(meta, key) for key in ("sizes", "strides"))
-        offset, dtype = meta["storage_offset"]["as_int"], getattr(torch, DTYPE_CODES[meta["dtype"]])
-        key = (record, *geometry, offset, dtype, place.parameter)
-        if key not in made:
-            storage = torch.UntypedStorage(archive.size(record), device="meta")
-            tensor = torch.empty(0, dtype=dtype, device="meta").set_(storage, offset, *geometry)
-            made[key] = (
-                nn.Parameter(tensor, requires_grad=meta["requires_grad"])
-                if place.parameter
-                else tensor
-            )
-        if place.parameter:
-            owner.register_parameter(place.attribute, made[key])
-        else:
-            owner.register_buffer(place.attribute, made[key])
-        yield held.TensorSlot(
-            owner, place.module, place.attribute, record, made[key], place.parameter
-        )
+def _read_whole(request: OpenRequest, copy: Path) -> Model:
+    import torch.export
+    from torch.export.passes import move_to_device_pass
+
+    if request.trusted:
+        _import_libraries(request, copy)
+    try:
+        with copy.open("rb") as file:
+            program = torch.export.load(file)
+        if request.device != "cpu":
+            program = move_to_device_pass(program, request.device)
+        module = _tie_parameters(program.module())
+    except Exception as error:
+        foreign = () if request.trusted else _foreign_types(copy)
+        if foreign:
+            raise _needs_libraries(request, foreign) from error
+        raise could_not_load(request, error) from error
+    return Model(module, request, _arguments(_argument_names(program)), {}, _mode_notes(request))
 
 
-def _described(archive: Archive) -> Mapping[str, tuple[str, Any]]:
-    """Each tensor's record, and its sizes, strides and dtype."""
-    found = dict[str, tuple[str, Any]]()
-    for folder in ("weights", "constants"):
-        for name in archive.names:
-            if re.fullmatch(rf"data/{folder}/[\w.-]+_config\.json", name):
-                for tensor, payload in archive.json(name)["config"].items():
-                    found[tensor] = (
-                        f"data/{folder}/{payload['path_name']}",
-                        payload["tensor_meta"],
-                    )
-    return found
+LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
 
 
-def _numbers(meta: Any, key: str) -> tuple[int, ...]:
-    return tuple(size["as_int"] for size in meta[key])
+def _arguments(names: tuple[str, ...]) -> tuple[ArgumentFact, ...]:
+    return tuple(ArgumentFact(name, "", required=True) for name in names)
 
 
-def _owner(program: Program, path: str) -> nn.Module:
-    """The submodule with this name, made where it is not there: it holds tensors and does nothing."""
+def _argument_names(program: Any) -> tuple[str, ...]:
+    """Return the argument names of an ExportedProgram, the positional ones first."""
+    signature = program.module_call_graph[0].signature
+    positional, named = signature.in_spec.children()
+    count = len(positional.children())
+    names = list(signature.forward_arg_names or [])[:count]
+    unnamed = [f"input {number}" for number in range(len(names), count)]
+    return (*names, *unnamed, *named.context)
+
+
+def _mode_notes(request: OpenRequest) -> tuple[str, ...]:
+    if request.training is Training.SAVED:
+        return ()
+    return ("an exported program stays in the mode it was exported in",)
+
+
+class _Layout(NamedTuple):
+    """The position of a tensor in its record. Parameters with equal layouts are one parameter."""
+
+    record: str
+    geometry: Geometry
+    dtype: torch.dtype
+    parameter: bool
+
+
+def _attach_tensors(archive: Archive, program: Program) -> Iterator[TensorSlot]:
+    """Register the program's tensors, without memory, and yield where each is stored in the file.
+
+    Names with the same layout in the same record are one parameter, as they were in the exported
+    module.
+    """
+    stored = {entry.name: entry for entry in index_entries(archive) if entry.is_plain}
+    made = dict[_Layout, torch.Tensor]()
+    for lifted in program.lifted:
+        entry = stored[f"{lifted.module}.{lifted.attribute}".lstrip(".")]
+        meta = entry.payload["tensor_meta"]
+        if meta is None:
+            raise TypeError("a stored object that is not a tensor")
+        dtype = getattr(torch, dtype_of(meta).name)
+        layout = _Layout(entry.record, geometry_of(meta), dtype, lifted.parameter)
+        if layout not in made:
+            made[layout] = _meta_tensor(layout, meta, archive.size(entry.record))
+        yield _register(program, lifted, entry.record, made[layout])
+
+
+def _meta_tensor(layout: _Layout, meta: TensorMeta, nbytes: int) -> torch.Tensor:
+    sizes, strides, offset = layout.geometry
+    storage = torch.UntypedStorage(nbytes, device="meta")
+    tensor = torch.empty(0, dtype=layout.dtype, device="meta").set_(storage, offset, sizes, strides)
+    if layout.parameter:
+        return nn.Parameter(tensor, requires_grad=meta["requires_grad"])
+    return tensor
+
+
+def _register(
+    program: Program, lifted: LiftedTensor, record: str, tensor: torch.Tensor
+) -> TensorSlot:
+    owner = _submodule(program, lifted.module)
+    if lifted.parameter:
+        owner.register_parameter(lifted.attribute, tensor)
+    else:
+        owner.register_buffer(lifted.attribute, tensor)
+    return TensorSlot(
+        owner, lifted.module, lifted.attribute, record, tensor, parameter=lifted.parameter
+    )
+
+
+def _submodule(program: Program, path: str) -> nn.Module:
+    """Return the submodule at this path. A missing one is added: it only holds tensors."""
     module: nn.Module = program
-    for step in path.split(".") if path else ():
-        inner = module._modules.get(step)
+    if not path:
+        return module
+    for name in path.split("."):
+        inner = module._modules.get(name)
         if inner is None:
             inner = nn.Module()
-            module.add_module(step, inner)
+            module.add_module(name, inner)
         module = inner
     return module
 
 
-def _mode_notes(request: OpenRequest) -> tuple[str, ...]:
-    return (
-        ()
-        if request.training is Training.SAVED
-        else ("an exported program stays in the mode it was exported in",)
-    )
-
-
-def load_whole(request: OpenRequest) -> Model:
-    import torch.export
-    from torch.export.passes import move_to_device_pass
-
-    with admitted_whole(request) as copy:
-        if request.trusted:
-            _import_libraries(request, copy)
-        try:
-            with copy.open("rb") as file:
-                program = torch.export.load(file)
-            if request.device != "cpu":
-                program = move_to_device_pass(program, request.device)
-            module = _tied(program.module())
-        except Exception as error:
-            foreign = () if request.trusted else _foreign(copy)
-            if foreign:
-                raise _needs_libraries(request, foreign) from error
-            raise could_not_load(request, error) from error
-    return Model(module, request, _arguments(program), {}, _mode_notes(request))
-
-
-def _foreign(copy: Path) -> tuple[str, ...]:
+def _foreign_types(copy: Path) -> tuple[str, ...]:
     with Archive(copy) as archive:
         return foreign_types(archive)
 
@@ -154,19 +179,28 @@ def _libraries(foreign: tuple[str, ...]) -> str:
 
 def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNotAttempt:
     libraries = _libraries(foreign)
+    path = request.reference.path
     return CouldNotAttempt(
         Problem(
-            Rule.PACKAGE_MISSING, f"the archive takes or returns objects of {libraries}, which is not imported",
-            request.reference.name, tuple(f"it names {name}" for name in foreign[:4]),
-            (f"--trust {request.reference.path} imports {libraries}, if you know where the file comes from",
-             "or export a module that returns plain tensors, tuples or dicts"),
+            Rule.PACKAGE_MISSING,
+            f"the archive takes or returns objects of {libraries}, which is not imported",
+            request.reference.name,
+            tuple(f"it names {name}" for name in foreign[:MAX_TYPES_SHOWN]),
+            (
+                f"--trust {path} imports {libraries}, if you know where the file comes from",
+                "or export a module that returns plain tensors, tuples or dicts",
+            ),
         )
-    )  # fmt: skip
+    )
 
 
 def _import_libraries(request: OpenRequest, copy: Path) -> None:
-    """Import the modules whose classes the archive names, which makes them known to torch's pytree."""
-    foreign = _foreign(copy)
+    """Import the modules whose classes the archive names, which registers them with torch's pytree.
+
+    Raises:
+        CouldNotAttempt: if one of them cannot be imported.
+    """
+    foreign = _foreign_types(copy)
     try:
         for name in foreign:
             importlib.import_module(name.rpartition(".")[0])
@@ -182,21 +216,14 @@ def _import_libraries(request: OpenRequest, copy: Path) -> None:
         raise CouldNotAttempt(problem) from error
 
 
-def _tied(module: Any) -> Any:
-    """The module with parameters that share their memory made one again: loading makes an object of each name."""
+def _tie_parameters(module: Any) -> Any:
+    """Make parameters that share their memory one object again: loading makes one for each name."""
     first = dict[tuple[Any, ...], Any]()
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        key = identity_of(parameter)
-        owner, _, own = name.rpartition(".")
-        if parameter.numel() and first.setdefault(key, parameter) is not parameter:
-            setattr(module.get_submodule(owner), own, first[key])
+        if not parameter.numel():
+            continue
+        shared = first.setdefault(identity_of(parameter), parameter)
+        if shared is not parameter:
+            owner, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, shared)
     return module
-
-
-def _arguments(program: Any) -> tuple[ArgumentFact, ...]:
-    signature = program.module_call_graph[0].signature
-    positional, named = signature.in_spec.children()
-    names = list(signature.forward_arg_names or [])
-    count = len(positional.children())
-    names = names[:count] + [f"input {number}" for number in range(len(names), count)]
-    return tuple(ArgumentFact(name, "", required=True) for name in (*names, *named.context))

@@ -1,4 +1,4 @@
-"""Pickled modules: torch.nn's own classes load as they are, anything else only where the file is trusted."""
+"""Pickled modules: torch.nn's own classes load as they are, any other only from a trusted file."""
 
 from __future__ import annotations
 
@@ -17,164 +17,199 @@ from composecli.files.archive import Archive
 from composecli.files.checkpoint import layers
 from composecli.files.safety.refusals import of_overrides
 from composecli.files.skeleton import checkpoint_skeleton, has_foreign_byte_order, record_starts
-from composecli.runtime.loading.admission import admitted_whole
-from composecli.runtime.loading.lazy import load_lazily
+from composecli.runtime.loading.admission import no_scan
+from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotAModel, NotLazy
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
-from composecli.runtime.weights.lazy_weights import TensorSlot, Weights
+from composecli.runtime.weights.lazy_weights import ArchiveWeights, TensorSlot
 from composecli.workers.protocol import OpenRequest
 
+# Containers that are searched for tensors, at most this deep.
+MAX_CONTAINER_DEPTH = 4
 
-def load_pickled(request: OpenRequest) -> Model:
-    return load_lazily(request, _without_tensors, load_whole)
 
-
-def _without_tensors(request: OpenRequest, archive: Archive) -> Model | str:
-    """The module, or why it cannot be had so: empty where it cannot be had at all."""
+def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
     if not request.trusted:
         _refuse_overrides(request, archive)
     if has_foreign_byte_order(archive):
-        return "they are stored in an unusual way"
-    emptied = checkpoint_skeleton(archive)
+        return NotLazy("they are stored in an unusual way")
+    skeleton = checkpoint_skeleton(archive)
+    weights = None
     try:
-        module = _unpickled(request, io.BytesIO(emptied), "meta")
+        module = _unpickle(request, io.BytesIO(skeleton), "meta")
         if not isinstance(module, nn.Module):
-            return ""
+            return NotAModel()
         _refuse_malformed(request, module)
-        if request.device == "meta":
-            weights = None
-        else:
-            weights = Weights(archive, tuple(_places(module, record_starts(emptied))))
-            weights.leave_out()
-            if _is_left_out(module):
-                return "some lie in structures of its own"
+        if request.device != "meta":
+            weights = ArchiveWeights(archive, tuple(_slots(module, record_starts(skeleton))))
+            weights.fill_with_zeros()
+            if _has_tensors_without_memory(module):
+                return NotLazy("some lie in structures of its own")
     except Exception as error:
-        return f"without them it does not load ({last_line(error)[:80]})"
+        return NotLazy(f"without them it does not load ({last_line(error)[:80]})")
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {}, weights=weights)
 
 
-def load_whole(request: OpenRequest) -> Model:
-    try:
-        with admitted_whole(request) as copy:
-            if not request.trusted:
-                with Archive(copy) as archive:
-                    _refuse_overrides(request, archive)
-            module = _unpickled(request, copy, request.device)
-    except CouldNotAttempt:
-        raise
-    except ModuleNotFoundError as error:
-        raise CouldNotAttempt(
-            Problem(
-                Rule.PACKAGE_MISSING, "the pickle imports a module that is not here", request.reference.name, (last_line(error),),
-                ("run composecli where the module can be imported, or save with torch.jit.script or torch.export",),
-            )
-        ) from error  # fmt: skip
-    except Exception as error:
-        raise could_not_load(request, error) from error
+def _read_whole(request: OpenRequest, copy: Path) -> Model:
+    module = _unpickle_whole(request, copy)
     if not isinstance(module, nn.Module):
-        raise CouldNotAttempt(
-            Problem(
-                Rule.NOT_A_MODEL,
-                f"the file holds a {type(module).__name__}, not a module",
-                request.reference.name,
-            )
-        )
+        title = f"the file holds a {type(module).__name__}, not a module"
+        raise CouldNotAttempt(Problem(Rule.NOT_A_MODEL, title, request.reference.name))
     _refuse_malformed(request, module)
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {})
 
 
-def _refuse_malformed(request: OpenRequest, module: nn.Module) -> None:
-    """Modules whose insides are not what every module has: torch meets them much later, and not by name."""
-    usual = nn.Module().__dict__
-    todo, seen = [("", module)], set[int]()
-    while todo:
-        path, inner = todo.pop()
-        seen.add(id(inner))
-        for key, value in usual.items():
-            if not _is_like(key, inner.__dict__.get(key), value):
-                title = "the pickled module does not hold together"
-                note = (
-                    f"{path or 'the module'}: {key} is a {type(inner.__dict__.get(key)).__name__}"
-                )
-                raise CouldNotAttempt(
-                    Problem(Rule.COULD_NOT_LOAD, title, request.reference.name, (note,))
-                )
-        children = inner.__dict__["_modules"].items()
-        todo += [
-            (f"{path}.{name}".strip("."), child)
-            for name, child in children
-            if child is not None and id(child) not in seen
-        ]
+LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
 
 
-def _is_like(key: str, held: Any, usual: Any) -> bool:
-    """Whether an attribute of a module is what it usually is there: a dict of what it is for, a set, or a flag."""
-    if isinstance(usual, dict):
-        kind = {"_parameters": torch.Tensor, "_buffers": torch.Tensor, "_modules": nn.Module}.get(
-            key, object
+def _unpickle_whole(request: OpenRequest, copy: Path) -> Any:
+    try:
+        if not request.trusted:
+            with Archive(copy) as archive:
+                _refuse_overrides(request, archive)
+        return _unpickle(request, copy, request.device)
+    except CouldNotAttempt:
+        raise
+    except ModuleNotFoundError as error:
+        help = (
+            "run composecli where the module can be imported,"
+            " or save with torch.jit.script or torch.export"
         )
-        filled = isinstance(held, dict) and all(
-            isinstance(name, str) for name in held if kind is not object
-        )
-        return filled and all(value is None or isinstance(value, kind) for value in held.values())
-    return isinstance(held, set) if isinstance(usual, set) else isinstance(held, bool | type(None))
+        raise CouldNotAttempt(
+            Problem(
+                Rule.PACKAGE_MISSING,
+                "the pickle imports a module that is not here",
+                request.reference.name,
+                (last_line(error),),
+                (help,),
+            )
+        ) from error
+    except Exception as error:
+        raise could_not_load(request, error) from error
 
 
-def _unpickled(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any:
+def _unpickle(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any:
     if request.trusted:
         return torch.load(file, map_location=device, weights_only=False)
-    with torch.serialization.safe_globals(_layers()):
+    with torch.serialization.safe_globals(_safe_globals()):
         return torch.load(file, map_location=device, weights_only=True)
 
 
-def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
-    """Attributes that would stand before what a class itself can do."""
-    made = layers(archive.pickle("data.pkl"))
-    kinds = {kind.__name__: kind for kind in _layers() if isinstance(kind, type)}
-    shadows = tuple(
-        f"{name}: {key} is overridden"
-        for name, keys in made
-        for key in keys
-        if callable(getattr(kinds.get(name.name), key, None))
-    )
-    if shadows:
-        raise CouldNotAttempt(of_overrides(request.reference.path, shadows))
-
-
-def _layers() -> list[Any]:
-    """torch.nn's module classes, and the functions that its Transformer keeps as attributes."""
-    found = {name: getattr(torch.nn.modules, name) for name in torch.nn.modules.__all__}
-    layers = [
-        kind for kind in found.values() if isinstance(kind, type) and issubclass(kind, nn.Module)
-    ]
+def _safe_globals() -> list[Any]:
+    """Return torch.nn's module classes, and the functions that its Transformer refers to."""
     inner = nn.modules.linear.NonDynamicallyQuantizableLinear
-    return [*layers, inner, nn.functional.relu, nn.functional.gelu, torch.relu, set]
+    return [*_layer_classes(), inner, nn.functional.relu, nn.functional.gelu, torch.relu, set]
 
 
-def _places(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot]:
-    """Where tensors are held. PyTorch notes of a storage that it left on meta where its record starts."""
-    for name, inner in module.named_modules():
+def _layer_classes() -> list[type[nn.Module]]:
+    classes = list[type[nn.Module]]()
+    for name in dict.fromkeys(torch.nn.modules.__all__):
+        member = getattr(torch.nn.modules, name)
+        if isinstance(member, type) and issubclass(member, nn.Module):
+            classes.append(member)
+    return classes
+
+
+def _refuse_malformed(request: OpenRequest, module: nn.Module) -> None:
+    """Refuse modules with malformed internals, on which torch would fail late and unclearly.
+
+    Raises:
+        CouldNotAttempt: if an attribute that every module has is of another type.
+    """
+    defaults = nn.Module().__dict__
+    todo = [("", module)]
+    visited = set[int]()
+    while todo:
+        path, inner = todo.pop()
+        visited.add(id(inner))
+        for name, default in defaults.items():
+            value = inner.__dict__.get(name)
+            if not _has_type_of(name, value, default):
+                note = f"{path or 'the module'}: {name} is a {type(value).__name__}"
+                raise _malformed(request, note)
+        for name, child in inner.__dict__["_modules"].items():
+            if child is not None and id(child) not in visited:
+                todo.append((f"{path}.{name}".strip("."), child))
+
+
+def _malformed(request: OpenRequest, note: str) -> CouldNotAttempt:
+    title = "the pickled module does not hold together"
+    return CouldNotAttempt(Problem(Rule.COULD_NOT_LOAD, title, request.reference.name, (note,)))
+
+
+_ITEM_TYPES: Mapping[str, Any] = {
+    "_parameters": torch.Tensor,
+    "_buffers": torch.Tensor,
+    "_modules": nn.Module,
+}
+
+
+def _has_type_of(name: str, value: Any, default: Any) -> bool:
+    """Whether an attribute has the type that it has in a new module: a dict, a set, or a flag."""
+    if isinstance(default, set):
+        return isinstance(value, set)
+    if not isinstance(default, dict):
+        return isinstance(value, bool | type(None))
+    if not isinstance(value, dict):
+        return False
+    item_type = _ITEM_TYPES.get(name)
+    if item_type is None:
+        return True
+    for key, item in value.items():
+        if not isinstance(key, str) or not (item is None or isinstance(item, item_type)):
+            return False
+    return True
+
+
+def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
+    """Refuse attributes that would hide a method of their class.
+
+    Raises:
+        CouldNotAttempt: if an object of the pickle has one.
+    """
+    classes = {kind.__name__: kind for kind in _safe_globals() if isinstance(kind, type)}
+    overrides = list[str]()
+    for name, keys in layers(archive.pickle("data.pkl")):
+        for key in keys:
+            if callable(getattr(classes.get(name.name), key, None)):
+                overrides.append(f"{name}: {key} is overridden")
+    if overrides:
+        raise CouldNotAttempt(of_overrides(request.reference.path, tuple(overrides)))
+
+
+def _slots(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot]:
+    """Yield where the module holds tensors without memory, and their records by their start.
+
+    PyTorch notes the start of its record on a storage that it leaves on meta.
+    """
+    for path, inner in module.named_modules():
         held = {**inner.__dict__, **inner._buffers, **inner._parameters}
         for attribute, tensor in held.items():
-            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
-                parameter = attribute in inner._parameters
-                if type(tensor) is not (nn.Parameter if parameter else torch.Tensor):
-                    raise TypeError("a tensor of another class")
-                record = records[tensor.untyped_storage()._checkpoint_offset]
-                yield TensorSlot(inner, name, attribute, record, tensor, parameter)
+            if not isinstance(tensor, torch.Tensor) or not tensor.is_meta:
+                continue
+            is_parameter = attribute in inner._parameters
+            if type(tensor) is not (nn.Parameter if is_parameter else torch.Tensor):
+                raise TypeError("a tensor of another class")
+            record = records[tensor.untyped_storage()._checkpoint_offset]
+            yield TensorSlot(inner, path, attribute, record, tensor, is_parameter)
 
 
-def _is_left_out(module: nn.Module) -> bool:
-    """Whether a tensor is held in another way, in a list say, and is still without memory."""
-    return any(
-        tensor.is_meta for inner in module.modules() for tensor in _tensors(inner.__dict__, 0)
-    )
+def _has_tensors_without_memory(module: nn.Module) -> bool:
+    """Whether a tensor is left on meta because it is in a container, such as a list."""
+    for inner in module.modules():
+        for tensor in _tensors(inner.__dict__, 0):
+            if tensor.is_meta:
+                return True
+    return False
 
 
 def _tensors(value: Any, depth: int) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
-    elif depth < 4 and isinstance(value, dict | list | tuple | set):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item, depth + 1)
+        return
+    if depth >= MAX_CONTAINER_DEPTH or not isinstance(value, dict | list | tuple | set):
+        return
+    items = value.values() if isinstance(value, dict) else value
+    for item in items:
+        yield from _tensors(item, depth + 1)

@@ -1,7 +1,9 @@
-"""The scan of TorchScript: every function that an archive holds is compiled, none is run, and each op is looked up.
+"""The scan of TorchScript: compile every function of an archive, run none, and look up each op.
 
-A module in the archive's place names all of its classes as plain numbers, so that PyTorch compiles their code and makes
-no object of them: no `__setstate__` runs. Then the graphs are walked. Text is not looked at: it hides what it calls.
+The code is put into a stand-in archive, whose only module refers to all classes in a field that is
+typed as a tuple of integers. PyTorch then compiles the code of each class, but creates no object of
+any, so that no `__setstate__` runs. The compiled graphs are searched rather than the source text,
+which can disguise what it calls.
 """
 
 from __future__ import annotations
@@ -19,59 +21,56 @@ from composecli.files.safety.allowlist import CLASSES, allowed
 from composecli.files.safety.refusals import Reason
 from composecli.files.torchscript import classes, pickles
 
-MOST_NODES = 2_000_000
+MAX_NODES = 2_000_000
 _SCAN = "code/__torch__/composecli_scan.py"
 _NATIVE = re.compile(r"__torch__\.torch\.classes\.[\w.]+")
 
 
 def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator[Reason]:
-    """Each op and class of an extension, once, that is neither on the list nor in `also`, with a function that has it.
+    """Yield each op and extension class, once, that is neither on the allowlist nor in `also`.
+
+    The reason names one function that uses it.
 
     Raises:
-        RuntimeError: the code does not compile.
+        RuntimeError: if the code does not compile.
     """
-    allow, seen = allowed() | also, set[str]()
-    for function in _compiled(archive):
-        for found in _beyond(function.graph, allow):
-            if found not in seen:
-                seen.add(found)
-                where = function.qualified_name.removeprefix("__torch__.")
-                yield Reason(f"it uses {found} in {where}", found if "::" in found else None)
+    allow = allowed() | also
+    reported = set[str]()
+    for function in _compile(archive):
+        for name in _names_not_allowed(function.graph, allow):
+            if name in reported:
+                continue
+            reported.add(name)
+            where = function.qualified_name.removeprefix("__torch__.")
+            is_op = "::" in name
+            yield Reason(f"it uses {name} in {where}", name if is_op else None)
 
 
-def _compiled(archive: Archive) -> list[Any]:
-    """Every function of the archive's code, compiled."""
-    walked = pickles(archive)
-    named = classes(walked)
-    held = walked["constants.pkl"].value
-    constants = len(held) if isinstance(held, tuple | list) else 0
+def _compile(archive: Archive) -> list[Any]:
+    """Return every function of the archive's code, compiled."""
+    parsed = pickles(archive)
+    constants = parsed["constants.pkl"].value
+    count = len(constants) if isinstance(constants, tuple | list) else 0
+    stand_in = _stand_in(archive, classes(parsed), count)
     unit = torch._C.CompilationUnit()
-    data = _stand_in(archive, named, constants)
-    torch._C.import_ir_module_from_buffer(unit, data, torch.device("cpu"), {}, False)
+    torch._C.import_ir_module_from_buffer(unit, stand_in, torch.device("cpu"), {}, False)
     return list(unit.get_functions())
 
 
-def _stand_in(archive: Archive, named: tuple[Global, ...], constants: int) -> bytes:
-    """An archive with the same code, whose module holds the classes as numbers; its constants are empty tensors."""
+def _stand_in(archive: Archive, names: tuple[Global, ...], constants: int) -> bytes:
+    """Return an archive with the same code, a module that names the classes, and no values."""
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
     for name in sorted(archive.names):
         if name.startswith("code/") and name.endswith(".py") and name != _SCAN:
             data = archive.read(name)
             writer.write_record(name, data, len(data))
-    numbers = f"Tuple[{', '.join(['int'] * len(named))}]" if named else "Tuple[()]"
-    code = f"class Scan(Module):\n  __parameters__ = []\n  __buffers__ = []\n  names : {numbers}\n".encode()
-    globals_ = b"".join(b"c%s\n%s\n" % (name.module.encode(), name.name.encode()) for name in named)
-    module = (
-        b"\x80\x02c__torch__.composecli_scan\nScan\n)\x81}(X\x05\x00\x00\x00names("
-        + globals_
-        + b"tub."
-    )
-    for name, data in (
-        (_SCAN, code),
-        ("data.pkl", module),
-        ("constants.pkl", _empty_tensors(constants)),
-    ):
+    members = {
+        _SCAN: _scan_code(len(names)),
+        "data.pkl": _scan_pickle(names),
+        "constants.pkl": _empty_tensors_pickle(constants),
+    }
+    for name, data in members.items():
         writer.write_record(name, data, len(data))
     for number in range(constants):
         writer.write_record(f"constants/{number}", b"", 0)
@@ -79,37 +78,59 @@ def _stand_in(archive: Archive, named: tuple[Global, ...], constants: int) -> by
     return buffer.getvalue()
 
 
-def _empty_tensors(count: int) -> bytes:
+def _scan_code(count: int) -> bytes:
+    fields = ", ".join(["int"] * count) or "()"
+    lines = (
+        "class Scan(Module):",
+        "  __parameters__ = []",
+        "  __buffers__ = []",
+        f"  names : Tuple[{fields}]",
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _scan_pickle(names: tuple[Global, ...]) -> bytes:
+    """Return the pickle of a `Scan` object whose field `names` is the tuple of these classes."""
+    pushed = list[bytes]()
+    for name in names:
+        pushed.append(b"c%s\n%s\n" % (name.module.encode(), name.name.encode()))
+    head = b"\x80\x02c__torch__.composecli_scan\nScan\n)\x81}(X\x05\x00\x00\x00names("
+    return head + b"".join(pushed) + b"tub."
+
+
+def _empty_tensors_pickle(count: int) -> bytes:
+    """Return the pickle of a tuple of empty tensors, whose storages are named "0", "1", ..."""
     tensor = (
-        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX%s%sX\x03\x00\x00\x00cpu"
+        b"ctorch._utils\n_rebuild_tensor_v2\n"
+        b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX%s%sX\x03\x00\x00\x00cpu"
         b"K\x00tQK\x00K\x00\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR"
     )
-    keys = [str(number).encode() for number in range(count)]
-    return (
-        b"\x80\x02("
-        + b"".join(tensor % (len(key).to_bytes(4, "little"), key) for key in keys)
-        + b"t."
-    )
+    tensors = list[bytes]()
+    for number in range(count):
+        key = str(number).encode()
+        tensors.append(tensor % (len(key).to_bytes(4, "little"), key))
+    return b"\x80\x02(" + b"".join(tensors) + b"t."
 
 
-def _beyond(graph: Any, allow: frozenset[str]) -> Iterator[str]:
-    """What is not allowed in a graph and in the blocks and graphs below it."""
+def _names_not_allowed(graph: Any, allow: frozenset[str]) -> Iterator[str]:
+    """Yield the ops and extension classes of a graph, inner ones included, that are not allowed."""
     todo, count = [graph], 0
     while todo:
         block = todo.pop()
         for node in block.nodes():
             count += 1
-            if count > MOST_NODES:
+            if count > MAX_NODES:
                 yield "more ops than any model has"
                 return
-            kind = node.kind()
-            if kind not in allow:
-                yield kind
+            if node.kind() not in allow:
+                yield node.kind()
             todo += node.blocks()
             todo += [node.g(name) for name in node.attributeNames() if node.kindOf(name) == "g"]
             for value in node.outputs():
-                yield from _native(str(value.type()))
+                yield from _extension_classes(str(value.type()))
 
 
-def _native(text: str) -> Iterator[str]:
-    yield from (found for found in _NATIVE.findall(text) if found not in CLASSES)
+def _extension_classes(type_text: str) -> Iterator[str]:
+    for name in _NATIVE.findall(type_text):
+        if name not in CLASSES:
+            yield name

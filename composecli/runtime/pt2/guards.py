@@ -1,113 +1,165 @@
-"""Guards: what a program of torch.export asks of its input before it runs."""
+"""Guards: the conditions on its input that an exported program checks before it runs."""
 
 from __future__ import annotations
 
 import ast
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from composecli.core.dims import as_dim
 from composecli.core.size_expr import Expr, Symbol, evaluate, symbols
-from composecli.files.pt2 import ranges_of, size_of
+from composecli.files.pt2_layout import ExportedProgram, SymInt
+from composecli.files.pt2_sizes import Range, ranges_of, size_of
+
+# The exporter itself requires sizes of at least 2, so such a lower bound is not about the code.
+EXPORTER_MIN_SIZE = 2
 
 _CALLS: Mapping[str, Callable[..., Any]] = {
-    "max": max, "min": min, "abs": abs, "int": int, "float": float, "ceil": math.ceil, "floor": math.floor,
-    "trunc": math.trunc, "sqrt": math.sqrt,
-}  # fmt: skip
+    "max": max,
+    "min": min,
+    "abs": abs,
+    "int": int,
+    "float": float,
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "trunc": math.trunc,
+    "sqrt": math.sqrt,
+}
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.Eq: operator.eq,
-    ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
-    ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_,
-}  # fmt: skip
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
+}
 
 
 class UnknownGuard(Exception):
     """A condition that is not understood here."""
 
 
-class Guards:
-    """Sizes that are fixed, in a range, or equal to others, and what else the exporter saw in the code.
+@dataclass(frozen=True)
+class _Size:
+    """The actual size of one axis of an input, and the expression that it must equal."""
 
-    As `ExportedProgram.module` has them: a range from 2 is the exporter's own and no bound.
+    place: str
+    expected: Expr
+    actual: int
+
+
+class Guards:
+    """The guards of one program, the same that `ExportedProgram.module()` checks.
+
+    They are sizes that are fixed, in a range, or equal to others, and conditions in the code.
     """
 
-    def __init__(self, data: Any, inputs: Sequence[str]) -> None:
-        tensors = data["graph_module"]["graph"]["tensor_values"]
-        self._sizes = {
-            name: tuple(map(_size, tensors[name]["sizes"])) for name in inputs if name in tensors
-        }
+    def __init__(self, data: ExportedProgram, inputs: Sequence[str]) -> None:
+        """Read the guards of the program `data` on the inputs with these names.
+
+        Raises:
+            UnknownGuard: if a size is not understood.
+        """
+        module = data["graph_module"]
+        tensors = module["graph"]["tensor_values"]
+        self._sizes = dict[str, tuple[Expr, ...]]()
+        for name in inputs:
+            if name in tensors:
+                self._sizes[name] = tuple(_size(size) for size in tensors[name]["sizes"])
         self._ranges = ranges_of(data)
-        names = data["graph_module"]["module_call_graph"][0]["signature"].get("forward_arg_names")
-        self._names = tuple(names or ())
-        self._conditions = [
-            (text, ast.parse(text, mode="eval").body) for text in data.get("guards_code") or []
-        ]
+        signature = module["module_call_graph"][0]["signature"]
+        self._argument_names = tuple(signature.get("forward_arg_names") or ())
+        self._conditions = dict[str, ast.expr]()
+        for text in data.get("guards_code") or ():
+            self._conditions[text] = ast.parse(text, mode="eval").body
 
     def check(
         self, values: Mapping[str, Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
     ) -> None:
-        """Hold the input against it.
+        """Check the input of one call: the leaves by name, and the arguments that they are part of.
 
         Raises:
-            RuntimeError: it is not what the program was made for.
+            RuntimeError: if a guard does not hold.
         """
-        given = [(name, values[name]) for name in self._sizes]
-        for name, tensor in given:
-            if not isinstance(tensor, torch.Tensor) or tensor.dim() < len(self._sizes[name]):
-                raise RuntimeError(f"Guard failed: {name} has {len(self._sizes[name])} axes")
-        sizes = [
-            (f"{name}.size()[{axis}]", size, tensor.shape[axis])
-            for name, tensor in given
-            for axis, size in enumerate(self._sizes[name])
-        ]
+        sizes = tuple(self._actual_sizes(values))
         bound = dict[str, int]()
-        # Symbols that are a size themselves come first: they decide those that are made of them.
-        for _, expected, size in sizes:
-            if isinstance(expected, Symbol):
-                bound.setdefault(expected.name, size)
-        for place, expected, size in sizes:
-            self._check_size(place, expected, size, bound)
-        named = {**dict(zip(self._names, arguments, strict=False)), **keywords}
-        for text, condition in self._conditions:
+        # Sizes that are a symbol themselves decide the value of derived sizes, so they come first.
+        for size in sizes:
+            if isinstance(size.expected, Symbol):
+                bound.setdefault(size.expected.name, size.actual)
+        for size in sizes:
+            self._check_size(size, bound)
+        named = {**dict(zip(self._argument_names, arguments, strict=False)), **keywords}
+        for text, condition in self._conditions.items():
             if not _holds(condition, named):
                 raise RuntimeError(f"Guard failed: {text}")
 
-    def _check_size(self, place: str, expected: Expr, size: int, bound: dict[str, int]) -> None:
-        missing = symbols(expected) - bound.keys()
-        if len(missing) == 1:
-            (symbol,) = missing
-            bound[symbol] = _solved(expected, symbol, size, bound)
-        if not missing <= bound.keys() or evaluate(expected, bound) != size:
-            raise RuntimeError(f"Guard failed: {place} == {as_dim(expected)}")
+    def _actual_sizes(self, values: Mapping[str, Any]) -> Iterator[_Size]:
+        for name, expected in self._sizes.items():
+            tensor = values[name]
+            if not isinstance(tensor, torch.Tensor) or tensor.dim() < len(expected):
+                raise RuntimeError(f"Guard failed: {name} has {len(expected)} axes")
+        for name, expected in self._sizes.items():
+            for axis, expr in enumerate(expected):
+                yield _Size(f"{name}.size()[{axis}]", expr, values[name].shape[axis])
+
+    def _check_size(self, size: _Size, bound: dict[str, int]) -> None:
+        """Check one size, and bind its symbol if it has one that is not bound yet."""
+        expected = size.expected
+        unbound = symbols(expected) - bound.keys()
+        if len(unbound) == 1:
+            (symbol,) = unbound
+            bound[symbol] = _solve(expected, symbol, size.actual, bound)
+        if not unbound <= bound.keys() or evaluate(expected, bound) != size.actual:
+            raise RuntimeError(f"Guard failed: {size.place} == {as_dim(expected)}")
         if isinstance(expected, Symbol):
-            low, high = self._ranges.get(expected.name, (None, None))
-            if low is not None and low > 2 and size < low:
-                raise RuntimeError(f"Guard failed: {place} >= {low}")
-            if high is not None and size > high:
-                raise RuntimeError(f"Guard failed: {place} <= {high}")
+            self._check_range(size, expected.name)
+
+    def _check_range(self, size: _Size, symbol: str) -> None:
+        low, high = self._ranges.get(symbol, Range(None, None))
+        if low is not None and low > EXPORTER_MIN_SIZE and size.actual < low:
+            raise RuntimeError(f"Guard failed: {size.place} >= {low}")
+        if high is not None and size.actual > high:
+            raise RuntimeError(f"Guard failed: {size.place} <= {high}")
 
 
-def _size(size: Any) -> Expr:
-    found = size_of(size)
-    if found is None:
+def _size(size: SymInt) -> Expr:
+    expr = size_of(size)
+    if expr is None:
         raise UnknownGuard("a size by an expression that is not understood")
-    return found
+    return expr
 
 
-def _solved(expected: Expr, symbol: str, size: int, bound: Mapping[str, int]) -> int:
-    """The symbol for which an expression that is linear in it has this size, -1 where there is none."""
-    start, step = (evaluate(expected, {**bound, symbol: value}) for value in (0, 1))
-    slope = step - start
-    return (size - start) // slope if slope and (size - start) % slope == 0 else -1
+def _solve(expr: Expr, symbol: str, size: int, bound: Mapping[str, int]) -> int:
+    """Return the value of a symbol for which an expression equals `size`, or -1 if there is none.
+
+    The expression is linear in the symbol.
+    For `2*h + 1 == 9` the value of `h` is 4; no value fits `2*h + 1 == 8`.
+    """
+    at_zero = evaluate(expr, {**bound, symbol: 0})
+    slope = evaluate(expr, {**bound, symbol: 1}) - at_zero
+    if slope and (size - at_zero) % slope == 0:
+        return (size - at_zero) // slope
+    return -1
 
 
 def _holds(condition: ast.expr, named: Mapping[str, Any]) -> bool:
-    """Whether it holds; one that speaks of what is not there does not matter."""
+    """Whether a condition holds. It is ignored if it refers to an argument that is not passed."""
     try:
         return bool(_value(condition, named))
     except (KeyError, IndexError, AttributeError):
@@ -115,7 +167,10 @@ def _holds(condition: ast.expr, named: Mapping[str, Any]) -> bool:
 
 
 def _value(node: ast.AST, named: Mapping[str, Any]) -> Any:
-    """What a guard is for these inputs. What may stand in one was judged when the file was."""
+    """Return the value of an expression for these arguments.
+
+    The safety check of the file has made sure that a guard contains nothing else.
+    """
     match node:
         case ast.Constant(value):
             return value
@@ -129,25 +184,29 @@ def _value(node: ast.AST, named: Mapping[str, Any]) -> Any:
             [],
         ):
             return getattr(_value(of, named), name)()
-        case ast.Call(ast.Name(name) | ast.Attribute(ast.Name("math"), name), given, []):
-            return _CALLS[name](*(_value(item, named) for item in given))
-    return _combined(node, named)
+        case ast.Call(ast.Name(name) | ast.Attribute(ast.Name("math"), name), arguments, []):
+            return _CALLS[name](*(_value(argument, named) for argument in arguments))
+    return _operator_value(node, named)
 
 
-def _combined(node: ast.AST, named: Mapping[str, Any]) -> Any:
+def _operator_value(node: ast.AST, named: Mapping[str, Any]) -> Any:
     match node:
-        case ast.BinOp(left, by, right):
-            return _OPERATORS[type(by)](_value(left, named), _value(right, named))
-        case ast.UnaryOp(by, operand):
-            return _OPERATORS[type(by)](_value(operand, named))
-        case ast.BoolOp(by, operands):
-            return (all if isinstance(by, ast.And) else any)(
-                _value(item, named) for item in operands
-            )
-        case ast.Compare(first, by_each, others):
-            sides = [_value(item, named) for item in (first, *others)]
-            return all(
-                _OPERATORS[type(by)](*pair)
-                for by, *pair in zip(by_each, sides, sides[1:], strict=False)
-            )
+        case ast.BinOp(left, op, right):
+            return _OPERATORS[type(op)](_value(left, named), _value(right, named))
+        case ast.UnaryOp(op, operand):
+            return _OPERATORS[type(op)](_value(operand, named))
+        case ast.BoolOp(ast.And(), operands):
+            return all(_value(operand, named) for operand in operands)
+        case ast.BoolOp(ast.Or(), operands):
+            return any(_value(operand, named) for operand in operands)
+        case ast.Compare(first, ops, others):
+            return _compare([_value(side, named) for side in (first, *others)], ops)
     raise KeyError(ast.dump(node))
+
+
+def _compare(sides: list[Any], ops: Sequence[ast.cmpop]) -> bool:
+    """Return the value of a chained comparison, such as `2 <= n < 9`."""
+    for number, op in enumerate(ops):
+        if not _OPERATORS[type(op)](sides[number], sides[number + 1]):
+            return False
+    return True

@@ -1,7 +1,8 @@
-"""Weights: what a model's tensors hold, read when an answer depends on it.
+"""Lazy weights: the values of a model's tensors, read when an answer depends on them.
 
-A model is loaded without its tensors. In the place of each stands one of the same sizes that holds zeros, and takes
-memory only where it is small; where values are needed, the records of the file are mapped into their places.
+A model is loaded without its tensors. Each is replaced by one of the same sizes that holds zeros,
+and occupies memory only if it is small. When values are needed, the records of the file are mapped
+in their place.
 """
 
 from __future__ import annotations
@@ -10,192 +11,211 @@ import mmap
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from composecli.files.archive import Archive
 from composecli.files.torchscript import Attributes
 
-# Larger parameters are zeros that all share, and later pages of the file: they take no memory, and cannot be written
-# to.
-LARGEST_OWN = 2**16
+# Larger parameters share zeros and later become pages of the file: they occupy no memory, and
+# nothing can be written to them.
+MAX_WRITABLE_BYTES = 2**16
+
+# By the name of the record that holds the values.
+Storages: TypeAlias = Mapping[str, torch.UntypedStorage]
+AttributeValue: TypeAlias = Tensor | list[Tensor]
 
 
 @dataclass(frozen=True)
 class TensorSlot:
-    """An attribute of a submodule that holds a tensor, in a list of them where it has an `index`, and the record of the
-    file that it lies in."""
+    """An attribute of a submodule that holds a tensor, and the record of the file with its values.
+
+    If the attribute is a list of tensors, `index` is the position in it.
+    """
 
     owner: nn.Module
     module: str
     attribute: str
     record: str
-    tensor: torch.Tensor
+    tensor: Tensor
     parameter: bool
     index: int | None = None
 
     @property
     def name(self) -> str:
+        """The qualified name of the attribute: `encoder.fc.weight`."""
         return f"{self.module}.{self.attribute}".lstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """These records were read, all where none is named: what, and which op asked for it."""
+    """These records were read, or all if none is named. `note` states which op needed them."""
 
     note: str
     records: tuple[str, ...] = ()
 
 
 @dataclass
-class Weights:
-    """The places of a model's tensors, and what was read of them for an op."""
+class ArchiveWeights:
+    """The tensor slots of a model from an archive, and the records that were read for an op."""
 
     archive: Archive
-    places: tuple[TensorSlot, ...]
+    slots: tuple[TensorSlot, ...]
     readings: list[Reading] = field(default_factory=list)
     _storages: dict[str, torch.UntypedStorage] = field(default_factory=dict)
     _unread: set[str] = field(default_factory=set)
-    _own: set[str] = field(default_factory=set)
-    _fresh: set[str] = field(default_factory=set)
-    _held: dict[int, torch.Tensor] = field(default_factory=dict)
+    _writable: set[str] = field(default_factory=set)
+    _read_since_reload: set[str] = field(default_factory=set)
+    _tensors: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # The archive is closed when all is loaded, and no file can be opened while a model runs.
-        self._file: Any = mmap.mmap(self.archive.fileno(), 0, access=mmap.ACCESS_READ)
+        # The archive is closed after loading, and no file can be opened while a model runs.
+        self._file = mmap.mmap(self.archive.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def leave_out(self) -> None:
-        """Put zeros into every place."""
-        records = {place.record for place in self.places}
-        own = {place.record for place in self.places if not place.parameter}
-        self._own = own | {record for record in records if self.archive.size(record) <= LARGEST_OWN}
-        zeros = _Zeros(max(map(self.archive.size, records - self._own), default=0))
+    def fill_with_zeros(self) -> None:
+        """Put zeros into every slot."""
+        records = {slot.record for slot in self.slots}
+        for slot in self.slots:
+            if not slot.parameter or self.archive.size(slot.record) <= MAX_WRITABLE_BYTES:
+                self._writable.add(slot.record)
+        zeros = _Zeros(max(map(self.archive.size, records - self._writable), default=0))
         for record in records:
             size = self.archive.size(record)
-            self._storages[record] = (
-                zeros.storage(size) if record in self._own else zeros.shared_storage(size)
-            )
+            if record in self._writable:
+                self._storages[record] = zeros.new_storage(size)
+            else:
+                self._storages[record] = zeros.shared_storage(size)
         self._unread = records
-        self._put(records)
+        self._assign(records)
 
     @property
-    def unread(self) -> Mapping[str, torch.UntypedStorage]:
-        """The storages that hold no values, by the record that would fill them."""
+    def unread(self) -> Storages:
+        """The storages that hold zeros, by the record with their values."""
         return {record: self._storages[record] for record in self._unread}
 
     @property
-    def fixed(self) -> frozenset[int]:
-        """The storages that cannot be written to."""
-        return frozenset(
-            storage._cdata for record, storage in self._storages.items() if record not in self._own
-        )
+    def read_only(self) -> frozenset[int]:
+        """The addresses of the storages that cannot be written to."""
+        fixed = self._storages.keys() - self._writable
+        return frozenset(self._storages[record]._cdata for record in fixed)
 
     def read(self, records: Collection[str] | None = None, op: str | None = None) -> None:
-        """Read these records into their places, all where none are named. `op` is what asks for their values."""
-        wanted = self._unread if records is None else self._unread & set(records)
+        """Read these records into their slots, or all if none are named.
+
+        If `op` is given, it is the op that depends on the values, and the reading is noted.
+        """
+        wanted = self._unread
+        if records is not None:
+            wanted = self._unread & set(records)
         if wanted and op is not None:
-            names = sorted({place.name for place in self.places if place.record in wanted})
-            size = sum(map(self.archive.size, wanted))
-            shown = "all tensors" if records is None else ", ".join(names)
-            note = f"the values of {shown} were read ({size:,} bytes): {op} depends on them"
-            self.readings.append(Reading(note, () if records is None else tuple(sorted(wanted))))
+            self.readings.append(self._reading(wanted, op, everything=records is None))
         for record in wanted:
             self._read(record)
         self._unread = self._unread - wanted
-        self._put({record for record in wanted if record not in self._own})
+        self._assign(wanted - self._writable)
 
-    def on_meta(self) -> Iterator[tuple[str, str, torch.Tensor | list[torch.Tensor]]]:
-        """For each attribute, by submodule and name, tensors like those that belong there and without memory; places
-        that share a record share it there."""
-        sizes = {place.record: self.archive.size(place.record) for place in self.places}
-        storages = {
-            record: torch.UntypedStorage(size, device="meta") for record, size in sizes.items()
-        }
-        modules = {id(place.owner): place.module for place in self.places}
-        for owner, attribute, value in assignments(self.places, storages, {}):
+    def _reading(self, wanted: set[str], op: str, *, everything: bool) -> Reading:
+        records = tuple(sorted(wanted))
+        names = {slot.name for slot in self.slots if slot.record in wanted}
+        shown = ", ".join(sorted(names))
+        if everything:
+            records, shown = (), "all tensors"
+        size = sum(map(self.archive.size, wanted))
+        note = f"the values of {shown} were read ({size:,} bytes): {op} depends on them"
+        return Reading(note, records)
+
+    def meta_values(self) -> Iterator[tuple[str, str, AttributeValue]]:
+        """Yield each submodule and attribute with what belongs there, on the meta device.
+
+        Slots that share a record share a storage there, too.
+        """
+        storages = dict[str, torch.UntypedStorage]()
+        modules = dict[int, str]()
+        for slot in self.slots:
+            modules[id(slot.owner)] = slot.module
+            size = self.archive.size(slot.record)
+            storages[slot.record] = torch.UntypedStorage(size, device="meta")
+        for owner, attribute, value in assignments(self.slots, storages, {}):
             yield modules[id(owner)], attribute, value
 
-    def has_own_memory(self, record: str) -> bool:
-        """Whether it gets its values without becoming another tensor."""
-        return record in self._own
+    def is_writable(self, record: str) -> bool:
+        """Return whether the tensors of a record get their values without being replaced."""
+        return record in self._writable
 
     def _read(self, record: str) -> None:
-        start, size = self.archive.start(record), self.archive.size(record)
-        if record not in self._own:
-            self._storages[record] = _over(self._file, start, size)
-        elif size:
-            held = torch.frombuffer(bytearray(self._file[start : start + size]), dtype=torch.uint8)
-            self._storages[record].copy_(held.untyped_storage())
-            self._fresh.add(record)
+        start = self.archive.start(record)
+        size = self.archive.size(record)
+        if record not in self._writable:
+            self._storages[record] = _storage_over(self._file, start, size)
+        elif size > 0:
+            end = start + size
+            values = _storage_over(bytearray(self._file[start:end]), 0, size)
+            self._storages[record].copy_(values)
+            self._read_since_reload.add(record)
 
     def reload(self) -> None:
-        """Read again what was read in the midst of a forward, at whose end the state before it was put back."""
-        for record in tuple(self._fresh):
+        """Read again the records read during a forward: restoring the state overwrote them."""
+        for record in tuple(self._read_since_reload):
             self._read(record)
-        self._fresh.clear()
+        self._read_since_reload.clear()
 
-    def _put(self, records: Iterable[str]) -> None:
-        assign(self.places, {record: self._storages[record] for record in records}, self._held)
+    def _assign(self, records: Iterable[str]) -> None:
+        storages = {record: self._storages[record] for record in records}
+        assign(self.slots, storages, self._tensors)
 
 
 @dataclass
-class LazyWeights:
-    """The tensors of a module that was made by a factory: those of its file, once an answer depends on their values."""
+class FactoryWeights:
+    """The weights of a module that a factory made: those of its file, once an answer needs them."""
 
     module: nn.Module
     load: Callable[[], None]
     readings: list[Reading] = field(default_factory=list)
-    places: tuple[TensorSlot, ...] = ()
-    fixed: frozenset[int] = frozenset()
+    slots: tuple[TensorSlot, ...] = ()
+    read_only: frozenset[int] = frozenset()
     _read: bool = False
 
     @property
-    def unread(self) -> Mapping[str, torch.UntypedStorage]:
+    def unread(self) -> Storages:
         """The storages that do not hold the values of the file, by the names of their tensors."""
+        storages = dict[str, torch.UntypedStorage]()
         if self._read:
-            return {}
-        tensors = self.module.state_dict().items()
-        return {
-            name: tensor.untyped_storage()
-            for name, tensor in tensors
-            if tensor.layout is torch.strided
-        }
+            return storages
+        for name, tensor in self.module.state_dict().items():
+            if tensor.layout is torch.strided:
+                storages[name] = tensor.untyped_storage()
+        return storages
 
     def read(self, _records: Collection[str] | None = None, op: str | None = None) -> None:
-        """Load all of them."""
-        if not self._read:
-            self._read = True
-            if op is not None:
-                self.readings.append(
-                    Reading(f"the values of all tensors were read: {op} depends on them")
-                )
-            self.load()
+        """Load the whole file. If `op` is given, it is the op that depends on the values."""
+        if self._read:
+            return
+        self._read = True
+        if op is not None:
+            note = f"the values of all tensors were read: {op} depends on them"
+            self.readings.append(Reading(note))
+        self.load()
 
-    def has_own_memory(self, _record: str) -> bool:
-        """None is read in the midst of a forward."""
+    def is_writable(self, _record: str) -> bool:
+        """Return False: nothing is read during a forward."""
         return False
 
-    def on_meta(self) -> tuple[()]:
-        """None: they are in memory, and are saved from there."""
+    def meta_values(self) -> tuple[()]:
+        """Return nothing: the tensors are in memory, and are saved from there."""
         return ()
 
     def reload(self) -> None:
-        """Nothing is read in the midst of a forward."""
+        """Do nothing: nothing is read during a forward."""
 
 
-AnyWeights = Weights | LazyWeights
+LazyWeights: TypeAlias = ArchiveWeights | FactoryWeights
 
 
-def assign(
-    places: Iterable[TensorSlot],
-    storages: Mapping[str, torch.UntypedStorage],
-    held: dict[int, torch.Tensor] | None = None,
-) -> None:
-    """Tensors over these storages, by record, into the places. `held` are those that are there already, and then also
-    these, by the place that they belong to."""
-    for owner, attribute, value in assignments(places, storages, held if held is not None else {}):
+def assign(slots: Iterable[TensorSlot], storages: Storages, tensors: dict[int, Tensor]) -> None:
+    """Put tensors over these storages into their slots; see `assignments`."""
+    for owner, attribute, value in assignments(slots, storages, tensors):
         if isinstance(owner, torch.jit.ScriptModule):
             owner._c.setattr(attribute, value)
         else:
@@ -203,86 +223,96 @@ def assign(
 
 
 def assignments(
-    places: Iterable[TensorSlot],
-    storages: Mapping[str, torch.UntypedStorage],
-    held: dict[int, torch.Tensor],
-) -> Iterator[tuple[nn.Module, str, torch.Tensor | list[torch.Tensor]]]:
-    """What goes into each attribute; where one tensor is held in two, it is one there, too."""
-    places = tuple(places)
-    touched = [place for place in places if place.record in storages]
-    made = dict[int, torch.Tensor]()
-    for place in sorted(touched, key=lambda place: not place.parameter):
-        key = id(place.tensor)
-        if key not in made:
-            made[key] = _tensor(place, storages[place.record])
-    held.update(made)
+    slots: Iterable[TensorSlot], storages: Storages, tensors: dict[int, Tensor]
+) -> Iterator[tuple[nn.Module, str, AttributeValue]]:
+    """Yield each module and attribute with the value that belongs there, over these storages.
+
+    A tensor that two attributes share is shared by their new values. `tensors` are the values
+    assigned previously, by the `id` of the slot's tensor: they complete the lists of which only
+    some members change. The new values are added to it.
+    """
+    slots = tuple(slots)
+    changed = [slot for slot in slots if slot.record in storages]
+    tensors.update(_new_tensors(changed, storages))
     lists = dict[tuple[int, str], TensorSlot]()
-    for place in touched:
-        if place.index is None:
-            yield place.owner, place.attribute, made[id(place.tensor)]
+    for slot in changed:
+        if slot.index is None:
+            yield slot.owner, slot.attribute, tensors[id(slot.tensor)]
         else:
-            lists[id(place.owner), place.attribute] = place
-    for where, place in lists.items():
-        members = [other for other in places if (id(other.owner), other.attribute) == where]
-        yield place.owner, place.attribute, [held[id(member.tensor)] for member in members]
+            lists[id(slot.owner), slot.attribute] = slot
+    for one_member in lists.values():
+        members = _slots_of_list(one_member, slots)
+        values = [tensors[id(member.tensor)] for member in members]
+        yield one_member.owner, one_member.attribute, values
 
 
-def _tensor(place: TensorSlot, storage: torch.UntypedStorage) -> torch.Tensor:
-    was = place.tensor
-    made = torch.empty(0, dtype=was.dtype, device=storage.device).set_(
-        storage, was.storage_offset(), was.shape, was.stride()
-    )
-    return nn.Parameter(made, requires_grad=was.requires_grad) if place.parameter else made
+def _slots_of_list(one_member: TensorSlot, slots: Iterable[TensorSlot]) -> Iterator[TensorSlot]:
+    for slot in slots:
+        if slot.owner is one_member.owner and slot.attribute == one_member.attribute:
+            yield slot
+
+
+def _new_tensors(slots: Iterable[TensorSlot], storages: Storages) -> dict[int, Tensor]:
+    """Return new tensors over these storages, by the `id` of the tensors that they replace."""
+    new = dict[int, Tensor]()
+    # Parameters first: a buffer that shares the tensor of a parameter becomes that parameter.
+    for slot in sorted(slots, key=lambda slot: not slot.parameter):
+        key = id(slot.tensor)
+        if key not in new:
+            new[key] = _new_tensor(slot, storages[slot.record])
+    return new
+
+
+def _new_tensor(slot: TensorSlot, storage: torch.UntypedStorage) -> Tensor:
+    """Return a tensor like that of the slot, over another storage."""
+    like = slot.tensor
+    empty = torch.empty(0, dtype=like.dtype, device=storage.device)
+    tensor = empty.set_(storage, like.storage_offset(), like.shape, like.stride())
+    if slot.parameter:
+        return nn.Parameter(tensor, requires_grad=like.requires_grad)
+    return tensor
 
 
 class _Zeros:
-    """Storages of zeros. Those that are shared are one and the same memory, for reading alone, which takes none."""
+    """Makes storages of zeros. Shared ones are the same read-only pages, and occupy no memory."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.shared: mmap.mmap | None = None
-        if largest and hasattr(mmap, "MAP_PRIVATE"):
+        if max_bytes and hasattr(mmap, "MAP_PRIVATE"):
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-            self.shared = mmap.mmap(-1, largest, flags=flags, prot=mmap.PROT_READ)
+            self.shared = mmap.mmap(-1, max_bytes, flags=flags, prot=mmap.PROT_READ)
 
-    def storage(self, size: int) -> torch.UntypedStorage:
+    def new_storage(self, size: int) -> torch.UntypedStorage:
+        """Return a storage of its own memory, of `size` bytes."""
         return torch.zeros(size, dtype=torch.uint8).untyped_storage()
 
     def shared_storage(self, size: int) -> torch.UntypedStorage:
-        return _over(self.shared, 0, size) if self.shared is not None else self.storage(size)
+        """Return a storage over the shared pages, of `size` bytes."""
+        if self.shared is None:
+            return self.new_storage(size)
+        return _storage_over(self.shared, 0, size)
 
 
-def _over(memory: mmap.mmap, start: int, size: int) -> torch.UntypedStorage:
+def _storage_over(memory: mmap.mmap | bytearray, start: int, size: int) -> torch.UntypedStorage:
+    # torch warns that the memory cannot be written to: nothing here writes to it.
     with warnings.catch_warnings(action="ignore"):
-        return torch.frombuffer(
-            memory, dtype=torch.uint8, count=size, offset=start
-        ).untyped_storage()
+        tensor = torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=start)
+        return tensor.untyped_storage()
 
 
-def places_of(module: nn.Module, held: Attributes) -> tuple[TensorSlot, ...]:
-    """The places of the tensors of a TorchScript module, by what its archive says that it holds."""
+def find_slots(module: nn.Module, attributes: Attributes) -> tuple[TensorSlot, ...]:
+    """Return the tensor slots of a TorchScript module, by the attributes in its archive."""
     owners = dict(module.named_modules(remove_duplicate=False))
-    found = list[TensorSlot]()
-    for name, inner in held.items():
+    slots = list[TensorSlot]()
+    for name, own_attributes in attributes.items():
         owner = owners[name]
-        parameters = {
-            own for own, _ in owner.named_parameters(recurse=False, remove_duplicate=False)
-        }
-        for key, attribute in inner.items():
-            if attribute.listed:
-                tensors = enumerate(getattr(owner, key))
-                found += [
-                    TensorSlot(owner, name, key, attribute.records[n], tensor, False, n)
-                    for n, tensor in tensors
-                ]
+        parameters = dict(owner.named_parameters(recurse=False, remove_duplicate=False))
+        for key, attribute in own_attributes.items():
+            if attribute.is_list:
+                for index, tensor in enumerate(getattr(owner, key)):
+                    record = attribute.records[index]
+                    slots.append(TensorSlot(owner, name, key, record, tensor, False, index))
             elif attribute.records:
-                found.append(
-                    TensorSlot(
-                        owner,
-                        name,
-                        key,
-                        attribute.records[0],
-                        getattr(owner, key),
-                        key in parameters,
-                    )
-                )
-    return tuple(found)
+                record, tensor = attribute.records[0], getattr(owner, key)
+                slots.append(TensorSlot(owner, name, key, record, tensor, key in parameters))
+    return tuple(slots)

@@ -1,53 +1,87 @@
-"""Meta kernels as strict as the real ones: the sizes, strides and dtype of what an op gives, without its arithmetic.
+"""Meta kernels as strict as the real ones: sizes, strides and dtypes of a result, no arithmetic.
 
-Each speaks only where the real kernel is sure to accept; where it does not speak, the real one runs, refuses in its own
-words, or accepts what is unusual. That it says what the real kernel does is held by a differential test.
+A kernel returns None unless the real one is certain to accept the call. The real one then runs, and
+raises its own error or accepts the unusual call. A differential test compares every meta kernel
+with the real one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import torch
+from torch import Tensor
+from torch._ops import OpOverload
 
-# A tensor, a tuple of them, or None.
-Result = Any
-Kernel = Callable[..., Result]
+# Scalar and int[] of aten's schemas, and an op's result; None asks for the real kernel.
+Number: TypeAlias = int | float | complex
+Sizes: TypeAlias = Sequence[int]
+Result: TypeAlias = Tensor | tuple[Tensor, ...] | None
+Kernel: TypeAlias = Callable[..., Result]
+_K = TypeVar("_K", bound=Kernel)
 
+KERNELS: dict[OpOverload, Kernel] = {}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-aten = torch.ops.aten
+_HALF_DTYPES = (torch.bfloat16, torch.float16)
+_ELEMENTWISE = (
+    "relu", "silu", "sigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid", "leaky_relu", "elu",
+    "exp", "neg", "abs", "sqrt", "rsqrt", "erf", "mish", "sin", "cos",
+)  # fmt: skip
+_ELEMENTWISE_IN_PLACE = (
+    "relu_", "silu_", "sigmoid_", "tanh_", "hardtanh_", "hardswish_", "hardsigmoid_", "leaky_relu_",
+    "elu_",
+)  # fmt: skip
+_BINARY = ("add", "sub", "mul", "div")
+_BINARY_IN_PLACE = ("add_", "sub_", "mul_", "div_")
+_aten = torch.ops.aten
 
 
-def plain(*tensors: Any) -> bool:
-    """Whether all are dense tensors on the CPU, of one floating dtype, that hold something."""
+def _kernel_of(overload: str, *names: str) -> Callable[[_K], _K]:
+    """Register a meta kernel for this overload of each of these aten ops."""
+
+    def register(kernel: _K) -> _K:
+        for name in names:
+            packet = getattr(_aten, name)
+            KERNELS[getattr(packet, overload)] = kernel
+        return kernel
+
+    return register
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Return whether all are non-empty strided CPU tensors of one floating dtype."""
     dtype = tensors[0].dtype
     if dtype not in _DTYPES:
         return False
+    return all(_is_plain_of(dtype, tensor) for tensor in tensors)
+
+
+def _is_plain_of(dtype: torch.dtype, tensor: Tensor) -> bool:
+    if not isinstance(tensor, Tensor) or tensor.dtype is not dtype:
+        return False
+    if tensor.layout is not torch.strided or not tensor.is_cpu:
+        return False
+    return tensor.numel() > 0 and not tensor.is_neg()
+
+
+def is_row_major(*tensors: Tensor) -> bool:
+    """Return whether all are plain and have the strides that a new tensor of their sizes gets.
+
+    `is_contiguous` alone does not suffice: it ignores the strides of axes of size 1.
+    """
+    if not is_plain(*tensors):
+        return False
     for tensor in tensors:
-        if (
-            not isinstance(tensor, torch.Tensor)
-            or tensor.dtype is not dtype
-            or tensor.layout is not torch.strided
-        ):
+        if not tensor.is_contiguous():
             return False
-        if not tensor.is_cpu or not tensor.numel() or tensor.is_neg():
+        if 1 in tensor.shape and not _has_row_major_strides(tensor):
             return False
     return True
 
 
-def dense(*tensors: torch.Tensor) -> bool:
-    """Whether they are plain and lie in memory row by row; `is_contiguous` asks nothing of axes of size 1."""
-    if not plain(*tensors):
-        return False
-    return all(
-        tensor.is_contiguous() and (1 not in tensor.shape or _row_by_row(tensor))
-        for tensor in tensors
-    )
-
-
-def _row_by_row(tensor: torch.Tensor) -> bool:
+def _has_row_major_strides(tensor: Tensor) -> bool:
     expected = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
         if stride != expected:
@@ -56,360 +90,423 @@ def _row_by_row(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _given(*tensors: Any) -> list[Any]:
+def _present(*tensors: Tensor | None) -> list[Tensor]:
     return [tensor for tensor in tensors if tensor is not None]
 
 
-def _fits(tensor: torch.Tensor, sizes: Sequence[int]) -> bool:
-    """Whether it is broadcast to these sizes."""
+def _are_numbers(*arguments: object) -> bool:
+    """Return whether every argument is a number or was left out."""
+    return all(isinstance(argument, int | float | None) for argument in arguments)
+
+
+def _broadcasts_to(tensor: Tensor, sizes: Sizes) -> bool:
     missing = len(sizes) - tensor.dim()
-    return missing >= 0 and all(
-        own in (1, size) for own, size in zip(tensor.shape, sizes[missing:], strict=True)
-    )
+    if missing < 0:
+        return False
+    pairs = zip(tensor.shape, sizes[missing:], strict=True)
+    return all(own in (1, size) for own, size in pairs)
 
 
-def _mm(one: torch.Tensor, other: torch.Tensor) -> Result:
-    if plain(one, other) and one.dim() == other.dim() == 2 and one.shape[1] == other.shape[0]:
-        return one.new_empty((one.shape[0], other.shape[1]))
-    return None
+@_kernel_of("default", "mm")
+def _mm(one: Tensor, other: Tensor) -> Result:
+    if not is_plain(one, other) or one.dim() != 2 or other.dim() != 2:
+        return None
+    rows, inner = one.shape
+    other_inner, columns = other.shape
+    if inner != other_inner:
+        return None
+    return one.new_empty((rows, columns))
 
 
+@_kernel_of("default", "addmm")
 def _addmm(
-    bias: torch.Tensor, one: torch.Tensor, other: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
+    bias: Tensor,
+    one: Tensor,
+    other: Tensor,
+    *,
+    beta: Number = 1,
+    alpha: Number = 1,
 ) -> Result:
-    result = _mm(one, other)
-    fits = plain(bias, one) and isinstance(result, torch.Tensor) and _fits(bias, result.shape)
-    return result if fits and beta == alpha == 1 else None
-
-
-def _bmm(one: torch.Tensor, other: torch.Tensor) -> Result:
-    if not plain(one, other) or one.dim() != 3 or other.dim() != 3:
+    product = _mm(one, other)
+    if product is None or not _can_be_added(bias, one, product):
         return None
-    if one.shape[0] != other.shape[0] or one.shape[2] != other.shape[1]:
+    if beta != 1 or alpha != 1:
         return None
-    return one.new_empty((one.shape[0], one.shape[1], other.shape[2]))
+    return product
 
 
+@_kernel_of("default", "bmm")
+def _bmm(one: Tensor, other: Tensor) -> Result:
+    if not is_plain(one, other) or one.dim() != 3 or other.dim() != 3:
+        return None
+    batch, rows, inner = one.shape
+    other_batch, other_inner, columns = other.shape
+    if (other_batch, other_inner) != (batch, inner):
+        return None
+    return one.new_empty((batch, rows, columns))
+
+
+@_kernel_of("default", "baddbmm")
 def _baddbmm(
-    bias: torch.Tensor, one: torch.Tensor, other: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
+    bias: Tensor,
+    one: Tensor,
+    other: Tensor,
+    *,
+    beta: Number = 1,
+    alpha: Number = 1,
 ) -> Result:
-    result = _bmm(one, other)
-    numbers = all(isinstance(number, int | float) for number in (beta, alpha))
-    fits = plain(bias, one) and isinstance(result, torch.Tensor) and _fits(bias, result.shape)
-    return result if fits and numbers else None
+    product = _bmm(one, other)
+    if product is None or not _can_be_added(bias, one, product):
+        return None
+    if not isinstance(beta, int | float) or not isinstance(alpha, int | float):
+        return None
+    return product
+
+
+def _can_be_added(bias: Tensor, factor: Tensor, product: Result) -> bool:
+    """Return whether a bias can be added to the product of `factor` and another matrix."""
+    if not isinstance(product, Tensor) or not is_plain(bias, factor):
+        return False
+    return _broadcasts_to(bias, product.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """How a convolution goes over its input, one number for each axis but the batch and the channels."""
+    """How a kernel slides over its input: one number for each axis except batch and channels."""
 
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
-    output_padding: Sequence[int]
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    output_padding: Sizes = ()
 
-    def sizes(self, before: Sequence[int], kernel: Sequence[int]) -> list[int]:
-        windows = zip(before, kernel, self.stride, self.padding, self.dilation, strict=True)
-        return [
-            (size + 2 * pad - gap * (window - 1) - 1) // step + 1
-            for size, window, step, pad, gap in windows
-        ]
+    def are_valid(self, rank: int) -> bool:
+        """Return whether there is a number for each of `rank` axes, within the allowed range."""
+        if not len(self.stride) == len(self.padding) == len(self.dilation) == rank:
+            return False
+        return min(self.stride) > 0 and min(self.padding) >= 0 and min(self.dilation) > 0
 
-    def transposed_sizes(self, before: Sequence[int], kernel: Sequence[int]) -> list[int]:
-        """None where the padding of the output is not smaller than a stride or a dilation."""
+    def output_sizes(self, sizes: Sizes, kernel: Sizes) -> list[int]:
+        """Return the sizes after a convolution or pooling, as `torch.nn.Conv2d` documents them.
+
+        Example: sizes (16, 16), kernel (3, 3), stride (2, 2), padding (1, 1) -> [8, 8].
+        """
+        result = list[int]()
+        axes = zip(sizes, kernel, self.stride, self.padding, self.dilation, strict=True)
+        for size, window, step, pad, gap in axes:
+            extent = gap * (window - 1) + 1
+            result.append((size + 2 * pad - extent) // step + 1)
+        return result
+
+    def transposed_output_sizes(self, sizes: Sizes, kernel: Sizes) -> list[int]:
+        """Return the sizes that `torch.nn.ConvTranspose2d` documents; empty if it would refuse.
+
+        Each output padding has to be smaller than the stride or the dilation of its axis.
+        Example: sizes (8, 8), kernel (2, 2), stride (2, 2) -> [16, 16].
+        """
         more = self.output_padding
-        if len(more) != len(before) or min(more) < 0:
+        if len(more) != len(sizes) or min(more) < 0:
             return []
-        if any(
-            pad >= max(step, gap)
-            for pad, step, gap in zip(more, self.stride, self.dilation, strict=True)
-        ):
-            return []
-        windows = zip(before, kernel, self.stride, self.padding, self.dilation, more, strict=True)
-        return [
-            (size - 1) * step - 2 * pad + gap * (window - 1) + add + 1
-            for size, window, step, pad, gap, add in windows
-        ]
+        result = list[int]()
+        axes = zip(sizes, kernel, self.stride, self.padding, self.dilation, more, strict=True)
+        for size, window, step, pad, gap, extra in axes:
+            if extra >= max(step, gap):
+                return []
+            extent = gap * (window - 1) + 1
+            result.append((size - 1) * step - 2 * pad + extent + extra)
+        return result
 
 
-def _convolution(
-    value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *how: Any
+@_kernel_of("default", "convolution", "_convolution")
+def _convolution(  # noqa: PLR0913, PLR0917 (aten's signature)
+    value: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    transposed: bool,  # noqa: FBT001
+    output_padding: Sizes,
+    groups: int,
+    *_backend_flags: bool,
 ) -> Result:
-    """Output sizes as `torch.nn.Conv2d` and `torch.nn.ConvTranspose2d` document them."""
-    stride, padding, dilation, transposed, output_padding, groups = how[:6]
     rank = value.dim() - 2
-    given = _given(value, weight, bias)
-    if not dense(*given) or rank not in (1, 2, 3) or weight.dim() != value.dim() or groups < 1:
-        return None
-    if not _whole(rank, stride, padding, dilation):
-        return None
-    into, out = (0, 1) if transposed else (1, 0)
-    channels = weight.shape[out] * (groups if transposed else 1)
-    if (
-        value.shape[1] != weight.shape[into] * (1 if transposed else groups)
-        or weight.shape[0] % groups
-    ):
-        return None
-    if bias is not None and bias.shape != (channels,):
+    if not is_row_major(*_present(value, weight, bias)) or rank not in (1, 2, 3):
         return None
     windows = _Windows(stride, padding, dilation, output_padding)
-    sizes = (windows.transposed_sizes if transposed else windows.sizes)(
-        value.shape[2:], weight.shape[2:]
-    )
-    return value.new_empty((value.shape[0], channels, *sizes)) if sizes and min(sizes) > 0 else None
-
-
-def _whole(
-    rank: int, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> bool:
-    same = len(stride) == len(padding) == len(dilation) == rank
-    return same and min(stride) > 0 and min(padding) >= 0 and min(dilation) > 0
-
-
-def _batch_norm(
-    value: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor | None,
-    var: torch.Tensor | None,
-    training: bool,  # noqa: FBT001
-    *_: Any,
-) -> Result:
-    given = _given(weight, bias, mean, var)
-    if training or mean is None or var is None or value.dim() < 2 or not dense(value, *given):
+    if weight.dim() != value.dim() or groups < 1 or not windows.are_valid(rank):
         return None
-    if any(tensor.shape != (value.shape[1],) for tensor in given):
+    batch, channels, *spatial = value.shape
+    first, second, *kernel = weight.shape
+    if transposed:
+        in_channels, out_channels = first, second * groups
+        sizes = windows.transposed_output_sizes(spatial, kernel)
+    else:
+        in_channels, out_channels = second * groups, first
+        sizes = windows.output_sizes(spatial, kernel)
+    if channels != in_channels or first % groups:
+        return None
+    if bias is not None and bias.shape != (out_channels,):
+        return None
+    if not sizes or min(sizes) < 1:
+        return None
+    return value.new_empty((batch, out_channels, *sizes))
+
+
+@_kernel_of("default", "native_batch_norm")
+def _batch_norm(
+    value: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,  # noqa: FBT001 (aten's signature)
+    _momentum: float,
+    _eps: float,
+) -> Result:
+    if training or mean is None or var is None or value.dim() < 2:
+        return None
+    vectors = _present(weight, bias, mean, var)
+    if not is_row_major(value, *vectors):
+        return None
+    channels = value.shape[1]
+    if any(vector.shape != (channels,) for vector in vectors):
         return None
     return torch.empty_like(value), value.new_empty(0), value.new_empty(0)
 
 
+@_kernel_of("default", "_native_batch_norm_legit_no_training")
 def _batch_norm_in_eval(
-    value: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any
+    value: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    momentum: float,
+    eps: float,
 ) -> Result:
-    return _batch_norm(value, weight, bias, mean, var, False, *rest)
+    return _batch_norm(value, weight, bias, mean, var, False, momentum, eps)
 
 
+@_kernel_of("default", "native_layer_norm")
 def _layer_norm(
-    value: torch.Tensor,
-    shape: Sequence[int],
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
+    value: Tensor,
+    shape: Sizes,
+    weight: Tensor | None,
+    bias: Tensor | None,
     _eps: float,
 ) -> Result:
-    given = _given(value, weight, bias)
+    affine = _present(weight, bias)
     count = len(shape)
-    if (
-        not dense(*given)
-        or not 0 < count <= value.dim()
-        or tuple(value.shape[-count:]) != tuple(shape)
-    ):
+    if not is_row_major(value, *affine) or not 0 < count <= value.dim():
         return None
-    if any(tuple(tensor.shape) != tuple(shape) for tensor in given[1:]):
+    normalized = tuple(shape)
+    if tuple(value.shape[-count:]) != normalized:
         return None
-    outer = (*value.shape[:-count], *([1] * count))
-    return torch.empty_like(value), value.new_empty(outer), value.new_empty(outer)
+    if any(tuple(tensor.shape) != normalized for tensor in affine):
+        return None
+    ones = [1] * count
+    statistics = (*value.shape[:-count], *ones)
+    return torch.empty_like(value), value.new_empty(statistics), value.new_empty(statistics)
 
 
+@_kernel_of("default", "native_group_norm")
 def _group_norm(
-    value: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
+    value: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
     count: int,
     channels: int,
     inner: int,
     groups: int,
     _eps: float,
 ) -> Result:
-    given = _given(value, weight, bias)
-    if not dense(*given) or groups < 1 or channels % groups or value.dim() < 2:
+    affine = _present(weight, bias)
+    if not is_row_major(value, *affine) or value.dim() < 2:
+        return None
+    if groups < 1 or channels % groups:
         return None
     if tuple(value.shape[:2]) != (count, channels) or value.numel() != count * channels * inner:
         return None
-    if any(tensor.shape != (channels,) for tensor in given[1:]):
+    if any(tensor.shape != (channels,) for tensor in affine):
         return None
-    return (
-        torch.empty_like(value),
-        value.new_empty((count, groups)),
-        value.new_empty((count, groups)),
-    )
+    statistics = (count, groups)
+    return torch.empty_like(value), value.new_empty(statistics), value.new_empty(statistics)
 
 
-def _like(value: torch.Tensor, *arguments: Any, **keywords: Any) -> Result:
-    """Ops on each element that take any values and any numbers beside them."""
-    numbers = all(
-        isinstance(argument, int | float | None) for argument in (*arguments, *keywords.values())
-    )
-    return torch.empty_like(value) if dense(value) and numbers else None
+@_kernel_of("default", *_ELEMENTWISE)
+def _elementwise(value: Tensor, *arguments: object, **keywords: object) -> Result:
+    """Ops on each element that accept any values, with any numbers as further arguments."""
+    if not is_row_major(value) or not _are_numbers(*arguments, *keywords.values()):
+        return None
+    return torch.empty_like(value)
 
 
-def _gelu(value: torch.Tensor, *, approximate: str = "none") -> Result:
-    return _like(value) if approximate in ("none", "tanh") else None
+@_kernel_of("default", *_ELEMENTWISE_IN_PLACE)
+def _elementwise_in_place(value: Tensor, *arguments: object, **keywords: object) -> Result:
+    if not is_row_major(value) or not _are_numbers(*arguments, *keywords.values()):
+        return None
+    return value
 
 
-def _itself(value: torch.Tensor, *arguments: Any, **keywords: Any) -> Result:
-    numbers = all(
-        isinstance(argument, int | float | None) for argument in (*arguments, *keywords.values())
-    )
-    return value if dense(value) and numbers else None
+@_kernel_of("default", "gelu")
+def _gelu(value: Tensor, *, approximate: str = "none") -> Result:
+    if approximate not in ("none", "tanh"):
+        return None
+    return _elementwise(value)
 
 
-def _both(one: torch.Tensor, other: Any, *, alpha: Any = 1) -> Result:
+@_kernel_of("Tensor", *_BINARY)
+def _binary(one: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Result:
     """Ops on pairs of elements: of the same sizes, or one broadcast to the other."""
-    if not isinstance(other, torch.Tensor):
-        return _like(one, other)
-    if not dense(one, other) or not isinstance(alpha, int):
+    if not isinstance(other, Tensor):
+        return _elementwise(one, other)
+    if not is_row_major(one, other) or not isinstance(alpha, int):
         return None
-    if one.shape == other.shape or (one.dim() and _fits(other, one.shape) and other.dim()):
+    if one.shape == other.shape:
         return torch.empty_like(one)
-    return (
-        torch.empty_like(other) if other.dim() and _fits(one, other.shape) and one.dim() else None
-    )
+    if not one.dim() or not other.dim():
+        return None
+    if _broadcasts_to(other, one.shape):
+        return torch.empty_like(one)
+    if _broadcasts_to(one, other.shape):
+        return torch.empty_like(other)
+    return None
 
 
-def _to_itself(one: torch.Tensor, other: Any, *, alpha: Any = 1) -> Result:
-    if not isinstance(other, torch.Tensor):
-        return _itself(one, other)
-    fits = dense(one, other) and _fits(other, one.shape)
-    return one if fits and isinstance(alpha, int) else None
+@_kernel_of("Tensor", *_BINARY_IN_PLACE)
+def _binary_in_place(one: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Result:
+    if not isinstance(other, Tensor):
+        return _elementwise_in_place(one, other)
+    if not is_row_major(one, other) or not isinstance(alpha, int):
+        return None
+    if not _broadcasts_to(other, one.shape):
+        return None
+    return one
 
 
-def _softmax(value: torch.Tensor, dim: int, to_float: bool) -> Result:  # noqa: FBT001
-    fits = dense(value) and not to_float and -value.dim() <= dim < value.dim()
-    return torch.empty_like(value) if fits else None
+@_kernel_of("default", "_softmax", "_log_softmax")
+def _softmax(value: Tensor, dim: int, half_to_float: bool) -> Result:  # noqa: FBT001
+    if not is_row_major(value) or half_to_float:
+        return None
+    if not -value.dim() <= dim < value.dim():
+        return None
+    return torch.empty_like(value)
 
 
+@_kernel_of("default", "max_pool2d_with_indices")
 def _max_pool(
-    value: torch.Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    up: bool = False,  # noqa: FBT001
+    value: Tensor,
+    kernel: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = (0,),
+    dilation: Sizes = (1,),
+    ceil_mode: bool = False,  # noqa: FBT001 (aten's signature)
 ) -> Result:
-    """Output sizes as `torch.nn.MaxPool2d` documents them."""
-    if not dense(value) or value.dim() != 4 or up:
+    if not is_row_major(value) or value.dim() != 4 or ceil_mode:
         return None
-    kernel, padding, dilation = (_pair(sizes) for sizes in (kernel, padding, dilation))
-    stride = _pair(stride) if stride else kernel
-    if not _whole(2, stride, padding, dilation) or any(
-        2 * p > k for p, k in zip(padding, kernel, strict=True)
-    ):
+    kernel = _pair(kernel)
+    windows = _Windows(_pair(stride or kernel), _pair(padding), _pair(dilation))
+    if not windows.are_valid(2):
         return None
-    sizes = _Windows(stride, padding, dilation, ()).sizes(value.shape[2:], kernel)
+    if any(2 * pad > window for pad, window in zip(windows.padding, kernel, strict=True)):
+        return None
+    batch, channels, *spatial = value.shape
+    sizes = windows.output_sizes(spatial, kernel)
     if min(sizes) < 1 or min(kernel) < 1:
         return None
-    shape = (*value.shape[:2], *sizes)
+    shape = (batch, channels, *sizes)
     return value.new_empty(shape), value.new_empty(shape, dtype=torch.int64)
 
 
-def _pair(sizes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(sizes) * 2 if len(sizes) == 1 else tuple(sizes)
+def _pair(sizes: Sizes) -> tuple[int, ...]:
+    if len(sizes) == 1:
+        return (sizes[0], sizes[0])
+    return tuple(sizes)
 
 
+@_kernel_of("default", "_scaled_dot_product_flash_attention_for_cpu")
 def _attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     dropout: float = 0.0,
-    *_: Any,
-    attn_mask: torch.Tensor | None = None,
-    **_keywords: Any,
+    _is_causal: bool = False,  # noqa: FBT001 (aten's signature)
+    *,
+    attn_mask: Tensor | None = None,
+    **_scale: float | None,
 ) -> Result:
-    if not plain(query, key, value) or attn_mask is not None or dropout or query.dim() != 4:
+    if not is_plain(query, key, value) or attn_mask is not None or dropout:
+        return None
+    if query.dim() != 4 or key.dim() != 4 or key.shape != value.shape:
         return None
     batch, heads, length, width = query.shape
-    if (
-        key.shape != value.shape
-        or key.shape[:2] != (batch, heads)
-        or key.shape[3] != width
-        or key.dim() != 4
-    ):
+    key_batch, key_heads, _, key_width = key.shape
+    if (key_batch, key_heads, key_width) != (batch, heads, width):
         return None
     if any(tensor.stride(3) != 1 for tensor in (query, key, value)):
         return None
-    wide = torch.float32 if query.dtype in (torch.bfloat16, torch.float16) else query.dtype
-    logs = query.new_empty((batch, length, heads), dtype=wide).transpose(1, 2)
-    return torch.empty_like(query), logs
+    sum_dtype = query.dtype
+    if sum_dtype in _HALF_DTYPES:
+        sum_dtype = torch.float32
+    log_sums = query.new_empty((batch, length, heads), dtype=sum_dtype).transpose(1, 2)
+    return torch.empty_like(query), log_sums
 
 
-def _clone(value: torch.Tensor, *, memory_format: Any = None) -> Result:
-    kept = memory_format in (None, torch.preserve_format)
-    if not (dense(value) if kept else plain(value) and memory_format is torch.contiguous_format):
+@_kernel_of("default", "clone")
+def _clone(value: Tensor, *, memory_format: torch.memory_format | None = None) -> Result:
+    if memory_format in (None, torch.preserve_format):
+        accepted = is_row_major(value)
+    else:
+        accepted = is_plain(value) and memory_format is torch.contiguous_format
+    if not accepted:
         return None
     return value.new_empty(value.shape)
 
 
-def _cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> Result:
-    if not tensors or not dense(*tensors):
+@_kernel_of("default", "cat")
+def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Result:
+    if not tensors or not is_row_major(*tensors):
         return None
-    shape = list(tensors[0].shape)
-    if not -len(shape) <= dim < len(shape):
+    first = tensors[0]
+    rank = first.dim()
+    if not -rank <= dim < rank:
         return None
-    dim %= len(shape)
-    others = [[*tensor.shape[:dim], *tensor.shape[dim + 1 :]] for tensor in tensors]
-    if any(tensor.dim() != len(shape) for tensor in tensors) or any(
-        other != others[0] for other in others
-    ):
-        return None
+    dim %= rank
+    other_sizes = _sizes_without(first, dim)
+    for tensor in tensors:
+        if tensor.dim() != rank or _sizes_without(tensor, dim) != other_sizes:
+            return None
+    shape = list(first.shape)
     shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
-    return tensors[0].new_empty(shape)
+    return first.new_empty(shape)
 
 
+def _sizes_without(tensor: Tensor, dim: int) -> list[int]:
+    sizes = list(tensor.shape)
+    del sizes[dim]
+    return sizes
+
+
+@_kernel_of("dim", "mean")
 def _mean(
-    value: torch.Tensor,
-    dims: Sequence[int] | None,
-    keep: bool = False,  # noqa: FBT001 (aten's signature)
+    value: Tensor,
+    dims: Sizes | None,
+    keepdim: bool = False,  # noqa: FBT001 (aten's signature)
     *,
-    dtype: Any = None,
+    dtype: torch.dtype | None = None,
 ) -> Result:
-    if (
-        not dense(value)
-        or not dims
-        or dtype is not None
-        or any(not -value.dim() <= dim < value.dim() for dim in dims)
-    ):
+    if not is_row_major(value) or not dims or dtype is not None:
         return None
-    gone = {dim % value.dim() for dim in dims}
-    if len(gone) != len(dims):
+    rank = value.dim()
+    if any(not -rank <= dim < rank for dim in dims):
         return None
-    kept = [
-        (1 if axis in gone else size)
-        for axis, size in enumerate(value.shape)
-        if keep or axis not in gone
-    ]
-    return value.new_empty(kept)
-
-
-_EACH = (
-    aten.relu, aten.silu, aten.sigmoid, aten.tanh, aten.hardtanh, aten.hardswish, aten.hardsigmoid, aten.leaky_relu,
-    aten.elu, aten.exp, aten.neg, aten.abs, aten.sqrt, aten.rsqrt, aten.erf, aten.mish, aten.sin, aten.cos,
-)  # fmt: skip
-_EACH_IN_PLACE = (
-    aten.relu_, aten.silu_, aten.sigmoid_, aten.tanh_, aten.hardtanh_, aten.hardswish_, aten.hardsigmoid_,
-    aten.leaky_relu_, aten.elu_,
-)  # fmt: skip
-
-KERNELS: dict[Any, Kernel] = {
-    aten.mm.default: _mm,
-    aten.addmm.default: _addmm,
-    aten.bmm.default: _bmm,
-    aten.baddbmm.default: _baddbmm,
-    aten.convolution.default: _convolution,
-    aten._convolution.default: _convolution,
-    aten.native_batch_norm.default: _batch_norm,
-    aten._native_batch_norm_legit_no_training.default: _batch_norm_in_eval,
-    aten.native_layer_norm.default: _layer_norm,
-    aten.native_group_norm.default: _group_norm,
-    aten.gelu.default: _gelu,
-    aten._softmax.default: _softmax,
-    aten._log_softmax.default: _softmax,
-    aten.max_pool2d_with_indices.default: _max_pool,
-    aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
-    aten.clone.default: _clone,
-    aten.cat.default: _cat,
-    aten.mean.dim: _mean,
-    **{op.Tensor: _both for op in (aten.add, aten.sub, aten.mul, aten.div)},
-    **{op.Tensor: _to_itself for op in (aten.add_, aten.sub_, aten.mul_, aten.div_)},
-    **{op.default: _like for op in _EACH},
-    **{op.default: _itself for op in _EACH_IN_PLACE},
-}
+    reduced = {dim % rank for dim in dims}
+    if len(reduced) != len(dims):
+        return None
+    sizes = list[int]()
+    for axis, size in enumerate(value.shape):
+        if axis not in reduced:
+            sizes.append(size)
+        elif keepdim:
+            sizes.append(1)
+    return value.new_empty(sizes)

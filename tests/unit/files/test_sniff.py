@@ -1,4 +1,4 @@
-"""What a file is, told from its bytes: each wrong file is its own clear problem."""
+"""What a file is, from its content: each wrong file is a clear problem of its own."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_file_is_called_what_it_is(tmp_path: Path, name: str) -> None:
+def test_a_wrong_file_is_named_for_what_it_is(tmp_path: Path, name: str) -> None:
     data, code, words = WRONG[name]
     path = tmp_path / "model.pt"
     path.write_bytes(data)
@@ -87,7 +87,7 @@ def test_a_wrong_file_is_called_what_it_is(tmp_path: Path, name: str) -> None:
     assert found.help
 
 
-def test_what_is_no_file_is_said_so(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_regular_file_is_a_problem(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, code in (
         ("nothing.pt", "CC901"),
@@ -109,7 +109,7 @@ def test_what_is_no_file_is_said_so(tmp_path: Path) -> None:
         ("pickled", ModelKind.PICKLED),
     ],
 )
-def test_a_model_is_told_by_its_content(
+def test_a_model_is_recognized_by_its_content(
     shelf: Shelf, tmp_path: Path, form: str, kind: ModelKind
 ) -> None:
     saved_path = shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))
@@ -123,7 +123,7 @@ def test_a_model_is_told_by_its_content(
 @pytest.mark.parametrize(
     "wrapper", [lambda held: held, lambda held: {"state_dict": held, "epoch": 3}]
 )
-def test_weights_alone_are_told_with_their_keys(tmp_path: Path, wrapper: object) -> None:
+def test_weights_alone_are_found_with_their_keys(tmp_path: Path, wrapper: object) -> None:
     assert callable(wrapper)
     path = tmp_path / "model.pt"
     torch.save(wrapper(nn.Linear(2, 2).state_dict()), path)
@@ -177,7 +177,7 @@ def test_a_damaged_file_is_a_problem_or_a_model_and_never_a_traceback(
 def test_a_damaged_member_is_a_problem_or_a_model_and_never_a_traceback(
     shelf: Shelf, tmp_path: Path, form: str, member: int, edit: tuple[float, bytes, int]
 ) -> None:
-    """Written anew, so that the damage is inside a member whose checksum is right."""
+    """The archive is rewritten, so that the damaged member has the right checksum."""
     source = shelf.save("linear", nn.Linear(10, 5), form, (torch.rand(2, 10),))
     place, put, gone = edit
     path = tmp_path / "damaged.pt"

@@ -1,4 +1,4 @@
-"""JSON reports: every key of a full report is in the schema, whatever the internal classes are called."""
+"""JSON reports: every key is in the schema, whatever the internal classes are called."""
 
 from __future__ import annotations
 
@@ -10,90 +10,10 @@ from typing import Any, get_args
 import pytest
 from jsonschema import ValidationError
 
-from composecli.commands.results import (
-    CheckReport,
-    InspectReport,
-    JoinReport,
-    ModelReport,
-    PortRow,
-    ProblemReport,
-    Report,
-    SeamReport,
-    Written,
-)
-from composecli.core.blueprint import Merge, Mode
-from composecli.core.bridge import Cast, Flatten, Linear, Squeeze, Step, as_data
-from composecli.core.contract import Contract, Evidence, EvidenceKind, Port
-from composecli.core.dims import Fixed, Free, Unknown
-from composecli.core.errors import Problem
-from composecli.core.facts import ArgumentFact, ModelFacts, Setting
-from composecli.core.findings import Finding, Fix, Side, Verdict
-from composecli.core.pytree import Argument, Call, TensorSpec
-from composecli.core.rules import Rule
+from composecli.core.bridge import Step, as_data
 from composecli.report.json_v1 import as_json, render, schema_text
-from composecli.workers.protocol import Check, LayerRow, Sandbox
 from tests.schema import validator
-
-STEPS: tuple[Step, ...] = (Cast("int64"), Flatten(1), Squeeze(2), Linear(1, 5, 3))
-CALL = Call((Argument(TensorSpec("float32", (2, 5))),))
-CONTRACT = Contract(
-    (
-        Port("input", (0,), "float32", (Free("N"), Fixed(5))),
-        Port("mask", (1,), "float", None, optional=True),
-    ),
-    (Port("output 0", (), "float32", (Free("N"), Unknown("its size depends on values"))),),
-    CALL,
-    TensorSpec("float32", (2, 3)),
-    (Evidence(EvidenceKind.PROBED, "cpu"),),
-)
-FINDING = Finding(
-    Rule.SIZE_DIFFERS,
-    "feature width differs",
-    (Side("a.pt", "output 0", "float32", ("N", "5")), Side("b.pt", "input")),
-    1,
-    ("a note",),
-    Fix("composecli join a.pt b.pt", ("adds a layer",), STEPS),
-)
-MODEL = ModelReport("a.pt", "TorchScript archive", CONTRACT, 6, ("a note",))
-SANDBOX = Sandbox(("Landlock",), ("a memory limit",))
-SEAM = SeamReport(
-    "a.pt",
-    "b.pt",
-    (PortRow("output 0", "x", "input", "y", Verdict.BRIDGEABLE),),
-    (FINDING,),
-    Verdict.BRIDGEABLE,
-)
-CHECK = CheckReport(Mode.SEQUENTIAL, "cpu", False, (MODEL,), (SEAM,), "x", "y", False, SANDBOX)
-WRITTEN = Written(
-    "both.pt", 10, "0" * 64, (STEPS,), Merge.CAT, (Check("outputs", True, "equal"),), (FINDING,)
-)
-FACTS = ModelFacts(
-    "Linear", (ArgumentFact("input", "Tensor", True),), "train", (), 18, 18, 72, ("float32",), ("cpu",),
-    (("one.weight", "other.weight"),), ("a note",), (Setting("image_size", (224, 224)),), "input",
-)  # fmt: skip
-INSPECT = InspectReport(
-    MODEL,
-    FACTS,
-    (LayerRow(0, "", "Linear", "", 18),),
-    FINDING,
-    ("holds cpu",),
-    '{"version": 1}',
-    10,
-    False,
-    SANDBOX,
-)
-PROBLEM = ProblemReport(
-    Problem(
-        Rule.NO_SUCH_FILE, "cannot read the file", "a.pt", ("a note",), ("check the path",), "trace"
-    )
-)
-REPORTS: dict[str, Report] = {
-    "check": CHECK,
-    "join": JoinReport(CHECK, WRITTEN, (0,)),
-    "join refused": JoinReport(CHECK, None),
-    "inspect": INSPECT,
-    "problem": PROBLEM,
-}
+from tests.unit.report.reports import CHECK, INSPECT, REPORTS, STEPS
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -1,5 +1,7 @@
-"""Run by every Python that starts with this folder on its path: composecli's child, which unpickles torchvision's and
-transformers' models, has torchvision's operators too."""
+"""Declare torchvision's operators in every Python that starts with this folder on its path.
+
+composecli's worker unpickles models of torchvision and transformers, which need them.
+"""
 
 from tests.zoo.operators import declare
 

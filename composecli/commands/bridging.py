@@ -1,0 +1,69 @@
+"""Bridging: plan the steps that make models fit, offer them, and decide whether to use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from composecli.commands.requests import CheckRequest
+from composecli.compose.bridge_plan import plan
+from composecli.core.bridge import Bridge, BridgeMode, Linear, describe
+from composecli.core.contract import Port
+from composecli.core.findings import Finding, Fix
+from composecli.core.pytree import TensorSpec
+from composecli.core.rules import Severity
+
+Findings = tuple[Finding, ...]
+
+
+def plan_bridges(needs: Iterable[tuple[TensorSpec, Port]]) -> tuple[Bridge, ...] | None:
+    """Return the steps that make each tensor fit its port; None if that is impossible for one.
+
+    `float32[2, 5]` for the port `float32[N, 3]` needs `Linear(5 -> 3)` along axis 1.
+    """
+    bridges = list[Bridge]()
+    for tensor, port in needs:
+        steps = plan(tensor, port, BridgeMode.LINEAR)
+        if steps is None:
+            return None
+        bridges.append(steps)
+    return tuple(bridges)
+
+
+def steps_of(bridges: Iterable[Bridge]) -> Bridge:
+    """Return the steps of several bridges as one."""
+    return tuple(step for bridge in bridges for step in bridge)
+
+
+def is_allowed(mode: BridgeMode, steps: Bridge) -> bool:
+    """Return whether the user allows these steps: auto excludes layers that have to be trained."""
+    match mode:
+        case BridgeMode.NONE:
+            return False
+        case BridgeMode.AUTO:
+            return not _has_parameters(steps)
+        case BridgeMode.LINEAR:
+            return True
+
+
+def _has_parameters(steps: Bridge) -> bool:
+    return any(isinstance(step, Linear) for step in steps)
+
+
+def with_bridge_fix(findings: Findings, steps: Bridge, request: CheckRequest) -> Findings:
+    """Return the findings, with the join that inserts these steps as the fix of each error.
+
+    An error that no bridge can resolve has no fix.
+    """
+    mode = BridgeMode.AUTO
+    if _has_parameters(steps):
+        mode = BridgeMode.LINEAR
+    command = request.command("--bridge", str(mode), "-o", "both.pt")
+    fix = Fix(command, tuple(f"adds {describe(step)}" for step in steps), steps)
+    fixed = list[Finding]()
+    for finding in findings:
+        if finding.severity is Severity.ERROR and finding.rule.bridgeable:
+            fixed.append(replace(finding, fix=fix))
+        else:
+            fixed.append(finding)
+    return tuple(fixed)

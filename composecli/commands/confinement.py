@@ -1,0 +1,68 @@
+"""Confinement: which files, how much memory and how much time the models of a command may use."""
+
+from __future__ import annotations
+
+import os
+
+from composecli.commands.requests import Options
+from composecli.commands.resolve import Target
+from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.input_spec import DeclaredSample
+from composecli.core.rules import Rule
+from composecli.workers.protocol import Isolation, Sandbox, SandboxRequest, Worker
+
+
+def confine(
+    worker: Worker, options: Options, targets: tuple[Target, ...], writable: tuple[str, ...] = ()
+) -> Sandbox | None:
+    """Have the worker give up everything that these models do not need.
+
+    Return the measures that apply; None if the user switched isolation off.
+
+    Raises:
+        CouldNotAttempt: if isolation is required and a measure is not available.
+    """
+    if options.limits.isolation is Isolation.NONE:
+        return None
+    sandbox = worker.ask(_sandbox_request(options, targets, writable))
+    if sandbox.unavailable and options.limits.isolation is Isolation.REQUIRED:
+        problem = Problem(
+            Rule.ISOLATION_MISSING,
+            "the isolation that is required cannot be had",
+            notes=sandbox.unavailable,
+            help=("--isolation best goes on with what can be had",),
+        )
+        raise CouldNotAttempt(problem)
+    return sandbox
+
+
+def _sandbox_request(
+    options: Options, targets: tuple[Target, ...], writable: tuple[str, ...]
+) -> SandboxRequest:
+    readable = [os.path.realpath(target.path) for target in targets]
+    for declared in options.inputs:
+        if isinstance(declared, DeclaredSample):
+            readable.append(os.path.realpath(declared.path))
+    # A trusted file, and a factory, may open any file: only the others are confined to their own.
+    confine_files = not any(_may_open_files(target) for target in targets)
+    memory = options.limits.memory or _default_memory()
+    if options.real_device.startswith("cuda"):
+        # The driver maps more address space than any such limit.
+        memory = None
+    return SandboxRequest(
+        tuple(readable), writable, memory, options.limits.seconds, files=confine_files
+    )
+
+
+def _may_open_files(target: Target) -> bool:
+    return target.trust is not None or target.kind.traits.runs_user_code
+
+
+def _default_memory() -> int | None:
+    """Return four fifths of the memory of this machine, in bytes; None if that is not known."""
+    try:
+        pages = os.sysconf("SC_PHYS_PAGES")
+        page_bytes = os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+    return pages * page_bytes * 4 // 5

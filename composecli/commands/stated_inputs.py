@@ -1,0 +1,96 @@
+"""Stated inputs: the values of `--input` as a call of the first model."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from composecli.core.contract import Evidence, EvidenceKind
+from composecli.core.dims import Shape, as_free, is_variable
+from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.facts import ModelFacts
+from composecli.core.input_spec import (
+    Declared,
+    DeclaredLiteral,
+    DeclaredSample,
+    DeclaredTensor,
+    example_sizes,
+)
+from composecli.core.model_ref import ModelKind
+from composecli.core.pytree import Argument, Call, KeyPath, Literal, TensorSpec
+from composecli.core.rules import Rule
+from composecli.inference.candidates import Candidate
+from composecli.workers.protocol import SampleRequest, Worker
+
+# The path of an input, and its dims.
+StatedDims = tuple[KeyPath, Shape]
+
+
+def state_inputs(
+    inputs: tuple[Declared, ...], model: str, facts: ModelFacts, kind: ModelKind, worker: Worker
+) -> Candidate:
+    """Return the call that the inputs declare, with the dims that they name.
+
+    `float32[N,10]` and `rate:=16000` are the call `float32[2, 10], 16000` and the dims `(N, 10)` of
+    its first argument. A tensor without a dtype has the float dtype of the model, and its sizes are
+    no more than an example.
+
+    Raises:
+        CouldNotAttempt: if the model has no argument of that name, or a sample is unreadable.
+    """
+    arguments = list[Argument]()
+    stated_dims = list[StatedDims]()
+    sizes = dict[str, int]()
+    for declared in inputs:
+        refuse_unknown_name(declared, model, facts, kind)
+        match declared:
+            case DeclaredSample(path):
+                sample = worker.ask(SampleRequest(path))
+                arguments += sample.call.arguments
+            case DeclaredLiteral(name, value):
+                arguments.append(Argument(Literal(value), name))
+            case DeclaredTensor():
+                if _states_dims(declared):
+                    stated_dims.append(((len(arguments),), declared.dims))
+                arguments.append(_tensor_argument(declared, facts, sizes))
+            case _:
+                assert_never(declared)
+    evidence = Evidence(EvidenceKind.DECLARED)
+    return Candidate(Call(tuple(arguments)), evidence, tuple(stated_dims))
+
+
+def _states_dims(declared: DeclaredTensor) -> bool:
+    """Return whether the dims are a statement about the model, and not only an example."""
+    return declared.dtype is not None or any(is_variable(dim) for dim in declared.dims)
+
+
+def _tensor_argument(
+    declared: DeclaredTensor, facts: ModelFacts, sizes: dict[str, int]
+) -> Argument:
+    """Return an example of a tensor. Add the sizes of its names to `sizes`: they are used again."""
+    chosen = example_sizes(declared.dims, sizes)
+    for dim, size in zip(declared.dims, chosen, strict=True):
+        free = as_free(dim)
+        if free is not None:
+            sizes[free.name] = size
+    dtype = declared.dtype or facts.float_dtype
+    return Argument(TensorSpec(dtype, chosen), declared.name)
+
+
+def refuse_unknown_name(declared: Declared, model: str, facts: ModelFacts, kind: ModelKind) -> None:
+    """Refuse an input whose name the model does not have.
+
+    Raises:
+        CouldNotAttempt: if the file lists the arguments of the model and this name is not one.
+    """
+    if isinstance(declared, DeclaredSample) or not kind.traits.lists_arguments:
+        return
+    names = [argument.name for argument in facts.arguments]
+    if declared.name is None or declared.name in names:
+        return
+    problem = Problem(
+        Rule.INPUT_DOES_NOT_APPLY,
+        f"the model has no input {declared.name}",
+        model,
+        (f"its inputs: {', '.join(names) or 'none'}",),
+    )
+    raise CouldNotAttempt(problem)

@@ -1,0 +1,152 @@
+"""The two phases of inference, and the adjustments between them.
+
+Evidence is used in the order of its cost: statements of the user, records in the file, then the
+inputs that the model's first parameters imply. Every contract is confirmed by a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from composecli.core.contract import Evidence, EvidenceKind
+from composecli.core.facts import ModelFacts
+from composecli.core.observations import Accepted, ParameterOp
+from composecli.core.pytree import KeyPath, TensorSpec, call_leaves, replace_call_leaf
+from composecli.inference.candidates import Candidate, initial_candidates
+from composecli.inference.generalize import generalize
+from composecli.inference.hints import Hints, argument_name
+from composecli.inference.parameter_ops import ELEMENTWISE, RECURRENT, ids_below
+from composecli.inference.prober import Ask, Budget, Prober
+from composecli.inference.result import Found, NotFound
+from composecli.inference.search import FoundCandidate, search
+
+
+def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFound:
+    """Return the contract of a model, or the failed attempts. `ask` runs one forward."""
+    prober = Prober(ask, budget or Budget())
+    guesses: Iterator[Candidate] = iter(())
+    if hints.stated is None:
+        guesses = initial_candidates(hints.facts)
+    found = search(_stated_candidates(hints), guesses, hints.facts, prober.trace)
+    if not isinstance(found, FoundCandidate):
+        return NotFound(tuple(found), prober.count, prober.stopped)
+    found = _match_weights(found, hints, prober)
+    found = _prefer_given_rank(found, hints, prober)
+    found = _prefer_floats(found, hints, prober)
+    contract = generalize(found.candidate, found.accepted, hints, prober)
+    return Found(contract, prober.count, prober.stopped)
+
+
+def _stated_candidates(hints: Hints) -> Iterator[Candidate]:
+    """Yield the user's input alone, or else the file's records and a producer's real output."""
+    if hints.stated is not None:
+        yield hints.stated
+        return
+    if hints.exported is not None:
+        inputs = hints.exported.inputs
+        dims = tuple((port.path, port.dims) for port in inputs if port.dims is not None)
+        yield Candidate(hints.exported.example, hints.exported.evidence[0], dims)
+    if hints.given is not None:
+        yield Candidate(hints.given)
+    if hints.traced is not None:
+        yield Candidate(hints.traced, Evidence(EvidenceKind.TRACED, f"example {hints.traced}"))
+
+
+def _match_weights(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
+    """Change sizes that the weights contradict, if the model accepts that too.
+
+    A size of 1 may only be broadcast against a parameter. A traced recurrent layer accepts any
+    width.
+    """
+    if hints.stated is not None or found.candidate.dims:
+        return found
+    changed = _without_broadcasting(found.candidate, found.accepted.parameter_ops)
+    if changed is None:
+        changed = _with_recurrent_width(found.candidate, hints.facts)
+    if changed is None:
+        return found
+    return _if_accepted(changed, prober) or found
+
+
+def _without_broadcasting(
+    candidate: Candidate, parameter_ops: tuple[ParameterOp, ...]
+) -> Candidate | None:
+    """Replace sizes of 1 that are broadcast against a parameter; None if there are none."""
+    for path, spec in call_leaves(candidate.call):
+        for parameter_op in parameter_ops:
+            sizes = ELEMENTWISE.unbroadcast_sizes(spec, parameter_op)
+            if sizes is None:
+                continue
+            fixed_axes = list(candidate.fixed_axes)
+            for axis, size in enumerate(sizes):
+                if size != spec.sizes[axis]:
+                    fixed_axes.append((path, axis))
+            resized = replace(spec, sizes=sizes, sample=None)
+            call = replace_call_leaf(candidate.call, {path: resized})
+            return replace(candidate, call=call, fixed_axes=tuple(fixed_axes))
+    return None
+
+
+def _with_recurrent_width(candidate: Candidate, facts: ModelFacts) -> Candidate | None:
+    """Resize the last axis to the width of a recurrent first layer; None if it has that width."""
+    width = RECURRENT.width(facts)
+    path, spec = next(call_leaves(candidate.call), ((), None))
+    if width is None or spec is None or len(spec.sizes) < 2:
+        return None
+    *others, last = spec.sizes
+    if last == width:
+        return None
+    resized = replace(spec, sizes=(*others, width), sample=None)
+    call = replace_call_leaf(candidate.call, {path: resized})
+    return replace(candidate, call=call)
+
+
+def _prefer_given_rank(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
+    """Keep the rank of the given tensor and change only its dtype, if the model accepts that.
+
+    Otherwise a seam would be reported to differ in rank and in dtype.
+    """
+    if hints.given is None or found.candidate.dims:
+        return found
+    given = list(call_leaves(hints.given))
+    accepted = list(call_leaves(found.candidate.call))
+    if len(given) != 1 or len(accepted) != 1:
+        return found
+    (path, given_spec), (_, accepted_spec) = given[0], accepted[0]
+    if given_spec.dtype == accepted_spec.dtype:
+        return found
+    retyped = replace(given_spec, dtype=accepted_spec.dtype, below=accepted_spec.below)
+    call = replace_call_leaf(hints.given, {path: retyped})
+    return _if_accepted(replace(found.candidate, call=call, fixed_axes=()), prober) or found
+
+
+def _prefer_floats(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
+    """Change guessed integers that index nothing to floats, if the model accepts that."""
+    if found.candidate.evidence is not None or found.candidate.call == hints.given:
+        return found
+    for number, (path, spec) in enumerate(list(call_leaves(found.candidate.call))):
+        if spec.dtype != "int64" or _holds_indices(number, path, spec, found, hints.facts):
+            continue
+        as_float = replace(spec, dtype=hints.facts.float_dtype, below=2)
+        call = replace_call_leaf(found.candidate.call, {path: as_float})
+        found = _if_accepted(replace(found.candidate, call=call), prober) or found
+    return found
+
+
+def _holds_indices(
+    number: int, path: KeyPath, spec: TensorSpec, found: FoundCandidate, facts: ModelFacts
+) -> bool:
+    """Return whether an integer input reached an embedding, or is called ids or a mask."""
+    if ids_below(number, spec, found.accepted.parameter_ops) is not None:
+        return True
+    name = argument_name(facts, found.candidate.call, path) or ""
+    return name.endswith(("ids", "mask"))
+
+
+def _if_accepted(candidate: Candidate, prober: Prober) -> FoundCandidate | None:
+    """Probe a candidate; None if the model rejects it."""
+    observation = prober.trace(candidate.call)
+    if isinstance(observation, Accepted):
+        return FoundCandidate(candidate, observation)
+    return None

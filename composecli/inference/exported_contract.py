@@ -1,0 +1,70 @@
+"""Confirm the contract that an exported program records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from composecli.core.contract import Contract, Evidence, EvidenceKind, Port
+from composecli.core.dims import Dim, Free, as_free
+from composecli.core.observations import Accepted
+from composecli.core.pytree import Axis, resized
+from composecli.inference.prober import Prober
+
+# torch.export specializes sizes 0 and 1: dynamic dims start at 2 even if the model accepts 1.
+EXPORT_MIN_SIZE = 2
+
+
+def confirm_exported(stated: Contract, accepted: Accepted, prober: Prober) -> Contract:
+    """Return the recorded contract, with dims from 1 if the model accepts 1.
+
+    `float32[N>=2, 10] -> float32[N>=2, 5]` becomes `float32[N, 10] -> float32[N, 5]` if
+    `float32[1, 10]` is accepted.
+    """
+    names = dict[str, None]()
+    for _, free in _free_axes(stated):
+        if free.low == EXPORT_MIN_SIZE:
+            names[free.name] = None
+    from_one = {name for name in names if _accepts_one(stated, name, prober)}
+    detail = f"{accepted.device} at {stated.example}"
+    if from_one:
+        names_text = ", ".join(sorted(from_one))
+        detail += f"; {names_text} took 1"
+    probed = Evidence(EvidenceKind.PROBED, detail)
+    inputs = _start_at_one(stated.inputs, from_one)
+    outputs = _start_at_one(stated.outputs, from_one)
+    evidence = (*stated.evidence, probed)
+    return replace(
+        stated, inputs=inputs, outputs=outputs, result=accepted.result, evidence=evidence
+    )
+
+
+def _free_axes(contract: Contract) -> Iterator[tuple[Axis, Free]]:
+    """Yield the free axes of the inputs with their dims."""
+    for port in contract.inputs:
+        for axis, dim in enumerate(port.dims or ()):
+            free = as_free(dim)
+            if free is not None:
+                yield (port.path, axis), free
+
+
+def _accepts_one(stated: Contract, name: str, prober: Prober) -> bool:
+    """Return whether the model accepts size 1 on all axes with this name."""
+    axes = tuple(axis for axis, free in _free_axes(stated) if free.name == name)
+    call = resized(stated.example, axes, 1)
+    return isinstance(prober.outcome(call), Accepted)
+
+
+def _start_at_one(ports: tuple[Port, ...], names: set[str]) -> tuple[Port, ...]:
+    """Lower the bounds of the ports' free dims with these names to 1."""
+    changed = list[Port]()
+    for port in ports:
+        dims = list[Dim]()
+        for dim in port.dims or ():
+            free = as_free(dim)
+            if free is not None and free.name in names:
+                dims.append(replace(free, low=1))
+            else:
+                dims.append(dim)
+        changed.append(replace(port, dims=tuple(dims)))
+    return tuple(changed)

@@ -1,0 +1,132 @@
+"""Find which axes of an accepted call may change size, and which must change together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from composecli.core.dims import Free, as_free
+from composecli.core.pytree import Axis, Call, call_leaves
+from composecli.inference.axis_groups import AxisGroup, Example, make_group, try_size
+from composecli.inference.prober import Probe
+
+# The stride of most image backbones: a model that requires multiples of 32 accepts the next one.
+STRIDE = 32
+
+
+def groups_of(example: Example, probe: Probe) -> Iterator[AxisGroup]:
+    """Yield the groups of axes that change size together: stated ones first, then by axis.
+
+    An axis that changes size alone is a group of its own. Axes of equal size that only change
+    together are one group. A group that does not change in any way that was tried accepts its
+    base size only.
+
+    A model that concatenates `float32[2, 5, 8]` and `float32[2, 7, 8]` along axis 1 and applies
+    `Linear(8, 3)`:
+
+        (0, 0) and (1, 0), base 2    neither accepts 3 alone, both together do: one group
+        (0, 1), base 5               accepts 6: a group
+        (1, 1), base 7               accepts 8: a group
+        (0, 2), base 8               fixed by the weight; if that is not known, it accepts only 8
+        (1, 2), base 8               likewise
+    """
+    yield from _stated_groups(example)
+    axes = _unstated_axes(example)
+    singles = [make_group(example, (axis,)) for axis in axes]
+    tied = list(_tied_inputs(example, singles, probe))
+    stuck = list[AxisGroup]()
+    for group in _outside(tied, singles):
+        if not _changes(example.call, group, probe):
+            stuck.append(group)
+    tied += _tied_axes(example, stuck, probe)
+    groups = [*_outside(tied, singles), *tied]
+    groups.sort(key=lambda group: axes.index(group.axes[0]))
+    yield from groups
+
+
+def _stated_groups(example: Example) -> Iterator[AxisGroup]:
+    """Yield one group for each name of the stated free dims."""
+    axes_by_name = dict[str, list[Axis]]()
+    first_dims = dict[str, Free]()
+    for path, dims in example.stated.items():
+        for axis, dim in enumerate(dims):
+            free = as_free(dim)
+            if free is not None:
+                first_dims.setdefault(free.name, free)
+                axes_by_name.setdefault(free.name, []).append((path, axis))
+    for name, axes in axes_by_name.items():
+        yield make_group(example, tuple(axes), first_dims[name])
+
+
+def _unstated_axes(example: Example) -> list[Axis]:
+    """Return the axes that are neither stated nor known to be fixed, nor empty."""
+    axes = list[Axis]()
+    for path, spec in call_leaves(example.call):
+        if path in example.stated:
+            continue
+        for axis, size in enumerate(spec.sizes):
+            if (path, axis) not in example.fixed and size > 0:
+                axes.append((path, axis))
+    return axes
+
+
+def _outside(tied: list[AxisGroup], singles: list[AxisGroup]) -> list[AxisGroup]:
+    """Return the single axes that are not part of a tied group."""
+    tied_axes = {axis for group in tied for axis in group.axes}
+    return [group for group in singles if group.axes[0] not in tied_axes]
+
+
+def _changes(call: Call, group: AxisGroup, probe: Probe) -> bool:
+    """Return whether the group accepts any other size but 1, which may be broadcast."""
+    base = group.base
+    sizes = [base + 1]
+    if base <= 2 * STRIDE:
+        sizes.append(2 * base)
+    if base > STRIDE:
+        sizes += [base + STRIDE, base - STRIDE]
+    sizes += [base - 1, base // 2]
+    return any(try_size(call, group, size, probe) for size in sizes if size > 1)
+
+
+def _tied_inputs(example: Example, singles: list[AxisGroup], probe: Probe) -> Iterator[AxisGroup]:
+    """Yield the same axis of several inputs, if they accept the next size only together."""
+    alike = dict[tuple[int, int], list[AxisGroup]]()
+    for group in singles:
+        _, axis = group.axes[0]
+        alike.setdefault((axis, group.base), []).append(group)
+    for members in alike.values():
+        if len(members) < 2 or _all_grow_alone(example, members, probe):
+            continue
+        together = make_group(example, tuple(group.axes[0] for group in members))
+        if try_size(example.call, together, together.base + 1, probe):
+            yield together
+
+
+def _all_grow_alone(example: Example, members: list[AxisGroup], probe: Probe) -> bool:
+    """Return whether each group accepts the next size alone."""
+    return all(try_size(example.call, group, group.base + 1, probe) for group in members)
+
+
+def _tied_axes(example: Example, stuck: list[AxisGroup], probe: Probe) -> Iterator[AxisGroup]:
+    """Yield groups of stuck axes of one size: the same axis of several inputs first, then any."""
+    axes_by_size = dict[int, list[Axis]]()
+    for group in stuck:
+        axes_by_size.setdefault(group.base, []).append(group.axes[0])
+    for axes in axes_by_size.values():
+        remaining = list(axes)
+        for number in sorted({number for _, number in axes}):
+            same_number = [axis for axis in remaining if axis[1] == number]
+            if not 1 < len(same_number) < len(axes):
+                continue
+            group = make_group(example, tuple(same_number))
+            if _changes(example.call, group, probe):
+                yield group
+                remaining = _without(remaining, same_number)
+        if len(remaining) > 1:
+            group = make_group(example, tuple(remaining))
+            if _changes(example.call, group, probe):
+                yield group
+
+
+def _without(axes: Sequence[Axis], removed: Sequence[Axis]) -> list[Axis]:
+    """Return the axes that are not removed."""
+    return [axis for axis in axes if axis not in removed]

@@ -1,0 +1,142 @@
+"""The tables of `check` and `join`: seams, findings, contracts and the verdict."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from composecli.commands.results import CheckReport, JoinReport, SeamReport, Written
+from composecli.core.blueprint import Mode
+from composecli.core.bridge import describe
+from composecli.core.findings import Finding, Verdict
+from composecli.report.pairs_grid import print_pairs
+from composecli.report.screen import Screen, new_table, verdict_text
+from composecli.report.sections import (
+    format_bytes,
+    print_interrupted,
+    print_isolation,
+    print_model,
+)
+from composecli.report.text import format_finding, sanitize, shorten_path
+
+MAX_PORT_COLUMNS = 31
+MAX_PORT_NAME_CHARS = 40
+
+
+def print_check(
+    screen: Screen, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...] = ()
+) -> None:
+    """Print a check, and the verdict last. `bridged` are the seams that have a bridge now."""
+    if report.mode is Mode.PAIRS:
+        print_pairs(screen, report)
+    else:
+        _print_seams(screen, report, quiet=quiet, bridged=bridged)
+    if not quiet:
+        _print_models(screen, report)
+    if report.interrupted:
+        print_interrupted(screen)
+    suffix = ""
+    if bridged and report.verdict is Verdict.BRIDGEABLE:
+        suffix = ", and bridged as asked"
+    elif report.strict:
+        suffix = " (every size asked for)"
+    screen.print(Text.assemble("verdict: ", verdict_text(report.verdict), suffix))
+
+
+def _print_seams(
+    screen: Screen, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...]
+) -> None:
+    if report.seams and not quiet:
+        screen.print(_seam_table(report))
+    for number, seam in enumerate(report.seams):
+        _print_findings(screen, seam, bridged=number in bridged)
+
+
+def _seam_table(report: CheckReport) -> Table:
+    headers = ("gives", "takes")
+    if report.mode is Mode.PARALLEL:
+        headers = ("model", "beside")
+    table = new_table()
+    for header in headers:
+        table.add_column(header, overflow="fold", max_width=MAX_PORT_COLUMNS)
+    table.add_column("verdict", no_wrap=True)
+    for seam in report.seams:
+        if not seam.rows:
+            models = (sanitize(seam.producer), sanitize(seam.consumer))
+            table.add_row(*models, verdict_text(seam.verdict))
+        for row in seam.rows:
+            producer = _cell(seam.producer, row.gives, row.given)
+            consumer = _cell(seam.consumer, row.takes, row.taken)
+            table.add_row(producer, consumer, verdict_text(row.verdict))
+    return table
+
+
+def _cell(model: str, port: str, text: str) -> Text:
+    if not port:
+        return Text("-")
+    name = f"{sanitize(shorten_path(model))}  {sanitize(port, MAX_PORT_NAME_CHARS)}"
+    return Text(f"{name}\n{sanitize(text)}")
+
+
+def _print_findings(screen: Screen, seam: SeamReport, *, bridged: bool) -> None:
+    """Print the findings; a fix that several of them share is printed once, below the last one."""
+    last_with_fix = {_command(finding): n for n, finding in enumerate(seam.findings)}
+    for number, finding in enumerate(seam.findings):
+        is_bridged = bridged and finding.fix is not None
+        lines = format_finding(
+            finding,
+            screen.width,
+            with_fix=not is_bridged and last_with_fix[_command(finding)] == number,
+            label="bridged" if is_bridged else None,
+        )
+        screen.print_lines(lines)
+    if seam.findings:
+        screen.print()
+
+
+def _command(finding: Finding) -> str:
+    if finding.fix is None:
+        return ""
+    return finding.fix.command
+
+
+def _print_models(screen: Screen, report: CheckReport) -> None:
+    """Print each distinct model once, and the example."""
+    by_name = {model.name: model for model in report.models}
+    for model in by_name.values():
+        print_model(screen, model)
+    if report.example is None:
+        return
+    call = sanitize(report.example)
+    if report.result is not None:
+        call += sanitize(f" -> {report.result}")
+    device = f"on {report.device}"
+    if report.device == "meta":
+        device = "explored on meta, run on cpu"
+    screen.print(f"example: {call}, {device}")
+    print_isolation(screen, report.isolation)
+
+
+def print_join(screen: Screen, report: JoinReport, *, quiet: bool) -> None:
+    """Print the check, then the file that was written and how it was verified."""
+    print_check(screen, report.check, quiet=quiet, bridged=report.bridged)
+    written = report.written
+    if written is None:
+        screen.print("nothing was written")
+        return
+    for finding in written.notes:
+        screen.print_lines(format_finding(finding, screen.width))
+    file = f"{sanitize(written.path)}  ({format_bytes(written.size)})"
+    screen.print(Text.assemble(("wrote ", "bold green"), file))
+    if not quiet:
+        _print_written(screen, written)
+
+
+def _print_written(screen: Screen, written: Written) -> None:
+    for bridge in written.bridges:
+        for step in bridge:
+            screen.print(f"  bridge: {describe(step)}")
+    # Several checks of one kind may have the same outcome: dicts drop the repetitions.
+    for name, detail in dict.fromkeys((check.name, check.detail) for check in written.checks):
+        screen.print(f"  verified: {name}: {sanitize(detail)}")
+    screen.print(f"  sha256: {written.sha256}")

@@ -1,0 +1,88 @@
+"""The screen that tables are printed on: readable at 80 columns and in a dumb terminal."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterable
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from composecli.core.findings import Verdict
+from composecli.report.text import Line, sanitize
+
+DEFAULT_COLUMNS = 80
+_HANGING_INDENT = 10
+VERDICT_STYLES = {
+    Verdict.COMPATIBLE: "bold green",
+    Verdict.BRIDGEABLE: "bold yellow",
+    Verdict.INCOMPATIBLE: "bold red",
+    Verdict.UNKNOWN: "bold yellow",
+}
+_LINE_STYLES = {
+    "error": "bold red",
+    "bridged": "bold yellow",
+    "unknown": "bold yellow",
+    "note": "cyan",
+    "help": "green",
+    "mark": "bold red",
+}
+
+
+class Screen(Console):
+    """A rich console that prints text as it is, without markup."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(
+            file=file,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
+            width=_columns(file),
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller: rich would exit with code 1, which means incompatible here.
+
+        Raises:
+            BrokenPipeError: always.
+        """
+        raise BrokenPipeError
+
+    def print_lines(self, lines: Iterable[Line]) -> None:
+        """Print lines in their styles, none of them wrapped."""
+        for style, line in lines:
+            self.print(Text(line, style=_LINE_STYLES.get(style, "")), soft_wrap=True)
+
+    def print_wrapped(self, text: str) -> None:
+        """Print a text of a file, with a hanging indent."""
+        indent = len(text) - len(text.lstrip()) + _HANGING_INDENT
+        lines = textwrap.wrap(
+            sanitize(text), self.width, subsequent_indent=" " * indent, break_long_words=False
+        )
+        self.print_lines(Line("", line) for line in lines)
+
+
+def _columns(file: IO[str]) -> int | None:
+    """Return the width if it is not that of a terminal: 80, unless COLUMNS sets another one."""
+    if file.isatty() or "COLUMNS" in os.environ:
+        return None
+    return DEFAULT_COLUMNS
+
+
+def new_table() -> Table:
+    """Return an empty table with as few lines as possible, in ASCII for a dumb terminal."""
+    lines = box.SIMPLE_HEAD
+    if os.environ.get("TERM") == "dumb":
+        lines = box.ASCII2
+    return Table(box=lines, pad_edge=False, expand=False)
+
+
+def verdict_text(verdict: Verdict) -> Text:
+    """Return the word for the verdict in its color."""
+    return Text(str(verdict), VERDICT_STYLES[verdict])

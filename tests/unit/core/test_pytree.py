@@ -1,0 +1,111 @@
+"""Result trees: paths into them, and the text of paths."""
+
+from __future__ import annotations
+
+import pytest
+
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    Literal,
+    Opaque,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+    call_leaves,
+    describe_tree,
+    find_path,
+    get_path,
+    keystr,
+    leaves,
+    replace_call_leaf,
+    replace_leaf,
+    resized,
+    select,
+)
+
+A, B = TensorSpec("float32", (2, 5)), TensorSpec("float32", (2, 7))
+TUPLE = TreeSequence("tuple", (A, B))
+DICT = TreeMapping((("logits", A), ("hidden", TreeSequence("tuple", (B, A)))))
+
+
+@pytest.mark.parametrize(
+    ("tree", "port", "path"),
+    [
+        (DICT, "logits", ("logits",)),
+        (DICT, 'out["logits"]', ("logits",)),
+        (DICT, "['logits']", ("logits",)),
+        (DICT, "hidden.0", ("hidden", 0)),
+        (DICT, '["hidden"][1]', ("hidden", 1)),
+        (TUPLE, "[1]", (1,)),
+        (TUPLE, "1", (1,)),
+        (TreeSequence("tuple", (A, B), ("mean", "scale")), "scale", (1,)),
+    ],
+)
+def test_a_port_is_selected(tree: Tree, port: str, path: tuple[int | str, ...]) -> None:
+    assert select(tree, port) == path
+    assert get_path(tree, path) is not None
+
+
+@pytest.mark.parametrize("port", ["nothing", "[9]", "hidden.7", ""])
+def test_a_missing_port_is_an_error(port: str) -> None:
+    if port:
+        with pytest.raises(KeyError):
+            select(DICT, port)
+    with pytest.raises(KeyError):
+        get_path(DICT, ("nothing",))
+
+
+def test_every_tensor_is_found_with_its_path() -> None:
+    assert list(leaves(DICT)) == [(("logits",), A), (("hidden", 0), B), (("hidden", 1), A)]
+    assert list(leaves(TreeSequence("list", (Literal(3), Opaque("Cache"))))) == []
+    call = Call((Argument(Literal(True)), Argument(TUPLE)))
+    assert list(call_leaves(call)) == [((1, 0), A), ((1, 1), B)]
+    assert call.elements == 10 + 14
+    assert str(call) == "float32[2, 5], float32[2, 7]"
+
+
+def test_a_tensor_is_replaced_and_the_rest_is_kept() -> None:
+    new = TensorSpec("float32", (9,))
+    assert get_path(replace_leaf(DICT, ("hidden", 1), new), ("hidden", 1)) == new
+    assert get_path(replace_leaf(DICT, ("hidden", 1), new), ("hidden", 0)) == B
+    with pytest.raises(KeyError):
+        replace_leaf(DICT, ("logits", 0), new)
+    with pytest.raises(KeyError):
+        replace_call_leaf(Call((Argument(A),)), {("x",): new})
+
+
+def test_a_call_is_resized_on_each_of_its_axes() -> None:
+    call = Call((Argument(TensorSpec("float32", (2, 5), sample=3)), Argument(B)))
+    wider = resized(call, (((0,), 1), ((1,), 1), ((0,), 0)), 9)
+    first, second = (spec for _, spec in call_leaves(wider))
+    assert first == TensorSpec("float32", (9, 9))
+    assert second == TensorSpec("float32", (2, 9))
+
+
+@pytest.mark.parametrize(
+    ("tree", "text"),
+    [
+        (A, "a tensor"),
+        (TUPLE, "a tuple of 2"),
+        (DICT, "a dict with logits, hidden"),
+        (TreeMapping(()), "a dict with nothing"),
+        (Literal(None), "nothing"),
+        (Literal(3), "the int 3"),
+        (Opaque("DynamicCache"), "an object of type DynamicCache"),
+    ],
+)
+def test_a_tree_is_described(tree: Tree, text: str) -> None:
+    assert describe_tree(tree) == text
+
+
+@pytest.mark.parametrize("path", [("logits",), ("hidden", 1)])
+def test_the_text_of_a_path_names_the_same_path(path: tuple[int | str, ...]) -> None:
+    assert find_path(DICT, keystr(path)) == path
+    assert find_path(DICT, f"out{keystr(path)}") == path
+
+
+def test_only_integers_of_32_and_64_bits_may_hold_ids() -> None:
+    assert TensorSpec("int64", ()).may_hold_ids
+    assert not TensorSpec("uint8", ()).may_hold_ids

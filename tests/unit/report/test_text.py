@@ -1,0 +1,87 @@
+"""Text for terminals: names are made harmless, findings are laid out in lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from composecli.core.errors import Problem
+from composecli.core.findings import Finding, Fix, Side
+from composecli.core.rules import Rule
+from composecli.report.text import (
+    MAX_TEXT_CHARS,
+    format_finding,
+    format_problem,
+    sanitize,
+    shorten_path,
+)
+
+FINDING = Finding(
+    Rule.SIZE_DIFFERS,
+    "feature width differs",
+    (Side("a.pt", "output 0", "float32", ("N", "512")), Side("b.pt", "x", "float32", ("N", "768"))),
+    1,
+    ("a note",),
+    Fix("composecli join a.pt b.pt --bridge linear", ("adds Linear(512 -> 768)",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("fc1.weight", "fc1.weight"),
+        ("\x1b[31mred", "\ufffd[31mred"),
+        ("one\ntwo", "one\ufffdtwo"),
+        ("a\u202eb", "a\ufffdb"),
+        ("a\udc80b", "a\ufffdb"),
+        ("größe 尺寸", "größe 尺寸"),
+    ],
+)
+def test_characters_that_affect_a_terminal_are_replaced(text: str, shown: str) -> None:
+    assert sanitize(text) == shown
+
+
+def test_a_long_text_is_cut() -> None:
+    assert sanitize("x" * MAX_TEXT_CHARS) == "x" * MAX_TEXT_CHARS
+    assert len(sanitize("x" * (MAX_TEXT_CHARS + 1))) == MAX_TEXT_CHARS
+    assert sanitize("abcdef", 4) == "abc…"
+
+
+def test_the_end_of_a_long_path_is_kept() -> None:
+    assert shorten_path("models/encoder.pt") == "models/encoder.pt"
+    assert shorten_path("/home/someone/models/encoder.pt") == "…e/models/encoder.pt"
+
+
+def test_a_finding_marks_the_axis_below_its_dim() -> None:
+    lines = [line.text for line in format_finding(FINDING, 80)]
+    assert lines == [
+        "error[CC203]: feature width differs",
+        "  a.pt  output 0  float32[N, 512]",
+        "  b.pt  x         float32[N, 768]",
+        "                             ^^^ axis 1",
+        "  note: a note",
+        "  help: composecli join a.pt b.pt --bridge linear",
+        "        adds Linear(512 -> 768)",
+    ]
+
+
+def test_a_bridged_finding_has_another_label_and_no_fix() -> None:
+    lines = list(format_finding(FINDING, 80, with_fix=False, label="bridged"))
+    assert lines[0] == ("bridged", "bridged[CC203]: feature width differs")
+    assert all(line.style != "help" for line in lines)
+
+
+def test_an_axis_that_no_side_has_is_not_marked() -> None:
+    sides = (Side("a.pt", "2 outputs"), Side("b.pt", "x", "float32", None))
+    finding = Finding(Rule.SIZE_DIFFERS, "title", sides, 1)
+    assert [line.style for line in format_finding(finding, 80)] == ["error", "side", "side"]
+
+
+def test_a_problem_is_laid_out_with_its_place_and_help() -> None:
+    problem = Problem(Rule.NO_SUCH_FILE, "cannot read", "a\x1b.pt", ("one " * 30,), ("check it",))
+    lines = [line.text for line in format_problem(problem, 60)]
+    assert lines[:2] == ["error[CC901]: cannot read", "  a\ufffd.pt"]
+    assert lines[-1] == "  help: check it"
+    notes = lines[2:-1]
+    assert len(notes) > 1
+    assert all(len(line) <= 60 for line in notes)
+    assert all(line.startswith("        ") for line in notes[1:])

@@ -1,0 +1,191 @@
+"""Factories: a module made by code that the user named, with the weights of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.model_ref import FactoryReference, ModelKind
+from composecli.core.rules import Rule
+from composecli.runtime.loading import load, load_whole, with_values
+from composecli.runtime.loading.factory import MAX_KEYS_SHOWN
+from composecli.workers.protocol import OpenRequest, Training
+from tests.unit.runtime.opening import same_state, state
+
+CODE = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+def wide():
+    return nn.Sequential(*(nn.Linear(4, 4) for _ in range(20)))
+
+def text():
+    return "no module"
+
+def fails():
+    raise ValueError("one line\\nand the reason")
+
+def leaves():
+    raise SystemExit(3)
+"""
+Save = Callable[[Any], Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "made.py").write_text(CODE)
+    return tmp_path
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+def request(folder: Path, checkpoint: Any, factory: str = "network", **changes: Any) -> OpenRequest:
+    path = folder / "weights.pt"
+    torch.save(checkpoint, path)
+    reference = FactoryReference(str(folder / "made.py"), factory, str(path))
+    options: dict[str, Any] = {
+        "device": "cpu", "training": Training.SAVED, "trusted": False, "key": None, **changes,
+    }  # fmt: skip
+    return OpenRequest(reference, ModelKind.FACTORY, **options)
+
+
+def problem_of(request: OpenRequest) -> Problem:
+    """The problem, which is the same whether values are read or only sizes."""
+    problems = list[Problem]()
+    for read in (load, load_whole):
+        with pytest.raises(CouldNotAttempt) as raised:
+            read(request)
+        problems.append(raised.value.problem)
+    assert problems[0] == problems[1]
+    return problems[0]
+
+
+def prefixed(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda weights: weights,
+        lambda weights: {"state_dict": weights, "epoch": 3},
+        lambda weights: {"model": {"state_dict": weights}},
+        lambda weights: prefixed("module.", weights),
+        lambda weights: prefixed("module._orig_mod.", weights),
+        lambda weights: {"state_dict": prefixed("model.", weights)},
+    ],
+    ids=["plain", "wrapped", "wrapped twice", "prefix", "two prefixes", "wrapped and prefixed"],
+)
+def test_weights_are_found_in_the_checkpoints_of_training_code(
+    folder: Path, wrap: Callable[[Any], Any]
+) -> None:
+    weights = network().state_dict()
+    asked = request(folder, wrap(weights))
+    model = load(asked)
+    assert model.weights is not None
+    assert not same_state(state(model), dict(weights))
+    assert same_state(state(with_values(model)), dict(weights))
+    assert same_state(state(load_whole(asked)), dict(weights))
+
+
+def test_a_dotted_key_names_the_entry_with_the_weights(folder: Path) -> None:
+    weights, average = network().state_dict(), nn.Linear(4, 3).state_dict()
+    checkpoint = {"ema": {"shadow": weights}, "state_dict": average}
+    model = load_whole(request(folder, checkpoint, key="ema.shadow"))
+    assert same_state(state(model), dict(weights))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "key", "note"),
+    [
+        ({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, "ema", "keys there: state_dict, epoch"),
+        ({"a": torch.ones(1)}, "a.b", "keys there: nothing"),
+        ({"epoch": 3, "w": torch.ones(1)}, "epoch", "it holds: int"),
+        ({"epoch": 3, "optimizer": {"lr": torch.ones(1)}}, None, "it holds: epoch, optimizer"),
+    ],
+)
+def test_a_checkpoint_without_the_entry_lists_what_it_has(
+    folder: Path, checkpoint: Any, key: str | None, note: str
+) -> None:
+    problem = problem_of(request(folder, checkpoint, key=key))
+    assert problem.rule == Rule.KEYS_DO_NOT_FIT
+    assert problem.notes == (note,)
+
+
+def test_keys_that_differ_are_listed_by_what_is_wrong(folder: Path) -> None:
+    weights = dict(network().state_dict())
+    del weights["1.running_var"]
+    weights["0.weight"] = torch.ones(5, 4)
+    weights["head.weight"] = torch.ones(2)
+    problem = problem_of(request(folder, weights))
+    assert problem.rule == Rule.KEYS_DO_NOT_FIT
+    assert problem.title == "1 missing, 1 unexpected and 1 resized keys"
+    assert problem.notes == (
+        "missing     1.running_var  [3]",
+        "unexpected  head.weight",
+        "resized     0.weight  [5, 4] in the file, [3, 4] in the module",
+    )
+
+
+def test_a_long_list_of_keys_is_cut(folder: Path) -> None:
+    problem = problem_of(request(folder, {"other": torch.ones(1)}, "wide"))
+    assert problem.title == "40 missing, 1 unexpected and 0 resized keys"
+    assert len(problem.notes) == MAX_KEYS_SHOWN + 2
+    assert problem.notes[-1] == "and 32 more"
+
+
+@pytest.mark.parametrize(
+    ("factory", "title", "notes"),
+    [
+        ("text", "the factory gave a str, not a module", ()),
+        ("fails", "the factory could not be run", ("ValueError: and the reason",)),
+        ("leaves", "the factory could not be run", ("SystemExit: 3",)),
+        (
+            "missing", "the factory could not be run",
+            ("AttributeError: module 'made' has no attribute 'missing'",),
+        ),
+    ],
+)  # fmt: skip
+def test_a_factory_that_makes_no_module_is_a_problem(
+    folder: Path, factory: str, title: str, notes: tuple[str, ...]
+) -> None:
+    problem = problem_of(request(folder, network().state_dict(), factory))
+    assert (problem.rule, problem.title, problem.notes) == (Rule.FACTORY_FAILED, title, notes)
+
+
+def test_a_factory_is_imported_from_the_working_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "factory_package").mkdir()
+    (folder / "factory_package" / "nets.py").write_text(CODE)
+    weights = network().state_dict()
+    torch.save(weights, "weights.pt")
+    reference = FactoryReference("factory_package.nets", "network", "weights.pt")
+    asked = OpenRequest(reference, ModelKind.FACTORY, "cpu", Training.EVAL, trusted=False, key=None)
+    model = load_whole(asked)
+    assert same_state(state(model), dict(weights))
+    assert not model.module.training
+
+
+def test_safetensors_are_read_like_a_state_dict(folder: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    weights = dict(network().state_dict())
+    asked = request(folder, weights)
+    safetensors.save_file(weights, asked.reference.path)
+    assert same_state(state(with_values(load(asked))), weights)
+    assert same_state(state(load_whole(asked)), weights)
+    Path(asked.reference.path).write_bytes(b"\x08\0\0\0\0\0\0\0{not json")
+    assert problem_of(asked).rule == Rule.COULD_NOT_LOAD

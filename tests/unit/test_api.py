@@ -1,0 +1,83 @@
+"""The Python API: the same requests as the command line, and problems as exceptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import composecli
+from composecli.commands.requests import Selection
+from composecli.commands.trust import Trust
+from composecli.core.errors import CouldNotAttempt
+from composecli.core.input_spec import parse_input
+from composecli.core.version import VERSION
+from tests.models import Shelf
+
+
+def test_problems_are_raised_as_exceptions(shelf: Shelf, here: Path) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
+    report = composecli.join(a, Path(b), output="both.pt")
+    assert report.exit_code == 0
+    assert composecli.check(a, b).verdict is composecli.Verdict.COMPATIBLE
+    assert str(composecli.inspect(a).model.contract) == "float32[N, 10] -> float32[N, 5]"
+    with pytest.raises(CouldNotAttempt, match="output exists"):
+        composecli.join(a, b, output="both.pt")
+    with pytest.raises(ValueError, match="two models"):
+        composecli.check(a)
+
+
+def test_options_are_parsed_as_on_the_command_line() -> None:
+    parsed = composecli.options(
+        device="meta",
+        inputs=["float32[N,10]", "rate:=2"],
+        select=["2:logits"],
+        training="eval",
+        trust=[Path("a.pt")],
+        allow_ops=["aten::from_file"],
+        max_probes=7,
+    )
+    assert parsed.inputs == (parse_input("float32[N,10]"), parse_input("rate:=2"))
+    assert parsed.selections == (Selection(2, "logits"),)
+    assert parsed.trust == (Trust("a.pt"),)
+    assert (parsed.device, parsed.real_device) == ("meta", "cpu")
+    assert parsed.allowed_ops == ("aten::from_file",)
+    assert parsed.budget.probes == 7
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"device": "tpu"},
+        {"inputs": ["x y"]},
+        {"training": "sometimes"},
+        {"allow_ops": ["from_file"]},
+        {"trust": ["a.pt@sha256:12"]},
+    ],
+)
+def test_an_option_without_meaning_is_a_value_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        composecli.options(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "sideways"}, {"merge": "divide"}])
+def test_a_mode_without_meaning_is_a_value_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is not a valid"):
+        composecli.check("a.pt", "b.pt", **wrong)
+
+
+def test_models_in_parallel_merge_along_a_dim(shelf: Shelf) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("wider", nn.Linear(10, 7))
+    assert composecli.check(a, b, mode="parallel").exit_code == 0
+    assert composecli.check(a, b, mode="parallel", dim=0).exit_code == 1
+
+
+def test_the_version_has_one_source() -> None:
+    assert composecli.__version__ == VERSION
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = composecli.nothing
