@@ -28,7 +28,7 @@ demo-real: env
 	$(BIN)/python sample_models/real.py
 
 test: env
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-long: env
 	$(BIN)/python -m pytest -n 2 -m long

@@ -121,7 +121,7 @@ def inspect(
 
 def _check_request(models: tuple[PathText, ...], options: Options | None) -> CheckRequest:
     if len(models) < 2:
-        raise ValueError("two models or more are needed")
+        raise ValueError("at least two models are needed")
     paths = tuple(fspath(model) for model in models)
     return CheckRequest(paths, options=options or Options())
 

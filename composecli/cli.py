@@ -43,8 +43,8 @@ from composecli.workers.protocol import Isolation, Training, Worker
 EXIT_CODES = """\b
 Exit codes, the same in every format:
   0  compatible (join: written and verified)
-  1  not compatible (bridgeable, too, unless the bridge was asked for)
-  2  the words on the command line are wrong
+  1  not compatible (or bridgeable, unless you asked for the bridge)
+  2  usage error
   3  could not tell: unreadable, refused as unsafe, crashed, unknown
   70 a bug in composecli
 """
@@ -82,6 +82,7 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 def _choice(members: Iterable[StrEnum]) -> click.ParamType:  # type: ignore[type-arg,unused-ignore]
+    """Return a parameter type that accepts the values of these members."""
     return click.Choice([str(member) for member in members])
 
 
@@ -96,7 +97,7 @@ DEVICE = click.option(
     default="cpu",
     metavar="DEVICE",
     show_default=True,
-    help="Where probes run: cpu, cuda, cuda:1, or meta (then the CPU decides).",
+    help="Device for probes: cpu, cuda, cuda:1, or meta (confirmed on the CPU).",
 )
 INPUT = click.option(
     "--input",
@@ -106,7 +107,7 @@ INPUT = click.option(
     multiple=True,
     metavar="SPEC",
     help="An input of the first model: 'float32[N,3,224,224]', 1,3,224,224, ids=int64[1,16], "
-    "rate:=16000, or @sample.pt. Once for each input.",
+    "rate:=16000, or @sample.pt. Repeat for each input.",
 )
 SELECT = click.option(
     "--select",
@@ -138,8 +139,8 @@ TRUST = click.option(
     type=ParsedType("FILE", parse_trust),
     multiple=True,
     metavar="FILE",
-    help="Run whatever this model's file holds: one that you made or know. "
-    "FILE@sha256:HEX pins its content.",
+    help="Allow this model file to run arbitrary code. Repeatable. "
+    "FILE@sha256:HEX pins the content.",
 )
 ALLOW_OP = click.option(
     "--allow-op",
@@ -148,7 +149,7 @@ ALLOW_OP = click.option(
     type=ParsedType("NS::OP", parse_op),
     multiple=True,
     metavar="NS::OP",
-    help="Run this op, too, in files that are not trusted.",
+    help="Also allow this op in files that are not trusted.",
 )
 TIMEOUT = click.option(
     "--timeout",
@@ -156,20 +157,20 @@ TIMEOUT = click.option(
     default=DEFAULT_SECONDS,
     show_default=True,
     metavar="S",
-    help="Seconds that loading, or one forward, may take.",
+    help="Time limit for loading a model and for each forward, in seconds.",
 )
 MAX_MEMORY = click.option(
     "--max-memory",
     type=ParsedType("SIZE", parse_memory),
     metavar="SIZE",
-    help="Memory that models may use: 8G, 500M.  [default: 80 % of what there is]",
+    help="Memory limit for models: 8G, 500M.  [default: 80 % of the machine's]",
 )
 ISOLATION = click.option(
     "--isolation",
     type=_choice(Isolation),
     default="best",
     show_default=True,
-    help="Confine the process that runs models: fail without, as can be, or not.",
+    help="Sandbox for the process that runs models: required, best effort, or none.",
 )
 MAX_PROBES = click.option(
     "--max-probes",
@@ -177,7 +178,7 @@ MAX_PROBES = click.option(
     default=Budget().probes,
     show_default=True,
     metavar="N",
-    help="Forwards that finding what one model takes may need.",
+    help="Limit on the forwards that infer one model's contract.",
 )
 MAX_SECONDS = click.option(
     "--max-seconds",
@@ -185,11 +186,9 @@ MAX_SECONDS = click.option(
     default=Budget().seconds,
     show_default=True,
     metavar="S",
-    help="Seconds for all of them together.",
+    help="Time limit for all of these forwards, in seconds.",
 )
-NO_CACHE = click.option(
-    "--no-cache", is_flag=True, help="Find everything anew, and keep nothing of it."
-)
+NO_CACHE = click.option("--no-cache", is_flag=True, help="Do not read or write the cache.")
 FORMAT = click.option(
     "--format",
     "form",
@@ -198,27 +197,27 @@ FORMAT = click.option(
     show_default=True,
     help="A table for people, or JSON as the whole of stdout.",
 )
-QUIET = click.option("--quiet", is_flag=True, help="Print the verdict and the findings alone.")
-DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and what models print.")
+QUIET = click.option("--quiet", is_flag=True, help="Print only the verdict and the findings.")
+DEBUG = click.option("--debug", is_flag=True, help="Also show tracebacks and what models print.")
 
 MERGE = click.option(
     "--merge",
     type=_choice(Merge),
     default="cat",
     show_default=True,
-    help="In parallel: what becomes of the outputs.",
+    help="In parallel: how to merge the outputs.",
 )
 DIM = click.option(
     "--dim",
     type=int,
     default=DEFAULT_DIM,
     show_default=True,
-    help="In parallel: the axis of cat and stack.",
+    help="In parallel: the axis for cat and stack.",
 )
 STRICT = click.option(
     "--strict",
     is_flag=True,
-    help="Ask for every size that the first model admits, not the example.",
+    help="Require a fit at every size that the first model accepts, not only at the example.",
 )
 
 MODELS = click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
@@ -230,16 +229,16 @@ BRIDGE = click.option(
     type=_choice(BridgeMode),
     default="none",
     show_default=True,
-    help="Put nothing between, steps without parameters, or an untrained linear layer too.",
+    help="Allow no steps, steps without parameters, or an untrained linear layer too.",
 )
 SEED = click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the generated layers.",
+    help="Random seed of the generated layers.",
 )
-FORCE = click.option("--force", is_flag=True, help="Replace the output where it exists.")
+FORCE = click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 
 OF_SEVERAL_MODELS = (MERGE, DIM, STRICT)
 OF_EVERY_COMMAND = (
@@ -260,6 +259,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 def _mode_option(modes: tuple[Mode, ...], help: str) -> Callable[[Command], Command]:
+    """Return the decorator that adds `--mode`, limited to the modes of a command."""
     choice = _choice(modes)
     return click.option("--mode", type=choice, default="sequential", show_default=True, help=help)
 
@@ -269,32 +269,37 @@ def _mode_option(modes: tuple[Mode, ...], help: str) -> Callable[[Command], Comm
 )
 @click.version_option(__version__, prog_name="composecli")
 def main() -> None:
-    """Does the second model accept what the first one produces? And if so: one file that does both.
+    """Check whether one PyTorch model accepts another's output, and join both into one file.
 
     A MODEL is a file: a TorchScript archive, a torch.export archive (.pt2), a pickled nn.Module; or
     package.module:factory@weights (also file.py:factory@weights).
 
-    SECURITY: Model files are programs. They are scanned before anything in them runs, and what is
-    not on the list of what only computes is refused by name; --trust FILE and --allow-op lift
-    that. Models run in a child that is confined as the system allows: with Landlock on Linux it
-    writes no file but the output and makes no connection; elsewhere the scan and the limits of
-    time and memory are all there is. A trusted file, and a factory, runs with all that you may
-    do.
+    SECURITY: Model files are programs. They are scanned before anything in them runs, and anything
+    that is not on the list of ops that only compute is refused by name; --trust FILE and --allow-op
+    override this. Models run in a child process that is sandboxed as far as the system allows: with
+    Landlock on Linux it writes only the output and opens no connections; elsewhere the scan and the
+    limits on time and memory are the only protection. A trusted file, and a factory, runs with your
+    full permissions.
     """
 
 
 @main.command(
-    "check", epilog=EXIT_CODES, short_help="Does each model accept what the one before gives?"
+    "check",
+    epilog=EXIT_CODES,
+    short_help="Check whether each model accepts the previous one's output.",
 )
 @MODELS
 @_mode_option(
     tuple(Mode),
-    "One after the other, beside each other on the same input, or each against each other.",
+    "Models in a chain, in parallel on the same input, or in every ordered pair.",
 )
 @_options(*OF_SEVERAL_MODELS, *OF_EVERY_COMMAND)
 def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
-    """Say whether each model accepts what the one before it produces (in parallel: whether they
-    merge; with pairs: which of them accepts what which other produces)."""
+    """Check whether each model accepts the output of the previous one.
+
+    In parallel mode: whether all models accept the same input and their outputs can be merged. With
+    pairs: whether each model accepts the output of each other model.
+    """
     _refuse_single_model(models)
     _refuse_unused_trust(values["trusts"], models)
     _refuse_input_of_pairs(values)
@@ -313,12 +318,11 @@ def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
 )
 @MODELS
 @_mode_option(
-    (Mode.SEQUENTIAL, Mode.PARALLEL), "One after the other, or beside each other on the same input."
+    (Mode.SEQUENTIAL, Mode.PARALLEL), "Models in a chain, or in parallel on the same input."
 )
 @_options(OUTPUT, BRIDGE, SEED, FORCE, *OF_SEVERAL_MODELS, *OF_EVERY_COMMAND)
 def join_command(models: tuple[str, ...], **values: Any) -> NoReturn:
-    """Write one TorchScript module that does what the models do, verified against running them by
-    hand."""
+    """Write one TorchScript module that runs the models, and verify it against them."""
     _refuse_single_model(models)
     _refuse_unused_trust(values["trusts"], models)
     check_request = _check_request(models, values, BridgeMode(values["bridge"]))
@@ -332,12 +336,11 @@ def join_command(models: tuple[str, ...], **values: Any) -> NoReturn:
     _run_command(work, _output_options(values, models))
 
 
-@main.command("inspect", epilog=EXIT_CODES, short_help="What does a model take and give?")
+@main.command("inspect", epilog=EXIT_CODES, short_help="Show what a model accepts and returns.")
 @click.argument("model", metavar="MODEL")
 @_options(*OF_EVERY_COMMAND)
 def inspect_command(model: str, **values: Any) -> NoReturn:
-    """Show what a model takes and gives, with the evidence, its layers, and what ties it to a
-    device."""
+    """Show what a model accepts and returns, with evidence, layers and device dependencies."""
     _refuse_unused_trust(values["trusts"], (model,))
     request = InspectRequest(model, _common_options(values))
 
@@ -349,7 +352,7 @@ def inspect_command(model: str, **values: Any) -> NoReturn:
     _run_command(work, _output_options(values, (model,)))
 
 
-@main.command("explain", short_help="The page of help for a rule, as in explain CC203.")
+@main.command("explain", short_help="Show the help page of a rule, such as CC203.")
 @click.argument("rule", required=False, metavar="[CODE]")
 def explain_command(rule: str | None) -> None:
     """Explain a rule by its code or name (CC203, size-differs); without one, list them all."""
@@ -358,12 +361,12 @@ def explain_command(rule: str | None) -> None:
         return
     found = find_rule(rule)
     if found is None:
-        message = f"no rule is called {rule}; 'composecli explain' lists them"
+        message = f"there is no rule {rule}; 'composecli explain' lists the rules"
         raise click.BadParameter(message, param_hint="CODE")
     click.echo(format_rule(found), nl=False)
 
 
-@main.command("schema", short_help="The JSON Schema of --format json.")
+@main.command("schema", short_help="Print the JSON Schema of --format json.")
 def schema_command() -> None:
     """Print the JSON Schema that every `--format json` report follows, and the provenance of joined
     files."""
@@ -372,15 +375,14 @@ def schema_command() -> None:
     click.echo(schema_text(), nl=False)
 
 
-@main.group("cache", short_help="What was found of files before.")
+@main.group("cache", short_help="Manage cached results.")
 def cache_group() -> None:
-    """What was found of files before is kept, by their content, and answers the next command that
-    asks for it."""
+    """Manage the cache of results, which is keyed by the content of files."""
 
 
-@cache_group.command("clear", short_help="Forget all of it.")
+@cache_group.command("clear", short_help="Delete all cached results.")
 def cache_clear() -> None:
-    """Forget what was found of files before."""
+    """Delete all cached results."""
     from composecli.workers.cache_store import Cache, default_folder
 
     folder = default_folder()
@@ -388,9 +390,10 @@ def cache_clear() -> None:
 
 
 def _refuse_single_model(models: tuple[str, ...]) -> None:
+    """Refuse a command line with fewer models than one seam has."""
     if len(models) < 2:
         raise click.UsageError(
-            "two models or more are needed; 'composecli inspect MODEL' looks at one"
+            "at least two models are needed; 'composecli inspect MODEL' shows one"
         )
 
 
@@ -402,18 +405,21 @@ def _refuse_unused_trust(trusts: tuple[Parsed[Trust], ...], models: tuple[str, .
 
     paths = [locate(model).path for model in models]
     for trust in trusts:
-        if not any(trust.value.covers(path) for path in paths):
-            raise click.BadParameter(f"{trust.text} is none of the models", param_hint="--trust")
+        names_model = any(trust.value.covers(path) for path in paths)
+        if not names_model:
+            raise click.BadParameter(f"{trust.text} is not one of the models", param_hint="--trust")
 
 
 def _refuse_input_of_pairs(values: Values) -> None:
+    """Refuse `--input` in pairs mode, where no model is the first one."""
     if values["mode"] == Mode.PAIRS and values["inputs"]:
         raise click.UsageError(
-            "--input states what the first model takes; with --mode pairs each of them is the first"
+            "--input applies to the first model; with --mode pairs every model comes first"
         )
 
 
 def _check_request(models: tuple[str, ...], values: Values, bridge: BridgeMode) -> CheckRequest:
+    """Collect the options of commands that judge several models."""
     return CheckRequest(
         models,
         Mode(values["mode"]),
@@ -426,6 +432,8 @@ def _check_request(models: tuple[str, ...], values: Values, bridge: BridgeMode) 
 
 
 def _common_options(values: Values) -> Options:
+    """Collect the options that every command on models has."""
+    budget = Budget(values["max_probes"], values["max_seconds"])
     return Options(
         device=values["device"].value,
         inputs=_parsed_values(values["inputs"]),
@@ -434,21 +442,24 @@ def _common_options(values: Values) -> Options:
         key=values["key"],
         trust=_parsed_values(values["trusts"]),
         allowed_ops=_parsed_values(values["allowed_ops"]),
-        budget=Budget(values["max_probes"], values["max_seconds"]),
+        budget=budget,
         limits=_limits(values),
         words=_repeated_words(values),
     )
 
 
 def _parsed_values(items: tuple[Parsed[Value], ...]) -> tuple[Value, ...]:
+    """Drop the texts that the values were parsed from."""
     return tuple(item.value for item in items)
 
 
 def _limits(values: Values) -> Limits:
+    """Collect the limits of the worker; without `--max-memory`, memory is None."""
     memory = None
     if values["max_memory"] is not None:
         memory = values["max_memory"].value
-    return Limits(Isolation(values["isolation"]), memory, values["timeout"])
+    isolation = Isolation(values["isolation"])
+    return Limits(isolation, memory, values["timeout"])
 
 
 def _repeated_words(values: Values) -> tuple[str, ...]:
@@ -479,7 +490,9 @@ def _texts(value: Any) -> list[str]:
 
 def _workers(request: CheckRequest) -> int:
     """Return the number of workers to start: several if independent pairs keep them busy."""
-    if request.mode is not Mode.PAIRS or request.options.device.startswith("cuda"):
+    if request.mode is not Mode.PAIRS:
+        return 1
+    if request.options.device.startswith("cuda"):
         return 1
     from composecli.workers.pool import pool_size
 
@@ -487,24 +500,29 @@ def _workers(request: CheckRequest) -> int:
 
 
 def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
+    """Collect the options that decide how a command runs and prints."""
+    trusts_nothing = not values["trusts"] and not _has_factory(models)
     return OutputOptions(
         values["form"],
         values["quiet"],
         values["debug"],
         values["timeout"],
-        untrusted=not values["trusts"] and not _has_factory(models),
+        untrusted=trusts_nothing,
         models=models,
         use_cache=not values["no_cache"],
     )
 
 
 def _has_factory(models: tuple[str, ...]) -> bool:
+    """Return whether a model is a factory, which runs the user's code."""
     from composecli.commands.resolve import locate
 
-    return any(isinstance(locate(model), FactoryReference) for model in models)
+    references = (locate(model) for model in models)
+    return any(isinstance(reference, FactoryReference) for reference in references)
 
 
 def _run_command(work: console.Work, options: OutputOptions) -> NoReturn:
+    """Run the work of a command at the console."""
     # A caller of `main` may pass another way to start workers as the object of the context.
     console.run(work, options, click.get_current_context().obj)
 
@@ -520,9 +538,11 @@ def run() -> NoReturn:
 
 
 def _run() -> NoReturn:
+    """Run the command line, and turn every exception into a message and an exit code."""
     # Exit code 1 means not compatible, so neither Ctrl-C nor a bug may exit with it.
     try:
-        sys.exit(main(prog_name="composecli", standalone_mode=False) or 0)
+        result = main(prog_name="composecli", standalone_mode=False)
+        sys.exit(result or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -533,5 +553,6 @@ def _run() -> NoReturn:
         if "--debug" in sys.argv:
             traceback.print_exception(error)
         title = f"error[{OUR_BUG}]: a bug in composecli"
-        click.echo(f"{title}\n  note: {type(error).__name__}: {error}", err=True)
+        note = f"{type(error).__name__}: {error}"
+        click.echo(f"{title}\n  note: {note}", err=True)
         sys.exit(BUG)

@@ -111,6 +111,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _report_problem(failure: CouldNotAttempt, *, debug: bool) -> ProblemReport:
+    """Return the report of a problem, after its tracebacks if they are wanted."""
     if debug:
         traceback.print_exception(failure)
         sys.stderr.write(failure.problem.trace or "")
@@ -118,11 +119,13 @@ def _report_problem(failure: CouldNotAttempt, *, debug: bool) -> ProblemReport:
 
 
 def _report_bug(error: Exception, *, debug: bool) -> ProblemReport:
+    """Return the report of an exception that composecli did not expect."""
     if debug:
         traceback.print_exception(error)
     note = f"{type(error).__name__}: {error}"
     help = ("run it again with --debug and report what it prints",)
-    return ProblemReport(Problem(OUR_BUG, "a bug in composecli", None, (note,), help))
+    problem = Problem(OUR_BUG, "a bug in composecli", None, (note,), help)
+    return ProblemReport(problem)
 
 
 def _print(report: Report, options: OutputOptions) -> None:
@@ -132,10 +135,12 @@ def _print(report: Report, options: OutputOptions) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout again when it exits, which must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _render(report: Report, options: OutputOptions) -> None:
+    """Render the report; problems for people go to stderr, everything else to stdout."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -160,7 +165,9 @@ class _Progress:
             return
         with self._lock:
             self.clear()
-            line = text if text.isprintable() else ascii(text)
+            line = text
+            if not text.isprintable():
+                line = ascii(text)
             limit = max(MIN_PROGRESS_COLUMNS, _columns() - len(_ELLIPSIS))
             line = line[:limit] + _ELLIPSIS
             sys.stderr.write(line)
@@ -176,6 +183,7 @@ class _Progress:
 
 
 def _columns() -> int:
+    """Return the width of the terminal on stderr, or a default if it is none."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):

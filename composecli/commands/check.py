@@ -10,7 +10,7 @@ from composecli.commands.portability import device_notes
 from composecli.commands.progress import Progress, silent
 from composecli.commands.requests import CheckRequest
 from composecli.commands.resolve import identify_all
-from composecli.commands.results import CheckReport, SeamReport
+from composecli.commands.results import CheckReport, ModelReport, SeamReport
 from composecli.commands.session import Session
 from composecli.core.blueprint import Mode
 from composecli.core.pytree import leaves
@@ -65,11 +65,11 @@ def check_report(
     if composition.call is not None:
         call = str(composition.call)
     if composition.result is not None:
-        result = ", ".join(str(spec) for _, spec in leaves(composition.result))
-    models = [
-        session.report(part, found)
-        for part, found in zip(parts, composition.contracts, strict=True)
-    ]
+        texts = [str(spec) for _, spec in leaves(composition.result)]
+        result = ", ".join(texts)
+    models = list[ModelReport]()
+    for part, found in zip(parts, composition.contracts, strict=True):
+        models.append(session.report(part, found))
     return CheckReport(
         request.mode,
         request.options.device,
@@ -89,11 +89,13 @@ def _with_device_notes(
     notes = device_notes(parts, session.options)
     if not seams:
         return ()
-    first = seams[0]
-    return (replace(first, findings=(*first.findings, *notes)), *seams[1:])
+    findings = (*seams[0].findings, *notes)
+    first = replace(seams[0], findings=findings)
+    return (first, *seams[1:])
 
 
 def _interrupted_report(request: CheckRequest, session: Session) -> CheckReport:
+    """Return the report of the contracts that were known when the user stopped."""
     return CheckReport(
         request.mode,
         request.options.device,

@@ -44,48 +44,55 @@ def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: 
     """
     if stated and found.tried:
         return _stated_refused(name, found)
+    tried = tuple(call for call, _ in found.tried)
     return Finding(
         Rule.CONTRACT_NOT_FOUND,
-        f"what {name} takes could not be found",
+        f"the input of {name} could not be inferred",
         (Side(name, "its input"),),
         notes=_notes(facts, found),
-        fix=stated_input_fix(name, facts, tuple(call for call, _ in found.tried)),
+        fix=stated_input_fix(name, facts, tried),
     )
 
 
 def _stated_refused(name: str, found: NotFound) -> Finding:
+    """Return the finding that a model rejects the stated input."""
     call, rejected = found.tried[0]
-    finding = rejection_finding(rejected, name, (Side(name, str(call)),))
+    side = Side(name, str(call))
+    finding = rejection_finding(rejected, name, (side,))
     if finding.rule in (Rule.DEPENDS_ON_VALUES, Rule.OUT_OF_MEMORY):
         return finding
-    title = f"{name} refuses the input that was stated for it"
+    title = f"{name} fails on the input that was stated for it"
     return replace(finding, rule=Rule.PRODUCER_REFUSED, title=title)
 
 
 def _notes(facts: ModelFacts, found: NotFound) -> tuple[str, ...]:
+    """Return the calls that were tried, the best error, and the arguments of forward."""
     notes = list[str]()
     for call, rejected in found.tried[:MAX_SHOWN_CALLS]:
-        notes.append(f"tried {call}: refused at {rejected.where}")
+        notes.append(f"tried {call}: failed at {rejected.where}")
     if found.tried:
         _, furthest = found.tried[0]
-        notes.append(f"the best try ended with {format_error(furthest)}")
+        notes.append(f"the best attempt ended with {format_error(furthest)}")
     arguments = list[str]()
     for argument in facts.arguments:
         if argument.required:
-            arguments.append(f"{argument.name}: {argument.type_name or 'any type'}")
+            type_name = argument.type_name or "any type"
+            arguments.append(f"{argument.name}: {type_name}")
     if arguments:
-        notes.append(f"forward takes {', '.join(arguments)}")
+        accepted = ", ".join(arguments)
+        notes.append(f"forward accepts {accepted}")
     if found.stopped:
-        notes.append(f"no more was tried: {found.stopped}")
+        notes.append(f"the search stopped: {found.stopped}")
     return tuple(notes)
 
 
 def no_such_output(name: str, port: str, result: Tree) -> Finding:
     """Return the finding that a model has no output of this name."""
-    outputs = ", ".join(keystr(path) or "the tensor itself" for path, _ in leaves(result))
+    names = [keystr(path) or "the tensor itself" for path, _ in leaves(result)]
+    outputs = ", ".join(names)
     return Finding(
         Rule.NO_SUCH_OUTPUT,
         f"{name} has no output {port}",
         (Side(name, port),),
-        notes=(f"outputs there: {outputs}",),
+        notes=(f"available outputs: {outputs}",),
     )

@@ -24,13 +24,14 @@ def confine(
     """
     if options.limits.isolation is Isolation.NONE:
         return None
-    sandbox = worker.ask(_sandbox_request(options, targets, writable))
+    request = _sandbox_request(options, targets, writable)
+    sandbox = worker.ask(request)
     if sandbox.unavailable and options.limits.isolation is Isolation.REQUIRED:
         problem = Problem(
             Rule.ISOLATION_MISSING,
-            "the isolation that is required cannot be had",
+            "the required isolation is not available",
             notes=sandbox.unavailable,
-            help=("--isolation best goes on with what can be had",),
+            help=("--isolation best continues with the measures that are available",),
         )
         raise CouldNotAttempt(problem)
     return sandbox
@@ -39,22 +40,24 @@ def confine(
 def _sandbox_request(
     options: Options, targets: tuple[Target, ...], writable: tuple[str, ...]
 ) -> SandboxRequest:
+    """Return the files and limits that the worker keeps; memory is in bytes."""
     readable = [os.path.realpath(target.path) for target in targets]
     for declared in options.inputs:
         if isinstance(declared, DeclaredSample):
-            readable.append(os.path.realpath(declared.path))
+            sample_path = os.path.realpath(declared.path)
+            readable.append(sample_path)
     # A trusted file, and a factory, may open any file: only the others are confined to their own.
-    confine_files = not any(_may_open_files(target) for target in targets)
+    may_open_files = any(_may_open_files(target) for target in targets)
     memory = options.limits.memory or _default_memory()
     if options.real_device.startswith("cuda"):
         # The driver maps more address space than any such limit.
         memory = None
-    return SandboxRequest(
-        tuple(readable), writable, memory, options.limits.seconds, files=confine_files
-    )
+    seconds = options.limits.seconds
+    return SandboxRequest(tuple(readable), writable, memory, seconds, files=not may_open_files)
 
 
 def _may_open_files(target: Target) -> bool:
+    """Return whether the code of a model may open files besides its own."""
     return target.trust is not None or target.kind.traits.runs_user_code
 
 

@@ -28,7 +28,8 @@ class Explorer:
 
     def explore(self, part: OpenedModel, call: Call, detail: Detail) -> Observation:
         """Run one forward of a model, and return the observation that decides about the call."""
-        if part.explore_handle == part.handle or part.handle in self._not_on_meta:
+        has_meta = part.explore_handle != part.handle
+        if not has_meta or part.handle in self._not_on_meta:
             return self._run(part.handle, call, detail)
         on_meta = self._run(part.explore_handle, call, detail)
         if detail is Detail.OUTCOME and isinstance(on_meta, Rejected):
@@ -42,4 +43,6 @@ class Explorer:
         return on_meta
 
     def _run(self, handle: int, call: Call, detail: Detail) -> Observation:
-        return self._probe(ProbeRequest(single_model(handle), call, detail=detail))
+        """Run one forward of the model that has this handle."""
+        request = ProbeRequest(single_model(handle), call, detail=detail)
+        return self._probe(request)

@@ -43,14 +43,16 @@ def inspect(request: InspectRequest, worker: Worker, progress: Progress = silent
 
 
 def _report(session: Session, part: OpenedModel, found: InferenceResult) -> InspectReport:
+    """Return the whole report; the worker describes the layers with the example call."""
     report, example = _model_report(session, part, found)
     provenance = None
     if part.target.file is not None:
         provenance = part.target.file.provenance
+    description = session.worker.ask(DescribeRequest(part.handle, example))
     return InspectReport(
         report,
         part.facts,
-        session.worker.ask(DescribeRequest(part.handle, example)).rows,
+        description.rows,
         _finding(session, part, found),
         device_ties(part),
         provenance,
@@ -66,7 +68,8 @@ def _model_report(
     report = session.report(part, found)
     if isinstance(found, NotFound):
         return report, None
-    contract = _with_selected_outputs(found.contract, session.options.selections, part.name)
+    selections = session.options.selections
+    contract = _with_selected_outputs(found.contract, selections, part.name)
     return replace(report, contract=contract), contract.example
 
 
@@ -83,16 +86,19 @@ def _with_selected_outputs(
     if not selections:
         return contract
     path = _selected_path(contract, selections[0].port, model)
-    outputs = tuple(port for port in contract.outputs if port.path[: len(path)] == path)
-    return replace(contract, outputs=outputs, result=get_path(contract.result, path))
+    depth = len(path)
+    outputs = [port for port in contract.outputs if port.path[:depth] == path]
+    result = get_path(contract.result, path)
+    return replace(contract, outputs=tuple(outputs), result=result)
 
 
 def _selected_path(contract: Contract, port: str, model: str) -> KeyPath:
+    """Return the path of a selected output; an unknown one is refused."""
     try:
         return select(contract.result, port)
     except KeyError:
         outputs = ", ".join(output.name for output in contract.outputs)
-        notes = (f"outputs there: {outputs}",)
+        notes = (f"available outputs: {outputs}",)
         problem = Problem(Rule.NO_SUCH_OUTPUT, f"no output {port}", model, notes)
         raise CouldNotAttempt(problem) from None
 
@@ -106,6 +112,7 @@ def _finding(session: Session, part: OpenedModel, found: InferenceResult) -> Fin
 
 
 def _interrupted_report(session: Session, part: OpenedModel) -> InspectReport:
+    """Return the report of a search that the user stopped, without the layers."""
     return InspectReport(
         session.partial_results[0],
         part.facts,
@@ -120,4 +127,5 @@ def _interrupted_report(session: Session, part: OpenedModel) -> InspectReport:
 
 
 def _file_size(part: OpenedModel) -> int:
+    """Return the size of the file, or of a factory's weights, in bytes."""
     return Path(part.target.path).stat().st_size

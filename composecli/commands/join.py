@@ -15,7 +15,7 @@ from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
 from composecli.core.blueprint import Blueprint, Parallel, bridges
-from composecli.core.bridge import Linear, describe
+from composecli.core.bridge import describe, parameter_count
 from composecli.core.findings import Finding
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
@@ -68,7 +68,9 @@ def _verification_calls(
     if owner is None:
         return call, call
     larger = larger_batch(owner, call)
-    if larger is not None and isinstance(session.run(blueprint, larger), Accepted):
+    if larger is None:
+        return call, call
+    if isinstance(session.run(blueprint, larger), Accepted):
         return call, larger
     return call, call
 
@@ -116,15 +118,15 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
     """Yield the facts about the joined file that its users should know."""
     for bridge in bridges(reference.blueprint):
         for step in bridge:
-            if isinstance(step, Linear):
-                title = f"{describe(step)}: it has to be fitted before its outputs mean anything"
+            if parameter_count(step) > 0:
+                title = f"{describe(step)}: it must be fitted before its outputs mean anything"
                 yield Finding(Rule.BRIDGE_IS_UNTRAINED, title)
     if verified.cut:
         names = ", ".join(verified.cut[:MAX_NAMED_PARAMETERS])
         if len(verified.cut) > MAX_NAMED_PARAMETERS:
             names += ", …"
         count = len(verified.cut)
-        title = f"{count} parameters get no gradient, in the parts run by hand too: {names}"
+        title = f"{count} parameters get no gradient, nor do they in the separate models: {names}"
         yield Finding(Rule.GRADIENT_IS_CUT, title)
     first, second = reference.calls
     if first == second:
@@ -133,7 +135,8 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
 
 
 def _checksum_notes(parts: OpenedModels) -> Iterator[Finding]:
+    """Yield a note for each file whose records have no checksums."""
     for path in dict.fromkeys(part.target.path for part in parts):
         if lacks_checksums(path):
-            title = f"{path} was saved without checksums: its weights were held against none"
+            title = f"{path} was saved without checksums: its weights could not be verified"
             yield Finding(Rule.NO_CHECKSUMS, title)

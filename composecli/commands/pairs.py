@@ -24,7 +24,7 @@ def check_pairs(request: CheckRequest, session: Session, parts: OpenedModels) ->
 
     def judge(number: int) -> tuple[SeamReport, ...]:
         if number % len(parts) == 0:
-            session.progress(f"judging pairs: {number} of {len(pairs)}")
+            session.progress(f"checking pairs: {number} of {len(pairs)}")
         pair = pairs[number]
         names = tuple(part.name for part in pair)
         chain = replace(request, models=names, mode=Mode.SEQUENTIAL)

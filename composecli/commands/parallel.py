@@ -91,11 +91,13 @@ def check_parallel(request: CheckRequest, session: Session, parts: OpenedModels)
     calls = [found.contract.example for found in contracts if isinstance(found, Found)]
     if not calls:
         finding = _without_input(session, parts[0], contracts[0])
-        return Composition(contracts, _blocked_seams(finding, parts), None, None, None)
+        seams = _blocked_seams(finding, parts)
+        return Composition(contracts, seams, None, None, None)
     shared = _share_call(session, parts, calls)
     missing = _missing_selection(session.options.selections, shared.results, parts)
     if missing is not None:
-        return Composition(contracts, _blocked_seams(missing, parts), None, shared.call, None)
+        seams = _blocked_seams(missing, parts)
+        return Composition(contracts, seams, None, shared.call, None)
     outputs = dict[int, BranchOutput]()
     for number, result in shared.results.items():
         path = _selected_path(session.options.selections, number, result)
@@ -111,20 +113,23 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
 
     A model without a contract is tried again with the first example that another one accepts.
     """
-    contracts = [session.infer(part, stated=session.stated_input(part)) for part in parts]
+    contracts = list[InferenceResult]()
+    for part in parts:
+        stated = session.stated_input(part)
+        contracts.append(session.infer(part, stated=stated))
     if session.options.inputs:
         return tuple(contracts)
-    example = next(
-        (found.contract.example for found in contracts if isinstance(found, Found)), None
-    )
-    if example is not None:
-        for number, part in enumerate(parts):
-            if isinstance(contracts[number], NotFound):
-                contracts[number] = session.infer(part, given=example)
+    examples = [found.contract.example for found in contracts if isinstance(found, Found)]
+    if not examples:
+        return tuple(contracts)
+    for number, part in enumerate(parts):
+        if isinstance(contracts[number], NotFound):
+            contracts[number] = session.infer(part, given=examples[0])
     return tuple(contracts)
 
 
 def _without_input(session: Session, part: OpenedModel, found: InferenceResult) -> Finding:
+    """Return the finding that no model has a contract, with the search for the first one's."""
     assert isinstance(found, NotFound)
     stated = bool(session.options.inputs)
     return not_found_finding(part.name, part.facts, found, stated=stated)
@@ -132,7 +137,9 @@ def _without_input(session: Session, part: OpenedModel, found: InferenceResult) 
 
 def _blocked_seams(finding: Finding, parts: OpenedModels) -> tuple[SeamReport, ...]:
     """Return a report of every pair with the finding that prevents a comparison."""
-    return tuple(seam_report(parts[0].name, part.name, (), (finding,)) for part in parts[1:])
+    first = parts[0].name
+    seams = [seam_report(first, part.name, (), (finding,)) for part in parts[1:]]
+    return tuple(seams)
 
 
 def _share_call(session: Session, parts: OpenedModels, calls: list[Call]) -> _SharedCall:
@@ -147,6 +154,7 @@ def _share_call(session: Session, parts: OpenedModels, calls: list[Call]) -> _Sh
 
 
 def _run_each(session: Session, parts: OpenedModels, call: Call) -> _SharedCall:
+    """Run the same call on every model, and keep results and refusals apart."""
     results = dict[int, Tree]()
     refusals = dict[int, Rejected]()
     for number, part in enumerate(parts):
@@ -164,7 +172,8 @@ def _missing_selection(
     """Return the finding that `--select` names an output that the models do not have."""
     for selection in selections:
         meant = [number for number in results if selection.model in (None, number + 1)]
-        if any(find_path(results[number], selection.port) is not None for number in meant):
+        paths = (find_path(results[number], selection.port) for number in meant)
+        if any(path is not None for path in paths):
             continue
         candidates = meant or list(results)
         if candidates:
@@ -185,14 +194,19 @@ def _selected_path(selections: tuple[Selection, ...], number: int, result: Tree)
 
 
 def _output_port(contracts: Contracts, number: int, path: KeyPath, call: Call) -> Port | None:
+    """Return the port of a model's output at a path, in the symbols of the first model."""
     contract = _contract(contracts[number])
     if contract is None:
         return None
     ports = outputs_in_symbols_of(_contract(contracts[0]), contract, call)
-    return next((port for port in ports if port.path == path), None)
+    for port in ports:
+        if port.path == path:
+            return port
+    return None
 
 
 def _contract(found: InferenceResult) -> Contract | None:
+    """Return the contract, None if it was not found."""
     if isinstance(found, NotFound):
         return None
     return found.contract
@@ -222,7 +236,9 @@ def _judge(branches: _Branches) -> Composition:
     bridged = list[int]()
     if used is not None:
         bridges = used.bridges
-        bridged = [n - 1 for n in numbers if verdict_of(findings[n]) is Verdict.BRIDGEABLE]
+        for number in numbers:
+            if verdict_of(findings[number]) is Verdict.BRIDGEABLE:
+                bridged.append(number - 1)
     blueprint = merged_blueprint(branches.outputs, bridges, branches.merge)
     return Composition(branches.contracts, seams, blueprint, call, merged.result, tuple(bridged))
 
@@ -273,25 +289,30 @@ def _pair_findings(branches: _Branches, number: int) -> Findings:
     finding = rejection_finding(rejected, refusing.name)
     if finding.rule is not Rule.REFUSED_BY_CONSUMER:
         return (finding,)
-    title = f"{refusing.name} refuses the input that {accepting.name} takes"
+    title = f"{refusing.name} fails on the input that {accepting.name} accepts"
     sides = (*_input_sides(branches, 0), *_input_sides(branches, number))
-    return (replace(finding, rule=Rule.INPUTS_NOT_SHARED, title=title, sides=sides),)
+    changed = replace(finding, rule=Rule.INPUTS_NOT_SHARED, title=title, sides=sides)
+    return (changed,)
 
 
 def _input_sides(branches: _Branches, number: int) -> list[Side]:
+    """Return one side for each input that every call of a model needs."""
     contract = _contract(branches.contracts[number])
     if contract is None:
         return []
     name = branches.parts[number].name
     sides = list[Side]()
     for port in contract.required:
-        sides.append(Side(name, port.name, port.dtype, format_dims(port.dims)))
+        dims = format_dims(port.dims)
+        sides.append(Side(name, port.name, port.dtype, dims))
     return sides
 
 
 def _report(branches: _Branches, number: int, findings: Findings) -> SeamReport:
+    """Return the report of the first model with another one."""
     one, other = branches.parts[0].name, branches.parts[number].name
-    return seam_report(one, other, _rows(branches, number, findings), findings)
+    rows = _rows(branches, number, findings)
+    return seam_report(one, other, rows, findings)
 
 
 def _rows(branches: _Branches, number: int, findings: Findings) -> Rows:
@@ -314,9 +335,12 @@ def _rows(branches: _Branches, number: int, findings: Findings) -> Rows:
 
 
 def _input_rows(branches: _Branches, number: int) -> list[PortRow]:
-    one, other = _contract(branches.contracts[0]), _contract(branches.contracts[number])
+    """Return the required inputs of both models side by side; extra ones are left out."""
+    one = _contract(branches.contracts[0])
+    other = _contract(branches.contracts[number])
+    if one is None or other is None:
+        return []
     rows = list[PortRow]()
-    if one is not None and other is not None:
-        for left, right in zip(one.required, other.required, strict=False):
-            rows.append(port_row(left, right, Verdict.COMPATIBLE))
+    for left, right in zip(one.required, other.required, strict=False):
+        rows.append(port_row(left, right, Verdict.COMPATIBLE))
     return rows

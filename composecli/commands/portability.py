@@ -9,7 +9,7 @@ from composecli.core.rules import Rule
 
 
 def device_notes(parts: OpenedModels, options: Options) -> tuple[Finding, ...]:
-    """Return a finding for each model with another device than this one baked in as a constant.
+    """Return a finding for each model whose code names a device other than the one in use.
 
     If shapes were explored on meta, a finding says so, too.
     """
@@ -19,15 +19,17 @@ def device_notes(parts: OpenedModels, options: Options) -> tuple[Finding, ...]:
         others = [device for device in _baked_devices(part) if _device_type(device) != running]
         if others:
             devices = ", ".join(others)
-            title = f"{part.name} holds {devices} as a constant and runs on {running} here"
-            notes.append(Finding(Rule.DEVICE_BAKED_IN, title, (Side(part.name, "its code"),)))
+            title = f"{part.name} contains {devices} as a constant but runs on {running} here"
+            side = Side(part.name, "its code")
+            notes.append(Finding(Rule.DEVICE_BAKED_IN, title, (side,)))
     if options.device == "meta":
-        title = "shapes were explored on meta, and the verdict rests on a forward on the cpu"
+        title = "shapes were explored on meta; the verdict rests on a forward on the cpu"
         notes.append(Finding(Rule.EXPLORED_ON_META, title))
     return tuple(notes)
 
 
 def _baked_devices(part: OpenedModel) -> tuple[str, ...]:
+    """Return the devices in the code of a file; a factory has no such file."""
     if part.target.file is None:
         return ()
     return part.target.file.devices
@@ -44,11 +46,13 @@ def device_ties(part: OpenedModel) -> tuple[str, ...]:
     devices = _baked_devices(part)
     if devices:
         names = ", ".join(devices)
-        notes.append(f"its code holds {names} as a constant: it cannot run on another device")
+        notes.append(f"its code contains {names} as a constant: it cannot run on any other device")
     if len(part.facts.devices) > 1:
-        notes.append(f"its tensors lie on several devices: {', '.join(part.facts.devices)}")
-    if any(dtype.startswith(("quint", "qint")) for dtype in part.facts.dtypes):
-        notes.append("quantised tensors run on the CPU alone")
+        names = ", ".join(part.facts.devices)
+        notes.append(f"its tensors are on several devices: {names}")
+    is_quantised = any(dtype.startswith(("quint", "qint")) for dtype in part.facts.dtypes)
+    if is_quantised:
+        notes.append("quantised tensors run only on the CPU")
     if "float64" in part.facts.dtypes:
         notes.append("float64 tensors cannot move to Apple's mps")
     return tuple(notes)

@@ -36,4 +36,4 @@ class ProbeCounter:
         self._count += 1
         if self._clock() > self._next_report:
             self._next_report += SECONDS_BETWEEN_REPORTS
-            self._progress(f"finding what {self._name} takes: {self._count} probes")
+            self._progress(f"inferring the contract of {self._name}: {self._count} probes")

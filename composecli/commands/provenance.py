@@ -39,12 +39,13 @@ def provenance_json(
     inputs = list[JsonObject]()
     for part, found in zip(parts, composition.contracts, strict=True):
         inputs.append(_input(part, found, digests))
+    steps = [[as_data(step) for step in bridge] for bridge in bridges(blueprint)]
     facts = {
         "version": PROVENANCE_VERSION,
         "mode": str(request.check.mode),
         "inputs": inputs,
         "example": str(composition.call),
-        "bridges": [[as_data(step) for step in bridge] for bridge in bridges(blueprint)],
+        "bridges": steps,
         "merge": _merge(blueprint),
         "seed": request.seed,
         "device": options.real_device,
@@ -56,6 +57,7 @@ def provenance_json(
 
 
 def _input(part: OpenedModel, found: InferenceResult, digests: Digests) -> JsonObject:
+    """Return the entry of one part; its digest may still have to be awaited."""
     contract = None
     if isinstance(found, Found):
         contract = str(found.contract)
@@ -69,6 +71,7 @@ def _input(part: OpenedModel, found: InferenceResult, digests: Digests) -> JsonO
 
 
 def _merge(blueprint: Blueprint) -> JsonObject | None:
+    """Return how outputs are merged, None for a chain."""
     if not isinstance(blueprint, Parallel):
         return None
     return {"merge": str(blueprint.merge), "dim": blueprint.dim}

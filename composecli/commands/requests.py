@@ -54,7 +54,7 @@ def parse_device(text: str) -> str:
         ValueError: if it is none of these.
     """
     if not _DEVICE.fullmatch(text):
-        raise ValueError(f"no device is called {text} (cpu, cuda, cuda:1 or meta)")
+        raise ValueError(f"there is no device {text} (use cpu, cuda, cuda:1 or meta)")
     return text
 
 
@@ -78,8 +78,9 @@ def parse_memory(text: str) -> int:
     """
     match = _MEMORY.fullmatch(text)
     if match is None or not float(match["number"]):
-        raise ValueError(f"{text} is no size (8G, 500M)")
-    return int(float(match["number"]) * _BYTES[match["unit"] or ""])
+        raise ValueError(f"{text} is not a size (8G, 500M)")
+    unit = _BYTES[match["unit"] or ""]
+    return int(float(match["number"]) * unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ class CheckRequest:
                 words += ["--merge", str(self.merge)]
             if self.dim != DEFAULT_DIM:
                 words += ["--dim", str(self.dim)]
-        return shlex.join([*words, *self.options.words, *more])
+        words += [*self.options.words, *more]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ def identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...
     Raises:
         CouldNotAttempt: as `identify` does.
     """
-    return tuple(identify(model, options.trust, options.allowed_ops) for model in models)
+    targets = [identify(model, options.trust, options.allowed_ops) for model in models]
+    return tuple(targets)
 
 
 def identify(
@@ -86,11 +87,13 @@ def identify(
 
 
 def _not_weights(file: ModelFile) -> Problem:
-    title = f"the file holds a whole model ({file.kind}), not weights"
+    """Return the problem of a factory whose weights file is a whole model."""
+    title = f"the file contains a whole model ({file.kind}), not weights"
     help = (f"name the file alone: {file.path}",)
     return Problem(Rule.NOT_A_MODEL, title, file.path, help=help)
 
 
 def _refuse(refusal: Problem | None) -> None:
+    """Raise the refusal, if there is one."""
     if refusal is not None:
         raise CouldNotAttempt(refusal)

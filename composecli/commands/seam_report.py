@@ -58,7 +58,9 @@ def port_rows(
 
 def port_row(left: Port | None, right: Port | None, verdict: Verdict) -> PortRow:
     """Return the row of two ports; the side of a missing port is empty."""
-    return PortRow(_name(left), _text(left), _name(right), _text(right), verdict)
+    left_name, left_text = _name(left), _text(left)
+    right_name, right_text = _name(right), _text(right)
+    return PortRow(left_name, left_text, right_name, right_text, verdict)
 
 
 def _name(port: Port | None) -> str:
@@ -68,6 +70,7 @@ def _name(port: Port | None) -> str:
 
 
 def _text(port: Port | None) -> str:
+    """Return the type of a port as a row shows it."""
     if port is None:
         return ""
     if port is _NOT_KNOWN:

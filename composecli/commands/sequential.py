@@ -76,12 +76,14 @@ class _Chain:
 
     def infer(self, number: int, given: Call | None = None) -> Contract | None:
         """Infer the contract of the next model, and return it if it is found."""
-        self.contracts.append(self.session.infer(self.parts[number], given=given))
+        found = self.session.infer(self.parts[number], given=given)
+        self.contracts.append(found)
         return self.contract(number)
 
     def report(self, edge: Edge, rows: Rows, findings: Findings) -> None:
         """Add the report of the next seam."""
-        self.seams.append(seam_report(edge.producer, edge.consumer, rows, findings))
+        seam = seam_report(edge.producer, edge.consumer, rows, findings)
+        self.seams.append(seam)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class _Seam:
     @property
     def stage(self) -> Stage:
         """The consumer, fed without a bridge."""
-        return Stage(self.chain.parts[self.number].handle, self.wiring.feeds)
+        consumer = self.chain.parts[self.number]
+        return Stage(consumer.handle, self.wiring.feeds)
 
     def run(self, stage: Stage) -> Observation:
         """Run everything up to this consumer."""
@@ -121,7 +124,8 @@ class _Passed:
 def check_sequential(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
     """Judge every seam of the chain. The seams after one that fails are judged as well."""
     chain = _Chain(request, session, parts)
-    first = session.infer(parts[0], stated=session.stated_input(parts[0]))
+    stated = session.stated_input(parts[0])
+    first = session.infer(parts[0], stated=stated)
     chain.contracts.append(first)
     upstream = _start(parts[0], first)
     unbroken = upstream is not None
@@ -137,7 +141,8 @@ def check_sequential(request: CheckRequest, session: Session, parts: OpenedModel
     if isinstance(first, Found):
         call = first.contract.example
     contracts, seams = tuple(chain.contracts), tuple(chain.seams)
-    return Composition(contracts, seams, blueprint, call, result, tuple(chain.bridged))
+    bridged = tuple(chain.bridged)
+    return Composition(contracts, seams, blueprint, call, result, bridged)
 
 
 def _start(part: OpenedModel, found: InferenceResult) -> Upstream | None:
@@ -158,7 +163,8 @@ def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstre
     edge = Edge(chain.parts[number - 1].name, part.name)
     if upstream is None:
         rows = port_rows(None, chain.infer(number))
-        chain.report(edge, rows, (_no_producer_finding(chain, number - 1),))
+        missing = _no_producer_finding(chain, number - 1)
+        chain.report(edge, rows, (missing,))
         return None
     path = _selected_path(chain, number, upstream.result)
     if isinstance(path, Finding):
@@ -169,10 +175,12 @@ def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstre
     if isinstance(wiring, Finding):
         contract = chain.infer(number)
         finding = with_select_fix(wiring, chain.request, number, upstream.result, contract)
-        chain.report(edge, port_rows(_below(upstream.outputs, path), contract), (finding,))
+        rows = port_rows(_below(upstream.outputs, path), contract)
+        chain.report(edge, rows, (finding,))
         return None
     chain.infer(number, given=wiring.call)
-    return _judge_wired(_Seam(chain, number, upstream, wiring, edge))
+    seam = _Seam(chain, number, upstream, wiring, edge)
+    return _judge_wired(seam)
 
 
 def _no_producer_finding(chain: _Chain, number: int) -> Finding:
@@ -183,13 +191,14 @@ def _no_producer_finding(chain: _Chain, number: int) -> Finding:
         return not_found_finding(part.name, part.facts, found, stated=stated)
     return Finding(
         Rule.PRODUCER_REFUSED,
-        f"nothing reaches the seam: {part.name} stands behind a seam that does not hold",
+        f"nothing reaches the seam: {part.name} comes after a seam that does not fit",
     )
 
 
 def _below(ports: Ports, path: KeyPath) -> Ports:
     """Return the ports inside the part of a result that is at this path."""
-    return tuple(port for port in ports if port.path[: len(path)] == path)
+    depth = len(path)
+    return tuple(port for port in ports if port.path[:depth] == path)
 
 
 def _selected_path(chain: _Chain, number: int, result: Tree) -> KeyPath | Finding:
@@ -209,8 +218,10 @@ def _selected_path(chain: _Chain, number: int, result: Tree) -> KeyPath | Findin
         if selection.model == number:
             return no_such_output(name, selection.port, result)
     unused = set(chain.session.options.selections) - chain.selected
-    if unused and number == len(chain.parts) - 1:
-        return no_such_output(name, unused.pop().port, result)
+    is_last = number == len(chain.parts) - 1
+    if unused and is_last:
+        mistaken = unused.pop()
+        return no_such_output(name, mistaken.port, result)
     return ()
 
 
@@ -222,15 +233,18 @@ def _judge_wired(seam: _Seam) -> Upstream | None:
     findings = [finding for pair in compared for finding in pair]
     findings += shared_symbol_findings(pairs, strict=strict)
     observation = seam.run(seam.stage)
-    confirmed = confirm(tuple(findings), observation, pairs or _pair_unknown_inputs(seam))
+    fed = pairs or _pair_unknown_inputs(seam)
+    confirmed = confirm(tuple(findings), observation, fed)
     confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
-    seam.chain.report(seam.edge, _rows(seam, pairs, compared), confirmed)
+    rows = _rows(seam, pairs, compared)
+    seam.chain.report(seam.edge, rows, confirmed)
     if passed is None:
         return None
     return _extend(seam, pairs, passed)
 
 
 def _rows(seam: _Seam, pairs: PortPairs, compared: list[Findings]) -> Rows:
+    """Return the rows of the paired ports, or of all ports if none are paired."""
     if not pairs:
         path = seam.wiring.feeds[0].path
         return port_rows(_below(seam.upstream.outputs, path), seam.contract)
@@ -245,8 +259,10 @@ def _pass_seam(
 
     The findings that a bridge resolves get it as their fix, even if the user did not allow it.
     """
-    if not any(finding.severity is Severity.ERROR for finding in findings):
-        if verdict_of(findings) is Verdict.COMPATIBLE and isinstance(observation, Accepted):
+    has_error = any(finding.severity is Severity.ERROR for finding in findings)
+    if not has_error:
+        fits = verdict_of(findings) is Verdict.COMPATIBLE
+        if fits and isinstance(observation, Accepted):
             return findings, _Passed(seam.stage, observation)
         return findings, None
     bridged = _try_bridge(seam, pairs, findings)
@@ -301,7 +317,8 @@ def _ports_without_contract(result: Tree) -> Ports:
     ports = list[Port]()
     for path, spec in leaves(result):
         dims = (unknown,) * len(spec.sizes)
-        ports.append(Port(output_name(path), path, spec.dtype, dims))
+        name = output_name(path)
+        ports.append(Port(name, path, spec.dtype, dims))
     return tuple(ports)
 
 
@@ -312,11 +329,14 @@ def _pair_unknown_inputs(seam: _Seam) -> PortPairs:
     tensors = list[TensorSpec]()
     for feed in seam.wiring.feeds:
         ports += _below(upstream.outputs, feed.path)
-        tensors += [spec for _, spec in leaves(get_path(upstream.result, feed.path))]
-    consumer = ConsumerPort(seam.edge.consumer, Port("its input", (), "", ()))
+        part = get_path(upstream.result, feed.path)
+        tensors += [spec for _, spec in leaves(part)]
+    nameless = Port("its input", (), "", ())
+    consumer = ConsumerPort(seam.edge.consumer, nameless)
     pairs = list[PortPair]()
     for port, tensor in zip(ports, tensors, strict=False):
-        pairs.append((ProducerPort(seam.edge.producer, port, tensor), consumer))
+        producer = ProducerPort(seam.edge.producer, port, tensor)
+        pairs.append((producer, consumer))
     return tuple(pairs)
 
 
@@ -332,7 +352,8 @@ def _after_bridge(pairs: PortPairs, stage: Stage) -> PortPairs:
     for (producer, consumer), feed in zip(pairs, stage.feeds, strict=True):
         dims = consumer.port.dims
         if feed.bridge and dims is not None:
-            port = replace(producer.port, dims=(*producer.dims[:1], *dims[1:]))
+            batch = producer.dims[:1]
+            port = replace(producer.port, dims=(*batch, *dims[1:]))
             bridged.append((replace(producer, port=port), consumer))
         else:
             bridged.append((producer, consumer))
@@ -355,11 +376,13 @@ def _pair_ports(seam: _Seam) -> PortPairs:
         position = number
         if feed.name:
             position = positions.get(feed.name, number)
-        for path, spec in leaves(get_path(upstream.result, feed.path)):
+        part = get_path(upstream.result, feed.path)
+        for path, spec in leaves(part):
             consumer = inputs.get((position, *path))
             producer = outputs.get((*feed.path, *path))
             if consumer is None or producer is None:
                 continue
-            port = ProducerPort(seam.edge.producer, producer, spec, upstream.ranges)
-            pairs.append((port, ConsumerPort(seam.edge.consumer, consumer)))
+            output_port = ProducerPort(seam.edge.producer, producer, spec, upstream.ranges)
+            input_port = ConsumerPort(seam.edge.consumer, consumer)
+            pairs.append((output_port, input_port))
     return tuple(pairs)

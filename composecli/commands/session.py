@@ -75,12 +75,14 @@ class Session:
             return real_handle
 
     def _open(self, target: Target, device: str) -> tuple[int, ModelFacts]:
+        """Return the handle and the facts of a model, which is loaded once per device."""
         name = target.name
         if target.file is not None:
             name = os.path.realpath(target.path)
         if (name, device) not in self._opened:
             self.progress(f"loading {target.name}")
-            opened = self.worker.ask(_open_request(target, device, self.options))
+            request = _open_request(target, device, self.options)
+            opened = self.worker.ask(request)
             self._opened[name, device] = (opened.handle, opened.facts)
         return self._opened[name, device]
 
@@ -89,6 +91,7 @@ class Session:
         return self._probe(ProbeRequest(blueprint, call))
 
     def _probe(self, request: ProbeRequest) -> Observation:
+        """Run a probe, and note the tensors that it had to read."""
         observation = self.worker.ask(request)
         for read in observation.read:
             notes = self._notes.setdefault(read.model, [])
@@ -124,14 +127,15 @@ class Session:
             previous = self._inferred.get(part.handle)
             if previous is not None and not self._contradicts(part, previous, given):
                 return previous
-        self.progress(f"finding what {part.name} takes")
+        self.progress(f"inferring the contract of {part.name}")
         counter = ProbeCounter(self.progress, part.name)
 
         def probe(call: Call, detail: Detail) -> Observation:
             counter.step()
             return self._explorer.explore(part, call, detail)
 
-        found = infer(_hints(part, stated, given), probe, self.options.budget)
+        hints = _hints(part, stated, given)
+        found = infer(hints, probe, self.options.budget)
         self.partial_results.append(self.report(part, found))
         if found.stopped == INTERRUPTED:
             raise KeyboardInterrupt
@@ -155,8 +159,10 @@ class Session:
         contract = None
         if isinstance(found, Found):
             contract = found.contract
-        notes = (*part.facts.notes, *self._notes.get(part.handle, ()))
-        return ModelReport(part.name, str(part.target.kind), contract, found.probes, notes)
+        read_notes = self._notes.get(part.handle, ())
+        notes = (*part.facts.notes, *read_notes)
+        kind = str(part.target.kind)
+        return ModelReport(part.name, kind, contract, found.probes, notes)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Return the result for each item, in order, as many at a time as the worker can run."""
@@ -164,6 +170,7 @@ class Session:
 
 
 def _hints(part: OpenedModel, stated: Candidate | None, given: Call | None) -> Hints:
+    """Collect everything that suggests a call of the model."""
     file = part.target.file
     if file is None:
         return Hints(part.facts, stated, given=given)
@@ -171,6 +178,7 @@ def _hints(part: OpenedModel, stated: Candidate | None, given: Call | None) -> H
 
 
 def _open_request(target: Target, device: str, options: Options) -> OpenRequest:
+    """Return the request to load a model; a trusted file is loaded by its digest."""
     sha256 = None
     if target.trust is not None:
         sha256 = target.trust.sha256

@@ -50,7 +50,8 @@ def state_inputs(
                 arguments.append(Argument(Literal(value), name))
             case DeclaredTensor():
                 if _states_dims(declared):
-                    stated_dims.append(((len(arguments),), declared.dims))
+                    path_of_next = (len(arguments),)
+                    stated_dims.append((path_of_next, declared.dims))
                 arguments.append(_tensor_argument(declared, facts, sizes))
             case _:
                 assert_never(declared)
@@ -60,7 +61,9 @@ def state_inputs(
 
 def _states_dims(declared: DeclaredTensor) -> bool:
     """Return whether the dims are a statement about the model, and not only an example."""
-    return declared.dtype is not None or any(is_variable(dim) for dim in declared.dims)
+    if declared.dtype is not None:
+        return True
+    return any(is_variable(dim) for dim in declared.dims)
 
 
 def _tensor_argument(
@@ -87,10 +90,7 @@ def refuse_unknown_name(declared: Declared, model: str, facts: ModelFacts, kind:
     names = [argument.name for argument in facts.arguments]
     if declared.name is None or declared.name in names:
         return
-    problem = Problem(
-        Rule.INPUT_DOES_NOT_APPLY,
-        f"the model has no input {declared.name}",
-        model,
-        (f"its inputs: {', '.join(names) or 'none'}",),
-    )
+    inputs = ", ".join(names) or "none"
+    title = f"the model has no input {declared.name}"
+    problem = Problem(Rule.INPUT_DOES_NOT_APPLY, title, model, (f"its inputs: {inputs}",))
     raise CouldNotAttempt(problem)

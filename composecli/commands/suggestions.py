@@ -7,15 +7,19 @@ from dataclasses import replace
 
 from composecli.commands.requests import CheckRequest
 from composecli.compose.wiring import selector
-from composecli.core.contract import Contract, accepts
+from composecli.core.contract import Contract, accepts, fresh_name
+from composecli.core.dtypes import is_floating
 from composecli.core.facts import ArgumentFact, ModelFacts
 from composecli.core.findings import Finding, Fix
 from composecli.core.input_spec import DeclaredTensor, example_sizes, parse_input
 from composecli.core.pytree import Call, TensorSpec, Tree, call_leaves, keystr, leaves
 from composecli.core.rules import Rule
 
-# Sizes for the user to replace: those of a typical image, then names by convention.
-_SIZES_TO_REPLACE = ("N,3,224,224", "N,C,H,W", "N,T,D", "N,D")
+# The sizes of a typical image, for the user to replace.
+_IMAGE_SIZES = "N,3,224,224"
+_IMAGE_RANK = 4
+# A size for the last axis, if a call at the example sizes of the names was refused.
+_OTHER_SIZES = (16, 32, 64)
 _LITERALS = {"int": "1", "float": "1.0", "bool": "true", "str": "text"}
 _TENSOR_TYPES = ("", "Tensor", "torch.Tensor", "Optional[Tensor]")
 
@@ -39,7 +43,9 @@ def with_select_fix(
     if len(request.models) > 2:
         selection = f"{number}:{selection}"
     command = request.command("--select", selection, name="check")
-    return replace(finding, fix=Fix(command, (f"feeds {keystr(paths[0])} to {port.name}",)))
+    effect = f"feeds {keystr(paths[0])} to {port.name}"
+    fix = Fix(command, (effect,))
+    return replace(finding, fix=fix)
 
 
 def stated_input_fix(model: str, facts: ModelFacts, tried: tuple[Call, ...]) -> Fix:
@@ -51,15 +57,19 @@ def stated_input_fix(model: str, facts: ModelFacts, tried: tuple[Call, ...]) -> 
     needed = facts.needed_arguments
     if any(_is_nested(argument) for argument in needed):
         command = shlex.join(["composecli", "inspect", model, "--input", "@sample.pt"])
-        return Fix(command, ("where sample.pt holds real inputs, saved with torch.save",))
+        return Fix(command, ("where sample.pt contains real inputs, saved with torch.save",))
     words = ["composecli", "inspect", model]
-    for argument in needed:
-        words += ["--input", _placeholder(argument, facts.float_dtype, tried, len(needed))]
+    for number, argument in enumerate(needed):
+        value = _placeholder(argument, number, facts.float_dtype, tried)
+        if len(needed) > 1 and ":=" not in value:
+            value = f"{argument.name}={value}"
+        words += ["--input", value]
     if not needed:
-        words += ["--input", _tensor_placeholder(facts.float_dtype, tried)]
-    effect = "with the real dtype and sizes of the input in place of these"
+        value = _tensor_placeholder(None, facts.float_dtype, tried)
+        words += ["--input", value]
+    effect = "replace the dtype and sizes with those of the real input"
     if len(needed) > 1:
-        effect = "with the real dtype and sizes of each input in place of these"
+        effect = "replace the dtype and sizes with those of each real input"
     return Fix(shlex.join(words), (effect,))
 
 
@@ -69,26 +79,59 @@ def _is_nested(argument: ArgumentFact) -> bool:
 
 
 def _placeholder(
-    argument: ArgumentFact, float_dtype: str, tried: tuple[Call, ...], arguments: int
+    argument: ArgumentFact, number: int, float_dtype: str, tried: tuple[Call, ...]
 ) -> str:
+    """Return the value of `--input` for one argument; `number` is its position."""
     literal = _LITERALS.get(argument.type_name)
     if literal is not None:
         return f"{argument.name}:={literal}"
-    tensor = _tensor_placeholder(float_dtype, tried)
-    if arguments == 1:
-        return tensor
-    return f"{argument.name}={tensor}"
+    best = _tensor_of_best_attempt(argument, number, tried)
+    return _tensor_placeholder(best, float_dtype, tried)
 
 
-def _tensor_placeholder(dtype: str, tried: tuple[Call, ...]) -> str:
+def _tensor_of_best_attempt(
+    argument: ArgumentFact, number: int, tried: tuple[Call, ...]
+) -> TensorSpec | None:
+    """Return the tensor that the best attempt passed for an argument; None if it passed none."""
+    if not tried:
+        return None
+    passed = tried[0].arguments
+    values = [item.value for item in passed if item.name == argument.name]
+    if not values and number < len(passed) and passed[number].name is None:
+        values = [passed[number].value]
+    if values and isinstance(values[0], TensorSpec):
+        return values[0]
+    return None
+
+
+def _tensor_placeholder(best: TensorSpec | None, float_dtype: str, tried: tuple[Call, ...]) -> str:
+    """Return a tensor to edit that no refused call had, if possible.
+
+    It has the dtype and the rank of the best attempt, and names in place of its sizes.
+    """
     refused = list[TensorSpec]()
     for call in tried:
         refused += [spec for _, spec in call_leaves(call)]
-    for sizes in _SIZES_TO_REPLACE:
-        text = f"{dtype}[{sizes}]"
+    if best is None:
+        best = TensorSpec(float_dtype, (1,) * _IMAGE_RANK)
+    text = ""
+    for sizes in _sizes_to_replace(best):
+        text = f"{best.dtype}[{sizes}]"
         if not _is_among(text, refused):
             break
     return text
+
+
+def _sizes_to_replace(spec: TensorSpec) -> list[str]:
+    """Return sizes for a tensor of this rank, best first: `N,3,224,224`, `N,C,H,W`, `N,C,H,16`."""
+    names = set[str]()
+    axes = [fresh_name(spec, axis, names) for axis in range(len(spec.sizes))]
+    choices = [",".join(axes)]
+    if len(axes) == _IMAGE_RANK and is_floating(spec.dtype):
+        choices.insert(0, _IMAGE_SIZES)
+    for size in _OTHER_SIZES:
+        choices.append(",".join([*axes[:-1], str(size)]))
+    return choices
 
 
 def _is_among(text: str, tensors: list[TensorSpec]) -> bool:

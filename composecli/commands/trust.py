@@ -19,7 +19,8 @@ class Trust:
 
     def covers(self, path: str) -> bool:
         """Return whether a path leads to the trusted file."""
-        return os.path.realpath(self.path) == os.path.realpath(path)
+        trusted = os.path.realpath(self.path)
+        return os.path.realpath(path) == trusted
 
 
 def parse_trust(text: str) -> Trust:
@@ -32,7 +33,7 @@ def parse_trust(text: str) -> Trust:
     if pinned is not None:
         return Trust(pinned["path"], pinned["digest"].lower())
     if "@sha256:" in text:
-        raise ValueError("behind @sha256: stand 64 hexadecimal digits")
+        raise ValueError("@sha256: must be followed by 64 hexadecimal digits")
     return Trust(text)
 
 
@@ -43,5 +44,5 @@ def parse_op(text: str) -> str:
         ValueError: if it has no namespace, or is not a name.
     """
     if not _OP.fullmatch(text):
-        raise ValueError(f"no op is called {text} (aten::from_file)")
+        raise ValueError(f"{text} is not the name of an op (such as aten::from_file)")
     return text

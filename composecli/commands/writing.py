@@ -27,7 +27,7 @@ from composecli.workers.protocol import (
     Worker,
 )
 
-_NO_SPACE = "no space is left where the output goes"
+_NO_SPACE = "no space is left on the output's disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,17 @@ def plan_splice(
     sources = {left.record: Source(paths[left.model], left.source) for left in built.left_out}
     copied = {source.path for source in sources.values()}
     _refuse_damaged(path for path in paths.values() if path not in copied)
-    return Plan(workspace.stage.path, sources, {f"extra/{PROVENANCE}": provenance})
+    extra = {f"extra/{PROVENANCE}": provenance}
+    return Plan(workspace.stage.path, sources, extra)
 
 
 def _refuse_damaged(paths: Iterable[str]) -> None:
+    """Refuse files with records that do not match their checksums."""
     for path in dict.fromkeys(paths):
         records = damaged_records(path)
         if records:
-            raise CouldNotAttempt(damaged(path, *shown(records)))
+            problem = damaged(path, *shown(records))
+            raise CouldNotAttempt(problem)
 
 
 def write_and_verify(
@@ -127,14 +130,18 @@ def _problems_of_writing(workspace: Workspace) -> Iterator[None]:
 
 
 def _problem(error: DamagedRecord | NotAnArchive | OSError, output: str) -> CouldNotAttempt:
+    """Return the problem that an error of the writing means to the user."""
     match error:
         case DamagedRecord():
-            return CouldNotAttempt(damaged(error.source.path, str(error)))
+            problem = damaged(error.source.path, str(error))
+            return CouldNotAttempt(problem)
         case NotAnArchive():
-            title = "a file became another while it was read"
-            return CouldNotAttempt(Problem(Rule.FILE_CHANGED, title, notes=(str(error),)))
+            title = "a file changed while it was being read"
+            problem = Problem(Rule.FILE_CHANGED, title, notes=(str(error),))
+            return CouldNotAttempt(problem)
         case OSError(errno=errno.ENOSPC):
-            return CouldNotAttempt(Problem(Rule.COULD_NOT_WRITE, _NO_SPACE, output))
+            problem = Problem(Rule.COULD_NOT_WRITE, _NO_SPACE, output)
+            return CouldNotAttempt(problem)
         case OSError():
             return could_not_write(output, error)
         case _:
@@ -142,14 +149,17 @@ def _problem(error: DamagedRecord | NotAnArchive | OSError, output: str) -> Coul
 
 
 def _refuse_changed(workspace: Workspace) -> None:
+    """Refuse to go on if an input is no longer the file that was digested."""
     for path in workspace.digests.changed():
-        title = "the file became another while it was read"
+        title = "the file changed while it was being read"
         raise CouldNotAttempt(Problem(Rule.FILE_CHANGED, title, path))
 
 
 def _refuse_failed(verified: Verified, output: OutputFile) -> None:
+    """Refuse a joined file that does not behave like its parts."""
     failed = [check for check in verified.checks if not check.passed]
     if failed:
-        title = "the joined file does not do what its parts do, so it was not kept"
+        title = "the joined file differs from the separate models, so it was not kept"
         notes = tuple(f"{check.name}: {check.detail}" for check in failed)
-        raise CouldNotAttempt(Problem(Rule.VERIFICATION_FAILED, title, output.path, notes))
+        problem = Problem(Rule.VERIFICATION_FAILED, title, output.path, notes)
+        raise CouldNotAttempt(problem)

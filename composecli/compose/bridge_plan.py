@@ -38,15 +38,18 @@ def apply(step: Step, spec: TensorSpec) -> TensorSpec:
         case Flatten(start):
             if start >= len(sizes):
                 raise ValueError(f"no axis {start} in {spec}")
-            return TensorSpec(spec.dtype, (*sizes[:start], math.prod(sizes[start:])))
+            flattened = math.prod(sizes[start:])
+            return TensorSpec(spec.dtype, (*sizes[:start], flattened))
         case Squeeze(axis):
             if axis >= len(sizes) or sizes[axis] != 1:
                 raise ValueError(f"axis {axis} of {spec} is not of size 1")
-            return TensorSpec(spec.dtype, (*sizes[:axis], *sizes[axis + 1 :]))
+            remaining = (*sizes[:axis], *sizes[axis + 1 :])
+            return TensorSpec(spec.dtype, remaining)
         case Linear(axis, before, after, dtype):
             if axis >= len(sizes) or sizes[axis] != before or spec.dtype != dtype:
                 raise ValueError(f"{describe(step)} does not take {spec}")
-            return TensorSpec(dtype, (*sizes[:axis], after, *sizes[axis + 1 :]))
+            replaced = (*sizes[:axis], after, *sizes[axis + 1 :])
+            return TensorSpec(dtype, replaced)
         case _:
             assert_never(step)
 
@@ -73,15 +76,19 @@ def plan(producer: TensorSpec, consumer: Port, mode: BridgeMode) -> Bridge | Non
     resort and is never put along axis 0. The result is None if no steps of this mode help.
     """
     if mode is BridgeMode.NONE:
-        return () if accepts(consumer, producer) is not False else None
+        if accepts(consumer, producer) is False:
+            return None
+        return ()
     candidates = _parameter_free_bridges(producer, consumer)
     for bridge in candidates:
-        if accepts(consumer, apply_all(bridge, producer)) is not False:
+        bridged = apply_all(bridge, producer)
+        if accepts(consumer, bridged) is not False:
             return bridge
     if mode is BridgeMode.AUTO:
         return None
     for bridge in candidates:
-        layer = _plan_linear(apply_all(bridge, producer), consumer)
+        bridged = apply_all(bridge, producer)
+        layer = _plan_linear(bridged, consumer)
         if layer is not None:
             return (*bridge, layer)
     return None
@@ -97,26 +104,35 @@ def _parameter_free_bridges(producer: TensorSpec, consumer: Port) -> list[Bridge
 
 
 def _casts(producer: TensorSpec, consumer: Port) -> list[Bridge]:
+    """Return the empty bridge if no cast is needed, one cast, or nothing if none helps."""
     if accepts_dtype(consumer, producer.dtype):
         return [()]
-    target = "float32" if consumer.dtype == ANY_FLOAT else consumer.dtype
+    target = consumer.dtype
+    if target == ANY_FLOAT:
+        target = "float32"
     if not can_cast(producer.dtype, target):
         return []
-    return [(Cast(target),)]
+    cast = Cast(target)
+    return [(cast,)]
 
 
 def _reshapes(producer: TensorSpec, consumer: Port) -> Iterator[Bridge]:
-    if consumer.dims is None or len(producer.sizes) <= len(consumer.dims):
+    """Yield the bridges to the consumer's rank: squeezes of axes of size 1, then a flatten."""
+    sizes, dims = producer.sizes, consumer.dims
+    if dims is None or len(sizes) <= len(dims):
         yield ()
         return
+    axes_of_one = list[int]()
     # The last axes go first, and axis 0, the batch, never goes.
-    axes_of_one = [axis for axis, size in enumerate(producer.sizes) if size == 1 and axis > 0]
-    axes_of_one.reverse()
-    surplus = len(producer.sizes) - len(consumer.dims)
+    for axis in range(len(sizes) - 1, 0, -1):
+        if sizes[axis] == 1:
+            axes_of_one.append(axis)
+    surplus = len(sizes) - len(dims)
     for axes in combinations(axes_of_one, surplus):
         yield tuple(Squeeze(axis) for axis in axes)
-    if len(consumer.dims) >= 2:
-        yield (Flatten(len(consumer.dims) - 1),)
+    if len(dims) >= 2:
+        flatten = Flatten(len(dims) - 1)
+        yield (flatten,)
 
 
 def _plan_linear(producer: TensorSpec, consumer: Port) -> Linear | None:
@@ -126,9 +142,10 @@ def _plan_linear(producer: TensorSpec, consumer: Port) -> Linear | None:
     dims = consumer.dims
     if dims is None or len(producer.sizes) != len(dims):
         return None
-    wrong_axes = [
-        axis for axis, dim in enumerate(dims) if admits(dim, producer.sizes[axis]) is False
-    ]
+    wrong_axes = list[int]()
+    for number, dim in enumerate(dims):
+        if admits(dim, producer.sizes[number]) is False:
+            wrong_axes.append(number)
     if len(wrong_axes) != 1:
         return None
     axis = wrong_axes[0]

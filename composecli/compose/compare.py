@@ -39,7 +39,8 @@ class ProducerPort:
     @property
     def side(self) -> Side:
         """The producer's side of a finding."""
-        return Side(self.model, self.port.name, self.example.dtype, format_dims(self.dims))
+        dims = format_dims(self.dims)
+        return Side(self.model, self.port.name, self.example.dtype, dims)
 
     @property
     def dims(self) -> Shape:
@@ -60,7 +61,8 @@ class ConsumerPort:
     @property
     def side(self) -> Side:
         """The consumer's side of a finding."""
-        return Side(self.model, self.port.name, self.port.dtype, format_dims(self.port.dims))
+        dims = format_dims(self.port.dims)
+        return Side(self.model, self.port.name, self.port.dtype, dims)
 
 
 PortPairs = tuple[tuple[ProducerPort, ConsumerPort], ...]
@@ -86,15 +88,17 @@ def compare(
     sides = (producer.side, consumer.side)
     if not accepts_dtype(consumer.port, producer.example.dtype):
         notes = _dtype_notes(producer, consumer)
-        findings.append(Finding(Rule.DTYPE_DIFFERS, "dtype differs", sides, notes=notes))
+        finding = Finding(Rule.DTYPE_DIFFERS, "dtype differs", sides, notes=notes)
+        findings.append(finding)
     dims = consumer.port.dims
     if dims is None:
         return tuple(findings)
     rank = len(producer.example.sizes)
     if len(dims) != rank:
-        title = f"rank differs: {rank} axes given, {len(dims)} taken"
+        title = f"rank differs: the producer has {rank} axes, the consumer expects {len(dims)}"
         notes = _example_notes(producer)
-        return (*findings, Finding(Rule.RANK_DIFFERS, title, sides, notes=notes))
+        finding = Finding(Rule.RANK_DIFFERS, title, sides, notes=notes)
+        return (*findings, finding)
     findings.extend(_size_findings(producer, consumer, dims))
     if not findings:
         findings.extend(_condition_findings(producer, consumer, dims, strict=strict))
@@ -102,30 +106,40 @@ def compare(
 
 
 def _dtype_notes(producer: ProducerPort, consumer: ConsumerPort) -> tuple[str, ...]:
+    """Warn of a cast from other values to the integers that the consumer needs."""
     source, target = producer.example.dtype, consumer.port.dtype
-    if not target.startswith("int") or source.startswith(("int", "uint", "bool")):
+    if not target.startswith("int"):
         return ()
-    return (f"{target} ids cannot be made of {source} values by a cast that means anything",)
+    if source.startswith(("int", "uint", "bool")):
+        return ()
+    note = f"casting {source} values to {target} ids would make them meaningless"
+    return (note,)
 
 
 def _example_notes(producer: ProducerPort) -> tuple[str, ...]:
     """State the example sizes if the dims do not show them: some are derived or unknown."""
-    if all(bounds(dim) is not None for dim in producer.dims):
+    shows_sizes = all(bounds(dim) is not None for dim in producer.dims)
+    if shows_sizes:
         return ()
-    return (f"{producer.port.name} is {producer.example} at the example input",)
+    note = f"{producer.port.name} is {producer.example} at the example input"
+    return (note,)
 
 
 def _size_findings(
     producer: ProducerPort, consumer: ConsumerPort, dims: Shape
 ) -> Iterator[Finding]:
+    """Yield a finding for each axis that refuses its size in the example."""
     sides = (producer.side, consumer.side)
     notes = _example_notes(producer)
     sizes_by_name = dict[str, int]()
-    for axis, (dim, size) in enumerate(zip(dims, producer.example.sizes, strict=True)):
+    axes = zip(dims, producer.example.sizes, strict=True)
+    for axis, (dim, size) in enumerate(axes):
+        other = size
         free = as_free(dim)
-        if free is not None and sizes_by_name.setdefault(free.name, size) != size:
-            other = sizes_by_name[free.name]
-            title = f"axis {axis} is {size} where {free.name} is {other} already"
+        if free is not None:
+            other = sizes_by_name.setdefault(free.name, size)
+        if free is not None and other != size:
+            title = f"axis {axis} is {size}, but {free.name} is already {other}"
             yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis, notes)
         elif admits(dim, size) is not False:
             continue
@@ -138,6 +152,7 @@ def _size_findings(
 
 
 def _size_title(axis: int, rank: int) -> str:
+    """Return the usual meaning of an axis: channels come first, features last."""
     if axis == 1 and rank > 3:
         return "channel count differs"
     if axis == rank - 1 and rank < 4:
@@ -148,10 +163,12 @@ def _size_title(axis: int, rank: int) -> str:
 def _condition_findings(
     producer: ProducerPort, consumer: ConsumerPort, dims: Shape, *, strict: bool
 ) -> Iterator[Finding]:
+    """Yield the findings about sizes other than those of the example."""
     ranges = {free.name: free for free in producer.ranges}
     conditions = list[Condition]()
     unknown_axes = list[str]()
-    for axis, (producer_dim, consumer_dim) in enumerate(zip(producer.dims, dims, strict=True)):
+    axes = zip(producer.dims, dims, strict=True)
+    for axis, (producer_dim, consumer_dim) in enumerate(axes):
         reason = _unknown_reason(producer_dim, consumer_dim)
         if reason is not None:
             unknown_axes.append(f"axis {axis}: {reason}")
@@ -165,8 +182,9 @@ def _condition_findings(
         notes = _example_notes(producer)
         yield _conditional_finding(conditions, sides, notes, strict=strict)
     if strict and unknown_axes:
-        title = "cannot speak of every size"
-        yield Finding(Rule.SIZES_NOT_KNOWN, title, sides, notes=tuple(unknown_axes))
+        title = "cannot decide for every size"
+        notes = tuple(unknown_axes)
+        yield Finding(Rule.SIZES_NOT_KNOWN, title, sides, notes=notes)
 
 
 def _unknown_reason(producer: Dim, consumer: Dim) -> str | None:
@@ -183,15 +201,19 @@ def _unknown_reason(producer: Dim, consumer: Dim) -> str | None:
 def _conditional_finding(
     conditions: list[Condition], sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
 ) -> Finding:
+    """Return one finding for all conditions: a note, or an error if `strict`."""
     # Several axes often have the same condition: dicts drop the repetitions and keep the order.
-    text = " and ".join(dict.fromkeys(condition.text for condition in conditions))
+    texts = dict.fromkeys(condition.text for condition in conditions)
+    text = " and ".join(texts)
     if not strict:
         title = f"compatible when {text}"
         return Finding(Rule.FITS_ONLY_AT_SOME_SIZES, title, sides, notes=notes)
     failures = dict[str, None]()
     for condition in conditions:
-        if condition.fails_at is not None:
-            failures[f"it fails at {condition.fails_at}"] = None
+        if condition.fails_at is None:
+            continue
+        failure = f"it fails at {condition.fails_at}"
+        failures[failure] = None
     title = f"fits only when {text}"
     return Finding(Rule.NOT_AT_EVERY_SIZE, title, sides, notes=tuple(failures))
 
@@ -219,4 +241,5 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
     conditions = [condition for condition in across_ports if condition.text not in reported]
     if not conditions:
         return ()
-    return (_conditional_finding(conditions, tuple(sides), (), strict=strict),)
+    finding = _conditional_finding(conditions, tuple(sides), (), strict=strict)
+    return (finding,)

@@ -43,29 +43,40 @@ def solve_condition(producer: Dim, consumer: Dim, ranges: Mapping[str, Free]) ->
     names = sorted(symbols(expr))
     if len(names) != 1:
         text = _describe_limits(format_expr(expr), consumer)
-        return Condition(text) if text else None
-    own = as_free(producer) or ranges.get(names[0], Free(names[0]))
-    return _solve_for(names[0], expr, consumer, own)
+        if not text:
+            return None
+        return Condition(text)
+    name = names[0]
+    own = as_free(producer)
+    if own is None:
+        own = ranges.get(name, Free(name))
+    return _solve_for(name, expr, consumer, own)
 
 
 def _solve_for(name: str, expr: Expr, consumer: Dim, own: Free) -> Condition | None:
-    """Solve for the one symbol of `expr`, whose sizes are those of `own`, by trying them."""
+    """Try the sizes of `own`, the symbol of `expr`, and return those that the consumer admits."""
     smallest = own.low + -own.low % own.step
-    sizes = range(smallest, (own.high or MAX_TRIED_SIZE) + 1, own.step)
+    largest = own.high or MAX_TRIED_SIZE
+    sizes = range(smallest, largest + 1, own.step)
     fitting = list[int]()
     failing = list[int]()
     for size in sizes:
-        if admits(consumer, evaluate(expr, {name: size})):
+        value = evaluate(expr, {name: size})
+        if admits(consumer, value):
             fitting.append(size)
         else:
             failing.append(size)
     if not failing:
         return None
-    text = _describe_sizes(name, fitting, sizes) or _describe_limits(format_expr(expr), consumer)
-    fails_at = f"{name} = {failing[0]}"
+    subject = format_expr(expr)
+    text = _describe_sizes(name, fitting, sizes)
+    if not text:
+        text = _describe_limits(subject, consumer)
+    first = failing[0]
+    fails_at = f"{name} = {first}"
     if expr != Symbol(name):
-        value = evaluate(expr, {name: failing[0]})
-        fails_at += f", where {format_expr(expr)} is {value}"
+        value = evaluate(expr, {name: first})
+        fails_at += f", where {subject} is {value}"
     return Condition(text, fails_at)
 
 
@@ -77,11 +88,14 @@ def _describe_sizes(name: str, fitting: list[int], sizes: range) -> str | None:
     if not fitting:
         return None
     low, high = fitting[0], fitting[-1]
-    if fitting == list(range(low, high + 1, sizes.step)):
+    without_gaps = list(range(low, high + 1, sizes.step))
+    if fitting == without_gaps:
         return _describe_range(name, low, high, sizes)
-    step = min(second - first for first, second in pairwise(fitting))
+    gaps = [second - first for first, second in pairwise(fitting)]
+    step = min(gaps)
     multiples = [size for size in sizes if size % step == 0]
-    if fitting != [size for size in multiples if low <= size <= high]:
+    multiples_in_range = [size for size in multiples if low <= size <= high]
+    if fitting != multiples_in_range:
         return None
     limits = _describe_range(name, low, high, multiples)
     if not limits:
@@ -90,6 +104,7 @@ def _describe_sizes(name: str, fitting: list[int], sizes: range) -> str | None:
 
 
 def _describe_range(name: str, low: int, high: int, sizes: range | list[int]) -> str:
+    """Describe the range from `low` to `high`; empty if all `sizes` are in it."""
     has_low = low != sizes[0]
     has_high = high != sizes[-1]
     if has_low and has_high and low == high:
@@ -119,7 +134,9 @@ def _describe_limits(subject: str, consumer: Dim) -> str:
     if limits.high is not None:
         parts.append(f"{subject} <= {limits.high}")
     if limits.step > 1:
-        factor = f"({subject})" if " " in subject else subject
+        factor = subject
+        if " " in subject:
+            factor = f"({subject})"
         parts.append(f"{factor} % {limits.step} == 0")
     return " and ".join(parts)
 
@@ -131,14 +148,20 @@ def equality_conditions(producer: Iterable[Dim], consumer: Iterable[Dim]) -> lis
     """
     first_dims = dict[str, Dim]()
     conditions = list[Condition]()
-    for dim, consumer_dim in zip(producer, consumer, strict=True):
+    axes = zip(producer, consumer, strict=True)
+    for dim, consumer_dim in axes:
         free = as_free(consumer_dim)
         if free is None:
             continue
         other = first_dims.setdefault(free.name, dim)
-        if other == dim or not (is_variable(other) or is_variable(dim)):
+        if other == dim:
             continue
-        left, right = as_expr(other), as_expr(dim)
-        if left is not None and right is not None:
-            conditions.append(Condition(f"{format_expr(left)} == {format_expr(right)}"))
+        if not is_variable(other) and not is_variable(dim):
+            continue
+        left = as_expr(other)
+        right = as_expr(dim)
+        if left is None or right is None:
+            continue
+        text = f"{format_expr(left)} == {format_expr(right)}"
+        conditions.append(Condition(text))
     return conditions

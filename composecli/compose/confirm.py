@@ -10,7 +10,7 @@ from composecli.core.observations import Accepted, Observation, Rejected, Remedy
 from composecli.core.pytree import TensorSpec
 from composecli.core.rules import Rule, Severity
 
-_RUNS_IN_EVAL = "in eval mode it runs: --training eval"
+_RUNS_IN_EVAL = "it runs in eval mode: --training eval"
 MAX_NOTED_OPERANDS = 4
 
 
@@ -47,16 +47,18 @@ def _contradict(
 ) -> tuple[Finding, ...]:
     """Replace the errors by one finding: the probe ran, by broadcasting or against all rules."""
     others = tuple(finding for finding in findings if finding not in errors)
-    claims = tuple(f"the comparison says: {finding.title}" for finding in errors)
-    probe = f"the probe ran on {accepted.device} and gave {_describe_result(accepted)}"
-    rule, title = Rule.COMPARISON_AND_PROBE_DISAGREE, "comparison and probe disagree"
+    claims = tuple(f"according to the contracts: {finding.title}" for finding in errors)
+    result = _describe_result(accepted)
+    probe = f"the probe ran on {accepted.device} and returned {result}"
+    rule = Rule.COMPARISON_AND_PROBE_DISAGREE
+    title = "the contracts and the probe disagree"
     if any(_is_broadcast(finding, pairs) for finding in errors):
-        rule, title = (
-            Rule.FITS_BY_BROADCASTING,
-            "it runs, and only because a size of 1 is broadcast",
-        )
+        rule = Rule.FITS_BY_BROADCASTING
+        title = "it runs, but only because a size of 1 is broadcast"
     first = errors[0]
-    return (*others, Finding(rule, title, first.sides, first.axis, (*claims, probe)))
+    notes = (*claims, probe)
+    contradiction = Finding(rule, title, first.sides, first.axis, notes)
+    return (*others, contradiction)
 
 
 def _is_broadcast(finding: Finding, pairs: PortPairs) -> bool:
@@ -65,13 +67,16 @@ def _is_broadcast(finding: Finding, pairs: PortPairs) -> bool:
     if axis is None:
         return False
     for producer, _ in pairs:
+        if producer.side not in finding.sides:
+            continue
         sizes = producer.example.sizes
-        if producer.side in finding.sides and axis < len(sizes) and sizes[axis] == 1:
+        if axis < len(sizes) and sizes[axis] == 1:
             return True
     return False
 
 
 def _describe_result(accepted: Accepted) -> str:
+    """Return the text of a tensor; containers are not spelled out."""
     if isinstance(accepted.result, TensorSpec):
         return str(accepted.result)
     return "a result"
@@ -81,38 +86,52 @@ def _add_rejection(
     findings: tuple[Finding, ...], rejected: Rejected, consumer: str
 ) -> tuple[Finding, ...]:
     """Add a note to the first error about the place where the consumer failed."""
-    first = next(finding for finding in findings if finding.severity is Severity.ERROR)
-    place = f"{consumer} refuses it at {rejected.where}"
+    errors = (finding for finding in findings if finding.severity is Severity.ERROR)
+    first = next(errors)
+    place = f"{consumer} fails at {rejected.where}"
     if rejected.tensors:
-        place += f", which was given {_describe_operands(rejected)}"
+        operands = _describe_operands(rejected)
+        place += f", with operands {operands}"
     notes = [*first.notes, place]
     if Remedy.EVAL_MODE in rejected.remedies:
         notes.append(_RUNS_IN_EVAL)
     confirmed = replace(first, notes=tuple(notes))
-    return tuple(confirmed if finding is first else finding for finding in findings)
+    result = list[Finding]()
+    for finding in findings:
+        if finding is first:
+            result.append(confirmed)
+        else:
+            result.append(finding)
+    return tuple(result)
 
 
 def rejection_finding(rejected: Rejected, consumer: str, sides: tuple[Side, ...] = ()) -> Finding:
     """Classify a failed run: out of memory, training mode, input values, or a mismatch inside."""
-    rule, title = Rule.REFUSED_BY_CONSUMER, f"{consumer} refuses what it is given"
+    rule = Rule.REFUSED_BY_CONSUMER
+    title = f"{consumer} fails on this input"
     notes = [f"at {rejected.where}, on {rejected.device}"]
     if rejected.tensors:
-        notes.append(f"the op was given {_describe_operands(rejected)}")
+        operands = _describe_operands(rejected)
+        notes.append(f"the operands were {operands}")
     notes.append(format_error(rejected))
     if rejected.out_of_memory:
-        rule, title = Rule.OUT_OF_MEMORY, f"{consumer} ran out of memory"
+        rule = Rule.OUT_OF_MEMORY
+        title = f"{consumer} ran out of memory"
     elif Remedy.EVAL_MODE in rejected.remedies:
         rule = Rule.RUNS_IN_EVAL_MODE
-        title = f"{consumer} refuses in train mode what it takes in eval mode"
+        title = f"{consumer} fails in train mode on an input that it accepts in eval mode"
         notes.append(_RUNS_IN_EVAL)
     elif Remedy.ZEROS in rejected.remedies:
-        rule, title = Rule.DEPENDS_ON_VALUES, f"{consumer} refuses these values"
-        notes.append("zeros of the same sizes pass, so it is the values and not the shapes")
+        rule = Rule.DEPENDS_ON_VALUES
+        title = f"{consumer} fails on these input values"
+        notes.append("zeros of the same sizes pass, so the cause is the values, not the shapes")
     return Finding(rule, title, sides, notes=tuple(notes))
 
 
 def _describe_operands(rejected: Rejected) -> str:
-    return ", ".join(str(spec) for spec in rejected.tensors[:MAX_NOTED_OPERANDS])
+    """Return the first few operands of the op that failed, as text."""
+    noted = rejected.tensors[:MAX_NOTED_OPERANDS]
+    return ", ".join(map(str, noted))
 
 
 def format_error(rejected: Rejected) -> str:
@@ -124,8 +143,10 @@ def format_error(rejected: Rejected) -> str:
     message = rejected.message.strip()
     name = message.removesuffix(":")
     if not name:
-        return f"{rejected.error or 'Error'}, without a message"
-    if name == rejected.error or (name != message and name.isidentifier()):
+        error = rejected.error or "Error"
+        return f"{error}, without a message"
+    ends_after_name = name != message and name.isidentifier()
+    if name == rejected.error or ends_after_name:
         return f"{name}, without a message"
     if not rejected.error:
         return message

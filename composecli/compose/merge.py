@@ -102,8 +102,11 @@ def outputs_in_symbols_of(
         return contract.outputs
     specs = [spec for _, spec in call_leaves(call)]
     pairs = list[tuple[ProducerPort, ConsumerPort]]()
-    for fed, spec, port in zip(first.required, specs, contract.required, strict=True):
-        pairs.append((ProducerPort("", fed, spec), ConsumerPort("", port)))
+    fed_ports = zip(first.required, specs, contract.required, strict=True)
+    for fed, spec, port in fed_ports:
+        producer = ProducerPort("", fed, spec)
+        consumer = ConsumerPort("", port)
+        pairs.append((producer, consumer))
     return propagate(contract.outputs, tuple(pairs))
 
 
@@ -118,48 +121,63 @@ def merge_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> t
     sides = (one.side, other.side)
     for output in (one, other):
         if not isinstance(output.tree, TensorSpec):
-            return (_not_a_tensor(output, sides),)
+            finding = _not_a_tensor(output, sides)
+            return (finding,)
     findings = list[Finding]()
-    first, second = _tensor(one), _tensor(other)
+    first = _tensor(one)
+    second = _tensor(other)
     if first.dtype != second.dtype:
-        title = "the merged outputs have other dtypes and are promoted to one"
-        findings.append(Finding(Rule.MERGE_DTYPE_DIFFERS, title, sides))
+        title = "the merged outputs have different dtypes and are promoted to one"
+        finding = Finding(Rule.MERGE_DTYPE_DIFFERS, title, sides)
+        findings.append(finding)
     rank = len(first.sizes)
     if rank != len(second.sizes):
         title = f"rank differs: {spec.merge} needs outputs of equal rank"
-        return (*findings, Finding(Rule.MERGE_SIZES_DIFFER, title, sides))
-    if spec.merge in (Merge.CAT, Merge.STACK) and spec.merged_axis(rank) is None:
-        title = f"--dim {spec.dim} is no axis of {rank}-axis outputs"
-        return (*findings, Finding(Rule.MERGE_DIM_OUT_OF_RANGE, title, sides))
-    return (*findings, *_size_findings(one, other, spec))
+        finding = Finding(Rule.MERGE_SIZES_DIFFER, title, sides)
+        return (*findings, finding)
+    needs_axis = spec.merge in (Merge.CAT, Merge.STACK)
+    if needs_axis and spec.merged_axis(rank) is None:
+        title = f"--dim {spec.dim} is not an axis of outputs with {rank} axes"
+        finding = Finding(Rule.MERGE_DIM_OUT_OF_RANGE, title, sides)
+        return (*findings, finding)
+    findings.extend(_size_findings(one, other, spec))
+    return tuple(findings)
 
 
 def _tensor(output: BranchOutput) -> TensorSpec:
+    """Return the tensor of an output that is known to be one."""
     assert isinstance(output.tree, TensorSpec)
     return output.tree
 
 
 def _not_a_tensor(output: BranchOutput, sides: Sides) -> Finding:
-    ports = ", ".join(keystr(path) for path, _ in leaves(output.tree)) or "none"
-    title = f"{output.model} returns {describe_tree(output.tree)} where a tensor is merged"
+    """Return the finding about a container, with the tensors in it to select from."""
+    names = [keystr(path) for path, _ in leaves(output.tree)]
+    ports = ", ".join(names) or "none"
+    returned = describe_tree(output.tree)
+    title = f"{output.model} returns {returned} where the merge needs a tensor"
     notes = (f"outputs to select from: {ports}",)
     return Finding(Rule.MERGE_NEEDS_TENSORS, title, sides, notes=notes)
 
 
 def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> list[Finding]:
+    """Return a finding for each axis that differs, and one for all conditions."""
     sides = (one.side, other.side)
-    first, second = _tensor(one).sizes, _tensor(other).sizes
+    first = _tensor(one).sizes
+    second = _tensor(other).sizes
     independent = spec.independent_axis(len(first))
     findings = list[Finding]()
     conditions = list[str]()
-    for axis, (size, other_size) in enumerate(zip(first, second, strict=True)):
+    axes = zip(first, second, strict=True)
+    for axis, (size, other_size) in enumerate(axes):
         if axis == independent:
             continue
         if size != other_size:
             needs = f"and {spec.merge} needs them equal"
             title = f"axis {axis} differs: {size} and {other_size}, {needs}"
             advice = (_advice(spec, axis),)
-            findings.append(Finding(Rule.MERGE_SIZES_DIFFER, title, sides, axis, advice))
+            finding = Finding(Rule.MERGE_SIZES_DIFFER, title, sides, axis, advice)
+            findings.append(finding)
             continue
         if one.port is not None and other.port is not None:
             conditions += _conditions(one.port.dims, other.port.dims, axis)
@@ -167,24 +185,30 @@ def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> l
         rule = Rule.FITS_ONLY_AT_SOME_SIZES
         if spec.strict:
             rule = Rule.NOT_AT_EVERY_SIZE
-        title = f"compatible when {' and '.join(conditions)}"
-        findings.append(Finding(rule, title, sides))
+        text = " and ".join(conditions)
+        title = f"compatible when {text}"
+        finding = Finding(rule, title, sides)
+        findings.append(finding)
     return findings
 
 
 def _advice(spec: MergeSpec, axis: int) -> str:
+    """Return the `--dim` of cat with which the sizes of this axis may differ."""
     if spec.merge is Merge.CAT:
-        return f"cat along another axis leaves axis {axis} free: --dim {axis}"
-    return f"--merge cat --dim {axis} needs no equal size there"
+        return f"cat along axis {axis} does not need equal sizes there: --dim {axis}"
+    return f"--merge cat --dim {axis} does not need equal sizes there"
 
 
 def _conditions(one: Shape | None, other: Shape | None, axis: int) -> list[str]:
     """Return the equation that the two dims of an axis must satisfy, if it is not an identity."""
-    if one is None or other is None or len(one) != len(other):
+    if one is None or other is None:
+        return []
+    if len(one) != len(other):
         return []
     dims = (one[axis], other[axis])
-    if any(unknown_reason(dim) is not None for dim in dims):
-        return []
+    for dim in dims:
+        if unknown_reason(dim) is not None:
+            return []
     left, right = map(str, dims)
     if left == right:
         return []
@@ -198,19 +222,26 @@ def widened_ports(outputs: Outputs, spec: MergeSpec) -> dict[int, Port]:
     Return nothing unless the outputs are tensors of equal rank that differ on a single axis, and
     that axis is not axis 0, the batch.
     """
-    tensors = {n: out.tree for n, out in outputs.items() if isinstance(out.tree, TensorSpec)}
+    tensors = dict[int, TensorSpec]()
+    for number, output in outputs.items():
+        if isinstance(output.tree, TensorSpec):
+            tensors[number] = output.tree
     if spec.merge is Merge.TUPLE or len(tensors) != len(outputs):
         return {}
-    axis = _single_mismatch(list(tensors.values()), spec)
+    specs = list(tensors.values())
+    axis = _single_mismatch(specs, spec)
     if axis is None or axis == 0:
         return {}
-    widest = max(tensors.values(), key=lambda tensor: tensor.sizes[axis])
+    widest = max(specs, key=lambda tensor: tensor.sizes[axis])
+    width = widest.sizes[axis]
     ports = dict[int, Port]()
     for number, tensor in tensors.items():
-        if tensor.sizes[axis] < widest.sizes[axis]:
-            sizes = list(tensor.sizes)
-            sizes[axis] = widest.sizes[axis]
-            ports[number] = Port("merge", (), widest.dtype, tuple(map(Fixed, sizes)))
+        if tensor.sizes[axis] >= width:
+            continue
+        sizes = list(tensor.sizes)
+        sizes[axis] = width
+        dims = tuple(map(Fixed, sizes))
+        ports[number] = Port("merge", (), widest.dtype, dims)
     return ports
 
 
@@ -226,8 +257,10 @@ def _single_mismatch(tensors: list[TensorSpec], spec: MergeSpec) -> int | None:
     independent = spec.independent_axis(rank)
     mismatched = list[int]()
     for axis in range(rank):
+        if axis == independent:
+            continue
         sizes = {tensor.sizes[axis] for tensor in tensors}
-        if axis != independent and len(sizes) > 1:
+        if len(sizes) > 1:
             mismatched.append(axis)
     if len(mismatched) != 1:
         return None
@@ -238,5 +271,7 @@ def merged_blueprint(outputs: Outputs, bridges: Mapping[int, Bridge], spec: Merg
     """Return the blueprint that merges these outputs, each through its bridge if it has one."""
     branches = list[Branch]()
     for number, output in outputs.items():
-        branches.append(Branch(output.handle, output.path, bridges.get(number, ())))
+        bridge = bridges.get(number, ())
+        branch = Branch(output.handle, output.path, bridge)
+        branches.append(branch)
     return Parallel(tuple(branches), spec.merge, spec.dim)

@@ -48,6 +48,7 @@ def propagate(outputs: tuple[Port, ...], pairs: PortPairs) -> tuple[Port, ...]:
 
 
 def _bind(pairs: PortPairs) -> _Bindings:
+    """Bind each symbol of the inputs to an expression: the first one if it has several."""
     bindings = _Bindings()
     for producer, consumer in pairs:
         for free in free_dims(producer.dims):
@@ -55,7 +56,8 @@ def _bind(pairs: PortPairs) -> _Bindings:
         dims = consumer.port.dims
         if dims is None or len(dims) != len(producer.dims):
             continue
-        for producer_dim, consumer_dim in zip(producer.dims, dims, strict=True):
+        axes = zip(producer.dims, dims, strict=True)
+        for producer_dim, consumer_dim in axes:
             symbol = as_free(consumer_dim)
             if symbol is None:
                 continue
@@ -68,17 +70,20 @@ def _bind(pairs: PortPairs) -> _Bindings:
 
 
 def _substitute_port(port: Port, bindings: _Bindings, any_rank: Shape | None) -> Port:
+    """Substitute the dims of an output; `any_rank` are those of one without dims."""
     if port.dims is None:
         return replace(port, dims=any_rank)
-    return replace(port, dims=tuple(_substitute_dim(dim, bindings) for dim in port.dims))
+    dims = tuple(_substitute_dim(dim, bindings) for dim in port.dims)
+    return replace(port, dims=dims)
 
 
 def _substitute_dim(dim: Dim, bindings: _Bindings) -> Dim:
+    """Substitute the symbols of a dim; it becomes unknown if one of them is."""
     expr = as_expr(dim)
     if expr is None or isinstance(expr, Const):
         return dim
     if symbols(expr) & bindings.unknown:
-        return Unknown("follows from a size that is not known")
+        return Unknown("depends on an unknown size")
     result = substitute(expr, bindings.known)
     if isinstance(result, Symbol) and result.name in bindings.ranges:
         return bindings.ranges[result.name]

@@ -99,26 +99,33 @@ def _wire_items(
     match part:
         case TreeSequence(_, items) if len(items) == len(required):
             for number, item in enumerate(items):
-                feeds.append(Feed((*base, number)))
+                path = (*base, number)
+                feeds.append(Feed(path))
                 arguments.append(Argument(item))
         case TreeMapping(entries):
             values = dict(entries)
-            for name in (argument.name for argument in required):
+            for argument in required:
+                name = argument.name
                 if name not in values:
                     return _structure_finding(part, required, edge)
-                feeds.append(Feed((*base, name), name))
+                feed = Feed((*base, name), name)
+                feeds.append(feed)
                 arguments.append(Argument(values[name], name))
         case _:
-            count = len(list(leaves(part)))
-            return _count_finding(count, required, edge)
-    return Wiring(tuple(feeds), Call(tuple(arguments)))
+            tensors = list(leaves(part))
+            return _count_finding(len(tensors), required, edge)
+    call = Call(tuple(arguments))
+    return Wiring(tuple(feeds), call)
 
 
 def _count_finding(count: int, required: list[ArgumentFact], edge: Edge) -> Finding:
+    """Return the finding that the consumer does not need `count` inputs."""
     needed = f"{len(required)} inputs"
-    title = f"{edge.consumer} needs {needed} and gets {count}"
-    plural = "output" if count == 1 else "outputs"
-    producer = Side(edge.producer, f"{count} {plural}")
+    title = f"{edge.consumer} needs {needed} but receives {count}"
+    noun = "outputs"
+    if count == 1:
+        noun = "output"
+    producer = Side(edge.producer, f"{count} {noun}")
     consumer = Side(edge.consumer, needed)
     names = ", ".join(argument.name for argument in required)
     note = f"inputs of {edge.consumer}: {names}"
@@ -126,20 +133,28 @@ def _count_finding(count: int, required: list[ArgumentFact], edge: Edge) -> Find
 
 
 def _structure_finding(part: Tree, required: list[ArgumentFact], edge: Edge) -> Finding:
+    """Return the finding about a wrong container, with the ports to select from."""
     returned = describe_tree(part)
     wanted = _describe_wanted(required)
-    title = f"{edge.producer} returns {returned} where {wanted} is taken"
-    sides = (Side(edge.producer, returned), Side(edge.consumer, wanted))
+    title = f"{edge.producer} returns {returned} where {wanted} is expected"
+    producer = Side(edge.producer, returned)
+    consumer = Side(edge.consumer, wanted)
     notes = list[str]()
-    selectors = [selector(part, path) for path, _ in leaves(part) if path]
+    selectors = list[str]()
+    for path, _ in leaves(part):
+        if path:
+            selectors.append(selector(part, path))
     if selectors:
-        notes.append(f"outputs to select from: {', '.join(selectors)}")
-    return Finding(Rule.STRUCTURE_DIFFERS, title, sides, notes=tuple(notes))
+        ports = ", ".join(selectors)
+        notes.append(f"outputs to select from: {ports}")
+    return Finding(Rule.STRUCTURE_DIFFERS, title, (producer, consumer), notes=tuple(notes))
 
 
 def _describe_wanted(required: list[ArgumentFact]) -> str:
+    """Return the names of several arguments, or the type of the only one, as text."""
     if len(required) != 1:
-        return ", ".join(argument.name for argument in required) or "nothing"
+        names = ", ".join(argument.name for argument in required)
+        return names or "nothing"
     type_name = required[0].type_name
     base = _base_type(type_name)
     if base not in _CONTAINERS:

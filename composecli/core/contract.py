@@ -120,14 +120,17 @@ class Contract:
 
 
 def _format_tree(tree: Tree, ports: Iterator[Port]) -> str:
+    """Format a tree as Python would print it, with the next port at each tensor."""
     match tree:
         case TensorSpec():
             return str(next(ports))
         case TreeSequence(kind, items):
-            return _format_sequence(kind, [_format_tree(item, ports) for item in items])
+            item_texts = [_format_tree(item, ports) for item in items]
+            return _format_sequence(kind, item_texts)
         case TreeMapping(entries):
             texts = [f'"{key}": {_format_tree(item, ports)}' for key, item in entries]
-            return "{" + ", ".join(texts) + "}"
+            inner = ", ".join(texts)
+            return "{" + inner + "}"
         case Literal(value):
             return repr(value)
         case Opaque():
@@ -135,6 +138,7 @@ def _format_tree(tree: Tree, ports: Iterator[Port]) -> str:
 
 
 def _format_sequence(kind: str, items: list[str]) -> str:
+    """Join the items in brackets; a tuple of one keeps its comma, as in Python."""
     inner = ", ".join(items)
     if kind == "list":
         return f"[{inner}]"
@@ -170,7 +174,8 @@ def input_name(path: KeyPath, argument: str | None) -> str:
 
     The path inside the argument follows: `input 1["mask"]`.
     """
-    return (argument or f"input {path[0]}") + keystr(path[1:])
+    name = argument or f"input {path[0]}"
+    return name + keystr(path[1:])
 
 
 def output_name(path: KeyPath) -> str:
@@ -195,7 +200,9 @@ def accepts(port: Port, spec: TensorSpec) -> bool | None:
         return True
     if len(port.dims) != len(spec.sizes):
         return False
-    answers = {admits(dim, size) for dim, size in zip(port.dims, spec.sizes, strict=True)}
+    answers = set[bool | None]()
+    for dim, size in zip(port.dims, spec.sizes, strict=True):
+        answers.add(admits(dim, size))
     if False in answers:
         return False
     if None in answers:
@@ -212,4 +219,5 @@ def accepts_call(contract: Contract, call: Call) -> bool:
     required = {port.path for port in contract.required}
     if not required <= specs.keys() <= ports.keys():
         return False
-    return all(accepts(ports[path], spec) is True for path, spec in specs.items())
+    answers = (accepts(ports[path], spec) for path, spec in specs.items())
+    return all(answer is True for answer in answers)

@@ -9,7 +9,7 @@ Text and meaning are one to one: `parse_dim(str(dim)) == dim` for every dim that
     ?            unknown
 
 Only this module distinguishes the four classes: everything else calls the functions below, each of
-which has an answer for every kind of dim.
+which has an answer for every kind of dim. Others may read the ends and the step of a `Free` dim.
 """
 
 from __future__ import annotations
@@ -85,7 +85,11 @@ def admits(dim: Dim, size: int) -> bool | None:
         case Fixed(only_size):
             return size == only_size
         case Free(_, low, high, step):
-            return size >= low and (high is None or size <= high) and size % step == 0
+            if size < low:
+                return False
+            if high is not None and size > high:
+                return False
+            return size % step == 0
         case Derived() | Unknown():
             return None
         case _:
@@ -211,23 +215,24 @@ def parse_dim(text: str) -> Dim:
 
 
 def _parse_free(text: str) -> Free:
+    """Parse conditions joined by `&`, as in `H>=32 & H%8==0`, into one range."""
     conditions = [_parse_condition(part) for part in text.split("&")]
     names = sorted({condition.name for condition in conditions})
     if len(names) != 1:
-        raise ValueError(f"one dim has one name, here are {', '.join(names)}: {text}")
+        raise ValueError(f"a dim can have only one name, not {', '.join(names)}: {text}")
+    lower_bounds = [condition.low for condition in conditions]
     upper_bounds = [condition.high for condition in conditions if condition.high is not None]
-    dim = Free(
-        names[0],
-        low=max(condition.low for condition in conditions),
-        high=min(upper_bounds, default=None),
-        step=math.lcm(*(condition.step for condition in conditions)),
-    )
-    if not admits(dim, example_size(dim, dim.low)):
-        raise ValueError(f"no size of a dim is all of this: {text}")
+    steps = [condition.step for condition in conditions]
+    high = min(upper_bounds, default=None)
+    dim = Free(names[0], max(lower_bounds), high, math.lcm(*steps))
+    smallest = example_size(dim, dim.low)
+    if not admits(dim, smallest):
+        raise ValueError(f"no size meets all of these conditions: {text}")
     return dim
 
 
 def _parse_condition(text: str) -> Free:
+    """Parse one condition, such as `H>=32`, into a range that has only this limit."""
     match parse_ast(text):
         case ast.Compare(ast.Name(name), [ast.GtE()], [ast.Constant(int(low))]):
             return Free(name, low=low)

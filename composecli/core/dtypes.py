@@ -113,7 +113,9 @@ def by_schema_code(code: int) -> DType | None:
 def is_floating(name: str) -> bool:
     """Return whether this is a floating dtype with one number per element."""
     dtype = by_name(name)
-    return dtype is not None and dtype.kind in (Kind.FLOAT, Kind.FLOAT8)
+    if dtype is None:
+        return False
+    return dtype.kind in (Kind.FLOAT, Kind.FLOAT8)
 
 
 def is_complex(name: str) -> bool:
@@ -125,13 +127,17 @@ def is_complex(name: str) -> bool:
 def is_numeric(name: str) -> bool:
     """Return whether PyTorch converts plain numbers to this dtype, so that samples can be drawn."""
     dtype = by_name(name)
-    return dtype is not None and dtype.kind not in (Kind.QUANTIZED, Kind.RAW)
+    if dtype is None:
+        return False
+    return dtype.kind not in (Kind.QUANTIZED, Kind.RAW)
 
 
 def is_integer(name: str) -> bool:
     """Return whether this is an integer dtype that ops compute with; bool is not one."""
     dtype = by_name(name)
-    return dtype is not None and dtype.kind in (Kind.SIGNED, Kind.UNSIGNED)
+    if dtype is None:
+        return False
+    return dtype.kind in (Kind.SIGNED, Kind.UNSIGNED)
 
 
 def is_wider_integer(wide: str, narrow: str) -> bool:
@@ -140,10 +146,14 @@ def is_wider_integer(wide: str, narrow: str) -> bool:
     `narrow` is bool or an integer dtype: int16 has every value of uint8, and int8 does not.
     """
     one, other = by_name(wide), by_name(narrow)
-    if one is None or other is None or not is_integer(wide):
+    if one is None or other is None:
+        return False
+    if not is_integer(wide):
         return False
     if other.kind is Kind.BOOL:
         return True
-    if not is_integer(narrow) or (one.kind is Kind.UNSIGNED and other.kind is Kind.SIGNED):
+    if not is_integer(narrow):
+        return False
+    if one.kind is Kind.UNSIGNED and other.kind is Kind.SIGNED:
         return False
     return one.size > other.size

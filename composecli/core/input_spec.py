@@ -56,7 +56,7 @@ def parse_input(text: str) -> Declared:
     """
     if text.startswith("@"):
         if len(text) == 1:
-            raise ValueError("no file after @")
+            raise ValueError("there is no file name after @")
         return DeclaredSample(text[1:])
     if text.startswith(":="):
         return DeclaredLiteral(None, _parse_literal(text[2:]))
@@ -70,19 +70,21 @@ def parse_input(text: str) -> Declared:
 
 
 def _parse_tensor(name: str | None, text: str) -> DeclaredTensor:
+    """Parse `float32[N,10]`, or only the dims: `N,10`."""
     typed = _TYPED.fullmatch(text)
     if typed is None:
         return DeclaredTensor(name, None, _parse_dims(text))
     dtype, dims = typed.groups()
     if not is_numeric(dtype):
         common = ", ".join(known.name for known in DTYPES[:MAX_SUGGESTED_DTYPES])
-        raise ValueError(f"no dtype is called {dtype} (one of {common})")
+        raise ValueError(f"there is no dtype {dtype} (use one of {common})")
     if not dims.strip():
         return DeclaredTensor(name, dtype, ())
     return DeclaredTensor(name, dtype, _parse_dims(dims))
 
 
 def _parse_literal(text: str) -> bool | int | float | str | None:
+    """Return a number, bool or None if the text is one, else the text itself."""
     word = text.strip()
     if word.lower() in _LITERALS:
         return _LITERALS[word.lower()]
@@ -95,11 +97,12 @@ def _parse_literal(text: str) -> bool | int | float | str | None:
 
 
 def _parse_dims(text: str) -> Shape:
+    """Parse dims separated by commas; the user cannot declare a derived dim."""
     dims = list[Dim]()
     for part in text.split(","):
         dim = parse_dim(part)
         if bounds(dim) is None:
-            raise ValueError(f"an input dim is a size or a name, this is neither: {part.strip()}")
+            raise ValueError(f"an input dim is a size or a name; this is neither: {part.strip()}")
         dims.append(dim)
     return tuple(dims)
 

@@ -32,7 +32,8 @@ class TensorSpec:
         return self.dtype in ("int64", "int32")
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{', '.join(map(str, self.sizes))}]"
+        sizes = ", ".join(map(str, self.sizes))
+        return f"{self.dtype}[{sizes}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ class Call:
         return sum(spec.elements for _, spec in call_leaves(self))
 
     def __str__(self) -> str:
-        return ", ".join(str(spec) for _, spec in call_leaves(self))
+        texts = [str(spec) for _, spec in call_leaves(self)]
+        return ", ".join(texts)
 
 
 def leaves(tree: Tree, path: KeyPath = ()) -> Iterator[Leaf]:
@@ -161,7 +163,8 @@ def replace_call_leaf(call: Call, changes: dict[KeyPath, TensorSpec]) -> Call:
         if not isinstance(number, int):
             raise KeyError(path)
         old = arguments[number]
-        arguments[number] = replace(old, value=replace_leaf(old.value, path[1:], spec))
+        value = replace_leaf(old.value, path[1:], spec)
+        arguments[number] = replace(old, value=value)
     return Call(tuple(arguments))
 
 
@@ -171,8 +174,8 @@ def resized(call: Call, axes: tuple[Axis, ...], size: int) -> Call:
     specs = dict(call_leaves(call))
     for path, axis in axes:
         spec = changes.get(path, specs[path])
-        sizes = (*spec.sizes[:axis], size, *spec.sizes[axis + 1 :])
-        changes[path] = replace(spec, sizes=sizes, sample=None)
+        before, after = spec.sizes[:axis], spec.sizes[axis + 1 :]
+        changes[path] = replace(spec, sizes=(*before, size, *after), sample=None)
     return replace_call_leaf(call, changes)
 
 
@@ -246,7 +249,8 @@ def find_path(tree: Tree, port: str) -> KeyPath | None:
         dotted = ".".join(map(str, path))
         if port == dotted:
             return path
-        texts = (keystr(path), keystr(path).replace('"', "'"), dotted)
+        subscripted = keystr(path)
+        texts = (subscripted, subscripted.replace('"', "'"), dotted)
         if path and subscripts in texts:
             return path
     if isinstance(tree, TreeSequence) and port in tree.names:

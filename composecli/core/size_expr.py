@@ -131,7 +131,8 @@ def add(*terms: Expr) -> Expr:
         return Const(0)
     if len(parts) == 1:
         return parts[0]
-    return Sum(tuple(sorted(parts, key=_sort_key)))
+    parts.sort(key=_sort_key)
+    return Sum(tuple(parts))
 
 
 def multiply(*factors: Expr) -> Expr:
@@ -158,14 +159,17 @@ def multiply(*factors: Expr) -> Expr:
 
 
 def _scale(constant: int, factors: list[Expr]) -> Expr:
+    """Multiply by a constant, which is distributed if the only factor is a sum."""
     scale = Const(constant)
-    if len(factors) == 1 and isinstance(factors[0], Sum):
-        terms = [multiply(scale, term) for term in factors[0].terms]
+    first = factors[0]
+    if len(factors) == 1 and isinstance(first, Sum):
+        terms = [multiply(scale, term) for term in first.terms]
         return add(*terms)
     return Product((scale, *factors))
 
 
 def _sort_key(expr: Expr) -> tuple[bool, str]:
+    """Order operands by their text, with constants last."""
     return (isinstance(expr, Const), format_expr(expr))
 
 
@@ -229,15 +233,18 @@ def format_expr(expr: Expr) -> str:
 
 
 def _format(expr: Expr, tightness: int) -> str:
+    """Format an expression, in brackets if it binds less than `tightness` requires."""
     match expr:
         case Const(value):
             return str(value)
         case Symbol(name):
             return name
         case Sum(terms):
-            return _bracket(_format_sum(terms), needed=tightness > _TERM)
+            text = _format_sum(terms)
+            return _bracket(text, needed=tightness > _TERM)
         case Product(factors):
-            text = "*".join(_format(factor, _FACTOR) for factor in factors)
+            factor_texts = [_format(factor, _FACTOR) for factor in factors]
+            text = "*".join(factor_texts)
             return _bracket(text, needed=tightness > _FACTOR)
         case Floor(numerator, denominator):
             return _format_floor(numerator, denominator, tightness)
@@ -250,6 +257,7 @@ def _bracket(text: str, *, needed: bool) -> str:
 
 
 def _format_sum(terms: tuple[Expr, ...]) -> str:
+    """Join the terms by plus, or by minus before a term that is negative."""
     text = _format(terms[0], _TERM)
     for term in terms[1:]:
         piece = _format(term, _TERM)
@@ -261,10 +269,13 @@ def _format_sum(terms: tuple[Expr, ...]) -> str:
 
 
 def _format_floor(numerator: Expr, denominator: int, tightness: int) -> str:
+    """Format `(x + d - 1)//d` as `ceil(x/d)`, and any other floor as it is."""
     match numerator:
         case Sum((*others, Const(value))) if value == denominator - 1:
-            return f"ceil({_format(add(*others), _FACTOR)}/{denominator})"
-    text = f"{_format(numerator, _NUMERATOR)}//{denominator}"
+            dividend = _format(add(*others), _FACTOR)
+            return f"ceil({dividend}/{denominator})"
+    dividend = _format(numerator, _NUMERATOR)
+    text = f"{dividend}//{denominator}"
     return _bracket(text, needed=tightness > _TERM)
 
 
@@ -276,7 +287,7 @@ def parse_expr(text: str) -> Expr:
     """
     expr = _from_ast(parse_ast(text), text)
     if isinstance(expr, Const) and expr.value < 0:
-        raise ValueError(f"a size is 0 or more: {text.strip()}")
+        raise ValueError(f"a size cannot be negative: {text.strip()}")
     return expr
 
 
@@ -295,21 +306,26 @@ def parse_ast(text: str) -> ast.expr:
 
 
 def _from_ast(node: ast.expr, text: str) -> Expr:
+    """Convert a node; `text` is the whole dim, which the error message quotes."""
     match node:
         case ast.Constant(int(value)) if not isinstance(value, bool):
             return Const(value)
         case ast.Name(name):
             return Symbol(name)
         case ast.UnaryOp(ast.USub(), operand):
-            return _negate(_from_ast(operand, text))
+            positive = _from_ast(operand, text)
+            return _negate(positive)
         case ast.BinOp(left, ast.FloorDiv(), ast.Constant(int(by))) if by > 0:
-            return floor_divide(_from_ast(left, text), by)
+            numerator = _from_ast(left, text)
+            return floor_divide(numerator, by)
         case ast.BinOp(left, ast.Add() | ast.Sub() | ast.Mult() as operator, right):
-            return _combine(_from_ast(left, text), operator, _from_ast(right, text))
+            one, other = _from_ast(left, text), _from_ast(right, text)
+            return _combine(one, operator, other)
         case ast.Call(
             ast.Name("ceil"), [ast.BinOp(left, ast.Div(), ast.Constant(int(by)))], []
         ) if by > 0:
-            return ceil_divide(_from_ast(left, text), by)
+            numerator = _from_ast(left, text)
+            return ceil_divide(numerator, by)
     raise ValueError(f"not a dim: {text.strip()} (as in 3, N, H>=32, H//2 or ceil(H/32))")
 
 
@@ -318,11 +334,13 @@ def _negate(expr: Expr) -> Expr:
 
 
 def _combine(left: Expr, operator: ast.Add | ast.Sub | ast.Mult, right: Expr) -> Expr:
+    """Apply a Python operator; a difference is a sum with the negated right side."""
     match operator:
         case ast.Add():
             return add(left, right)
         case ast.Sub():
-            return add(left, _negate(right))
+            negated = _negate(right)
+            return add(left, negated)
         case ast.Mult():
             return multiply(left, right)
         case _:

@@ -131,10 +131,12 @@ class Archive:
         return self._contents[name]
 
     def _read_verified(self, name: str) -> bytes:
+        """Return the content of a small member, checked against its size and checksum."""
         member = self._members[name]
         if member.file_size > MAX_TEXT_BYTES:
             raise NotAnArchive(f"{name} has {member.file_size:,} bytes")
-        data = os.pread(self.fileno(), member.compress_size, self.start(name))
+        start = self.start(name)
+        data = os.pread(self.fileno(), member.compress_size, start)
         if member.compress_type:
             data = _inflate(name, data, member)
         has_other_checksum = self._has_checksums and zlib.crc32(data) != member.CRC
@@ -186,7 +188,8 @@ class Archive:
         start = self.start(name)
         remaining = self._members[name].file_size
         while remaining:
-            piece = os.pread(self.fileno(), min(CHUNK_BYTES, remaining), start)
+            count = min(CHUNK_BYTES, remaining)
+            piece = os.pread(self.fileno(), count, start)
             if not piece:
                 raise NotAnArchive(f"{name} ends early")
             start += len(piece)
@@ -208,12 +211,14 @@ class Archive:
         return self._compute_checksum(name) == self._members[name].CRC
 
     def _compute_checksum(self, name: str) -> int:
+        """Return the CRC-32 of a member's content, read in chunks."""
         crc = 0
         for piece in self.pieces(name):
             crc = zlib.crc32(piece, crc)
         return crc
 
     def _is_readable(self, name: str) -> bool:
+        """Return whether a compressed member unpacks to its stated size and checksum."""
         try:
             self.read(name)
         except NotAnArchive:
@@ -222,6 +227,7 @@ class Archive:
 
 
 def _inflate(name: str, packed: bytes, member: zipfile.ZipInfo) -> bytes:
+    """Unpack a deflated member, to no more bytes than its header states."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         # One byte more than expected shows that there is more, and bounds the memory.
@@ -231,7 +237,7 @@ def _inflate(name: str, packed: bytes, member: zipfile.ZipInfo) -> bytes:
             raise MemoryError(f"{name}: {error}") from None
         raise NotAnArchive(f"{name}: {error}") from None
     if not inflater.eof or inflater.unused_data:
-        raise NotAnArchive(f"{name} does not end where it says")
+        raise NotAnArchive(f"{name} does not end where its header states")
     return data
 
 

@@ -85,11 +85,13 @@ def check_layout(file: IO[bytes]) -> Layout:
 
 
 def _check(file: IO[bytes]) -> Layout:
+    """Read the layout, and let the errors of the standard library through."""
     descriptor = file.fileno()
     members, comment = _read_directory(file)
     directory_start = _check_end(descriptor, comment)
     starts = dict(_content_starts(descriptor, members, directory_start))
-    return Layout(_without_folder(members), starts, directory_start)
+    below = _without_folder(members)
+    return Layout(below, starts, directory_start)
 
 
 def _read_directory(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], bytes]:
@@ -98,7 +100,7 @@ def _read_directory(file: IO[bytes]) -> tuple[list[zipfile.ZipInfo], bytes]:
         with zipfile.ZipFile(file) as directory:
             return directory.infolist(), directory.comment
     except zipfile.BadZipFile:
-        message = "it starts as a zip archive and has no readable directory at its end"
+        message = "it starts like a zip archive but has no readable directory at its end"
         raise NotAnArchive(message) from None
 
 
@@ -114,18 +116,19 @@ def _check_end(descriptor: int, comment: bytes) -> int:
     end = _read(descriptor, end_start, zip_format.END.size)
     signature, *numbers, _ = zip_format.END.unpack(end)
     if signature != zip_format.END_SIGNATURE or comment:
-        raise NotAnArchive("there is something behind its directory")
+        raise NotAnArchive("there are bytes after its directory")
     extent = Extent(*numbers)
     locator_start = max(0, end_start - zip_format.LOCATOR.size)
-    if _read(descriptor, locator_start, 4) == zip_format.LOCATOR_SIGNATURE:
+    possible_signature = _read(descriptor, locator_start, 4)
+    if possible_signature == zip_format.LOCATOR_SIGNATURE:
         narrow = extent
         end_start, extent = _read_end_64(descriptor, locator_start)
         _check_agreement(narrow, extent)
     has_other_disks = extent.disk or extent.first_disk or extent.entries_on_disk != extent.entries
     if has_other_disks or extent.entries > MAX_MEMBERS:
-        raise NotAnArchive("its directory does not hold together")
+        raise NotAnArchive("its directory is inconsistent")
     if extent.start + extent.length != end_start:
-        raise NotAnArchive("there is something before it, or between its directory and the end")
+        raise NotAnArchive("there are bytes before it, or between its directory and its end")
     return extent.start
 
 
@@ -135,15 +138,16 @@ def _read_end_64(descriptor: int, locator_start: int) -> tuple[int, Extent]:
     signature, _, start, _ = zip_format.LOCATOR.unpack(locator)
     is_adjacent = start + zip_format.END_64.size == locator_start
     if signature != zip_format.LOCATOR_SIGNATURE or not is_adjacent:
-        raise NotAnArchive("its directory does not hold together")
+        raise NotAnArchive("its directory is inconsistent")
     end_64 = _read(descriptor, start, zip_format.END_64.size)
     signature, _, _, _, *numbers = zip_format.END_64.unpack(end_64)
     if signature != zip_format.END_64_SIGNATURE:
-        raise NotAnArchive("its directory does not hold together")
+        raise NotAnArchive("its directory is inconsistent")
     return start, Extent(*numbers)
 
 
 def _check_agreement(narrow: Extent, wide: Extent) -> None:
+    """Refuse end records that differ in a number that both can hold (APPNOTE 4.4.1.4)."""
     in_zip64 = (zip_format.IN_ZIP64_16, zip_format.IN_ZIP64_32)
     for number, wide_number in zip(narrow, wide, strict=True):
         if number != wide_number and number not in in_zip64:
@@ -167,7 +171,7 @@ def _content_starts(
         end = start + member.compress_size
         position = end + _descriptor_length(descriptor, member, end)
     if position != directory_start:
-        raise NotAnArchive("there is something between its members and its directory")
+        raise NotAnArchive("there are bytes between its members and its directory")
 
 
 def _check_header(descriptor: int, member: zipfile.ZipInfo, position: int) -> int:
@@ -175,7 +179,8 @@ def _check_header(descriptor: int, member: zipfile.ZipInfo, position: int) -> in
     size = zip_format.LOCAL_HEADER.size
     data = _read(descriptor, member.header_offset, size)
     header = LocalHeader(*zip_format.LOCAL_HEADER.unpack(data))
-    if member.header_offset != position or header.signature != zip_format.LOCAL_SIGNATURE:
+    has_signature = header.signature == zip_format.LOCAL_SIGNATURE
+    if member.header_offset != position or not has_signature:
         raise NotAnArchive(f"{member.filename} does not follow the member before it")
     name_start = position + size
     name = _read(descriptor, name_start, header.name_length)
@@ -185,7 +190,7 @@ def _check_header(descriptor: int, member: zipfile.ZipInfo, position: int) -> in
         and _same_numbers(header, member)
     )
     if not is_same:
-        message = f"{member.filename} is another in its own header than in the directory"
+        message = f"{member.filename} differs between its own header and the directory"
         raise NotAnArchive(message)
     return name_start + header.name_length + header.extra_length
 
@@ -196,7 +201,8 @@ def _same_numbers(header: LocalHeader, member: zipfile.ZipInfo) -> bool:
     own = (header.crc, header.packed_size, header.size)
     if own == numbers:
         return True
-    if header.flags & zip_format.DESCRIPTOR_FLAG and own == (0, 0, 0):
+    has_descriptor = bool(header.flags & zip_format.DESCRIPTOR_FLAG)
+    if has_descriptor and own == (0, 0, 0):
         return True
     sizes_in_zip64 = {header.packed_size, header.size} <= {zip_format.IN_ZIP64_32, 0}
     return sizes_in_zip64 and header.crc in (0, member.CRC)
@@ -209,35 +215,42 @@ def _descriptor_length(descriptor: int, member: zipfile.ZipInfo, end: int) -> in
     # Fewer bytes at the end of the file are an error in `unpack_from`.
     data = os.pread(descriptor, zip_format.DESCRIPTOR_64.size, end)
     numbers = (member.CRC, member.compress_size, member.file_size)
+    expected = (zip_format.DESCRIPTOR_SIGNATURE, *numbers)
     for record in (zip_format.DESCRIPTOR, zip_format.DESCRIPTOR_64):
-        if record.unpack_from(data) == (zip_format.DESCRIPTOR_SIGNATURE, *numbers):
+        if record.unpack_from(data) == expected:
             return record.size
-    raise NotAnArchive(f"{member.filename} is another in what follows it than in the directory")
+    raise NotAnArchive(f"{member.filename} differs between the record after it and the directory")
 
 
 def _check_name(member: zipfile.ZipInfo, folded_names: set[str]) -> None:
+    """Refuse unsafe and repeated names. Add the name to `folded_names`."""
     name = member.orig_filename
     if not _NAME.fullmatch(name) or name != member.filename:
         raise NotAnArchive(f"a member is named {name!r}")
-    if any(step in ("", ".", "..") for step in name.split("/")):
-        raise NotAnArchive(f"a member is named {name!r}")
-    if name.casefold() in folded_names:
-        raise NotAnArchive(f"{name} is there twice (PyTorch takes A and a for the same)")
-    folded_names.add(name.casefold())
+    for step in name.split("/"):
+        if step in ("", ".", ".."):
+            raise NotAnArchive(f"a member is named {name!r}")
+    folded_name = name.casefold()
+    if folded_name in folded_names:
+        raise NotAnArchive(f"{name} occurs twice (PyTorch ignores case in names)")
+    folded_names.add(folded_name)
 
 
 def _check_compression(member: zipfile.ZipInfo) -> None:
+    """Refuse encryption, and compression of anything but code (APPNOTE 4.4.5)."""
     name = member.filename
     is_code = "/code/" in f"/{name}"
     if member.flag_bits & zip_format.ENCRYPTED_FLAG:
         raise NotAnArchive(f"{name} is encrypted")
+    is_stored = member.compress_type == zip_format.STORED
     is_deflated_code = is_code and member.compress_type == zip_format.DEFLATED
-    if member.compress_type != zip_format.STORED and not is_deflated_code:
-        raise NotAnArchive(f"{name} is compressed, and PyTorch stores it as it is")
+    if not is_stored and not is_deflated_code:
+        raise NotAnArchive(f"{name} is compressed, but PyTorch stores it uncompressed")
     packed, size = member.compress_size, member.file_size
-    if member.compress_type == zip_format.STORED and packed != size:
+    if is_stored and packed != size:
         raise NotAnArchive(f"{name} has two sizes")
-    if size > MAX_COMPRESSION_RATIO * max(MIN_RATIO_BYTES, packed):
+    max_size = MAX_COMPRESSION_RATIO * max(MIN_RATIO_BYTES, packed)
+    if size > max_size:
         raise NotAnArchive(f"{name} grows from {packed:,} to {size:,} bytes")
 
 
@@ -265,14 +278,17 @@ def _without_folder(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo
 
 
 def _check_case(name: str) -> None:
+    """Refuse a reserved name in another case: PyTorch would read it all the same."""
     reserved = _RESERVED.match(name)
-    if reserved is not None and reserved[0] != reserved[0].lower():
-        raise NotAnArchive(
-            f"{name} is written in letters that PyTorch does not write (it reads them all the same)"
-        )
+    if reserved is None:
+        return
+    found = reserved[0]
+    if found != found.lower():
+        raise NotAnArchive(f"{name} is in a letter case that PyTorch does not write but reads")
 
 
 def _read(descriptor: int, start: int, count: int) -> bytes:
+    """Return exactly `count` bytes; a start before the file is an early end, too."""
     data = b""
     if start >= 0:
         data = os.pread(descriptor, count, start)

@@ -108,12 +108,10 @@ def scan_checkpoint(parsed: ParsedPickle) -> Checkpoint:
     """Scan a pickle without unpickling it."""
     imports = (f"it would import {name}" for name in parsed.imports if not is_inert(name))
     tree = tree_of(parsed.value)
-    return Checkpoint(
-        _content(parsed.value, tree),
-        (*imports, *_unsafe_calls(parsed)),
-        tuple(dict.fromkeys(_attached_code(parsed))),
-        _keys(tree),
-    )
+    content = _content(parsed.value, tree)
+    untrusted = (*imports, *_unsafe_calls(parsed))
+    hooks = dict.fromkeys(_attached_code(parsed))
+    return Checkpoint(content, untrusted, tuple(hooks), _keys(tree))
 
 
 def is_layer(name: Global) -> bool:
@@ -135,9 +133,10 @@ def is_inert(name: Global) -> bool:
 def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
     """Yield the class of each layer that unpickling would create, and its attributes' names."""
     for constructed in parsed.constructed:
-        state = constructed.state
-        if isinstance(constructed.function, Global) and isinstance(state, PickleDict):
-            yield constructed.function, tuple(str(key) for key, _ in state.items)
+        function, state = constructed.function, constructed.state
+        if isinstance(function, Global) and isinstance(state, PickleDict):
+            names = tuple(str(key) for key, _ in state.items)
+            yield function, names
 
 
 def _unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
@@ -145,7 +144,7 @@ def _unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
     for constructed in parsed.constructed:
         function = constructed.function
         if not isinstance(function, Global):
-            yield "it would call what another call gave"
+            yield "it would call the result of another call"
         elif is_layer(function):
             if not constructed.is_new or constructed.arguments != ():
                 yield f"it would call {function} with arguments"
@@ -154,6 +153,7 @@ def _unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
 
 
 def _content(value: object, tree: Tree) -> Content:
+    """Classify an unpickled value by its state and by the tree of its tensors."""
     if isinstance(value, Constructed):
         state = value.state
         if isinstance(state, PickleDict) and state.get("_modules") is not None:
@@ -162,12 +162,16 @@ def _content(value: object, tree: Tree) -> Content:
             return Content.MODULE
     if isinstance(tree, TensorSpec):
         return Content.TENSOR
-    if isinstance(tree, TreeMapping) and next(leaves(tree), None) is not None:
+    if not isinstance(tree, TreeMapping):
+        return Content.OTHER
+    has_tensor = next(leaves(tree), None) is not None
+    if has_tensor:
         return Content.WEIGHTS
     return Content.OTHER
 
 
 def _keys(tree: Tree) -> tuple[str, ...]:
+    """Return the first keys of a state dict, for messages."""
     if not isinstance(tree, TreeMapping):
         return ()
     return tuple(key for key, _ in tree.entries[:MAX_KEYS])
@@ -184,10 +188,12 @@ def _submodules(root: object) -> Iterator[tuple[str, Constructed]]:
         visited.add(id(node))
         yield path, node
         for name, child in _children(node):
-            stack.append((f"{path}.{name}".strip("."), child))
+            child_path = f"{path}.{name}".strip(".")
+            stack.append((child_path, child))
 
 
 def _children(module: Constructed) -> Iterator[tuple[object, object]]:
+    """Yield the submodules of a module by their names."""
     if not isinstance(module.state, PickleDict):
         return
     for key, value in module.state.items:
@@ -213,6 +219,7 @@ def _attached_code(parsed: ParsedPickle) -> Iterator[str]:
 
 
 def _items(node: object) -> list[tuple[object, object]]:
+    """Return the entries of a dict, or of an object that is filled like one."""
     if isinstance(node, Constructed | PickleDict):
         return node.items
     return []

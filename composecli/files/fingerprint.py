@@ -21,7 +21,8 @@ def stat_key(path: str) -> tuple[int, ...]:
         status = os.stat(path)
     except (OSError, ValueError):
         return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return status.st_dev, status.st_ino, status.st_size, *times
 
 
 def hash_records(path: str, records: tuple[str, ...]) -> str | None:
@@ -33,7 +34,8 @@ def hash_records(path: str, records: tuple[str, ...]) -> str | None:
     try:
         with Archive(Path(path)) as archive:
             for name in records or archive.names_in_order():
-                sha256.update(f"{name} {archive.size(name)}\n".encode())
+                line = f"{name} {archive.size(name)}\n"
+                sha256.update(line.encode())
                 for piece in archive.pieces(name):
                     sha256.update(piece)
     except (NotAnArchive, OSError, ValueError, KeyError):
@@ -61,6 +63,7 @@ def fingerprint(path: str) -> str | None:
 
 
 def _hash_small_members(archive: Archive) -> str:
+    """Hash the directory, and the content of all members but the weights."""
     sha256 = hashlib.sha256(archive.directory_bytes())
     constants_are_weights = is_frozen(archive)
     for name in archive.names_in_order():

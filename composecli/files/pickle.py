@@ -141,7 +141,7 @@ def operations(data: bytes) -> tuple[Operation, ...]:
         raise NotAPickle(f"{type(error).__name__}: {error}") from None
     last = decoded[-1]
     if last.name != "STOP" or last.place + 1 != len(data):
-        raise NotAPickle("something behind its end")
+        raise NotAPickle("bytes after its end")
     return tuple(decoded)
 
 
@@ -192,12 +192,13 @@ class _Machine:
         if self.stack:
             raise NotAPickle("more than one value")
         imports = tuple(dict.fromkeys(self.imports))
-        return ParsedPickle(value, imports, tuple(self.constructed), tuple(self.references))
+        constructed, references = tuple(self.constructed), tuple(self.references)
+        return ParsedPickle(value, imports, constructed, references)
 
     def _pop(self) -> Any:
         """Return the top of the stack, which must not be a mark."""
         if not self.stack or self.stack[-1] is _MARK:
-            raise NotAPickle("an opcode takes what is not there")
+            raise NotAPickle("an opcode uses a missing value")
         return self.stack.pop()
 
     def _pop_to_mark(self) -> list[Any]:
@@ -230,18 +231,22 @@ class _Machine:
             method(argument)
 
     def _op_pop(self, _: object) -> None:
+        """Drop the top of the stack, which may be a mark."""
         self.stack.pop()
 
     def _op_dup(self, _: object) -> None:
         self.stack.append(self.stack[-1])
 
     def _op_put(self, place: int) -> None:
+        """Store the top of the stack in a numbered slot of the memo."""
         self.memo[place] = self.stack[-1]
 
     _op_binput = _op_long_binput = _op_put
 
     def _op_memoize(self, _: object) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        """Store the top of the stack in the next free slot of the memo."""
+        next_free = len(self.memo)
+        self.memo[next_free] = self.stack[-1]
 
     def _op_get(self, place: int) -> None:
         self.stack.append(self.memo[place])
@@ -249,24 +254,29 @@ class _Machine:
     _op_binget = _op_long_binget = _op_get
 
     def _op_global(self, text: str) -> None:
+        """Push a class or function that is named in the argument: `module name`."""
         module, _, name = text.partition(" ")
         self._import(module, name)
 
     def _op_stack_global(self, _: object) -> None:
+        """Push a class or function whose module and name are on the stack."""
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise NotAPickle("an import without a name")
         self._import(module, name)
 
     def _import(self, module: str, name: str) -> None:
+        """Record and push a class or function; nothing is imported."""
         imported = Global(module, name)
         self.imports.append(imported)
         self.stack.append(imported)
 
     def _op_tuple(self, _: object) -> None:
-        self.stack.append(tuple(self._pop_to_mark()))
+        items = self._pop_to_mark()
+        self.stack.append(tuple(items))
 
     def _tuple_of(self, count: int) -> None:
+        """Replace the top `count` values by a tuple of them."""
         items = [self._pop() for _ in range(count)]
         self.stack.append(tuple(reversed(items)))
 
@@ -288,10 +298,12 @@ class _Machine:
         self.stack.append(self._pop_to_mark())
 
     def _op_append(self, _: object) -> None:
+        """Append the top of the stack to the list below it."""
         item = self._pop()
         self.stack[-1].append(item)
 
     def _op_appends(self, _: object) -> None:
+        """Add the items above the mark to the list, set or object below it."""
         items = self._pop_to_mark()
         target = self.stack[-1]
         if isinstance(target, list):
@@ -305,53 +317,68 @@ class _Machine:
         self.stack.append(PickleDict())
 
     def _op_dict(self, _: object) -> None:
-        self.stack.append(PickleDict(_pairs(self._pop_to_mark())))
+        pairs = _pairs(self._pop_to_mark())
+        self.stack.append(PickleDict(pairs))
 
     def _op_setitem(self, _: object) -> None:
+        """Add a key and a value to the dict or object below them."""
         value, key = self._pop(), self._pop()
         self.stack[-1].items.append((key, value))
 
     def _op_setitems(self, _: object) -> None:
+        """Add the keys and values above the mark to the dict or object below it."""
         pairs = _pairs(self._pop_to_mark())
         self.stack[-1].items.extend(pairs)
 
     def _op_reduce(self, _: object) -> None:
+        """Replace a function and its arguments by the object that a call would make."""
         arguments, function = self._pop(), self._pop()
         self._make(Constructed(function, arguments))
 
     def _op_newobj(self, _: object) -> None:
+        """Replace a class and its arguments by an object made with `__new__`."""
         arguments, function = self._pop(), self._pop()
         self._make(Constructed(function, arguments, is_new=True))
 
     def _op_newobj_ex(self, _: object) -> None:
+        """Do as NEWOBJ does, with keyword arguments."""
         keywords, arguments, function = self._pop(), self._pop(), self._pop()
-        self._make(Constructed(function, (arguments, keywords), is_new=True))
+        both = (arguments, keywords)
+        self._make(Constructed(function, both, is_new=True))
 
     def _make(self, constructed: Constructed) -> None:
+        """Record and push an object; nothing is called."""
         self.constructed.append(constructed)
         self.stack.append(constructed)
 
     def _op_build(self, _: object) -> None:
+        """Set the state of the object below it, once."""
         state = self._pop()
         target = self.stack[-1]
         if not isinstance(target, Constructed):
-            raise NotAPickle("a state for what is no object")
+            raise NotAPickle("a state for something that is not an object")
         if target.state is not None:
-            raise NotAPickle("an object that is given its state twice")
+            raise NotAPickle("an object whose state is set twice")
         target.state = state
 
     def _op_binpersid(self, _: object) -> None:
-        self._refer(Persistent(self._pop()))
+        """Replace a key, usually a tuple, by a reference to an object outside the pickle."""
+        key = self._pop()
+        self._refer(Persistent(key))
 
     def _op_persid(self, key: str) -> None:
+        """Push a reference whose key is text in the argument (protocol 0)."""
         self._refer(Persistent(key))
 
     def _refer(self, reference: Persistent) -> None:
+        """Record and push a reference; nothing is loaded."""
         self.references.append(reference)
         self.stack.append(reference)
 
 
 def _pairs(items: list[Any]) -> list[tuple[object, object]]:
+    """Group alternating keys and values."""
     if len(items) % 2:
         raise NotAPickle("a key without a value")
-    return list(zip(items[::2], items[1::2], strict=True))
+    keys, values = items[::2], items[1::2]
+    return list(zip(keys, values, strict=True))

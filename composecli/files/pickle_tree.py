@@ -46,7 +46,7 @@ class _Reader:
         """Return the tree of a node that is `depth` levels below the root."""
         self.nodes += 1
         if depth > MAX_DEPTH or self.nodes > MAX_NODES:
-            return Opaque("a nest larger than any model takes")
+            return Opaque("more nesting than any model has")
         if node is None or isinstance(node, bool | int | float | str):
             return Literal(node)
         if isinstance(node, tuple):
@@ -60,12 +60,19 @@ class _Reader:
         return Opaque(type(node).__name__)
 
     def _items(self, node: tuple[object, ...] | list[object], depth: int) -> tuple[Tree, ...]:
-        return tuple(self.read(item, depth + 1) for item in node)
+        """Return the trees of the items, one level deeper."""
+        trees = [self.read(item, depth + 1) for item in node]
+        return tuple(trees)
 
     def _mapping(self, items: list[tuple[object, object]], depth: int) -> Tree:
-        return TreeMapping(tuple((str(key), self.read(value, depth + 1)) for key, value in items))
+        """Return a mapping whose keys are texts, as messages show them."""
+        entries = list[tuple[str, Tree]]()
+        for key, value in items:
+            entries.append((str(key), self.read(value, depth + 1)))
+        return TreeMapping(tuple(entries))
 
     def _constructed(self, node: Constructed, depth: int) -> Tree:
+        """Return the tree of a tensor, parameter or known container; opaque for others."""
         function, arguments = node.function, node.arguments
         if not isinstance(function, Global):
             return Opaque("object")
@@ -89,9 +96,12 @@ class _Reader:
 
 
 def _tensor(arguments: tuple[object, ...]) -> Tree:
+    """Return the spec of a tensor from the arguments of its rebuild function."""
     match arguments:
         case (Persistent(("storage", storage_class, *_)), _, tuple(sizes), _, *rest):
             dtype = dtype_of(storage_class, tuple(rest))
-            if dtype is not None and all(isinstance(size, int) for size in sizes):
-                return TensorSpec(dtype.name, tuple(int(str(size)) for size in sizes))
+            are_integers = all(isinstance(size, int) for size in sizes)
+            if dtype is not None and are_integers:
+                numbers = [int(str(size)) for size in sizes]
+                return TensorSpec(dtype.name, tuple(numbers))
     return Opaque("Tensor")

@@ -63,22 +63,27 @@ def foreign_types(archive: Archive) -> tuple[str, ...]:
     for member in program_members(archive):
         try:
             signature = _signature(archive.json(member)["graph_module"])
-            specs = [json.loads(signature["in_spec"])[1], json.loads(signature["out_spec"])[1]]
+            in_spec = json.loads(signature["in_spec"])[1]
+            out_spec = json.loads(signature["out_spec"])[1]
         except (NotAnArchive, *MALFORMED):
             continue
-        types.update(dict.fromkeys(_foreign_types_of(specs)))
+        foreign = _foreign_types_of([in_spec, out_spec])
+        types.update(dict.fromkeys(foreign))
     return tuple(types)
 
 
 def _foreign_types_of(specs: list[Any]) -> Iterator[str]:
+    """Yield the type of each node, at any depth, that another package defines."""
     stack = list(specs)
     while stack:
         spec = stack.pop()
         if not isinstance(spec, dict):
             continue
         kind = spec.get("type")
-        if isinstance(kind, str) and kind.partition(".")[0] not in _KNOWN_PACKAGES:
-            yield kind
+        if isinstance(kind, str):
+            package = kind.partition(".")[0]
+            if package not in _KNOWN_PACKAGES:
+                yield kind
         stack += spec.get("children_spec") or []
 
 
@@ -126,17 +131,20 @@ class _ContractReader:
         result, output_shapes = self._read_tree(out_spec, iter(_outputs(module)))
         inputs = list[Port]()
         for (path, spec), dims in zip(call_leaves(example), input_shapes, strict=True):
-            name = input_name(path, _argument_name(example, path, signature))
+            argument = _argument_name(example, path, signature)
+            name = input_name(path, argument)
             inputs.append(Port(name, path, spec.dtype, dims))
         outputs = list[Port]()
         for (path, spec), dims in zip(leaves(result), output_shapes, strict=True):
-            outputs.append(Port(output_name(path), path, spec.dtype, dims))
+            name = output_name(path)
+            outputs.append(Port(name, path, spec.dtype, dims))
         evidence = (Evidence(EvidenceKind.EXPORTED),)
         return Contract(tuple(inputs), tuple(outputs), example, result, evidence)
 
     def _read_call(
         self, signature: ModuleCallSignature, inputs: Sequence[Any]
     ) -> tuple[Call, list[Shape]]:
+        """Return the example call, and the dims of its tensors in order."""
         positional, named = json.loads(signature["in_spec"])[1]["children_spec"]
         values = iter(inputs)
         shapes = list[Shape]()
@@ -176,6 +184,7 @@ class _ContractReader:
         return _TreeDims(TreeMapping(tuple(entries), name), shapes)
 
     def _read_leaf(self, value: Any) -> _TreeDims:
+        """Return a tensor or a literal; the export schema has other kinds, which are refused."""
         if "as_tensor" in value:
             return self._read_tensor(value["as_tensor"]["name"])
         for key in _LITERALS:
@@ -186,13 +195,18 @@ class _ContractReader:
         raise _Unreadable(str(value))
 
     def _read_tensor(self, name: str) -> _TreeDims:
-        meta = self.program["graph_module"]["graph"]["tensor_values"][name]
+        """Return the spec of a tensor, with example sizes for symbols, and its dims."""
+        graph = self.program["graph_module"]["graph"]
+        meta = graph["tensor_values"][name]
         sizes = meta["sizes"]
-        spec = TensorSpec(dtype_of(meta).name, tuple(map(_example_size, sizes)))
-        dims = tuple(self._read_dim(size, axis, spec) for axis, size in enumerate(sizes))
-        return _TreeDims(spec, [dims])
+        dtype = dtype_of(meta)
+        example_sizes = tuple(map(_example_size, sizes))
+        spec = TensorSpec(dtype.name, example_sizes)
+        dims = [self._read_dim(size, axis, spec) for axis, size in enumerate(sizes)]
+        return _TreeDims(spec, [tuple(dims)])
 
     def _read_dim(self, size: SymInt, axis: int, spec: TensorSpec) -> Dim:
+        """Return the dim of one axis; unknown if its expression cannot be parsed."""
         if "as_int" in size:
             return Fixed(size["as_int"])
         try:
@@ -210,9 +224,11 @@ class _ContractReader:
     def _free_dim(self, symbol: str, axis: int, spec: TensorSpec) -> Free:
         """Return the dim of a symbol, named after the first axis that has it as its size."""
         if symbol not in self.names:
-            name = fresh_name(spec, axis, {free.name for free in self.names.values()})
+            used = {free.name for free in self.names.values()}
+            name = fresh_name(spec, axis, used)
             low, high = self.ranges.get(symbol, Range(None, None))
-            self.names[symbol] = Free(name, max(1, low or 1), high)
+            smallest = max(1, low or 1)
+            self.names[symbol] = Free(name, smallest, high)
         return self.names[symbol]
 
 
@@ -228,6 +244,7 @@ def _inputs(module: GraphModule) -> list[Any]:
 
 
 def _outputs(module: GraphModule) -> list[Any]:
+    """Return the outputs of forward, without the buffers that it updates."""
     outputs = list[Any]()
     for spec in module["signature"]["output_specs"]:
         if "user_output" in spec:
@@ -263,6 +280,7 @@ def _example_size(size: SymInt) -> int:
 
 
 def _argument_name(call: Call, path: KeyPath, signature: ModuleCallSignature) -> str | None:
+    """Return the name of an argument: its keyword, or the one in the signature of forward."""
     number = path[0]
     assert isinstance(number, int)
     argument = call.arguments[number]

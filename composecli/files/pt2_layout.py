@@ -226,11 +226,15 @@ def index_entries(archive: Archive) -> Iterator[IndexEntry]:
     """
     for folder in _TENSOR_FOLDERS:
         for member in sorted(archive.names):
-            if member.startswith(folder) and _INDEX_NAME.fullmatch(member.removeprefix(folder)):
+            if not member.startswith(folder):
+                continue
+            name = member.removeprefix(folder)
+            if _INDEX_NAME.fullmatch(name):
                 yield from _entries_of(folder, archive.json(member))
 
 
 def _entries_of(folder: str, index: Any) -> Iterator[IndexEntry]:
+    """Yield the entries under `config`; an index of another form has none."""
     entries = index.get("config") if isinstance(index, dict) else None
     if isinstance(entries, dict):
         for name, payload in entries.items():

@@ -43,7 +43,9 @@ def parse_size(size: SymInt) -> Expr:
     """
     if "as_int" in size:
         return Const(size["as_int"])
-    return _expression(ast.parse(size["as_expr"]["expr_str"], mode="eval").body)
+    text = size["as_expr"]["expr_str"]
+    tree = ast.parse(text, mode="eval")
+    return _expression(tree.body)
 
 
 def ranges_of(program: ExportedProgram) -> dict[str, Range]:
@@ -58,6 +60,7 @@ def ranges_of(program: ExportedProgram) -> dict[str, Range]:
 
 
 def _expression(node: ast.expr) -> Expr:
+    """Convert a node of sympy's `srepr` form, as in `FloorDiv(Symbol('s0'), Integer(2))`."""
     match node:
         case ast.Call(ast.Name("Symbol"), [ast.Constant(str(name))]):
             return Symbol(name)
@@ -72,5 +75,6 @@ def _expression(node: ast.expr) -> Expr:
         case ast.Call(ast.Name("FloorDiv"), [dividend, divisor]):
             by = _expression(divisor)
             if isinstance(by, Const) and by.value > 0:
-                return floor_divide(_expression(dividend), by.value)
+                numerator = _expression(dividend)
+                return floor_divide(numerator, by.value)
     raise UnknownExpression(ast.unparse(node))

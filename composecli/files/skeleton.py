@@ -42,12 +42,14 @@ def script_skeleton(archive: Archive) -> bytes | None:
     if data is None or constants is None:
         return None
     pickles = {"data.pkl": data, "constants.pkl": constants}
-    return _write_skeleton(archive, pickles, frozenset(_constants(archive)))
+    whole_records = frozenset(_constants(archive))
+    return _write_skeleton(archive, pickles, whole_records)
 
 
 def checkpoint_skeleton(archive: Archive) -> bytes:
     """Return a checkpoint without its tensors, to load to the meta device."""
-    return _write_skeleton(archive, {"data.pkl": archive.read("data.pkl")}, ())
+    pickles = {"data.pkl": archive.read("data.pkl")}
+    return _write_skeleton(archive, pickles, ())
 
 
 def has_foreign_byte_order(archive: Archive) -> bool:
@@ -58,8 +60,12 @@ def has_foreign_byte_order(archive: Archive) -> bool:
 
 
 def is_frozen(archive: Archive) -> bool:
-    """Return whether the code of a TorchScript archive has weights as constants."""
-    return sum(map(archive.size, _constants(archive))) > MAX_CONSTANT_BYTES
+    """Return whether the code of a TorchScript archive probably has weights as constants.
+
+    It does if its constants are larger than any table of sizes or names.
+    """
+    size = sum(map(archive.size, _constants(archive)))
+    return size > MAX_CONSTANT_BYTES
 
 
 def record_starts(skeleton: bytes) -> dict[int, str]:
@@ -77,27 +83,31 @@ def record_starts(skeleton: bytes) -> dict[int, str]:
 
 
 def _constants(archive: Archive) -> list[str]:
+    """Return the members that hold the tensors among the constants of the code."""
     return [name for name in archive.names if name.startswith("constants/")]
 
 
 def _write_skeleton(
     archive: Archive, pickles: Mapping[str, bytes], whole_records: Collection[str]
 ) -> bytes:
+    """Return a small archive: changed pickles, code, and empty records for weights."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as skeleton:
         for name in sorted(archive.names):
+            target = f"{_FOLDER}/{name}"
             if name in pickles:
-                skeleton.writestr(f"{_FOLDER}/{name}", pickles[name])
+                skeleton.writestr(target, pickles[name])
             elif name in whole_records or _COPIED.fullmatch(name):
-                skeleton.writestr(f"{_FOLDER}/{name}", archive.read(name))
+                skeleton.writestr(target, archive.read(name))
             elif name.startswith(("data/", "constants/")):
-                skeleton.writestr(f"{_FOLDER}/{name}", b"")
+                skeleton.writestr(target, b"")
     return buffer.getvalue()
 
 
 def with_storages_on(archive: Archive, name: str, device: str) -> bytes | None:
     """Return a pickle of an archive with every storage on this device; see `rewrite_device`."""
-    return rewrite_device(archive.read(name), archive.operations(name), device)
+    data, operations = archive.read(name), archive.operations(name)
+    return rewrite_device(data, operations, device)
 
 
 def rewrite_device(data: bytes, operations: Sequence[Operation], device: str) -> bytes | None:
@@ -128,7 +138,8 @@ def rewrite_device(data: bytes, operations: Sequence[Operation], device: str) ->
     for index in devices:
         for slot in _slots_of(operations, index):
             texts[slot] = str(operations[index].argument)
-    return b"".join(_rewritten_pieces(data, operations, devices, texts, device))
+    pieces = _rewritten_pieces(data, operations, devices, texts, device)
+    return b"".join(pieces)
 
 
 def _rewritten_pieces(
@@ -143,7 +154,8 @@ def _rewritten_pieces(
     `devices` are the indices of the operations that push a storage's device, and `texts` the memo
     slots that have one, with its text.
     """
-    ends = [operation.place for operation in operations[1:]] + [len(data)]
+    ends = [operation.place for operation in operations[1:]]
+    ends.append(len(data))
     for index, (operation, end) in enumerate(zip(operations, ends, strict=True)):
         if index in devices:
             yield _unicode_operation(device)

@@ -61,7 +61,8 @@ class ModelFile:
         """Return why it is not loaded unless it is trusted, None if it may be loaded."""
         if self.checkpoint is not None:
             return of_checkpoint(self.path, self.checkpoint)
-        return of_program(self.path, str(self.kind), self.reasons, allowed_ops)
+        kind = str(self.kind)
+        return of_program(self.path, kind, self.reasons, allowed_ops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ def sniff(path: str) -> Sniffed:
             Rule.EMPTY_FILE,
             "the file is empty",
             path,
-            ("it has 0 bytes: an interrupted save or download",),
-            ("save it again, or fetch it again",),
+            ("it has 0 bytes, probably from an interrupted save or download",),
+            ("save or download it again",),
         )
     if head.startswith((LOCAL_SIGNATURE, END_SIGNATURE)):
         return _sniff_archive_file(path, status.st_size)
@@ -111,18 +112,20 @@ def sniff(path: str) -> Sniffed:
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> Problem:
+    """Return the problem of a path that cannot be opened."""
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, UnicodeError):
-        reason = "its name is not valid UTF-8, and PyTorch opens no such path"
+        reason = "its name is not valid UTF-8, and PyTorch cannot open such a path"
     title = f"cannot read the file: {reason}"
     return Problem(Rule.NO_SUCH_FILE, title, path, help=("check the path",))
 
 
 def _not_regular(path: str, mode: int) -> Problem:
+    """Return the problem of a directory, a device, a pipe or a socket."""
     if stat.S_ISDIR(mode):
         title = "the path is a directory, not a file"
         return Problem(Rule.NOT_A_REGULAR_FILE, title, path, help=("name a file inside it",))
-    title = "the path is no regular file"
+    title = "the path is not a regular file"
     return Problem(Rule.NOT_A_REGULAR_FILE, title, path, help=("copy it into a file first",))
 
 
@@ -143,8 +146,8 @@ def _sniff_other(path: str, head: bytes, size: int) -> Sniffed:
             Rule.LEGACY_FORMAT,
             "the file is in PyTorch's old format, from before 1.6",
             path,
-            ("it is one pickle and cannot be judged before it runs",),
-            ("load it where it is trusted, then torch.save(model, 'new.pt')",),
+            ("it is a single pickle and cannot be scanned before it runs",),
+            ("load it where you trust it, then torch.save(model, 'new.pt')",),
         )
     if _is_onnx(head):
         return Problem(
@@ -161,6 +164,7 @@ def _sniff_other(path: str, head: bytes, size: int) -> Sniffed:
 
 
 def _unknown_bytes(path: str, head: bytes) -> Problem:
+    """Return the problem of a binary file, with its format if it is recognized."""
     if head.startswith(_PICKLE_PROTOCOLS):
         note = "PyTorch saves models as zip archives with torch.save"
         return _not_a_model(path, "a bare pickle", note)
@@ -168,10 +172,11 @@ def _unknown_bytes(path: str, head: bytes) -> Problem:
         note = "composecli reads TorchScript as zip archives"
         return _not_a_model(path, "a mobile (flatbuffer) model", note)
     note = f"it starts with the bytes {head[:8].hex(' ')}"
-    return _not_a_model(path, "no format that composecli knows", note)
+    return _not_a_model(path, "in a format that composecli does not know", note)
 
 
 def _not_a_model(path: str, description: str, note: str) -> Problem:
+    """Return the problem of a file that holds something else."""
     return Problem(
         Rule.NOT_A_MODEL,
         f"the file is {description}",
@@ -182,12 +187,13 @@ def _not_a_model(path: str, description: str, note: str) -> Problem:
 
 
 def _text_file(path: str, text: str) -> Problem:
+    """Return the problem of a text file; a web page was probably meant to be a download."""
     if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
-        note = "a login or error page was saved in the place of the file"
+        note = "a login or error page was saved in place of the file"
         return _not_a_model(path, "a web page", note)
     stripped = text.strip()
     if not stripped:
-        return _not_a_model(path, "a text file", "it holds white space only")
+        return _not_a_model(path, "a text file", "it contains only white space")
     first_line = stripped.splitlines()[0][:MAX_SHOWN_TEXT]
     return _not_a_model(path, "a text file", f"it starts with: {first_line}")
 
@@ -203,7 +209,8 @@ def _as_text(head: bytes) -> str | None:
         if error.start < len(head) - 3:
             return None
         text = head[: error.start].decode("utf-8")
-    if all(char.isprintable() or char in string.whitespace for char in text):
+    is_text = all(char.isprintable() or char in string.whitespace for char in text)
+    if is_text:
         return text
     return None
 
@@ -213,7 +220,8 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     if len(head) < 10:
         return False
     length = int(struct.unpack("<Q", head[:8])[0])
-    return head[8:9] == b"{" and 2 <= length <= size - 8
+    starts_object = head[8:9] == b"{"
+    return starts_object and 2 <= length <= size - 8
 
 
 def _is_onnx(head: bytes) -> bool:
@@ -221,12 +229,16 @@ def _is_onnx(head: bytes) -> bool:
 
     Its field 1 is the IR version; field 2, the producer, or 7 or 8, the graph or opset, comes next.
     """
-    if len(head) < 8 or head[0] != 0x08 or not 1 <= head[1] <= 20:
+    if len(head) < 8 or head[0] != 0x08:
+        return False
+    version = head[1]
+    if not 1 <= version <= 20:
         return False
     return head[2] in (0x12, 0x3A, 0x42)
 
 
 def _sniff_archive_file(path: str, size: int) -> Sniffed:
+    """Open and sniff a zip archive."""
     try:
         archive = Archive(Path(path))
     except NotAnArchive as error:
@@ -245,6 +257,7 @@ def sniff_archive(path: str, size: int, archive: Archive) -> Sniffed:
 
 
 def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
+    """Recognize an archive by its members, and sniff it as that format."""
     names = archive.names
     if "constants.pkl" in names and "data.pkl" in names:
         return _sniff_torchscript(path, size, archive)
@@ -252,14 +265,17 @@ def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
         return _sniff_exported(path, size, archive)
     if "data.pkl" in names:
         return _sniff_checkpoint(path, size, archive)
-    members = ", ".join(sorted(names)[:MAX_SHOWN_MEMBERS]) or "nothing"
+    first_names = sorted(names)[:MAX_SHOWN_MEMBERS]
+    members = ", ".join(first_names) or "nothing"
     description = "a zip archive that PyTorch did not write"
     return _not_a_model(path, description, f"it holds {members}")
 
 
 def _sniff_torchscript(path: str, size: int, archive: Archive) -> Sniffed:
+    """Refuse damaged records, then collect the facts in a TorchScript archive."""
     parsed = torchscript.pickles(archive)
-    problem = of_records(path, tuple(torchscript.record_problems(archive, parsed)))
+    messages = tuple(torchscript.record_problems(archive, parsed))
+    problem = of_records(path, messages)
     if problem is not None:
         return problem
     return ModelFile(
@@ -274,19 +290,18 @@ def _sniff_torchscript(path: str, size: int, archive: Archive) -> Sniffed:
 
 
 def _sniff_exported(path: str, size: int, archive: Archive) -> Sniffed:
-    problem = of_records(path, tuple(pt2_program.record_problems(archive)))
+    """Refuse damaged records, then collect the facts in a torch.export archive."""
+    messages = tuple(pt2_program.record_problems(archive))
+    problem = of_records(path, messages)
     if problem is not None:
         return problem
-    return ModelFile(
-        path,
-        ModelKind.EXPORTED,
-        size,
-        exported=exported_contract(archive),
-        reasons=tuple(pt2_program.unsafe_parts(archive)),
-    )
+    contract = exported_contract(archive)
+    reasons = tuple(pt2_program.unsafe_parts(archive))
+    return ModelFile(path, ModelKind.EXPORTED, size, exported=contract, reasons=reasons)
 
 
 def _sniff_checkpoint(path: str, size: int, archive: Archive) -> Sniffed:
+    """Refuse damaged records, then tell modules, weights and tensors apart."""
     parsed = archive.pickle("data.pkl")
     messages = find_out_of_bounds(parsed, record_sizes(archive, "data/"))
     problem = of_records(path, tuple(messages))
@@ -302,8 +317,8 @@ def _sniff_checkpoint(path: str, size: int, archive: Archive) -> Sniffed:
             note = "a model was expected; as an input, name it --input @FILE"
             return _not_a_model(path, "a saved tensor", note)
         case Content.OTHER:
-            description = "a saved Python object that is no module"
-            return _not_a_model(path, description, "it holds no tensors by name")
+            description = "a saved Python object that is not a module"
+            return _not_a_model(path, description, "it contains no named tensors")
 
 
 def weights_alone(weights: WeightsFile) -> Problem:
@@ -315,8 +330,8 @@ def weights_alone(weights: WeightsFile) -> Problem:
         notes.append(f"its keys: {keys}{more}")
     return Problem(
         Rule.STATE_DICT_ALONE,
-        "the file holds weights and no code (a bare state dict)",
+        "the file contains weights but no code (a bare state dict)",
         weights.path,
         tuple(notes),
-        (f"name a factory that makes the module: package.module:factory@{weights.path}",),
+        (f"name a factory that builds the module: package.module:factory@{weights.path}",),
     )

@@ -66,7 +66,7 @@ def find_out_of_bounds(parsed: ParsedPickle, size_of: Callable[[str], int | None
     for reference in parsed.references:
         storage = _storage_of(reference)
         if storage is None:
-            yield "a reference to something that is no storage"
+            yield "a reference to something that is not a storage"
             continue
         size = size_of(storage.key)
         if size is None:
@@ -83,6 +83,7 @@ def find_out_of_bounds(parsed: ParsedPickle, size_of: Callable[[str], int | None
 
 
 def _storage_of(reference: Persistent) -> _Storage | None:
+    """Return the storage that a reference names, None if it names something else."""
     match reference.key:
         case ("storage", Global(_, name), str(key), _, int(count), *_):
             dtype = by_storage(name)
@@ -92,6 +93,7 @@ def _storage_of(reference: Persistent) -> _Storage | None:
 
 
 def _check_tensor(tensor: Constructed) -> Iterator[str]:
+    """Yield a message if a tensor leaves its storage, or has none."""
     match tensor.arguments:
         case (Persistent() as reference, int(offset), tuple(sizes), tuple(strides), *rest):
             storage = _storage_of(reference)
@@ -99,7 +101,7 @@ def _check_tensor(tensor: Constructed) -> Iterator[str]:
                 elements = _element_count(storage, tuple(rest))
                 yield from _check_extent(storage.key, elements, offset, sizes, strides)
         case _:
-            yield "a tensor that is made of something else than a storage"
+            yield "a tensor that is not built from a storage"
 
 
 def _element_count(storage: _Storage, arguments: tuple[object, ...]) -> int:
@@ -115,16 +117,18 @@ def _element_count(storage: _Storage, arguments: tuple[object, ...]) -> int:
 def _check_extent(
     key: str, elements: int, offset: int, sizes: Sequence[object], strides: Sequence[object]
 ) -> Iterator[str]:
+    """Yield a message if the last element lies behind the `elements` of the storage."""
     numbers = (offset, *sizes, *strides)
     # A bool is an int to isinstance, and is not a size.
     are_natural = all(type(number) is int and number >= 0 for number in numbers)
     if not are_natural or len(sizes) != len(strides):
-        yield f"a tensor in storage {key} has no sizes that make sense"
+        yield f"a tensor in storage {key} has invalid sizes"
         return
     if 0 in sizes:
         return
     last = offset
     for size, stride in zip(sizes, strides, strict=True):
-        last += (int(str(size)) - 1) * int(str(stride))
+        steps = int(str(size)) - 1
+        last += steps * int(str(stride))
     if last >= elements:
         yield f"a tensor in storage {key} reaches to element {last:,} of {elements:,}"

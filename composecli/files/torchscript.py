@@ -66,9 +66,12 @@ def traced_example(archive: Archive) -> Call | None:
     specs = list[TensorSpec]()
     for item in stored.items:
         specs += (spec for _, spec in leaves(item))
-    if not specs or not all(is_numeric(spec.dtype) for spec in specs):
+    if not specs:
         return None
-    return Call(tuple(Argument(item) for item in stored.items))
+    if not all(is_numeric(spec.dtype) for spec in specs):
+        return None
+    arguments = [Argument(item) for item in stored.items]
+    return Call(tuple(arguments))
 
 
 def baked_devices(archive: Archive) -> tuple[str, ...]:
@@ -113,7 +116,9 @@ def attributes(archive: Archive) -> Attributes:
     stack: list[tuple[str, object]] = [("", root)]
     while stack:
         module, node = stack.pop()
-        if not isinstance(node, Constructed) or not isinstance(node.state, PickleDict):
+        if not isinstance(node, Constructed):
+            continue
+        if not isinstance(node.state, PickleDict):
             continue
         if id(node) in visited:
             continue
@@ -121,13 +126,15 @@ def attributes(archive: Archive) -> Attributes:
         by_module[module] = {}
         for key, value in node.state.items:
             if _is_submodule(value):
-                stack.append((f"{module}.{key}".strip("."), value))
+                child = f"{module}.{key}".strip(".")
+                stack.append((child, value))
             else:
                 by_module[module][str(key)] = _attribute(value)
     return by_module
 
 
 def _attribute(node: object) -> Attribute:
+    """Return the records of an attribute that is a tensor or a list of tensors."""
     record = _record_of(node)
     if record is not None:
         return Attribute((record,))
@@ -144,6 +151,7 @@ def _attribute(node: object) -> Attribute:
 
 
 def _contains_tensors(root: object) -> bool:
+    """Return whether a tensor's storage is anywhere below a node."""
     visited = set[int]()
     stack = [root]
     while stack:
@@ -157,6 +165,7 @@ def _contains_tensors(root: object) -> bool:
 
 
 def _children(node: object) -> Iterator[object]:
+    """Yield the nodes directly below a node, keys of dicts included."""
     if isinstance(node, tuple | list):
         yield from node
     elif isinstance(node, PickleDict):
@@ -181,7 +190,10 @@ def _record_of(node: object) -> str | None:
 
 
 def _is_submodule(node: object) -> bool:
-    if not isinstance(node, Constructed) or not isinstance(node.function, Global):
+    """Return whether a node is an object of a class in the archive's own code."""
+    if not isinstance(node, Constructed):
+        return False
+    if not isinstance(node.function, Global):
         return False
     return node.function.module.startswith("__torch__")
 
@@ -222,6 +234,7 @@ def unsafe_parts(archive: Archive, parsed: Mapping[str, ParsedPickle]) -> Iterat
 
 
 def _check_class(member: str, name: Global) -> Iterator[Reason]:
+    """Yield a reason for a class of an unknown extension, or for any class of a constant."""
     is_extension = name.module.startswith("__torch__.torch.classes.")
     if is_extension:
         if str(name) not in CLASSES:

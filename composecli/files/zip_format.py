@@ -54,7 +54,8 @@ class LocalHeader(NamedTuple):
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 
-# The record that may follow a member's content, section 4.3.9: signature, CRC-32, packed size, size.
+# The record that may follow a member's content (section 4.3.9): signature, CRC-32, packed
+# size, size.
 DESCRIPTOR = struct.Struct("<4s3I")
 DESCRIPTOR_64 = struct.Struct("<4sI2Q")
 

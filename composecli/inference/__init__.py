@@ -32,8 +32,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    module = import_module(f"{__name__}.{_HOMES[name]}")
+    return getattr(module, name)

@@ -30,7 +30,9 @@ def any_rank_contract(
     `ReLU()` has the contract `float[*] -> float[*]`. None for a model with parameters or several
     inputs.
     """
-    if hints.facts.parameters or hints.stated is not None or len(call.arguments) != 1:
+    if hints.facts.parameters or hints.stated is not None:
+        return None
+    if len(call.arguments) != 1:
         return None
     inputs = list(call_leaves(call))
     if len(inputs) != 1:
@@ -43,8 +45,10 @@ def any_rank_contract(
     input_dtype, output_dtype = spec.dtype, accepted.result.dtype
     if _keeps_every_float_dtype(call, output_dtype, prober):
         input_dtype = output_dtype = ANY_FLOAT
-        detail += f", as {', '.join(FLOATS)}"
-    name = input_name(path, argument_name(hints.facts, call, path))
+        float_names = ", ".join(FLOATS)
+        detail += f", as {float_names}"
+    argument = argument_name(hints.facts, call, path)
+    name = input_name(path, argument)
     input_port = Port(name, path, input_dtype, None)
     output_port = Port(output_name(()), (), output_dtype, None)
     evidence = Evidence(EvidenceKind.PROBED, detail)
@@ -58,7 +62,8 @@ def _keeps_sizes_of_every_rank(call: Call, accepted: Accepted, prober: Prober) -
     results = [(spec.sizes, accepted.result)]
     for sizes in _SIZES:
         changed = replace(spec, sizes=sizes, sample=None)
-        observation = prober.outcome(replace_call_leaf(call, {path: changed}))
+        changed_call = replace_call_leaf(call, {path: changed})
+        observation = prober.outcome(changed_call)
         if not isinstance(observation, Accepted):
             return False
         results.append((sizes, observation.result))
@@ -75,7 +80,8 @@ def _keeps_every_float_dtype(call: Call, output_dtype: str, prober: Prober) -> b
         return False
     for dtype in FLOATS:
         changed = replace(spec, dtype=dtype, sample=None)
-        observation = prober.outcome(replace_call_leaf(call, {path: changed}))
+        changed_call = replace_call_leaf(call, {path: changed})
+        observation = prober.outcome(changed_call)
         if not _returned_dtype(observation, dtype):
             return False
     return True
@@ -83,6 +89,9 @@ def _keeps_every_float_dtype(call: Call, output_dtype: str, prober: Prober) -> b
 
 def _returned_dtype(observation: Observation | Untried, dtype: str) -> bool:
     """Return whether a forward was accepted and returned one tensor of this dtype."""
-    if not isinstance(observation, Accepted) or not isinstance(observation.result, TensorSpec):
+    if not isinstance(observation, Accepted):
         return False
-    return observation.result.dtype == dtype
+    result = observation.result
+    if not isinstance(result, TensorSpec):
+        return False
+    return result.dtype == dtype

@@ -66,7 +66,7 @@ class _Range(NamedTuple):
 class AxisGroup:
     """Axes that change size together under one name, and what happened at each size that was tried.
 
-    This is the only mutable object of the package. Its state changes only through the methods
+    Several modules record into a group, so its state changes only through the methods
     `record`, `reject_broadcast_one`, `assign_name`, `assign_step`, `raise_floor` and
     `mark_unknown`.
     """
@@ -84,14 +84,15 @@ class AxisGroup:
 
     @property
     def is_batch(self) -> bool:
-        """Whether the group is an axis 0."""
+        """Whether its first axis is axis 0, the batch by convention."""
         return self.axes[0][1] == 0
 
     def record(self, size: int, observation: Observation | Untried) -> None:
         """Record what happened when the axes were resized to `size`."""
         match observation:
             case Accepted():
-                self.accepted = {**self.accepted, size: tuple(leaves(observation.result))}
+                found = tuple(leaves(observation.result))
+                self.accepted = {**self.accepted, size: found}
             case Rejected(kind=RejectionKind.OUT_OF_MEMORY):
                 self.out_of_memory |= {size}
             case Rejected():
@@ -101,7 +102,9 @@ class AxisGroup:
 
     def reject_broadcast_one(self) -> None:
         """Count size 1 as rejected: it was accepted only because it broadcasts."""
-        self.accepted = {size: found for size, found in self.accepted.items() if size != 1}
+        remaining = dict(self.accepted)
+        remaining.pop(1, None)
+        self.accepted = remaining
         self.rejected |= {1}
 
     def assign_name(self, name: str) -> None:
@@ -122,11 +125,17 @@ class AxisGroup:
 
     def allows(self, size: int) -> bool:
         """Return whether the user's or the file's statement allows this size."""
-        return self.stated is None or admits(self.stated, size) is True
+        if self.stated is None:
+            return True
+        return admits(self.stated, size) is True
 
     def output_sizes(self, number: int, axis: int) -> dict[int, int]:
         """Return the sizes of one axis of one output tensor, by input size."""
-        return {size: found[number][1].sizes[axis] for size, found in self.accepted.items()}
+        sizes = dict[int, int]()
+        for size, found in self.accepted.items():
+            _, spec = found[number]
+            sizes[size] = spec.sizes[axis]
+        return sizes
 
     def dim(self) -> Dim:
         """Return the dim that the sizes tried so far support."""
@@ -142,7 +151,7 @@ class AxisGroup:
             return self.stated
         if accepted == [self.base]:
             if self.out_of_memory:
-                return Unknown(f"there was no memory for {join_sizes(self.out_of_memory)}")
+                return Unknown(f"out of memory at {join_sizes(self.out_of_memory)}")
             return Fixed(self.base)
         return self._range_dim() or Unknown(tried)
 
@@ -160,9 +169,11 @@ class AxisGroup:
         step = self.step
         if not sizes.accepted or not self._rounds_up_to_step():
             return None
-        low, high = sizes.accepted[0], sizes.accepted[-1]
-        has_rejected_neighbours = low - step in sizes.below and high + step in sizes.above
-        if sizes.accepted == [self.base] and has_rejected_neighbours:
+        low = sizes.accepted[0]
+        high = sizes.accepted[-1]
+        ends_below = low - step in sizes.below
+        ends_above = high + step in sizes.above
+        if sizes.accepted == [self.base] and ends_below and ends_above:
             return Fixed(self.base)
         if not self._is_supported(sizes):
             return None
@@ -184,7 +195,8 @@ class AxisGroup:
             return _Range(accepted, set(), rejected, set())
         below = {size for size in rejected if size < accepted[0]}
         above = {size for size in rejected if size > accepted[-1]}
-        return _Range(accepted, below, rejected - below - above, above)
+        between = rejected - below - above
+        return _Range(accepted, below, between, above)
 
     def _rounds_up_to_step(self) -> bool:
         """Return whether each accepted size is a multiple of the step, or shortly below one.
@@ -195,26 +207,32 @@ class AxisGroup:
             remainder = size % self.step
             if remainder == 0 or self._is_broadcast(size):
                 continue
-            if remainder <= self.step // 2 or self.step < MIN_ROUNDED_STEP:
+            is_far_below = remainder <= self.step // 2
+            if is_far_below or self.step < MIN_ROUNDED_STEP:
                 return False
         return True
 
     def _is_supported(self, sizes: _Range) -> bool:
         """Return whether the sizes have no hole, exact ends, and are enough for a range."""
-        low, high = sizes.accepted[0], sizes.accepted[-1]
         if sizes.between:
             return False
-        if len(sizes.accepted) < MIN_SIZES_OF_RANGE:
-            is_complete = len(sizes.accepted) == (high - low) // self.step + 1
-            if not sizes.above or not is_complete:
+        low = sizes.accepted[0]
+        high = sizes.accepted[-1]
+        count = len(sizes.accepted)
+        if count < MIN_SIZES_OF_RANGE:
+            count_without_holes = (high - low) // self.step + 1
+            if not sizes.above or count != count_without_holes:
                 return False
-        if low != self.step and low - self.step not in sizes.below:
+        next_lower = low - self.step
+        if low != self.step and next_lower not in sizes.below:
             return False
-        return not sizes.above or high + self.step in sizes.above
+        next_higher = high + self.step
+        return not sizes.above or next_higher in sizes.above
 
     def _is_broadcast(self, size: int) -> bool:
         """Return whether a size is far below the others: one patch or frame is broadcast."""
-        if size > self.base // BROADCAST_RATIO:
+        largest_broadcast = self.base // BROADCAST_RATIO
+        if size > largest_broadcast:
             return False
         multiples = (other for other in self.rejected if other % self.step == 0)
         return any(size < other < self.base for other in multiples)
@@ -223,7 +241,8 @@ class AxisGroup:
 def make_group(example: Example, axes: tuple[Axis, ...], stated: Free | None = None) -> AxisGroup:
     """Return a group of these axes; its base is the size of the first of them in the example."""
     path, axis = axes[0]
-    base = dict(call_leaves(example.call))[path].sizes[axis]
+    specs = dict(call_leaves(example.call))
+    base = specs[path].sizes[axis]
     accepted = {base: tuple(leaves(example.result))}
     if stated is None:
         return AxisGroup(axes, base, accepted=accepted)
@@ -233,7 +252,9 @@ def make_group(example: Example, axes: tuple[Axis, ...], stated: Free | None = N
 def try_size(call: Call, group: AxisGroup, size: int, probe: Probe) -> bool:
     """Return whether the model accepts the group at this size, and record it in the group."""
     if size not in group.accepted and size not in group.rejected:
-        group.record(size, probe(resized(call, group.axes, size)))
+        changed_call = resized(call, group.axes, size)
+        observation = probe(changed_call)
+        group.record(size, observation)
     return size in group.accepted
 
 
@@ -246,7 +267,8 @@ def with_sizes(call: Call, sizes: Iterable[tuple[AxisGroup, int]]) -> Call:
 
 def join_sizes(sizes: Iterable[int]) -> str:
     """Return the sizes in order as text: `1, 2, 64`."""
-    return ", ".join(map(str, sorted(sizes)))
+    in_order = sorted(sizes)
+    return ", ".join(map(str, in_order))
 
 
 def same_structure(one: Leaves, other: Leaves) -> bool:

@@ -56,8 +56,10 @@ def _stated_sizes(group: AxisGroup) -> list[int]:
     """Return up to three sizes with which to confirm a stated dim."""
     base, step = group.base, group.step
     double = 2 * base
+    # Round down to a multiple of the step.
     double -= double % step
-    sizes = (base + step, double, base - step, base + 2 * step, base + 3 * step)
+    sizes = [base + step, double, base - step]
+    sizes += [base + 2 * step, base + 3 * step]
     allowed = list[int]()
     for size in dict.fromkeys(sizes):
         if size >= 1 and group.allows(size):
@@ -107,7 +109,8 @@ def _divide_distance(call: Call, group: AxisGroup, distance: int, sign: int, pro
             shorter = step // prime
             if shorter == 1:
                 break
-            if not try_size(call, group, group.base + sign * shorter, probe):
+            size = group.base + sign * shorter
+            if not try_size(call, group, size, probe):
                 break
             step = shorter
     return step
@@ -117,7 +120,9 @@ def _primes(number: int) -> list[int]:
     """Return the primes that divide a number."""
     primes = list[int]()
     for divisor in range(2, number + 1):
-        if number % divisor == 0 and all(divisor % prime for prime in primes):
+        if number % divisor != 0:
+            continue
+        if all(divisor % prime for prime in primes):
             primes.append(divisor)
     return primes
 
@@ -127,9 +132,11 @@ def _find_low(call: Call, group: AxisGroup, probe: Probe) -> None:
     step = group.step
     for size in (step, 2 * step):
         try_size(call, group, size, probe)
-    if group.base != 1 and 1 in group.accepted and 2 in group.rejected:
+    skips_two = 1 in group.accepted and 2 in group.rejected
+    if group.base != 1 and skips_two:
         group.reject_broadcast_one()
-    rejected = [size for size in group.rejected if size < group.base and size % step == 0]
+    multiples = [size for size in group.rejected if size % step == 0]
+    rejected = [size for size in multiples if size < group.base]
     largest_rejected = max(rejected, default=0)
     larger = [size for size in group.accepted if size > largest_rejected]
     smallest_accepted = min(larger)
@@ -143,23 +150,27 @@ def _find_high(example: Example, group: AxisGroup, probe: Probe) -> None:
     _try_limits(example, group, probe)
     rejected = _lowest_rejected_above(group)
     if rejected is not None:
-        accepted = max(size for size in group.accepted if size < rejected)
-        _bisect(example.call, group, rejected, accepted, probe)
+        smaller = [size for size in group.accepted if size < rejected]
+        _bisect(example.call, group, rejected, max(smaller), probe)
 
 
 def _lowest_rejected_above(group: AxisGroup) -> int | None:
     """Return the smallest rejected multiple of the step above the base; None if there is none."""
-    rejected = [size for size in group.rejected if size > group.base and size % group.step == 0]
-    return min(rejected, default=None)
+    multiples = [size for size in group.rejected if size % group.step == 0]
+    larger = [size for size in multiples if size > group.base]
+    return min(larger, default=None)
 
 
 def _try_larger_sizes(example: Example, group: AxisGroup, probe: Probe) -> None:
     """Look for a rejected size: just above each limit, then far above the base."""
     if group.is_batch:
-        try_size(example.call, group, group.base + 3 * group.step, probe)
+        size = group.base + 3 * group.step
+        try_size(example.call, group, size, probe)
         return
     for limit in _limits(example, group):
-        size = limit + 1 + -(limit + 1) % group.step
+        size = limit + 1
+        # Round up to a multiple of the step.
+        size += -size % group.step
         if size <= max(group.accepted):
             continue
         if not _is_affordable(example, group, size, MAX_COST_OF_LIMIT):
@@ -186,7 +197,8 @@ def _try_limits(example: Example, group: AxisGroup, probe: Probe) -> None:
         if not limits:
             return
         largest = max(limits)
-        for size in (largest, largest - group.step, largest - 2 * group.step):
+        for steps_below in range(3):
+            size = largest - steps_below * group.step
             if size > max(group.accepted):
                 try_size(example.call, group, size, probe)
         lowered = _lowest_rejected_above(group)
@@ -198,10 +210,12 @@ def _try_limits(example: Example, group: AxisGroup, probe: Probe) -> None:
 def _limits(example: Example, group: AxisGroup) -> list[int]:
     """Return the limits that may apply to this group, the largest first."""
     path, _ = group.axes[0]
-    spec = dict(call_leaves(example.call))[path]
-    if len(spec.sizes) > MAX_TABLE_RANK:
+    specs = dict(call_leaves(example.call))
+    rank = len(specs[path].sizes)
+    if rank > MAX_TABLE_RANK:
         return []
-    return sorted(example.limits, reverse=True)[:MAX_LIMITS]
+    largest_first = sorted(example.limits, reverse=True)
+    return largest_first[:MAX_LIMITS]
 
 
 def _far_size(example: Example, group: AxisGroup) -> int:
@@ -220,7 +234,8 @@ def _far_size(example: Example, group: AxisGroup) -> int:
 def _is_affordable(example: Example, group: AxisGroup, size: int, max_cost: float) -> bool:
     """Return whether a forward at this size costs at most `max_cost` multiplications."""
     call = resized(example.call, group.axes, size)
-    return call.elements * example.cost <= max_cost
+    cost = call.elements * example.cost
+    return cost <= max_cost
 
 
 def _bisect(call: Call, group: AxisGroup, rejected: int, accepted: int, probe: Probe) -> None:
@@ -246,4 +261,5 @@ def _accept_enough(call: Call, group: AxisGroup, probe: Probe) -> None:
     """Try the next sizes above the base until enough are accepted to conclude a range."""
     for factor in (1, 2, 3):
         if len(group.accepted) < MIN_ACCEPTED:
-            try_size(call, group, group.base + factor * group.step, probe)
+            size = group.base + factor * group.step
+            try_size(call, group, size, probe)

@@ -101,7 +101,8 @@ def _nth_call(
     """Return the call with the value of this number for each argument, or the last that it has."""
     chosen = list[Argument]()
     for argument, values in zip(arguments, values_by_argument, strict=True):
-        value = values[min(number, len(values) - 1)]
+        last_number = len(values) - 1
+        value = values[min(number, last_number)]
         if argument is None or argument.required:
             chosen.append(Argument(value))
         else:
@@ -123,11 +124,13 @@ def _with_states(facts: ModelFacts) -> Iterator[Candidate]:
         if len(sequence.sizes) != len(state.sizes):
             continue
         states = (Argument(state),) * (len(arguments) - 1)
-        yield Candidate(Call((Argument(sequence), *states)))
+        call = Call((Argument(sequence), *states))
+        yield Candidate(call)
         if len(sequence.sizes) == 3:
             length, batch, width = sequence.sizes
             batch_first = replace(sequence, sizes=(batch, length, width))
-            yield Candidate(Call((Argument(batch_first), *states)))
+            call = Call((Argument(batch_first), *states))
+            yield Candidate(call)
         return
 
 
@@ -140,12 +143,16 @@ def _values(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
     if literals:
         return literals
     named = tensors_by_name(argument.name, facts)
-    tensors = list(dict.fromkeys((*named, *usual_tensors(facts))))
+    proposed = (*named, *usual_tensors(facts))
+    tensors = list(dict.fromkeys(proposed))
     if "LongTensor" in type_name:
-        tensors = [tensor for tensor in tensors if tensor.dtype == "int64"] or [ids(facts)]
+        tensors = [tensor for tensor in tensors if tensor.dtype == "int64"]
+        if not tensors:
+            tensors = [ids(facts)]
     elif "FloatTensor" in type_name:
         tensors = [tensor for tensor in tensors if tensor.dtype not in ("int64", "bool")]
-    container = type_name.replace("typing.", "").split("[", maxsplit=1)[0].lower()
+    bare_type = type_name.replace("typing.", "")
+    container, _, _ = bare_type.lower().partition("[")
     if container in ("list", "sequence"):
         return [TreeSequence("list", (tensor, tensor)) for tensor in tensors]
     if container == "tuple":
@@ -183,10 +190,13 @@ def _usual_sizes(
 ) -> list[SizesByAxis]:
     """Return changes of sizes worth trying for one input, by its rank."""
     rank = len(spec.sizes)
-    first = min(1, rank - 1)
-    free = [axis for axis in range(first, rank) if (path, axis) not in candidate.fixed_axes]
     if rank == 0:
         return []
+    first = min(1, rank - 1)
+    free = list[int]()
+    for axis in range(first, rank):
+        if (path, axis) not in candidate.fixed_axes:
+            free.append(axis)
     if rank < 4:
         return _usual_lengths(spec, free, facts)
     image_sizes = _usual_image_sizes(rank, free, facts)
@@ -250,7 +260,11 @@ def with_tensors(
     fixed_axes = list[Axis]()
     for path, axis in candidate.fixed_axes:
         changed = changes.get(path)
-        if changed is None or len(changed.sizes) == len(before[path].sizes):
+        if changed is None:
+            fixed_axes.append((path, axis))
+            continue
+        rank_before = len(before[path].sizes)
+        if len(changed.sizes) == rank_before:
             fixed_axes.append((path, axis))
     call = replace_call_leaf(candidate.call, changes)
     return replace(candidate, call=call, fixed_axes=tuple(fixed_axes), target=target)

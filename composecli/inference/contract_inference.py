@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from composecli.core.contract import Evidence, EvidenceKind
+from composecli.core.dims import Shape
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, ParameterOp
 from composecli.core.pytree import KeyPath, TensorSpec, call_leaves, replace_call_leaf
@@ -28,7 +29,8 @@ def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFo
     guesses: Iterator[Candidate] = iter(())
     if hints.stated is None:
         guesses = initial_candidates(hints.facts)
-    found = search(_stated_candidates(hints), guesses, hints.facts, prober.trace)
+    stated = _stated_candidates(hints)
+    found = search(stated, guesses, hints.facts, prober.trace)
     if not isinstance(found, FoundCandidate):
         return NotFound(tuple(found), prober.count, prober.stopped)
     found = _match_weights(found, hints, prober)
@@ -44,13 +46,17 @@ def _stated_candidates(hints: Hints) -> Iterator[Candidate]:
         yield hints.stated
         return
     if hints.exported is not None:
-        inputs = hints.exported.inputs
-        dims = tuple((port.path, port.dims) for port in inputs if port.dims is not None)
-        yield Candidate(hints.exported.example, hints.exported.evidence[0], dims)
+        dims = list[tuple[KeyPath, Shape]]()
+        for port in hints.exported.inputs:
+            if port.dims is not None:
+                dims.append((port.path, port.dims))
+        evidence = hints.exported.evidence[0]
+        yield Candidate(hints.exported.example, evidence, tuple(dims))
     if hints.given is not None:
         yield Candidate(hints.given)
     if hints.traced is not None:
-        yield Candidate(hints.traced, Evidence(EvidenceKind.TRACED, f"example {hints.traced}"))
+        evidence = Evidence(EvidenceKind.TRACED, f"example {hints.traced}")
+        yield Candidate(hints.traced, evidence)
 
 
 def _match_weights(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
@@ -92,7 +98,9 @@ def _with_recurrent_width(candidate: Candidate, facts: ModelFacts) -> Candidate 
     """Resize the last axis to the width of a recurrent first layer; None if it has that width."""
     width = RECURRENT.width(facts)
     path, spec = next(call_leaves(candidate.call), ((), None))
-    if width is None or spec is None or len(spec.sizes) < 2:
+    if width is None or spec is None:
+        return None
+    if len(spec.sizes) < 2:
         return None
     *others, last = spec.sizes
     if last == width:
@@ -113,24 +121,32 @@ def _prefer_given_rank(found: FoundCandidate, hints: Hints, prober: Prober) -> F
     accepted = list(call_leaves(found.candidate.call))
     if len(given) != 1 or len(accepted) != 1:
         return found
-    (path, given_spec), (_, accepted_spec) = given[0], accepted[0]
+    path, given_spec = given[0]
+    _, accepted_spec = accepted[0]
     if given_spec.dtype == accepted_spec.dtype:
         return found
     retyped = replace(given_spec, dtype=accepted_spec.dtype, below=accepted_spec.below)
     call = replace_call_leaf(hints.given, {path: retyped})
-    return _if_accepted(replace(found.candidate, call=call, fixed_axes=()), prober) or found
+    changed = replace(found.candidate, call=call, fixed_axes=())
+    return _if_accepted(changed, prober) or found
 
 
 def _prefer_floats(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
     """Change guessed integers that index nothing to floats, if the model accepts that."""
-    if found.candidate.evidence is not None or found.candidate.call == hints.given:
+    if found.candidate.evidence is not None:
         return found
-    for number, (path, spec) in enumerate(list(call_leaves(found.candidate.call))):
-        if spec.dtype != "int64" or _holds_indices(number, path, spec, found, hints.facts):
+    if found.candidate.call == hints.given:
+        return found
+    inputs = list(call_leaves(found.candidate.call))
+    for number, (path, spec) in enumerate(inputs):
+        if spec.dtype != "int64":
+            continue
+        if _holds_indices(number, path, spec, found, hints.facts):
             continue
         as_float = replace(spec, dtype=hints.facts.float_dtype, below=2)
         call = replace_call_leaf(found.candidate.call, {path: as_float})
-        found = _if_accepted(replace(found.candidate, call=call), prober) or found
+        changed = replace(found.candidate, call=call)
+        found = _if_accepted(changed, prober) or found
     return found
 
 

@@ -41,25 +41,33 @@ _COMMON_LENGTHS = (16, 64, 128, 80, 40, 512, 4000, 16000, 1024, 3000)
 
 def literal_values(type_name: str) -> list[Tree]:
     """Return values worth trying for a non-tensor argument of this type; empty for other types."""
-    return [Literal(value) for value in _LITERALS.get(type_name.lower(), ())]
+    values = _LITERALS.get(type_name.lower(), ())
+    return [Literal(value) for value in values]
 
 
 def usual_tensors(facts: ModelFacts) -> Iterator[TensorSpec]:
     """Yield the inputs that the first layers with parameters expect, then one of each rank."""
-    layers = [layer for layer in facts.layers if layer.parameters][:MAX_LAYERS]
-    expected = list(dict.fromkeys(spec for layer in layers for spec in layer_inputs(layer)))
+    layers = [layer for layer in facts.layers if layer.parameters]
+    expected = dict[TensorSpec, None]()
+    for layer in layers[:MAX_LAYERS]:
+        expected |= dict.fromkeys(layer_inputs(layer))
     yield from expected
     yield from _sequences(facts)
-    rows = [spec for spec in expected if len(spec.sizes) == 2 and not spec.may_hold_ids]
+    rows = list[TensorSpec]()
+    for spec in expected:
+        if len(spec.sizes) == 2 and not spec.may_hold_ids:
+            rows.append(spec)
     for spec in rows[:2]:
-        yield replace(spec, sizes=(BATCH, LENGTH, spec.sizes[1]))
+        width = spec.sizes[1]
+        yield replace(spec, sizes=(BATCH, LENGTH, width))
     for sizes in _COMMON_SIZES:
         yield TensorSpec(facts.float_dtype, sizes)
 
 
 def ids(facts: ModelFacts) -> TensorSpec:
     """Return a batch of ids that the first embedding accepts."""
-    return TensorSpec("int64", (BATCH, LENGTH), below=EMBEDDING.vocabulary(facts))
+    vocabulary = EMBEDDING.vocabulary(facts)
+    return TensorSpec("int64", (BATCH, LENGTH), below=vocabulary)
 
 
 def tensors_by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
@@ -67,15 +75,16 @@ def tensors_by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
     words = name.lower().strip("_")
     last_word = words.rsplit("_", 1)[-1]
     has_vocabulary = EMBEDDING.vocabulary(facts) > 2
+    sizes_of_ids = (BATCH, LENGTH)
     if "pixel_mask" in words:
         yield TensorSpec("int64", (BATCH, 64, 64))
     elif "mask" in words:
-        yield TensorSpec("int64", (BATCH, LENGTH))
-        yield TensorSpec("bool", (BATCH, LENGTH))
+        yield TensorSpec("int64", sizes_of_ids)
+        yield TensorSpec("bool", sizes_of_ids)
     elif "type_ids" in words or "segment" in words:
-        yield TensorSpec("int64", (BATCH, LENGTH))
+        yield TensorSpec("int64", sizes_of_ids)
     elif "position_ids" in words:
-        yield TensorSpec("int64", (BATCH, LENGTH), below=LENGTH)
+        yield TensorSpec("int64", sizes_of_ids, below=LENGTH)
     elif "bbox" in words or "boxes" in words:
         yield TensorSpec("int64", (BATCH, LENGTH, 4), below=2)
     elif last_word in _ID_NAMES and has_vocabulary:
@@ -91,7 +100,8 @@ def images(facts: ModelFacts) -> Iterator[TensorSpec]:
     """Yield images and video as the first two layers that expect them do, wherever they are."""
     specs = (spec for layer in facts.layers for spec in layer_inputs(layer))
     pictures = (spec for spec in specs if len(spec.sizes) >= IMAGE_RANK)
-    yield from islice(dict.fromkeys(pictures), 2)
+    distinct = dict.fromkeys(pictures)
+    yield from islice(distinct, 2)
 
 
 def setting_values(facts: ModelFacts, *names: str) -> Iterator[tuple[int, ...]]:
@@ -126,6 +136,7 @@ def _sequences(facts: ModelFacts) -> Iterator[TensorSpec]:
     """Yield spectrograms and series whose length and width are settings, with either axis first."""
     all_lengths = setting_values(facts, "max_length", "context_length")
     all_widths = setting_values(facts, "num_mel_bins", "num_input_channels")
-    for (length, *_), (width, *_) in product(all_lengths, all_widths):
+    pairs = product(all_lengths, all_widths)
+    for (length, *_), (width, *_) in pairs:
         yield TensorSpec(facts.float_dtype, (BATCH, length, width))
         yield TensorSpec(facts.float_dtype, (BATCH, width, length))

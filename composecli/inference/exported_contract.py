@@ -50,9 +50,13 @@ def _free_axes(contract: Contract) -> Iterator[tuple[Axis, Free]]:
 
 def _accepts_one(stated: Contract, name: str, prober: Prober) -> bool:
     """Return whether the model accepts size 1 on all axes with this name."""
-    axes = tuple(axis for axis, free in _free_axes(stated) if free.name == name)
-    call = resized(stated.example, axes, 1)
-    return isinstance(prober.outcome(call), Accepted)
+    axes = list[Axis]()
+    for axis, free in _free_axes(stated):
+        if free.name == name:
+            axes.append(axis)
+    call = resized(stated.example, tuple(axes), 1)
+    observation = prober.outcome(call)
+    return isinstance(observation, Accepted)
 
 
 def _start_at_one(ports: tuple[Port, ...], names: set[str]) -> tuple[Port, ...]:

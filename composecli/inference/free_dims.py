@@ -96,13 +96,16 @@ def _find_all_bounds(example: Example, groups: list[AxisGroup], probe: Probe) ->
     """Find the bounds of each group, with the first similar group before it as a hint."""
     for number, group in enumerate(groups):
         earlier = groups[:number]
-        similar = next((other for other in earlier if _are_alike(other, group)), None)
+        alike = (other for other in earlier if _are_alike(other, group))
+        similar = next(alike, None)
         find_bounds(example, group, probe, similar)
 
 
 def _are_alike(one: AxisGroup, other: AxisGroup) -> bool:
     """Return whether two groups probably have the same ends: height and width, two batches."""
-    return one.base == other.base and one.is_batch == other.is_batch
+    if one.base != other.base:
+        return False
+    return one.is_batch == other.is_batch
 
 
 def _coupled_axes(example: Example, groups: list[AxisGroup], probe: Probe) -> tuple[Axis, ...]:
@@ -111,13 +114,20 @@ def _coupled_axes(example: Example, groups: list[AxisGroup], probe: Probe) -> tu
     for group in groups:
         dim = group.free_dim()
         if dim is not None and dim.high is not None:
-            ends.append((group, dim.high - dim.high % group.step))
-    if len(ends) < 2 or any(group.stated is not None for group, _ in ends):
+            largest = dim.high - dim.high % group.step
+            ends.append((group, largest))
+    if len(ends) < 2:
+        return ()
+    if any(group.stated is not None for group, _ in ends):
         return ()
     call = with_sizes(example.call, ends)
-    if isinstance(probe(call), Rejected):
-        return tuple(axis for group, _ in ends for axis in group.axes)
-    return ()
+    observation = probe(call)
+    if not isinstance(observation, Rejected):
+        return ()
+    axes = list[Axis]()
+    for group, _ in ends:
+        axes += group.axes
+    return tuple(axes)
 
 
 def _explored_free(groups: list[AxisGroup]) -> list[FreeGroup]:
@@ -135,7 +145,8 @@ def _raise_lower_bounds(example: Example, groups: list[AxisGroup], probe: Probe)
     free = _explored_free(groups)
     for floor in _FLOORS:
         lows = [(group, _lowest_from(group, dim, floor)) for group, dim in free]
-        observation = probe(with_sizes(example.call, lows))
+        call = with_sizes(example.call, lows)
+        observation = probe(call)
         if isinstance(observation, Accepted):
             for group, low in lows:
                 group.raise_floor(low)
@@ -148,23 +159,27 @@ def _lowest_from(group: AxisGroup, dim: Free, floor: int) -> int:
     """Return the smallest size from `floor` on, at most the base. A batch keeps its lower bound."""
     if group.is_batch:
         return dim.low
-    return min(group.base, example_size(dim, max(dim.low, floor)))
+    from_size = max(dim.low, floor)
+    lowest = example_size(dim, from_size)
+    return min(group.base, lowest)
 
 
 def _conclude(example: Example, groups: list[AxisGroup], probe: Probe) -> ExploredAxes:
     """Derive all dims from the sizes that the groups accepted."""
     inputs = _input_dims(example, groups)
     base = tuple(leaves(example.result))
-    is_stable = all(
-        same_structure(base, found) for group in groups for found in group.accepted.values()
-    )
+    accepted = [found for group in groups for found in group.accepted.values()]
+    is_stable = all(same_structure(base, found) for found in accepted)
     results = Results(base, is_stable, {})
     if is_stable:
         joint = probe_jointly(example.call, groups, base, probe)
         results = Results(base, is_stable, joint)
-    outputs = tuple(to_output_port(number, results, groups) for number in range(len(base)))
+    outputs = list[Port]()
+    for number in range(len(base)):
+        port = to_output_port(number, results, groups)
+        outputs.append(port)
     notes = tuple(_notes(groups))
-    return ExploredAxes(inputs, outputs, notes)
+    return ExploredAxes(inputs, tuple(outputs), notes)
 
 
 def _check_at_new_sizes(
@@ -177,13 +192,16 @@ def _check_at_new_sizes(
     for choose_size in (_size_near_base, _size_far_from_base):
         chosen = [(group, choose_size(group, dim)) for group, dim in free]
         sizes = {group.name: size for group, size in chosen}
-        observation = probe(with_sizes(example.call, chosen))
+        call = with_sizes(example.call, chosen)
+        observation = probe(call)
         if isinstance(observation, Accepted):
             result = tuple(leaves(observation.result))
-            explored = replace(explored, outputs=invalidate(explored.outputs, result, sizes))
+            outputs = invalidate(explored.outputs, result, sizes)
+            explored = replace(explored, outputs=outputs)
         elif _is_rejected_by_model(observation):
+            reason = f"it is refused at {format_sizes(sizes)}"
             for group in _groups_to_blame(example, chosen, probe):
-                group.mark_unknown(f"it is refused at {format_sizes(sizes)}")
+                group.mark_unknown(reason)
             explored = _conclude(example, groups, probe)
     return explored
 
@@ -207,7 +225,9 @@ def _groups_to_blame(
                 sizes.append((group, group.base))
             else:
                 sizes.append((group, size))
-        if isinstance(probe(with_sizes(example.call, sizes)), Accepted):
+        call = with_sizes(example.call, sizes)
+        observation = probe(call)
+        if isinstance(observation, Accepted):
             blamed.append(suspect)
     return blamed or [group for group, _ in rejected]
 
@@ -218,7 +238,8 @@ def _size_near_base(group: AxisGroup, dim: Free) -> int:
     if group.is_batch:
         steps_above = 2
     near = group.base + steps_above * dim.step
-    above = range(near, near + 4 * dim.step, dim.step)
+    far = near + 4 * dim.step
+    above = range(near, far, dim.step)
     below = range(group.base, dim.low, -dim.step)
     return _first_untried(group, dim, [*above, *below])
 
@@ -227,7 +248,8 @@ def _size_far_from_base(group: AxisGroup, dim: Free) -> int:
     """Return an untried size about halfway to the largest accepted one; the base for a batch."""
     if group.is_batch:
         return group.base
-    middle = (group.base + max(group.accepted)) // 2
+    largest = max(group.accepted)
+    middle = (group.base + largest) // 2
     middle -= middle % dim.step
     sizes = list(range(middle, group.base, -dim.step))
     return _first_untried(group, dim, sizes[:MAX_FAR_SIZES])
@@ -245,12 +267,17 @@ def _input_dims(example: Example, groups: list[AxisGroup]) -> dict[KeyPath, Shap
     """Return the dims of each input: explored, else stated, else fixed."""
     dim_by_axis = dict[Axis, Dim]()
     for group in groups:
-        dim_by_axis |= dict.fromkeys(group.axes, group.dim())
+        group_dim = group.dim()
+        dim_by_axis |= dict.fromkeys(group.axes, group_dim)
     inputs = dict[KeyPath, Shape]()
     for path, spec in call_leaves(example.call):
         fixed = tuple(map(Fixed, spec.sizes))
         known = example.stated.get(path, fixed)
-        inputs[path] = tuple(dim_by_axis.get((path, axis), dim) for axis, dim in enumerate(known))
+        dims = list[Dim]()
+        for axis, known_dim in enumerate(known):
+            dim = dim_by_axis.get((path, axis), known_dim)
+            dims.append(dim)
+        inputs[path] = tuple(dims)
     return inputs
 
 
@@ -284,7 +311,8 @@ def larger_batch(contract: Contract, call: Call) -> Call | None:
         batch_dims.append(dim)
     specs = dict(call_leaves(call))
     sizes = {specs[port.path].sizes[0] for port in ports}
-    if len(sizes) != 1 or len(set(batch_dims)) != 1:
+    distinct_dims = set(batch_dims)
+    if len(sizes) != 1 or len(distinct_dims) != 1:
         return None
     larger = sizes.pop() + 1
     if not admits(batch_dims[0], larger):

@@ -71,7 +71,8 @@ def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: P
         example = _at_joint_end(example, explored.coupled, prober)
         explored = explore_axes(example, prober.outcome)
     contract = _to_contract(candidate, example, explored, hints, accepted.device)
-    inputs = (*contract.inputs, *optional_inputs(contract, hints, prober))
+    optional = optional_inputs(contract, hints, prober)
+    inputs = (*contract.inputs, *optional)
     return replace(contract, inputs=inputs)
 
 
@@ -93,13 +94,15 @@ def _to_example(
     """Collect the known properties of the axes before they are varied."""
     specs = [spec for _, spec in call_leaves(call)]
     fixed = set(fixed_recurrent_axes(call, hints.facts))
-    implied = (*candidate.fixed_axes, *fixed_axes(call, accepted.parameter_ops))
+    fixed_by_ops = fixed_axes(call, accepted.parameter_ops)
+    implied = (*candidate.fixed_axes, *fixed_by_ops)
     for axis in dict.fromkeys(implied):
         if not _accepts_next_size(call, axis, prober):
             fixed.add(axis)
     # The rows of an embedding of tokens do not limit how many tokens there are.
     vocabularies = {spec.below for spec in specs if spec.may_hold_ids}
-    limits = tuple(sorted(_table_lengths(hints.facts) - vocabularies))
+    lengths = _table_lengths(hints.facts) - vocabularies
+    limits = tuple(sorted(lengths))
     cost = _multiplications_per_element(hints.facts, specs)
     stated = dict(candidate.dims)
     return Example(call, accepted.result, frozenset(fixed), stated, limits, cost)
@@ -111,7 +114,8 @@ def _accepts_next_size(call: Call, axis: Axis, prober: Prober) -> bool:
     specs = dict(call_leaves(call))
     size = specs[path].sizes[number]
     larger = resized(call, (axis,), size + 1)
-    return isinstance(prober.outcome(larger), Accepted)
+    observation = prober.outcome(larger)
+    return isinstance(observation, Accepted)
 
 
 def _table_lengths(facts: ModelFacts) -> set[int]:
@@ -155,11 +159,13 @@ def _multiplications_per_element(facts: ModelFacts, specs: list[TensorSpec]) -> 
 def _at_joint_end(example: Example, axes: tuple[Axis, ...], prober: Prober) -> Example:
     """Return the example at the largest size that all these axes accept jointly."""
     specs = dict(call_leaves(example.call))
-    if len({specs[path].sizes[axis] for path, axis in axes}) > 1:
+    sizes = {specs[path].sizes[axis] for path, axis in axes}
+    if len(sizes) > 1:
         return example
     group = make_group(example, axes)
     find_bounds(example, group, prober.outcome)
-    call = resized(example.call, axes, max(group.accepted))
+    largest = max(group.accepted)
+    call = resized(example.call, axes, largest)
     observation = prober.outcome(call)
     if isinstance(observation, Accepted):
         return replace(example, call=call, result=observation.result)
@@ -174,13 +180,16 @@ def _to_contract(
     inputs = list[Port]()
     id_notes = list[str]()
     for path, spec in call_leaves(call):
-        name = input_name(path, argument_name(hints.facts, call, path))
-        inputs.append(Port(name, path, spec.dtype, explored.inputs[path]))
+        argument = argument_name(hints.facts, call, path)
+        name = input_name(path, argument)
+        port = Port(name, path, spec.dtype, explored.inputs[path])
+        inputs.append(port)
         if spec.below >= MIN_REPORTED_VOCABULARY:
             id_notes.append(f"{name} holds ids below {spec.below}")
     evidence = list[Evidence]()
     if candidate.evidence is not None:
         evidence.append(candidate.evidence)
-    detail = "; ".join([f"{device} at {call}", *explored.notes, *id_notes])
-    evidence.append(Evidence(EvidenceKind.PROBED, detail))
+    details = [f"{device} at {call}", *explored.notes, *id_notes]
+    probed = Evidence(EvidenceKind.PROBED, "; ".join(details))
+    evidence.append(probed)
     return Contract(tuple(inputs), explored.outputs, call, example.result, tuple(evidence))

@@ -84,7 +84,8 @@ def _changes(call: Call, group: AxisGroup, probe: Probe) -> bool:
     if base > STRIDE:
         sizes += [base + STRIDE, base - STRIDE]
     sizes += [base - 1, base // 2]
-    return any(try_size(call, group, size, probe) for size in sizes if size > 1)
+    larger_than_one = [size for size in sizes if size > 1]
+    return any(try_size(call, group, size, probe) for size in larger_than_one)
 
 
 def _tied_inputs(example: Example, singles: list[AxisGroup], probe: Probe) -> Iterator[AxisGroup]:
@@ -92,28 +93,39 @@ def _tied_inputs(example: Example, singles: list[AxisGroup], probe: Probe) -> It
     alike = dict[tuple[int, int], list[AxisGroup]]()
     for group in singles:
         _, axis = group.axes[0]
-        alike.setdefault((axis, group.base), []).append(group)
+        axis_and_size = (axis, group.base)
+        alike.setdefault(axis_and_size, []).append(group)
     for members in alike.values():
-        if len(members) < 2 or _all_grow_alone(example, members, probe):
+        if len(members) < 2:
             continue
-        together = make_group(example, tuple(group.axes[0] for group in members))
-        if try_size(example.call, together, together.base + 1, probe):
+        if _all_grow_alone(example, members, probe):
+            continue
+        axes = tuple(group.axes[0] for group in members)
+        together = make_group(example, axes)
+        next_size = together.base + 1
+        if try_size(example.call, together, next_size, probe):
             yield together
 
 
 def _all_grow_alone(example: Example, members: list[AxisGroup], probe: Probe) -> bool:
     """Return whether each group accepts the next size alone."""
-    return all(try_size(example.call, group, group.base + 1, probe) for group in members)
+    for group in members:
+        next_size = group.base + 1
+        if not try_size(example.call, group, next_size, probe):
+            return False
+    return True
 
 
 def _tied_axes(example: Example, stuck: list[AxisGroup], probe: Probe) -> Iterator[AxisGroup]:
     """Yield groups of stuck axes of one size: the same axis of several inputs first, then any."""
     axes_by_size = dict[int, list[Axis]]()
     for group in stuck:
-        axes_by_size.setdefault(group.base, []).append(group.axes[0])
+        first_axis = group.axes[0]
+        axes_by_size.setdefault(group.base, []).append(first_axis)
     for axes in axes_by_size.values():
         remaining = list(axes)
-        for number in sorted({number for _, number in axes}):
+        numbers = {number for _, number in axes}
+        for number in sorted(numbers):
             same_number = [axis for axis in remaining if axis[1] == number]
             if not 1 < len(same_number) < len(axes):
                 continue

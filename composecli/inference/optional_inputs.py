@@ -27,13 +27,18 @@ def optional_inputs(contract: Contract, hints: Hints, prober: Prober) -> Iterato
     if not contract.inputs or hints.stated is not None:
         return
     ids_port = contract.inputs[0]
-    ids = dict(call_leaves(contract.example))[ids_port.path]
-    if ids_port.dims is None or len(ids.sizes) != IDS_RANK or not ids.may_hold_ids:
+    specs = dict(call_leaves(contract.example))
+    ids = specs[ids_port.path]
+    if ids_port.dims is None:
+        return
+    if len(ids.sizes) != IDS_RANK or not ids.may_hold_ids:
         return
     number = len(contract.example.arguments)
-    for name, spec in _likely_arguments(contract, hints)[:MAX_OPTIONAL_INPUTS]:
+    likely = _likely_arguments(contract, hints)
+    for name, spec in likely[:MAX_OPTIONAL_INPUTS]:
         below = min(spec.below, ids.sizes[1])
-        argument = Argument(replace(spec, sizes=ids.sizes, below=below), name)
+        tensor = replace(spec, sizes=ids.sizes, below=below)
+        argument = Argument(tensor, name)
         if _follows_length(contract.example, ids_port.path, argument, prober):
             yield Port(name, (number,), spec.dtype, ids_port.dims, optional=True)
             number += 1
@@ -47,7 +52,8 @@ def _likely_arguments(contract: Contract, hints: Hints) -> list[tuple[str, Tenso
     for argument in hints.facts.arguments:
         if argument.required or argument.name in used:
             continue
-        spec = next(tensors_by_name(argument.name, hints.facts), None)
+        tensors = tensors_by_name(argument.name, hints.facts)
+        spec = next(tensors, None)
         if spec is not None and len(spec.sizes) == IDS_RANK:
             likely.append((argument.name, spec))
     return likely
@@ -57,12 +63,16 @@ def _follows_length(call: Call, ids_path: KeyPath, argument: Argument, prober: P
     """Return whether the argument is accepted with the length of the ids, and with no other."""
     extended = Call((*call.arguments, argument))
     ids_axis = (ids_path, 1)
-    argument_axis = ((len(call.arguments),), 1)
-    longer = dict(call_leaves(call))[ids_path].sizes[1] + 1
+    argument_path = (len(call.arguments),)
+    argument_axis = (argument_path, 1)
+    specs = dict(call_leaves(call))
+    longer = specs[ids_path].sizes[1] + 1
     if not isinstance(prober.outcome(extended), Accepted):
         return False
-    alone = prober.outcome(resized(extended, (argument_axis,), longer))
+    longer_argument = resized(extended, (argument_axis,), longer)
+    alone = prober.outcome(longer_argument)
     if not isinstance(alone, Rejected):
         return False
-    both = prober.outcome(resized(extended, (ids_axis, argument_axis), longer))
+    both_longer = resized(extended, (ids_axis, argument_axis), longer)
+    both = prober.outcome(both_longer)
     return isinstance(both, Accepted)

@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 from composecli.core.contract import Port, output_name
-from composecli.core.dims import Dim, Fixed, Shape, Unknown, as_dim, as_expr
+from composecli.core.dims import Dim, Fixed, Unknown, as_dim, as_expr
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, TensorSpec, leaves
 from composecli.core.size_expr import Symbol, evaluate, symbols
@@ -91,7 +91,8 @@ def _rules_by_axis(group: AxisGroup) -> Iterator[tuple[SizeRule, ...]]:
     if not all(same_structure(base, result) for result in results):
         return
     for number, axis in _output_axes(base):
-        yield candidates(group.output_sizes(number, axis))
+        outputs = group.output_sizes(number, axis)
+        yield candidates(outputs)
 
 
 def _output_axes(base: Leaves) -> Iterator[tuple[int, int]]:
@@ -116,12 +117,15 @@ def _distinguishing_sizes(group: AxisGroup, rule_count: int) -> list[int]:
         high = min(dim.high or high, high)
     first = max(low, base - reach)
     first += -first % step
-    sizes = [size for size in range(first, high + 1, step) if group.allows(size)]
-    stride = 1 + rule_count * len(sizes) // MAX_COMPARISONS
+    multiples = range(first, high + 1, step)
+    sizes = [size for size in multiples if group.allows(size)]
+    comparisons = rule_count * len(sizes)
+    stride = 1 + comparisons // MAX_COMPARISONS
     if stride == 1:
         return sizes
     near = [size for size in sizes if abs(size - base) <= MAX_STEPS_FROM_BASE]
-    return sorted({*near, *sizes[::stride]})
+    sampled = sizes[::stride]
+    return sorted({*near, *sampled})
 
 
 def probe_jointly(
@@ -135,7 +139,8 @@ def probe_jointly(
         if len(moving) < 2 or names in joint:
             continue
         chosen = [(group, _nearest_moving_size(group, number, axis)) for group in moving]
-        observation = probe(with_sizes(call, chosen))
+        changed_call = with_sizes(call, chosen)
+        observation = probe(changed_call)
         if not isinstance(observation, Accepted):
             continue
         result = tuple(leaves(observation.result))
@@ -149,8 +154,9 @@ def _moving_groups(number: int, axis: int, groups: list[AxisGroup]) -> list[Axis
     """Return the groups that an output axis changes with."""
     moving = list[AxisGroup]()
     for group in groups:
-        outputs = set(group.output_sizes(number, axis).values())
-        if len(outputs) > 1:
+        outputs = group.output_sizes(number, axis)
+        distinct = set(outputs.values())
+        if len(distinct) > 1:
             moving.append(group)
     return moving
 
@@ -166,14 +172,15 @@ def _nearest_moving_size(group: AxisGroup, number: int, axis: int) -> int:
 def to_output_port(number: int, results: Results, groups: list[AxisGroup]) -> Port:
     """Return the output port of this number, with its dims expressed in terms of the groups."""
     path, spec = results.base[number]
-    if results.is_stable:
-        dims = [
-            _output_dim(number, axis, size, groups, results) for axis, size in enumerate(spec.sizes)
-        ]
-    else:
-        unknown = Unknown("the structure of the result changes with the input")
-        dims = [unknown for _ in spec.sizes]
-    return Port(output_name(path), path, spec.dtype, tuple(dims))
+    dims = list[Dim]()
+    for axis, size in enumerate(spec.sizes):
+        if results.is_stable:
+            dim = _output_dim(number, axis, size, groups, results)
+        else:
+            dim = Unknown("the structure of the result changes with the input")
+        dims.append(dim)
+    name = output_name(path)
+    return Port(name, path, spec.dtype, tuple(dims))
 
 
 def _output_dim(
@@ -185,7 +192,8 @@ def _output_dim(
         return _constant_dim(size, groups)
     unsettled = [group.name for group in moving if group.free_dim() is None]
     if unsettled:
-        return Unknown(f"changes with {', '.join(unsettled)}")
+        names = ", ".join(unsettled)
+        return Unknown(f"changes with {names}")
     if len(moving) > 1:
         return _joint_dim(number, axis, moving, results)
     group = moving[0]
@@ -200,10 +208,14 @@ def _output_dim(
 
 def _constant_dim(size: int, groups: list[AxisGroup]) -> Dim:
     """Return a fixed dim, unless a group could not be resized for want of memory."""
-    unmoved = [group.name for group in groups if group.out_of_memory and len(group.accepted) == 1]
-    if unmoved:
-        return Unknown(f"no other size of {', '.join(unmoved)} could be seen")
-    return Fixed(size)
+    unmoved = list[str]()
+    for group in groups:
+        if group.out_of_memory and len(group.accepted) == 1:
+            unmoved.append(group.name)
+    if not unmoved:
+        return Fixed(size)
+    names = ", ".join(unmoved)
+    return Unknown(f"no other size of {names} could be observed")
 
 
 def _settled_rules(group: AxisGroup, number: int, axis: int) -> tuple[SizeRule, ...]:
@@ -212,15 +224,18 @@ def _settled_rules(group: AxisGroup, number: int, axis: int) -> tuple[SizeRule, 
     Rules that agree on every admitted size are one rule in several forms: return the simplest,
     and the one that divides by the step (if N%8==0, then N and 8*(N//8) are equal).
     """
-    rules = candidates(group.output_sizes(number, axis))
+    outputs = group.output_sizes(number, axis)
+    rules = candidates(outputs)
     if len(rules) < 2:
         return rules
     if group.free_dim() is None:
         return ()
-    if splitting_size(rules, _distinguishing_sizes(group, len(rules))) is not None:
+    sizes = _distinguishing_sizes(group, len(rules))
+    if splitting_size(rules, sizes) is not None:
         return ()
     simplest = rules[0]
-    stepped = [rule for rule in rules if rule.divisor == group.step and rule.shift == 0]
+    unshifted = [rule for rule in rules if rule.shift == 0]
+    stepped = [rule for rule in unshifted if rule.divisor == group.step]
     if not stepped or stepped[0] == simplest:
         return (simplest,)
     return simplest, stepped[0]
@@ -229,16 +244,20 @@ def _settled_rules(group: AxisGroup, number: int, axis: int) -> tuple[SizeRule, 
 def _joint_dim(number: int, axis: int, moving: list[AxisGroup], results: Results) -> Dim:
     """Return the dim of an output axis that depends on several groups."""
     names = tuple(group.name for group in moving)
-    unknown = Unknown(f"changes with {' and '.join(names)}, by no rule found")
+    joined_names = " and ".join(names)
+    unknown = Unknown(f"changes with {joined_names}, by no rule found")
     joint = results.joint.get(frozenset(names))
     if joint is None:
         return unknown
     base_sizes = {group.name: group.base for group in moving}
-    base = JointSample(base_sizes, results.base[number][1].sizes[axis])
-    moved = JointSample(joint.sizes, joint.result[number][1].sizes[axis])
+    _, base_spec = results.base[number]
+    base = JointSample(base_sizes, base_spec.sizes[axis])
+    _, moved_spec = joint.result[number]
+    moved = JointSample(joint.sizes, moved_spec.sizes[axis])
     rules_by_group = [_settled_rules(group, number, axis) for group in moving]
     for rules in product(*rules_by_group):
-        parts = {name: rule.expr(name) for name, rule in zip(names, rules, strict=True)}
+        rule_by_name = zip(names, rules, strict=True)
+        parts = {name: rule.expr(name) for name, rule in rule_by_name}
         expr = combine(parts, base, moved)
         if expr is not None:
             return as_dim(expr)
@@ -247,33 +266,40 @@ def _joint_dim(number: int, axis: int, moving: list[AxisGroup], results: Results
 
 def invalidate(ports: tuple[Port, ...], result: Leaves, sizes: Sizes) -> tuple[Port, ...]:
     """Return the output ports; dims that predict another size than this result become unknown."""
-    predicted = tuple((port.path, _placeholder(port)) for port in ports)
-    if not same_structure(predicted, result):
-        unknown = Unknown(f"the result has another structure at {format_sizes(sizes)}")
-        return tuple(replace(port, dims=(unknown,) * len(port.dims or ())) for port in ports)
+    predicted = [(port.path, _placeholder(port)) for port in ports]
+    if not same_structure(tuple(predicted), result):
+        unknown = Unknown(f"the result has a different structure at {format_sizes(sizes)}")
+        withdrawn = list[Port]()
+        for port in ports:
+            rank = len(port.dims or ())
+            withdrawn.append(replace(port, dims=(unknown,) * rank))
+        return tuple(withdrawn)
     checked = list[Port]()
     for port, (_, spec) in zip(ports, result, strict=True):
         pairs = zip(port.dims or (), spec.sizes, strict=True)
-        dims: Shape = tuple(_check_dim(dim, size, sizes) for dim, size in pairs)
-        checked.append(replace(port, dims=dims))
+        dims = [_check_dim(dim, size, sizes) for dim, size in pairs]
+        checked.append(replace(port, dims=tuple(dims)))
     return tuple(checked)
 
 
 def _placeholder(port: Port) -> TensorSpec:
     """Return a tensor of the port's dtype and rank."""
-    return TensorSpec(port.dtype, (0,) * len(port.dims or ()))
+    rank = len(port.dims or ())
+    return TensorSpec(port.dtype, (0,) * rank)
 
 
 def _check_dim(dim: Dim, size: int, sizes: Sizes) -> Dim:
     """Return the dim, or why it is unknown if it predicts another size."""
     expr = as_expr(dim)
-    if expr is None or not symbols(expr) <= sizes.keys():
+    if expr is None:
         return dim
-    if evaluate(expr, sizes) == size:
+    knows_all_sizes = symbols(expr) <= sizes.keys()
+    if not knows_all_sizes or evaluate(expr, sizes) == size:
         return dim
-    return Unknown(f"by what was seen first {dim}, and {size} at {format_sizes(sizes)}")
+    return Unknown(f"{dim} by the first observations, but {size} at {format_sizes(sizes)}")
 
 
 def format_sizes(sizes: Sizes) -> str:
     """Return sizes by name as text: `H = 67 with W = 67`."""
-    return " with ".join(f"{name} = {size}" for name, size in sizes.items())
+    parts = [f"{name} = {size}" for name, size in sizes.items()]
+    return " with ".join(parts)

@@ -95,16 +95,19 @@ class Recurrent(OpFamily):
             return
         hidden = [tensor for tensor in layer.parameters if tensor.name.startswith("weight_hh")]
         is_cell = weight.name == "weight_ih"
+        width = weight.sizes[1]
         if is_cell:
-            yield TensorSpec(weight.dtype, (BATCH, weight.sizes[1]))
+            yield TensorSpec(weight.dtype, (BATCH, width))
         else:
-            yield TensorSpec(weight.dtype, (LENGTH, BATCH, weight.sizes[1]))
+            yield TensorSpec(weight.dtype, (LENGTH, BATCH, width))
         if not hidden:
             return
+        dtype = hidden[0].dtype
+        hidden_width = hidden[0].sizes[1]
         if is_cell:
-            yield TensorSpec(hidden[0].dtype, (BATCH, hidden[0].sizes[1]))
+            yield TensorSpec(dtype, (BATCH, hidden_width))
         else:
-            yield TensorSpec(hidden[0].dtype, (len(hidden), BATCH, hidden[0].sizes[1]))
+            yield TensorSpec(dtype, (len(hidden), BATCH, hidden_width))
 
     def width(self, facts: ModelFacts) -> int | None:
         """Return the input width of the model's first layer; None if it is not recurrent."""
@@ -148,8 +151,10 @@ class Normalization(OpFamily):
         weight = _parameter(layer, "weight")
         if weight is None:
             return
-        name, channels = layer.class_name, weight.sizes[0]
-        if name.startswith(("BatchNorm", "InstanceNorm")) and name[-2:-1] in "123":
+        name = layer.class_name
+        channels = weight.sizes[0]
+        names_rank = name.startswith(("BatchNorm", "InstanceNorm")) and name[-2:-1] in "123"
+        if names_rank:
             rank = int(name[-2]) + 2
             if rank == 3 and name.startswith("BatchNorm"):
                 yield TensorSpec(weight.dtype, (BATCH, channels))
@@ -166,25 +171,31 @@ class Normalization(OpFamily):
 
     def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
         """Replace the last axes (layer norm) or the channels (other norms)."""
-        weight, rank = parameter_op.weight, len(spec.sizes)
+        weight = parameter_op.weight
+        rank = len(spec.sizes)
         if parameter_op.value.sizes != spec.sizes:
             return None
         if parameter_op.op.endswith("layer_norm"):
-            if len(weight.sizes) > rank:
+            weight_rank = len(weight.sizes)
+            if weight_rank > rank:
                 return None
-            sizes = (*spec.sizes[: -len(weight.sizes)], *weight.sizes)
-            axes = tuple(range(rank - len(weight.sizes), rank))
-            return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), axes)
+            kept = spec.sizes[:-weight_rank]
+            implied = replace(spec, dtype=weight.dtype, sizes=(*kept, *weight.sizes))
+            axes = range(rank - weight_rank, rank)
+            return ImpliedInput(implied, tuple(axes))
         if rank < 2:
             return None
-        sizes = (spec.sizes[0], weight.sizes[0], *spec.sizes[2:])
-        return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), (1,))
+        channels = weight.sizes[0]
+        sizes = (spec.sizes[0], channels, *spec.sizes[2:])
+        implied = replace(spec, dtype=weight.dtype, sizes=sizes)
+        return ImpliedInput(implied, (1,))
 
     def mismatches(self, rejected: Rejected) -> Iterator[SizeMismatch]:
         """Compare the input of a layer norm with its `normalized_shape`."""
         if bare_op_name(rejected.op).endswith("layer_norm"):
+            operand = input_operands(rejected)[0]
             # The numbers of a layer norm are its `normalized_shape`.
-            yield from aligned_mismatches(input_operands(rejected)[0], rejected.numbers)
+            yield from aligned_mismatches(operand, rejected.numbers)
         else:
             yield from super().mismatches(rejected)
 
@@ -214,13 +225,17 @@ class Elementwise(OpFamily):
 
         An input `(2, 1, 8)` that is added to a parameter `(16, 8)` gives `(2, 16, 8)`.
         """
-        weight, rank = parameter_op.weight.sizes, len(spec.sizes)
-        if not self.owns_op(parameter_op.op) or len(weight) > rank:
+        if not self.owns_op(parameter_op.op):
+            return None
+        weight = parameter_op.weight.sizes
+        rank = len(spec.sizes)
+        if len(weight) > rank:
             return None
         if parameter_op.value.sizes != spec.sizes:
             return None
         sizes = list(spec.sizes)
-        for axis, size in enumerate(weight, start=rank - len(weight)):
+        first_axis = rank - len(weight)
+        for axis, size in enumerate(weight, start=first_axis):
             if axis > 0 and sizes[axis] == 1:
                 sizes[axis] = size
         if tuple(sizes) == spec.sizes:
@@ -241,7 +256,8 @@ class Embedding(OpFamily):
         """Yield a batch of ids below the number of rows."""
         weight = _parameter(layer, "weight")
         if weight is not None:
-            yield TensorSpec("int64", (BATCH, LENGTH), below=weight.sizes[0])
+            rows = weight.sizes[0]
+            yield TensorSpec("int64", (BATCH, LENGTH), below=rows)
 
     def owns_op(self, op: str) -> bool:
         """Return whether this is a look-up in a table."""
@@ -253,8 +269,10 @@ class Embedding(OpFamily):
             return None
         rows = parameter_op.weight.sizes[0]
         if spec.may_hold_ids:
-            return ImpliedInput(TensorSpec(spec.dtype, spec.sizes, below=rows), ())
-        return ImpliedInput(TensorSpec("int64", (BATCH, LENGTH), below=rows), ())
+            ids = TensorSpec(spec.dtype, spec.sizes, below=rows)
+        else:
+            ids = TensorSpec("int64", (BATCH, LENGTH), below=rows)
+        return ImpliedInput(ids, ())
 
     def vocabulary(self, facts: ModelFacts) -> int:
         """Return the number of rows of the model's first table; 2 if it has none."""
@@ -299,14 +317,20 @@ class Linear(OpFamily):
 
     def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
         """Replace the last axis."""
-        weight, value = parameter_op.weight, parameter_op.value
-        if len(weight.sizes) != 2 or not value.sizes or not spec.sizes:
+        weight = parameter_op.weight
+        value = parameter_op.value
+        if len(weight.sizes) != 2:
+            return None
+        if not value.sizes or not spec.sizes:
             return None
         # Only the axes before the last may have been flattened: `(2, 8, 16) -> (16, 16)`.
-        if value.sizes[-1] != spec.sizes[-1] or value.elements != spec.elements:
+        keeps_width = value.sizes[-1] == spec.sizes[-1]
+        if not keeps_width or value.elements != spec.elements:
             return None
         sizes = (*spec.sizes[:-1], weight.sizes[0])
-        return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), (len(sizes) - 1,))
+        implied = replace(spec, dtype=weight.dtype, sizes=sizes)
+        last_axis = len(sizes) - 1
+        return ImpliedInput(implied, (last_axis,))
 
     def mismatches(self, rejected: Rejected) -> Iterator[SizeMismatch]:
         """Compare the inner axes of the two matrices, from either side."""
@@ -314,7 +338,8 @@ class Linear(OpFamily):
         if len(matrices) < 2:
             return
         left, right = matrices[-2:]
-        left_size, right_size = left.spec.sizes[-1], right.spec.sizes[-2]
+        left_size = left.spec.sizes[-1]
+        right_size = right.spec.sizes[-2]
         if left_size == right_size:
             return
         if left.inputs:
@@ -335,10 +360,12 @@ class Convolution(OpFamily):
         """Yield an image with the layer's channels."""
         weight = _parameter(layer, "weight")
         if weight is not None:
-            groups = dict(layer.constants).get("groups", 1)
+            constants = dict(layer.constants)
+            groups = constants.get("groups", 1)
             transposed = "Transpose" in layer.class_name
             channels = input_channels(weight.sizes, groups, transposed=transposed)
-            yield _image(channels, len(weight.sizes), weight.dtype)
+            rank = len(weight.sizes)
+            yield _image(channels, rank, weight.dtype)
 
     def owns_op(self, op: str) -> bool:
         """Return whether this is a convolution, transposed or not."""
@@ -352,20 +379,25 @@ class Convolution(OpFamily):
             return None
         channels = _channels(parameter_op)
         if len(spec.sizes) != rank:
-            return ImpliedInput(_image(channels, rank, weight.dtype), (1,))
+            image = _image(channels, rank, weight.dtype)
+            return ImpliedInput(image, (1,))
         sizes = (spec.sizes[0], channels, *spec.sizes[2:])
-        return ImpliedInput(replace(spec, dtype=weight.dtype, sizes=sizes), (1,))
+        implied = replace(spec, dtype=weight.dtype, sizes=sizes)
+        return ImpliedInput(implied, (1,))
 
     def mismatches(self, rejected: Rejected) -> Iterator[SizeMismatch]:
         """Compare the channels: a grouped or transposed weight does not align with its input."""
         operand = input_operands(rejected)[0]
         rank = len(operand.spec.sizes)
         for parameter_op in reversed(rejected.parameter_ops):
-            if parameter_op.value == operand.spec and len(parameter_op.weight.sizes) == rank:
-                have, want = operand.spec.sizes[1], _channels(parameter_op)
-                if have != want:
-                    yield SizeMismatch(have, want, operand)
-                return
+            weight_rank = len(parameter_op.weight.sizes)
+            if parameter_op.value != operand.spec or weight_rank != rank:
+                continue
+            have = operand.spec.sizes[1]
+            want = _channels(parameter_op)
+            if have != want:
+                yield SizeMismatch(have, want, operand)
+            return
 
 
 RECURRENT = Recurrent()
@@ -428,7 +460,8 @@ def fixed_axes(call: Call, parameter_ops: tuple[ParameterOp, ...]) -> tuple[Axis
             implied = implied_input(spec, parameter_op)
             if implied is None:
                 continue
-            if implied.spec == replace(spec, below=implied.spec.below):
+            with_same_ids = replace(spec, below=implied.spec.below)
+            if implied.spec == with_same_ids:
                 found += [(path, axis) for axis in implied.axes]
     return tuple(dict.fromkeys(found))
 
@@ -440,9 +473,12 @@ def fixed_recurrent_axes(call: Call, facts: ModelFacts) -> tuple[Axis, ...]:
     """
     width = RECURRENT.width(facts)
     path, spec = next(call_leaves(call), ((), None))
-    if spec is None or not spec.sizes or spec.sizes[-1] != width:
+    if spec is None or not spec.sizes:
         return ()
-    return ((path, len(spec.sizes) - 1),)
+    if spec.sizes[-1] != width:
+        return ()
+    last_axis = len(spec.sizes) - 1
+    return ((path, last_axis),)
 
 
 def ids_below(number: int, spec: TensorSpec, parameter_ops: tuple[ParameterOp, ...]) -> int | None:
@@ -465,14 +501,16 @@ def input_operands(rejected: Rejected) -> list[Operand]:
 
 def aligned_mismatches(operand: Operand, sizes: tuple[int, ...]) -> Iterator[SizeMismatch]:
     """Compare sizes from the last axis on, as broadcasting does; a size of 1 matches any."""
-    for have, want in zip(reversed(operand.spec.sizes), reversed(sizes), strict=False):
+    pairs = zip(reversed(operand.spec.sizes), reversed(sizes), strict=False)
+    for have, want in pairs:
         if have != want and want > 1:
             yield SizeMismatch(have, want, operand)
 
 
 def bare_op_name(op: str | None) -> str:
     """Return the name of an op without its namespace: `addmm` for `aten::addmm`."""
-    return (op or "").rpartition("::")[2]
+    _, _, name = (op or "").rpartition("::")
+    return name
 
 
 def _parameter(layer: LayerFact, name: str) -> NamedSizes | None:

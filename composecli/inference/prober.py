@@ -41,11 +41,16 @@ class Prober:
     def outcome(self, call: Call) -> Observation | Untried:
         """Return whether the call is accepted."""
         known = self.traces.get(call) or self.outcomes.get(call)
-        return known or self._run(call, Detail.OUTCOME, self.outcomes)
+        if known is not None:
+            return known
+        return self._run(call, Detail.OUTCOME, self.outcomes)
 
     def trace(self, call: Call) -> Observation | Untried:
         """Return whether the call is accepted, with the ops in which inputs meet parameters."""
-        return self.traces.get(call) or self._run(call, Detail.PARAMETER_OPS, self.traces)
+        known = self.traces.get(call)
+        if known is not None:
+            return known
+        return self._run(call, Detail.PARAMETER_OPS, self.traces)
 
     def _run(
         self, call: Call, detail: Detail, memory: dict[Call, Observation]
@@ -65,7 +70,8 @@ class Prober:
             return Untried(self.stopped)
         except CouldNotAttempt as failure:
             # Without an accepted call there is no contract to save, so the failure is the result.
-            if not any(isinstance(trace, Accepted) for trace in self.traces.values()):
+            any_accepted = any(isinstance(trace, Accepted) for trace in self.traces.values())
+            if not any_accepted:
                 raise
             self.stopped = failure.problem.title
             return Untried(self.stopped)

@@ -61,15 +61,18 @@ def find_repairs(
         yield 0, repaired
     for repaired in _by_values(candidate, rejected, paths):
         yield 0, repaired
-    for solved in islice(from_mismatches(candidate, rejected, paths), MAX_SOLVED_SIZES):
-        yield _solver_cost(candidate, solved), solved
+    all_solved = from_mismatches(candidate, rejected, paths)
+    for solved in islice(all_solved, MAX_SOLVED_SIZES):
+        cost = _solver_cost(candidate, solved)
+        yield cost, solved
     for repaired in _by_dtype(candidate, rejected, paths, facts):
         yield 2, repaired
     for repaired in _by_optional_argument(candidate, rejected, facts):
         yield 2, repaired
     yield from _by_literal(candidate, facts)
     for path in paths[:2]:
-        for resized in islice(other_sizes(candidate, path, facts), MAX_OTHER_SIZES):
+        all_resized = other_sizes(candidate, path, facts)
+        for resized in islice(all_resized, MAX_OTHER_SIZES):
             yield 3, resized
     for repaired in _by_kind(candidate, rejected, paths, facts):
         yield 3, repaired
@@ -79,8 +82,9 @@ def find_repairs(
 
 def _solver_cost(candidate: Candidate, solved: Candidate) -> int:
     """Return 0 for a later step towards the same target, 1 for a first step."""
-    is_later_step = solved.target is not None and len(solved.target.points) > 1
-    if candidate.target is not None and is_later_step:
+    if candidate.target is None or solved.target is None:
+        return 1
+    if len(solved.target.points) > 1:
         return 0
     return 1
 
@@ -92,8 +96,10 @@ def _blamed_inputs(candidate: Candidate, rejected: Rejected) -> list[KeyPath]:
     is known, return all of them, the last first.
     """
     paths = [path for path, _ in call_leaves(candidate.call)]
-    operands = sorted(input_operands(rejected), key=lambda operand: len(operand.inputs))
-    numbers = dict.fromkeys(number for operand in operands for number in operand.inputs)
+    operands = input_operands(rejected)
+    numbers = dict[int, None]()
+    for operand in sorted(operands, key=lambda operand: len(operand.inputs)):
+        numbers |= dict.fromkeys(operand.inputs)
     blamed = [paths[number] for number in numbers if number < len(paths)]
     return blamed or paths[::-1]
 
@@ -137,7 +143,8 @@ def _by_values(
         spec = specs[path]
         for below in (*row_counts, 2, 1):
             if spec.may_hold_ids and below < spec.below:
-                yield with_tensors(candidate, {path: replace(spec, below=below)})
+                lowered = replace(spec, below=below)
+                yield with_tensors(candidate, {path: lowered})
     zeros = dict[KeyPath, TensorSpec]()
     for path, spec in specs.items():
         if spec.may_hold_ids:
@@ -161,7 +168,8 @@ def _by_dtype(
                 continue
             below = 2
             if dtype == "int64":
-                below = max(spec.below, ids(facts).below)
+                vocabulary = ids(facts).below
+                below = max(spec.below, vocabulary)
             changed = replace(spec, dtype=dtype, below=below, sample=None)
             yield with_tensors(candidate, {path: changed})
 
@@ -194,8 +202,12 @@ def _kinds(rejected: Rejected, facts: ModelFacts) -> list[TensorSpec]:
     kinds.update(dict.fromkeys(usual_tensors(facts)))
     ordered = list(kinds)
     if rejected.op is None:
-        first_of_form = {(kind.dtype, len(kind.sizes)): kind for kind in reversed(ordered)}
-        ordered.sort(key=lambda kind: kind not in first_of_form.values())
+        first_of_form = dict[tuple[str, int], TensorSpec]()
+        for kind in ordered:
+            form = (kind.dtype, len(kind.sizes))
+            first_of_form.setdefault(form, kind)
+        first_kinds = first_of_form.values()
+        ordered.sort(key=lambda kind: kind not in first_kinds)
     return ordered
 
 
@@ -210,17 +222,20 @@ def _by_optional_argument(
         return
     used = {argument.name for argument in candidate.call.arguments}
     used |= {argument.name for argument in facts.needed_arguments}
-    pictures, others = list[Argument](), list[Argument]()
+    pictures = list[Argument]()
+    others = list[Argument]()
     for argument in facts.arguments:
         if argument.required or argument.name in used:
             continue
         if "pixel" in argument.name or "image" in argument.name:
             pictures += [Argument(picture, argument.name) for picture in images(facts)]
-        tensor = next(tensors_by_name(argument.name, facts), None)
+        tensors = tensors_by_name(argument.name, facts)
+        tensor = next(tensors, None)
         if tensor is not None:
             others.append(Argument(tensor, argument.name))
     others.sort(key=_is_mask_or_position)
-    for added in (*pictures[:MAX_PICTURES], *others[:MAX_OPTIONAL_ARGUMENTS]):
+    chosen = [*pictures[:MAX_PICTURES], *others[:MAX_OPTIONAL_ARGUMENTS]]
+    for added in chosen:
         call = Call((*candidate.call.arguments, added))
         yield replace(candidate, call=call, target=None)
 
@@ -238,7 +253,8 @@ def _by_literal(candidate: Candidate, facts: ModelFacts) -> Iterator[tuple[int, 
     """
     types = [argument.type_name for argument in facts.needed_arguments]
     arguments = candidate.call.arguments
-    for number, (argument, type_name) in enumerate(zip(arguments, types, strict=False)):
+    typed_arguments = zip(arguments, types, strict=False)
+    for number, (argument, type_name) in enumerate(typed_arguments):
         if not isinstance(argument.value, Literal):
             continue
         for value in literal_values(type_name):
@@ -247,7 +263,8 @@ def _by_literal(candidate: Candidate, facts: ModelFacts) -> Iterator[tuple[int, 
             cost = 2
             if value == Literal(0):
                 cost = 8
-            yield cost, replace(candidate, call=Call(tuple(changed)), target=None)
+            call = Call(tuple(changed))
+            yield cost, replace(candidate, call=call, target=None)
 
 
 def _by_batch_of_one(candidate: Candidate) -> Iterator[Candidate]:
@@ -255,6 +272,7 @@ def _by_batch_of_one(candidate: Candidate) -> Iterator[Candidate]:
     changes = dict[KeyPath, TensorSpec]()
     for path, spec in call_leaves(candidate.call):
         if spec.sizes[:1] == (BATCH,):
-            changes[path] = replace(spec, sizes=(1, *spec.sizes[1:]), sample=None)
+            sizes = (1, *spec.sizes[1:])
+            changes[path] = replace(spec, sizes=sizes, sample=None)
     if changes:
         yield with_tensors(candidate, changes)

@@ -52,9 +52,11 @@ class _Frontier:
 
     def add(self, candidate: Candidate, progress: int, cost: int) -> None:
         """Add a candidate unless its call was tried."""
-        if candidate.call not in self.tried:
-            order = len(self.entries) + len(self.tried)
-            heapq.heappush(self.entries, _Entry(-progress, cost, order, candidate))
+        if candidate.call in self.tried:
+            return
+        order = len(self.entries) + len(self.tried)
+        entry = _Entry(-progress, cost, order, candidate)
+        heapq.heappush(self.entries, entry)
 
     def add_repairs(
         self, entry: _Entry, rejected: Rejected, repairs: Iterable[tuple[int, Candidate]]
@@ -66,7 +68,8 @@ class _Frontier:
         """
         place = (rejected.ops, rejected.where)
         start_cost = entry.cost
-        if rejected.ops > -entry.progress or place not in self.places:
+        got_further = rejected.ops > -entry.progress
+        if got_further or place not in self.places:
             start_cost = 0
         self.places.add(place)
         for cost, candidate in repairs:
@@ -80,10 +83,12 @@ class _Frontier:
             if call in self.tried or call.elements > MAX_ELEMENTS:
                 continue
             place = (entry.progress, _dtypes_and_ranks(call))
-            self.attempts[place] = self.attempts.get(place, 0) + 1
-            if entry.progress < 0 and self.attempts[place] > MAX_ATTEMPTS_AT_ONE_PLACE:
+            attempts = self.attempts.get(place, 0) + 1
+            self.attempts[place] = attempts
+            if entry.progress < 0 and attempts > MAX_ATTEMPTS_AT_ONE_PLACE:
                 # Behind all others, also those that made no progress.
-                heapq.heappush(self.entries, replace(entry, progress=1))
+                postponed = replace(entry, progress=1)
+                heapq.heappush(self.entries, postponed)
                 continue
             self.tried.add(call)
             return entry
@@ -116,13 +121,17 @@ def search(
     frontier = _Frontier()
     for number, guess in enumerate(guessed):
         frontier.add(guess, 0, 2 * number)
-    while len(frontier.tried) < MAX_CANDIDATES and (entry := frontier.pop()) is not None:
-        match probe(entry.candidate.call):
+    while len(frontier.tried) < MAX_CANDIDATES:
+        entry = frontier.pop()
+        if entry is None:
+            break
+        candidate = entry.candidate
+        match probe(candidate.call):
             case Accepted() as accepted:
-                return FoundCandidate(entry.candidate, accepted)
+                return FoundCandidate(candidate, accepted)
             case Rejected() as rejected:
-                attempts.append((entry.candidate.call, rejected))
-                repairs = find_repairs(entry.candidate, rejected, facts)
+                attempts.append((candidate.call, rejected))
+                repairs = find_repairs(candidate, rejected, facts)
                 frontier.add_repairs(entry, rejected, repairs)
             case Untried():
                 break

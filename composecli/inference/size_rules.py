@@ -55,12 +55,15 @@ class SizeRule:
 
     def at(self, size: int) -> int:
         """Return the output size at this input size."""
-        return self.scale * ((size + self.shift) // self.divisor) + self.offset
+        ratio = (size + self.shift) // self.divisor
+        return self.scale * ratio + self.offset
 
     def expr(self, symbol: str) -> Expr:
         """Return the rule as an expression of the input size with this name."""
-        ratio = floor_divide(add(Symbol(symbol), Const(self.shift)), self.divisor)
-        return add(multiply(Const(self.scale), ratio), Const(self.offset))
+        shifted = add(Symbol(symbol), Const(self.shift))
+        ratio = floor_divide(shifted, self.divisor)
+        scaled = multiply(Const(self.scale), ratio)
+        return add(scaled, Const(self.offset))
 
 
 def candidates(outputs: Mapping[int, int]) -> tuple[SizeRule, ...]:
@@ -68,7 +71,8 @@ def candidates(outputs: Mapping[int, int]) -> tuple[SizeRule, ...]:
 
     `{32: 16, 33: 17, 64: 32, 65: 33}` fits `(H + 1)//2`, which is `ceil(H/2)`.
     """
-    return _candidates(tuple(Point(size, output) for size, output in outputs.items()))
+    points = [Point(size, output) for size, output in outputs.items()]
+    return _candidates(tuple(points))
 
 
 # Several axes often have the same table, and conclusions are drawn more than once.
@@ -97,7 +101,8 @@ def _rules_through(points: Sequence[Point]) -> Iterator[SizeRule]:
                 if ratio_change and output_change:
                     scale, rest = divmod(output_change, ratio_change)
                     if not rest and 0 < scale <= MAX_SCALE:
-                        yield SizeRule(scale, shift, divisor, first.output - scale * ratio)
+                        offset = first.output - scale * ratio
+                        yield SizeRule(scale, shift, divisor, offset)
                     break
 
 
@@ -137,8 +142,9 @@ def combine(parts: Mapping[str, Expr], base: JointSample, moved: JointSample) ->
     A `(4, 8)` input is flattened to 32. The parts are `8*N` and `4*T`; at N=7 and T=19 the output
     is 133. The sum, `8*N + 4*T - 32`, predicts 100; the product, `N*T`, predicts 133.
     """
-    terms = [add(part, Const(-base.value)) for part in parts.values()]
-    total = add(Const(base.value), *terms)
+    negated_base = Const(-base.value)
+    changes = [add(part, negated_base) for part in parts.values()]
+    total = add(Const(base.value), *changes)
     if evaluate(total, moved.sizes) == moved.value:
         return total
     return _combine_product(parts, base, moved)
@@ -154,14 +160,16 @@ def _combine_product(
     factors = list[Expr]()
     scale = 1
     for part in parts.values():
-        part_scale, factor = _extract_factor(add(part, Const(-offset)))
+        without_offset = add(part, Const(-offset))
+        part_scale, factor = _extract_factor(without_offset)
         scale *= part_scale
         factors.append(factor)
     # Each part contains the other parts at their base sizes.
     repeated = (base.value - offset) ** (len(parts) - 1)
     if repeated <= 0 or scale % repeated:
         return None
-    expr = add(multiply(Const(scale // repeated), *factors), Const(offset))
+    product = multiply(Const(scale // repeated), *factors)
+    expr = add(product, Const(offset))
     if evaluate(expr, moved.sizes) == moved.value:
         return expr
     return None
@@ -175,7 +183,8 @@ def _product_offset(parts: Mapping[str, Expr], base: JointSample, moved: JointSa
     """
     if len(parts) != 2:
         return 0
-    one, other = (evaluate(part, moved.sizes) for part in parts.values())
+    values = [evaluate(part, moved.sizes) for part in parts.values()]
+    one, other = values
     denominator = one + other - moved.value - base.value
     numerator = one * other - moved.value * base.value
     if denominator == 0 or numerator % denominator:
@@ -188,10 +197,12 @@ def _extract_factor(expr: Expr) -> tuple[int, Expr]:
     terms: tuple[Expr, ...] = (expr,)
     if isinstance(expr, Sum):
         terms = expr.terms
-    factor = math.gcd(*(_coefficient(term) for term in terms))
+    coefficients = [_coefficient(term) for term in terms]
+    factor = math.gcd(*coefficients)
     if factor < 2:
         return 1, expr
-    return factor, add(*(_divide_term(term, factor) for term in terms))
+    divided = [_divide_term(term, factor) for term in terms]
+    return factor, add(*divided)
 
 
 def _coefficient(term: Expr) -> int:

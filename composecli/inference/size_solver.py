@@ -52,14 +52,16 @@ def mismatches(rejected: Rejected) -> Iterator[SizeMismatch]:
     operands = input_operands(rejected)
     if not operands:
         return
+    operand = operands[0]
     op = bare_op_name(rejected.op)
     if op in _VIEWS:
         # A negative number is a size that the view infers.
-        want = math.prod(number for number in rejected.numbers if number > 0)
-        yield SizeMismatch(operands[0].spec.elements, want, operands[0])
+        positive = [number for number in rejected.numbers if number > 0]
+        want = math.prod(positive)
+        yield SizeMismatch(operand.spec.elements, want, operand)
     elif op == "expand":
         sizes = tuple(number for number in rejected.numbers if number)
-        yield from aligned_mismatches(operands[0], sizes)
+        yield from aligned_mismatches(operand, sizes)
     else:
         yield from op_family(op).mismatches(rejected)
 
@@ -70,7 +72,8 @@ def _axes_to_change(
     """Yield sets of axes that may be resized together to change the mismatched size."""
     specs = dict(call_leaves(candidate.call))
     all_paths = list(specs)
-    sources = [all_paths[number] for number in mismatch.operand.inputs if number < len(specs)]
+    numbers = [number for number in mismatch.operand.inputs if number < len(specs)]
+    sources = [all_paths[number] for number in numbers]
     source_specs = {specs[path] for path in sources}
     if len(sources) > 1 and len(source_specs) == 1:
         # Equal inputs were combined: change the same axis of all of them.
@@ -86,10 +89,15 @@ def _axes_of_input(
 ) -> Iterator[tuple[Axis, ...]]:
     """Yield the axes of one input: both sides of a square image together first, the batch last."""
     rank = len(spec.sizes)
-    free = [axis for axis in range(1, rank) if (path, axis) not in candidate.fixed_axes]
+    free = list[int]()
+    for axis in range(1, rank):
+        if (path, axis) not in candidate.fixed_axes:
+            free.append(axis)
     spatial = [axis for axis in free if axis >= rank - 2]
-    if rank >= 4 and len(spatial) == 2 and spec.sizes[-1] == spec.sizes[-2]:
-        yield ((path, spatial[0]), (path, spatial[1]))
+    both_sides_are_free = rank >= 4 and len(spatial) == 2
+    if both_sides_are_free and spec.sizes[-1] == spec.sizes[-2]:
+        height, width = spatial
+        yield ((path, height), (path, width))
         free = [axis for axis in free if axis not in spatial]
     for axis in reversed(free):
         yield ((path, axis),)
@@ -121,16 +129,19 @@ def _secant_step(points: tuple[SizePoint, ...], want: int, order: int) -> int | 
     """
     if len(points) > MAX_POINTS or want <= 0:
         return None
-    nearest, *others = sorted(points, key=lambda point: abs(point.op_size - want))
+    nearest_first = sorted(points, key=lambda point: abs(point.op_size - want))
+    nearest, *others = nearest_first
     if not others:
         return _first_step(nearest, want, order)
     size, have = nearest
-    other = next((point for point in others if point.op_size != have), None)
+    distinct = (point for point in others if point.op_size != have)
+    other = next(distinct, None)
     if other is None:
         return None
     run = other.input_size - size
     rise = other.op_size - have
-    guess = round(size + (want - have) * run / rise)
+    change = (want - have) * run / rise
+    guess = round(size + change)
     too_small = [tried for tried, value in points if value < want]
     too_large = [tried for tried, value in points if value > want]
     below = max(too_small, default=0)
@@ -150,7 +161,8 @@ def _first_step(point: SizePoint, want: int, order: int) -> int:
     if have <= 0:
         guess = size * 2
     else:
-        growth = (want / have) ** (1 / order)
+        ratio = want / have
+        growth = ratio ** (1 / order)
         guess = round(size * growth)
     if guess != size:
         return guess

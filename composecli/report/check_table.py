@@ -37,22 +37,27 @@ def print_check(
         print_interrupted(screen)
     suffix = ""
     if bridged and report.verdict is Verdict.BRIDGEABLE:
-        suffix = ", and bridged as asked"
+        suffix = ", bridged as requested"
     elif report.strict:
-        suffix = " (every size asked for)"
-    screen.print(Text.assemble("verdict: ", verdict_text(report.verdict), suffix))
+        suffix = " (every size required)"
+    verdict = verdict_text(report.verdict)
+    line = Text.assemble("verdict: ", verdict, suffix)
+    screen.print(line)
 
 
 def _print_seams(
     screen: Screen, report: CheckReport, *, quiet: bool, bridged: tuple[int, ...]
 ) -> None:
+    """Print the table of the seams unless `quiet`, then the findings of each seam."""
     if report.seams and not quiet:
-        screen.print(_seam_table(report))
+        table = _seam_table(report)
+        screen.print(table)
     for number, seam in enumerate(report.seams):
         _print_findings(screen, seam, bridged=number in bridged)
 
 
 def _seam_table(report: CheckReport) -> Table:
+    """Return the rows of each seam: one for each pair of ports, or only the names."""
     headers = ("gives", "takes")
     if report.mode is Mode.PARALLEL:
         headers = ("model", "beside")
@@ -72,29 +77,36 @@ def _seam_table(report: CheckReport) -> Table:
 
 
 def _cell(model: str, port: str, text: str) -> Text:
+    """Return the model and its port above the dims; a dash if there is no port."""
     if not port:
         return Text("-")
-    name = f"{sanitize(shorten_path(model))}  {sanitize(port, MAX_PORT_NAME_CHARS)}"
-    return Text(f"{name}\n{sanitize(text)}")
+    name = sanitize(shorten_path(model))
+    port = sanitize(port, MAX_PORT_NAME_CHARS)
+    text = sanitize(text)
+    return Text(f"{name}  {port}\n{text}")
 
 
 def _print_findings(screen: Screen, seam: SeamReport, *, bridged: bool) -> None:
     """Print the findings; a fix that several of them share is printed once, below the last one."""
-    last_with_fix = {_command(finding): n for n, finding in enumerate(seam.findings)}
+    last_with_fix = dict[str, int]()
     for number, finding in enumerate(seam.findings):
-        is_bridged = bridged and finding.fix is not None
-        lines = format_finding(
-            finding,
-            screen.width,
-            with_fix=not is_bridged and last_with_fix[_command(finding)] == number,
-            label="bridged" if is_bridged else None,
-        )
+        command = _command(finding)
+        last_with_fix[command] = number
+    for number, finding in enumerate(seam.findings):
+        command = _command(finding)
+        with_fix = last_with_fix[command] == number
+        label = None
+        if bridged and finding.fix is not None:
+            with_fix = False
+            label = "bridged"
+        lines = format_finding(finding, screen.width, with_fix=with_fix, label=label)
         screen.print_lines(lines)
     if seam.findings:
         screen.print()
 
 
 def _command(finding: Finding) -> str:
+    """Return the command that fixes a finding; empty if there is none."""
     if finding.fix is None:
         return ""
     return finding.fix.command
@@ -122,21 +134,26 @@ def print_join(screen: Screen, report: JoinReport, *, quiet: bool) -> None:
     print_check(screen, report.check, quiet=quiet, bridged=report.bridged)
     written = report.written
     if written is None:
-        screen.print("nothing was written")
+        screen.print("no file was written")
         return
     for finding in written.notes:
-        screen.print_lines(format_finding(finding, screen.width))
-    file = f"{sanitize(written.path)}  ({format_bytes(written.size)})"
-    screen.print(Text.assemble(("wrote ", "bold green"), file))
+        lines = format_finding(finding, screen.width)
+        screen.print_lines(lines)
+    path = sanitize(written.path)
+    size = format_bytes(written.size)
+    line = Text.assemble(("wrote ", "bold green"), f"{path}  ({size})")
+    screen.print(line)
     if not quiet:
         _print_written(screen, written)
 
 
 def _print_written(screen: Screen, written: Written) -> None:
+    """Print the bridges, the checks that were passed, and the hash."""
     for bridge in written.bridges:
         for step in bridge:
             screen.print(f"  bridge: {describe(step)}")
     # Several checks of one kind may have the same outcome: dicts drop the repetitions.
-    for name, detail in dict.fromkeys((check.name, check.detail) for check in written.checks):
+    checks = dict.fromkeys((check.name, check.detail) for check in written.checks)
+    for name, detail in checks:
         screen.print(f"  verified: {name}: {sanitize(detail)}")
     screen.print(f"  sha256: {written.sha256}")

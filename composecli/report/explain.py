@@ -11,14 +11,15 @@ MAX_COLUMNS = 78
 _EFFECTS = {
     Severity.ERROR: "It makes the verdict bridgeable or incompatible: exit code 1.",
     Severity.UNKNOWN: "It leaves the verdict unknown: exit code 3.",
-    Severity.NOTE: "It informs and does not change the verdict.",
+    Severity.NOTE: "It is for information and does not change the verdict.",
 }
 
 
 def format_rule(rule: Rule) -> str:
     """Return the page of help for one rule: its code, name, explanation and effect."""
     explanation = textwrap.fill(rule.help, MAX_COLUMNS)
-    return f"{rule.value}  {rule.slug}\n\n{explanation}\n\n{_EFFECTS[rule.severity]}\n"
+    effect = _EFFECTS[rule.severity]
+    return f"{rule.value}  {rule.slug}\n\n{explanation}\n\n{effect}\n"
 
 
 def list_rules() -> Iterator[str]:

@@ -14,8 +14,7 @@ class Format:
     """A format of reports.
 
     `module` is the module of this package whose `render` writes it. It is imported when a report is
-    rendered, because the table needs rich. `is_for_people`: stderr shows the progress and, instead
-    of stdout, a problem.
+    rendered, because the table needs rich. `is_for_people`: progress and problems go to stderr.
     """
 
     module: str

@@ -30,7 +30,8 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
     """Print the contract; unless `quiet`, also the layers and the other facts."""
     print_model(screen, report.model)
     if report.finding is not None:
-        screen.print_lines(format_finding(report.finding, screen.width))
+        lines = format_finding(report.finding, screen.width)
+        screen.print_lines(lines)
     if report.interrupted:
         print_interrupted(screen)
     if quiet or report.interrupted:
@@ -40,13 +41,14 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
     for note in report.portability:
         screen.print_wrapped(f"portability: {note}")
     if not report.portability:
-        screen.print("portability: nothing found that ties it to a device")
+        screen.print("portability: no device dependencies found")
     print_isolation(screen, report.isolation)
     if report.provenance is not None:
         _print_provenance(screen, report.provenance)
 
 
 def _print_layers(screen: Screen, layers: tuple[LayerRow, ...]) -> None:
+    """Print the layers that fit, and the number of the deeper ones."""
     shown = _top_layers(layers)
     screen.print(_layer_table(shown))
     hidden = len(layers) - len(shown)
@@ -65,25 +67,29 @@ def _top_layers(layers: tuple[LayerRow, ...]) -> tuple[LayerRow, ...]:
 
 
 def _layer_table(layers: tuple[LayerRow, ...]) -> Table:
+    """Return a row for each layer, indented by its depth."""
     table = new_table()
     table.add_column("layer", overflow="fold", max_width=MAX_LAYER_COLUMNS)
     table.add_column("output", overflow="fold", max_width=MAX_OUTPUT_COLUMNS)
     table.add_column("parameters", justify="right", no_wrap=True)
     for row in layers:
         indent = "  " * row.depth
-        layer = Text(indent + sanitize(_layer_label(row)))
+        label = sanitize(_layer_label(row))
+        layer = Text(indent + label)
         table.add_row(layer, Text(row.output), f"{row.parameters:,}")
     return table
 
 
 def _layer_label(row: LayerRow) -> str:
-    name = row.name.rsplit(".", 1)[-1]
+    """Return the last part of a layer's name and its class, or the one that is known."""
+    _, _, name = row.name.rpartition(".")
     if name and row.class_name:
         return f"{name} ({row.class_name})"
     return name or row.class_name
 
 
 def _print_facts(screen: Screen, facts: ModelFacts, file_size: int) -> None:
+    """Print the parameters, the weights, the dtypes, the devices and the shared tensors."""
     parameters = f"{facts.parameters:,}"
     frozen = facts.parameters - facts.trainable
     if frozen:
@@ -91,23 +97,33 @@ def _print_facts(screen: Screen, facts: ModelFacts, file_size: int) -> None:
     dtypes = ", ".join(facts.dtypes) or "no tensors"
     devices = ", ".join(facts.devices) or "no tensors"
     screen.print(f"parameters: {parameters}")
-    screen.print(f"weights: {format_bytes(facts.size)} in memory, {format_bytes(file_size)} file")
+    in_memory = format_bytes(facts.size)
+    in_file = format_bytes(file_size)
+    screen.print(f"weights: {in_memory} in memory, {in_file} file")
     screen.print(f"dtypes: {dtypes}")
     screen.print(f"devices: {devices}; training state: {facts.training}")
     for names in facts.shared[:MAX_SHARED_GROUPS]:
-        screen.print(f"shared: {sanitize(' = '.join(names))}")
+        text = " = ".join(names)
+        screen.print(f"shared: {sanitize(text)}")
 
 
 def _print_provenance(screen: Screen, text: str) -> None:
     """Print the inputs that a joined file claims; the file may contain anything in this place."""
     try:
         provenance = json.loads(text)
-        mode, seed = str(provenance["mode"]), str(provenance["seed"])
-        inputs = [(str(entry["name"]), str(entry["sha256"])) for entry in provenance["inputs"]]
+        mode = str(provenance["mode"])
+        seed = str(provenance["seed"])
+        inputs = list[tuple[str, str]]()
+        for entry in provenance["inputs"]:
+            name, sha256 = str(entry["name"]), str(entry["sha256"])
+            inputs.append((name, sha256))
     except (ValueError, KeyError, TypeError):
-        screen.print("provenance: the file holds one that cannot be read")
+        screen.print("provenance: present but unreadable")
         return
-    mode, seed = sanitize(mode, 20), sanitize(seed, 20)
-    screen.print(f"provenance: joined {mode} by composecli, seed {seed}, says the file")
+    mode = sanitize(mode, 20)
+    seed = sanitize(seed, 20)
+    screen.print(f"provenance: joined {mode} by composecli, seed {seed} (as the file states)")
     for name, sha256 in inputs[:MAX_PROVENANCE_INPUTS]:
-        screen.print(f"  {sanitize(name, 60)}  sha256 {sanitize(sha256, 16)}")
+        shown_name = sanitize(name, 60)
+        shown_sha256 = sanitize(sha256, 16)
+        screen.print(f"  {shown_name}  sha256 {shown_sha256}")

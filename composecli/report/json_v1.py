@@ -2,7 +2,8 @@
 
 Every key is written out here, so that renaming an internal class or field cannot change the output.
 A new key belongs here and in `schema_v1.json`, which `composecli schema` prints. Removing a key, or
-changing its meaning, needs a `json_v2.py`.
+changing its meaning, needs a `json_v2.py`. A name in backticks in a docstring below is a definition
+of the schema.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def _body(report: Report) -> dict[str, Any]:
+    """Return the keys that belong to one command."""
     match report:
         case CheckReport():
             return {"command": "check", **_check_report(report)}
@@ -71,6 +73,7 @@ def _body(report: Report) -> dict[str, Any]:
 
 
 def _check_report(report: CheckReport) -> dict[str, Any]:
+    """Return the keys that `check_report` and `join_report` share."""
     return {
         "verdict": str(report.verdict),
         "mode": str(report.mode),
@@ -86,6 +89,7 @@ def _check_report(report: CheckReport) -> dict[str, Any]:
 
 
 def _inspect_report(report: InspectReport) -> dict[str, Any]:
+    """Return the keys of `inspect_report`."""
     return {
         "model": _model(report.model),
         "finding": _optional(report.finding, _finding),
@@ -100,6 +104,7 @@ def _inspect_report(report: InspectReport) -> dict[str, Any]:
 
 
 def _model(model: ModelReport) -> dict[str, Any]:
+    """Return `model`."""
     return {
         "name": model.name,
         "kind": model.kind,
@@ -110,6 +115,7 @@ def _model(model: ModelReport) -> dict[str, Any]:
 
 
 def _contract(contract: Contract) -> dict[str, Any]:
+    """Return `contract`."""
     return {
         "text": str(contract),
         "inputs": _ports(contract.inputs),
@@ -121,6 +127,7 @@ def _contract(contract: Contract) -> dict[str, Any]:
 
 
 def _ports(ports: Iterable[Port]) -> list[dict[str, Any]]:
+    """Return a list of `port`."""
     return [
         {
             "name": port.name,
@@ -137,6 +144,7 @@ def _dims(dims: Shape) -> list[str]:
 
 
 def _seam(seam: SeamReport) -> dict[str, Any]:
+    """Return `seam`."""
     return {
         "producer": seam.producer,
         "consumer": seam.consumer,
@@ -147,6 +155,7 @@ def _seam(seam: SeamReport) -> dict[str, Any]:
 
 
 def _port_row(row: PortRow) -> dict[str, Any]:
+    """Return `port_row`."""
     return {
         "gives": row.gives,
         "given": row.given,
@@ -157,6 +166,7 @@ def _port_row(row: PortRow) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
+    """Return `finding`."""
     return {
         "code": finding.code,
         "rule": finding.rule.slug,
@@ -172,6 +182,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _fix(fix: Fix) -> dict[str, Any]:
+    """Return `fix`."""
     return {
         "command": fix.command,
         "effect": list(fix.effect),
@@ -180,6 +191,7 @@ def _fix(fix: Fix) -> dict[str, Any]:
 
 
 def _written(written: Written) -> dict[str, Any]:
+    """Return `written`."""
     return {
         "path": written.path,
         "size": written.size,
@@ -192,10 +204,12 @@ def _written(written: Written) -> dict[str, Any]:
 
 
 def _verification(check: Check) -> dict[str, Any]:
+    """Return one of the `checks` of `written`."""
     return {"name": check.name, "passed": check.passed, "detail": check.detail}
 
 
 def _facts(facts: ModelFacts) -> dict[str, Any]:
+    """Return `facts`, without the layers, which the report has as a table."""
     return {
         "class_name": facts.class_name,
         "arguments": [
@@ -218,6 +232,7 @@ def _facts(facts: ModelFacts) -> dict[str, Any]:
 
 
 def _layer(row: LayerRow) -> dict[str, Any]:
+    """Return `layer`."""
     return {
         "depth": row.depth,
         "name": row.name,
@@ -228,6 +243,7 @@ def _layer(row: LayerRow) -> dict[str, Any]:
 
 
 def _isolation(sandbox: Sandbox) -> dict[str, Any]:
+    """Return `isolation`; None if no sandbox was asked for."""
     return {
         "had": [str(measure) for measure in sandbox.applied],
         "missing": list(sandbox.unavailable),
@@ -235,6 +251,7 @@ def _isolation(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
+    """Return `problem`."""
     return {
         "code": problem.code,
         "title": problem.title,

@@ -36,14 +36,21 @@ def print_pairs(screen: Screen, report: CheckReport) -> None:
     """
     verdicts = _verdicts(report)
     count = len(report.models)
-    columns_per_part = max(1, (screen.width - _NAMES_WIDTH) // _MARK_WIDTH)
+    width = screen.width - _NAMES_WIDTH
+    columns_per_part = max(1, width // _MARK_WIDTH)
     for first in range(0, count, columns_per_part):
-        columns = range(first, min(first + columns_per_part, count))
-        screen.print(_grid(report.models, columns, verdicts))
-    screen.print(f"{len(report.seams)} pairs: {_summary(report)}")
+        end = min(first + columns_per_part, count)
+        columns = range(first, end)
+        grid = _grid(report.models, columns, verdicts)
+        screen.print(grid)
+    summary = _summary(report)
+    screen.print(f"{len(report.seams)} pairs: {summary}")
     for seam in report.seams:
-        if seam.verdict is Verdict.COMPATIBLE:
-            screen.print(f"  {sanitize(seam.producer)} -> {sanitize(seam.consumer)}")
+        if seam.verdict is not Verdict.COMPATIBLE:
+            continue
+        producer = sanitize(seam.producer)
+        consumer = sanitize(seam.consumer)
+        screen.print(f"  {producer} -> {consumer}")
 
 
 def _verdicts(report: CheckReport) -> Verdicts:
@@ -53,19 +60,23 @@ def _verdicts(report: CheckReport) -> Verdicts:
     verdicts = dict[tuple[int, int], Verdict]()
     for producer in range(count):
         for consumer in range(count):
-            if producer != consumer:
-                verdicts[producer, consumer] = next(seams).verdict
+            if producer == consumer:
+                continue
+            seam = next(seams)
+            verdicts[producer, consumer] = seam.verdict
     return verdicts
 
 
 def _grid(models: tuple[ModelReport, ...], columns: range, verdicts: Verdicts) -> Table:
+    """Return the part of the grid with these columns; both axes are numbered from 1."""
     table = new_table()
     table.add_column("gives \\ takes", overflow="fold", max_width=MAX_NAME_COLUMNS)
     for column in columns:
         table.add_column(str(column + 1), justify="center", no_wrap=True)
     for row, model in enumerate(models):
         marks = [_mark(verdicts.get((row, column))) for column in columns]
-        table.add_row(f"{row + 1} {sanitize(shorten_path(model.name))}", *marks)
+        name = sanitize(shorten_path(model.name))
+        table.add_row(f"{row + 1} {name}", *marks)
     return table
 
 
@@ -77,9 +88,11 @@ def _mark(verdict: Verdict | None) -> Text:
 
 
 def _summary(report: CheckReport) -> str:
+    """Return the number of pairs with each verdict, and the mark that stands for it."""
     counts = Counter(seam.verdict for seam in report.seams)
     texts = list[str]()
     for verdict, mark in _MARKS.items():
-        if counts[verdict]:
-            texts.append(f"{counts[verdict]} {verdict} ({mark})")
+        count = counts[verdict]
+        if count:
+            texts.append(f"{count} {verdict} ({mark})")
     return ", ".join(texts)

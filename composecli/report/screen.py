@@ -61,9 +61,10 @@ class Screen(Console):
 
     def print_wrapped(self, text: str) -> None:
         """Print a text of a file, with a hanging indent."""
-        indent = len(text) - len(text.lstrip()) + _HANGING_INDENT
+        own_indent = len(text) - len(text.lstrip())
+        indent = " " * (own_indent + _HANGING_INDENT)
         lines = textwrap.wrap(
-            sanitize(text), self.width, subsequent_indent=" " * indent, break_long_words=False
+            sanitize(text), self.width, subsequent_indent=indent, break_long_words=False
         )
         self.print_lines(Line("", line) for line in lines)
 

@@ -12,8 +12,10 @@ def print_model(screen: Screen, model: ModelReport) -> None:
     """Print a model with its contract and the evidence."""
     screen.print(f"{sanitize(model.name)}  ({model.kind})")
     if model.contract is None:
-        plural = "" if model.probes == 1 else "s"
-        screen.print_wrapped(f"  contract: not found ({model.probes} probe{plural})")
+        ending = "s"
+        if model.probes == 1:
+            ending = ""
+        screen.print_wrapped(f"  contract: not found ({model.probes} probe{ending})")
     else:
         screen.print_wrapped(f"  contract: {model.contract}")
         for reason in model.contract.unknown_dims:
@@ -27,12 +29,13 @@ def print_model(screen: Screen, model: ModelReport) -> None:
 def print_isolation(screen: Screen, sandbox: Sandbox | None) -> None:
     """Print the measures that a sandbox lacks. A worker in this process has no sandbox at all."""
     if sandbox is not None and sandbox.applied and sandbox.unavailable:
-        screen.print(f"isolation: {'; '.join(sandbox.unavailable)}")
+        measures = "; ".join(sandbox.unavailable)
+        screen.print(f"isolation: {measures}")
 
 
 def print_interrupted(screen: Screen) -> None:
     """Print that the report is incomplete."""
-    screen.print("interrupted: this is what was known by then")
+    screen.print("interrupted: this is what is known so far")
 
 
 def format_bytes(count: int) -> str:

@@ -36,7 +36,8 @@ def sanitize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
         else:
             characters.append(character)
     if len(characters) > max_chars:
-        characters = [*characters[: max_chars - 1], "…"]
+        kept = characters[: max_chars - 1]
+        characters = [*kept, "…"]
     return "".join(characters)
 
 
@@ -44,7 +45,8 @@ def shorten_path(path: str) -> str:
     """Return the end of a long path: tables have 80 columns, and findings show the whole path."""
     if len(path) <= MAX_NAME_CHARS:
         return path
-    return f"…{path[-(MAX_NAME_CHARS - 1) :]}"
+    end = path[-(MAX_NAME_CHARS - 1) :]
+    return f"…{end}"
 
 
 def format_finding(
@@ -54,31 +56,39 @@ def format_finding(
 
     `label` replaces the severity: a seam that was bridged does not have an error any more.
     """
-    yield from _format_title(label or str(finding.severity), finding.code, finding.title, width)
+    label = label or str(finding.severity)
+    yield from _format_title(label, finding.code, finding.title, width)
     yield from _format_sides(finding)
     for note in finding.notes:
         yield from _format_note(note, width)
     if finding.fix is not None and with_fix:
-        yield Line("help", f"{_INDENT}help: {sanitize(finding.fix.command)}")
+        command = sanitize(finding.fix.command)
+        yield Line("help", f"{_INDENT}help: {command}")
         for effect in finding.fix.effect:
-            yield Line("note", f"{_INDENT}      {sanitize(effect)}")
+            text = sanitize(effect)
+            yield Line("note", f"{_INDENT}      {text}")
 
 
 def format_problem(problem: Problem, width: int) -> Iterator[Line]:
     """Yield the title, the place, the notes and the help of a problem."""
     yield from _format_title("error", problem.code, problem.title, width)
     if problem.where is not None:
-        yield Line("side", f"{_INDENT}{sanitize(problem.where)}")
+        where = sanitize(problem.where)
+        yield Line("side", f"{_INDENT}{where}")
     for note in problem.notes:
         yield from _format_note(note, width)
     for help in problem.help:
-        yield Line("help", f"{_INDENT}help: {sanitize(help)}")
+        text = sanitize(help)
+        yield Line("help", f"{_INDENT}help: {text}")
 
 
 def _format_title(label: str, code: str, title: str, width: int) -> Iterator[Line]:
+    """Yield the title, wrapped; its style is the label, and later lines are indented."""
+    text = f"{label}[{code}]: {sanitize(title)}"
+    columns = max(MIN_WRAP_COLUMNS, width)
     lines = textwrap.wrap(
-        f"{label}[{code}]: {sanitize(title)}",
-        max(MIN_WRAP_COLUMNS, width),
+        text,
+        columns,
         subsequent_indent=_INDENT * 2,
         break_long_words=False,
     )
@@ -87,12 +97,15 @@ def _format_title(label: str, code: str, title: str, width: int) -> Iterator[Lin
 
 
 def _format_note(text: str, width: int) -> Iterator[Line]:
+    """Yield a note, wrapped; later lines are indented to the text of the first."""
     first = f"{_INDENT}note: "
+    others = " " * len(first)
+    columns = max(MIN_WRAP_COLUMNS, width)
     lines = textwrap.wrap(
         sanitize(text),
-        max(MIN_WRAP_COLUMNS, width),
+        columns,
         initial_indent=first,
-        subsequent_indent=" " * len(first),
+        subsequent_indent=others,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -107,13 +120,17 @@ def _format_sides(finding: Finding) -> Iterator[Line]:
     b.pt  input     float32[N, 3]
                                ^ axis 1
     """
-    model_width = max((len(sanitize(side.model)) for side in finding.sides), default=0)
-    port_width = max((len(sanitize(side.port)) for side in finding.sides), default=0)
+    model_widths = [len(sanitize(side.model)) for side in finding.sides]
+    port_widths = [len(sanitize(side.port)) for side in finding.sides]
+    model_width = max(model_widths, default=0)
+    port_width = max(port_widths, default=0)
     mark = None
     for side in finding.sides:
-        model, port = sanitize(side.model), sanitize(side.port)
-        start = f"{_INDENT}{model:<{model_width}}  {port:<{port_width}}  "
-        yield Line("side", f"{start}{sanitize(side.text)}".rstrip())
+        model = sanitize(side.model).ljust(model_width)
+        port = sanitize(side.port).ljust(port_width)
+        start = f"{_INDENT}{model}  {port}  "
+        line = f"{start}{sanitize(side.text)}"
+        yield Line("side", line.rstrip())
         mark = _format_mark(side, finding.axis, len(start)) or mark
     if mark is not None:
         yield mark
@@ -127,5 +144,7 @@ def _format_mark(side: Side, axis: int | None, column: int) -> Line | None:
     column += len(side.dtype) + 1
     for dim in side.dims[:axis]:
         column += len(dim) + 2
-    carets = "^" * max(1, len(side.dims[axis]))
-    return Line("mark", f"{' ' * column}{carets} axis {axis}")
+    margin = " " * column
+    width = max(1, len(side.dims[axis]))
+    carets = "^" * width
+    return Line("mark", f"{margin}{carets} axis {axis}")

@@ -32,7 +32,8 @@ def make_layers(blueprint: Blueprint, seed: int, device: str) -> Layers:
                 torch.manual_seed(seed + len(layers))
                 layer = make_layer(step)
             if layer is not None:
-                layers[len(layers)] = layer.to(device)
+                number = len(layers)
+                layers[number] = layer.to(device)
     return layers
 
 
@@ -45,7 +46,8 @@ def make_layer(step: Step) -> nn.Module | None:
     """Return a new layer with the parameters of a step, or None if the step has none."""
     match step:
         case Linear(_, before, after, dtype):
-            return nn.Linear(before, after).to(dtype_of(dtype))
+            layer = nn.Linear(before, after)
+            return layer.to(dtype_of(dtype))
         case Cast() | Flatten() | Squeeze():
             return None
         case _:
@@ -63,7 +65,8 @@ def run_step(step: Step, tensor: torch.Tensor, layers: Iterator[nn.Module]) -> t
             return torch.squeeze(tensor, axis)
         case Linear(axis):
             layer = next(layers)
-            return torch.movedim(layer(torch.movedim(tensor, axis, -1)), -1, axis)
+            result = layer(torch.movedim(tensor, axis, -1))
+            return torch.movedim(result, -1, axis)
         case _:
             assert_never(step)
 
@@ -87,7 +90,8 @@ def write_step(step: Step, text: str, layers: Iterator[int]) -> str:
             return f"torch.squeeze({text}, {axis})"
         case Linear(axis):
             layer = layer_name(next(layers))
-            return f"torch.movedim(self.{layer}(torch.movedim({text}, {axis}, -1)), -1, {axis})"
+            result = f"self.{layer}(torch.movedim({text}, {axis}, -1))"
+            return f"torch.movedim({result}, -1, {axis})"
         case _:
             assert_never(step)
 

@@ -38,9 +38,11 @@ def collect_facts(model: Model) -> ModelFacts:
     dtypes = map(dtype_name, tensors)
     devices = [str(tensor.device) for tensor in tensors]
     if model.switchable:
-        training, layers = _training(module), _layers(module)
+        training = _training(module)
+        layers = _layers(module)
     else:
-        training, layers = "as it was exported", _exported_layers(module)
+        training = "as it was exported"
+        layers = _exported_layers(module)
     main_input = getattr(module, "main_input_name", None)
     if not isinstance(main_input, str):
         main_input = None
@@ -65,7 +67,8 @@ def class_name(module: nn.Module) -> str:
     """Return the class of a module, as its author called it even if it is scripted now."""
     if is_exported(module):
         return "ExportedProgram"
-    return str(getattr(module, "original_name", None) or type(module).__name__)
+    original = getattr(module, "original_name", None)
+    return str(original or type(module).__name__)
 
 
 def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
@@ -75,7 +78,8 @@ def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
     buffers = module.named_buffers(remove_duplicate=False)
     for name, tensor in (*parameters, *buffers):
         if tensor.numel() > 0:
-            names_of.setdefault(identity_of(tensor), []).append(name)
+            names = names_of.setdefault(identity_of(tensor), [])
+            names.append(name)
     return [tuple(names) for names in names_of.values() if len(names) > 1]
 
 
@@ -96,6 +100,7 @@ def layer_rows(model: Model, values: Values | None) -> tuple[LayerRow, ...]:
 
 
 def _training(module: nn.Module) -> str:
+    """Return "train" or "eval", or "mixed" if the submodules are not all in one mode."""
     flags = {getattr(submodule, "training", False) for submodule in module.modules()}
     if len(flags) > 1:
         return "mixed"
@@ -109,33 +114,41 @@ def _by_frequency(values: Iterable[str]) -> tuple[str, ...]:
     counts = dict[str, int]()
     for value in values:
         counts[value] = counts.get(value, 0) + 1
-    return tuple(sorted(counts, key=lambda value: (-counts[value], value)))
+    ordered = sorted(counts, key=lambda value: (-counts[value], value))
+    return tuple(ordered)
 
 
 def _distinct(tensors: list[Tensor]) -> list[Tensor]:
-    return list({identity_of(tensor): tensor for tensor in tensors}.values())
+    """Return one tensor for each identity: tied parameters appear once."""
+    by_identity = {identity_of(tensor): tensor for tensor in tensors}
+    return list(by_identity.values())
 
 
 def _count_elements(tensors: Iterable[Tensor]) -> int:
+    """Return the number of elements of all tensors together."""
     return sum(tensor.numel() for tensor in tensors)
 
 
 def _count_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes of the values of all tensors; of a sparse one, as if it were dense."""
     # Sparse tensors have no `nbytes`.
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _layers(module: nn.Module) -> tuple[LayerFact, ...]:
+    """Return a fact for each submodule, itself included, with its own tensors only."""
     layers = list[LayerFact]()
     for name, submodule in module.named_modules():
         parameters = _named_sizes(submodule.named_parameters(recurse=False))
         buffers = _named_sizes(submodule.named_buffers(recurse=False))
         constants = _constants(submodule)
-        layers.append(LayerFact(name, class_name(submodule), parameters, constants, buffers))
+        kind = class_name(submodule)
+        layers.append(LayerFact(name, kind, parameters, constants, buffers))
     return tuple(layers)
 
 
 def _named_sizes(tensors: Iterable[tuple[str, Tensor]]) -> tuple[NamedSizes, ...]:
+    """Return the sizes of each tensor by name, without nested tensors, which have none."""
     named = list[NamedSizes]()
     for name, tensor in tensors:
         if has_sizes(tensor):
@@ -145,6 +158,7 @@ def _named_sizes(tensors: Iterable[tuple[str, Tensor]]) -> tuple[NamedSizes, ...
 
 
 def _constants(module: nn.Module) -> tuple[tuple[str, int], ...]:
+    """Return the integer attributes of a layer that inference uses, such as a stride."""
     constants = list[tuple[str, int]]()
     for name in LAYER_CONSTANTS:
         value = getattr(module, name, None)
@@ -164,7 +178,8 @@ def _exported_layers(module: nn.Module) -> tuple[LayerFact, ...]:
         tensors.setdefault(owner, []).append((own_name, tensor))
     layers = list[LayerFact]()
     for owner, named in tensors.items():
-        layers.append(LayerFact(owner, "", _named_sizes(named)))
+        sizes = _named_sizes(named)
+        layers.append(LayerFact(owner, "", sizes))
     return tuple(layers)
 
 
@@ -177,7 +192,8 @@ def _torchinfo_rows(model: Model, values: Values) -> tuple[LayerRow, ...]:
         # as the file.
         shared = {id(parameter): parameter for parameter in model.module.parameters()}
         module = copy.deepcopy(model.module, shared)
-        with weightless({0: replace(model, module=module)}):
+        copied = replace(model, module=module)
+        with weightless({0: copied}):
             summary = torchinfo.summary(
                 module,
                 input_data=values.flat(),
@@ -193,11 +209,13 @@ def _torchinfo_rows(model: Model, values: Values) -> tuple[LayerRow, ...]:
         if info.depth > 0:
             name = info.var_name
         sizes = _size_text(info.output_size)
-        rows.append(LayerRow(info.depth, name, info.class_name, sizes, int(info.num_params)))
+        count = int(info.num_params)
+        rows.append(LayerRow(info.depth, name, info.class_name, sizes, count))
     return tuple(rows)
 
 
 def _mode(module: nn.Module) -> str:
+    """Return the mode in which torchinfo is to run a module: the one that it is in."""
     if module.training:
         return "train"
     return "eval"
@@ -209,14 +227,18 @@ def _size_text(size: Any) -> str:
         return ""
     if not all(isinstance(item, int) for item in size):
         return ""
-    return f"[{', '.join(map(str, size))}]"
+    text = ", ".join(map(str, size))
+    return f"[{text}]"
 
 
 def _submodule_rows(module: nn.Module) -> tuple[LayerRow, ...]:
+    """Return a row for each submodule, with the parameters below it counted once each."""
     rows = list[LayerRow]()
     for name, submodule in module.named_modules():
-        count = _count_elements(_distinct(list(submodule.parameters())))
-        rows.append(LayerRow(_depth(name), name, class_name(submodule), "", count))
+        parameters = list(submodule.parameters())
+        count = _count_elements(_distinct(parameters))
+        kind = class_name(submodule)
+        rows.append(LayerRow(_depth(name), name, kind, "", count))
     return tuple(rows)
 
 
@@ -236,7 +258,8 @@ def _exported_rows(module: nn.Module) -> tuple[LayerRow, ...]:
         row_class = ""
         if not name:
             row_class = class_name(module)
-        rows.append(LayerRow(_depth(name), name, row_class, "", count))
+        depth = _depth(name)
+        rows.append(LayerRow(depth, name, row_class, "", count))
     return tuple(rows)
 
 
@@ -249,6 +272,7 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _depth(name: str) -> int:
+    """Return 0 for the module itself, 1 for `encoder`, 2 for `encoder.fc`."""
     if not name:
         return 0
     return name.count(".") + 1

@@ -72,7 +72,8 @@ class InProcessWorker:
         Raises:
             CouldNotAttempt: if the worker cannot do what is requested.
         """
-        reply: R = self._handlers[type(request)](request)
+        handler = self._handlers[type(request)]
+        reply: R = handler(request)
         return reply
 
     def close(self) -> None:
@@ -86,12 +87,14 @@ class InProcessWorker:
         return Sandbox((), ("models run in this process",))
 
     def _open(self, request: OpenRequest) -> Opened:
+        """Load a model under the next number; the reply says whether all of it is in memory."""
         _require_device(request.device)
         model = load(request)
         handle = len(self._models)
         self._models[handle] = model
+        facts = collect_facts(model)
         whole = model.weights is None and request.device != "meta"
-        return Opened(handle, collect_facts(model), whole)
+        return Opened(handle, facts, whole)
 
     def _sample(self, request: SampleRequest) -> Sampled:
         """Load a file of tensors as a call.
@@ -104,18 +107,21 @@ class InProcessWorker:
             title = "the sample file could not be read"
             help = "save a tensor, or a tuple or dict of tensors, with torch.save"
             notes = (last_line(error),)
-            raise CouldNotAttempt(
-                Problem(Rule.INPUT_DOES_NOT_APPLY, title, request.path, notes, (help,))
-            ) from error
-        return Sampled(self._sample_call(value))
+            problem = Problem(Rule.INPUT_DOES_NOT_APPLY, title, request.path, notes, (help,))
+            raise CouldNotAttempt(problem) from error
+        call = self._sample_call(value)
+        return Sampled(call)
 
     def _sample_call(self, value: Any) -> Call:
+        """Return the call with the items of a value, and keep its tensors as samples."""
         tree = self._add_samples(tree_of(value), value)
         match tree:
             case TreeSequence(_, items):
-                return Call(tuple(Argument(item) for item in items))
+                positional = tuple(Argument(item) for item in items)
+                return Call(positional)
             case TreeMapping(entries):
-                return Call(tuple(Argument(item, name) for name, item in entries))
+                named = tuple(Argument(item, name) for name, item in entries)
+                return Call(named)
         return Call((Argument(tree),))
 
     def _add_samples(self, tree: Tree, value: Any) -> Tree:
@@ -123,9 +129,11 @@ class InProcessWorker:
         match tree:
             case TensorSpec():
                 self._samples.append(value)
-                return replace(tree, sample=len(self._samples) - 1, below=_exclusive_bound(value))
+                number = len(self._samples) - 1
+                return replace(tree, sample=number, below=_exclusive_bound(value))
             case TreeSequence(_, items):
-                return replace(tree, items=tuple(map(self._add_samples, items, value)))
+                added = tuple(map(self._add_samples, items, value))
+                return replace(tree, items=added)
             case TreeMapping(entries):
                 values = {str(key): item for key, item in value.items()}
                 numbered = [(key, self._add_samples(item, values[key])) for key, item in entries]
@@ -133,10 +141,12 @@ class InProcessWorker:
         return tree
 
     def _probe(self, request: ProbeRequest) -> Observation:
+        """Run a forward on made-up input; an input that cannot be made is an observation, too."""
         try:
             values = self._make_inputs(request)
         except (RuntimeError, MemoryError, TypeError) as error:
-            return reject_input(error, self._device(request.blueprint))
+            device = self._device(request.blueprint)
+            return reject_input(error, device)
         try:
             return self._probe_lazily(request, values)
         except ParameterMutated:
@@ -154,7 +164,8 @@ class InProcessWorker:
             except ValuesRequired as needed:
                 self._read_values(request.blueprint, needed)
             else:
-                return replace(observation, read=self._take_reads(request.blueprint))
+                reads = self._take_reads(request.blueprint)
+                return replace(observation, read=reads)
 
     def _probe_on_fresh_copies(self, request: ProbeRequest) -> Observation:
         """Load the models again for each forward, because the forward writes to parameters."""
@@ -164,23 +175,28 @@ class InProcessWorker:
             observation = self._forward(request, values, Detail.OUTCOME)
         except ParameterMutated:
             self._reload(request.blueprint)
-            names = ", ".join(self._models[number].name for number in models(request.blueprint))
-            title = "the forward changes the model's own parameters"
-            raise CouldNotAttempt(
-                Problem(Rule.COULD_NOT_LOAD, title, names, ("it cannot be probed",))
-            ) from None
-        return replace(observation, read=self._take_reads(request.blueprint))
+            numbers = models(request.blueprint)
+            names = ", ".join(self._models[number].name for number in numbers)
+            title = "the forward modifies the model's own parameters"
+            notes = ("it cannot be probed",)
+            problem = Problem(Rule.COULD_NOT_LOAD, title, names, notes)
+            raise CouldNotAttempt(problem) from None
+        reads = self._take_reads(request.blueprint)
+        return replace(observation, read=reads)
 
     def _forward(self, request: ProbeRequest, values: Values, detail: Detail) -> Observation:
+        """Run one forward with as many tensors in memory as there are now."""
         return probe(request.blueprint, self._models, values, seed=request.seed, detail=detail)
 
     def _read_values(self, blueprint: Blueprint, needed: ValuesRequired) -> None:
+        """Read the records that an op needs, or all of each model if it needs any or writes."""
         for number in _distinct_models(blueprint):
             weights = self._models[number].weights
             if needed.records == WRITABLE:
                 self._load_whole(number, f"{needed.op} writes to them")
             elif needed.records == EVERYTHING:
-                self._models[number] = with_values(self._models[number], needed.op)
+                model = self._models[number]
+                self._models[number] = with_values(model, needed.op)
             elif weights is not None:
                 records = {record for owner, record in needed.records if owner == number}
                 weights.read(records, needed.op)
@@ -192,56 +208,74 @@ class InProcessWorker:
             if weights is None:
                 continue
             for reading in weights.readings:
-                self._reads.append(Read(number, reading.note, reading.records))
+                read = Read(number, reading.note, reading.records)
+                self._reads.append(read)
             weights.readings.clear()
         reads = tuple(self._reads)
         self._reads.clear()
         return reads
 
     def _reload(self, blueprint: Blueprint) -> None:
+        """Replace each model of a blueprint by a copy that no forward has changed."""
         for number in _distinct_models(blueprint):
-            self._load_whole(number, "the forward changes them")
+            self._load_whole(number, "the forward modifies them")
 
     def _load_whole(self, number: int, reason: str) -> None:
         """Open a model again with all its tensors in memory."""
         if self._models[number].weights is not None:
-            self._reads.append(Read(number, f"all its tensors were read: {reason}"))
-        self._models[number] = load_whole(self._models[number].request)
+            read = Read(number, f"all its tensors were read: {reason}")
+            self._reads.append(read)
+        request = self._models[number].request
+        self._models[number] = load_whole(request)
 
     def _describe(self, request: DescribeRequest) -> Described:
+        """Return the layers of a model, with their output sizes if there is a call to run."""
         model = self._models[request.handle]
         values = None
         if request.call is not None:
-            values = Maker(model.request.device, 0, self._samples).call(request.call)
-        return Described(layer_rows(model, values))
+            maker = Maker(model.request.device, 0, self._samples)
+            values = maker.call(request.call)
+        rows = layer_rows(model, values)
+        return Described(rows)
 
     def _build(self, request: BuildRequest) -> Built:
+        """Write the joined module; a model that has to be scripted or traced is read first."""
         if not is_all_script(request.blueprint, self._models):
             self._read_all(request.blueprint)
-        return build(request, self._models, self._maker(request.blueprint, request.seed))
+        maker = self._maker(request.blueprint, request.seed)
+        return build(request, self._models, maker)
 
     def _run_reference(self, request: ReferenceRequest) -> Done:
+        """Run the separate models at each call, and keep the outcome for `_verify`."""
         self._read_all(request.blueprint)
         self._reference = run_reference(request, self._models, self._samples)
         return Done()
 
     def _verify(self, request: VerifyRequest) -> Verified:
+        """Compare a file with the reference, which is run now unless it is the last that ran."""
         if self._reference is None or self._reference.parts.request != request.expected:
             self.ask(request.expected)
         assert self._reference is not None
         return verify(request.path, self._reference)
 
     def _read_all(self, blueprint: Blueprint) -> None:
+        """Read all tensors of the models of a blueprint into memory."""
         for number in _distinct_models(blueprint):
-            self._models[number] = with_values(self._models[number])
+            model = self._models[number]
+            self._models[number] = with_values(model)
 
     def _make_inputs(self, request: ProbeRequest) -> Values:
-        return self._maker(request.blueprint, request.seed).call(request.call)
+        """Return values for the call of a request, the same for the same seed."""
+        maker = self._maker(request.blueprint, request.seed)
+        return maker.call(request.call)
 
     def _maker(self, blueprint: Blueprint, seed: int) -> Maker:
-        return Maker(self._device(blueprint), seed, self._samples)
+        """Return what makes values on the device of a blueprint, or takes them from the samples."""
+        device = self._device(blueprint)
+        return Maker(device, seed, self._samples)
 
     def _device(self, blueprint: Blueprint) -> str:
+        """Return the device of the first model; the others are on the same."""
         first = models(blueprint)[0]
         return self._models[first].request.device
 
@@ -255,16 +289,25 @@ def _exclusive_bound(tensor: torch.Tensor) -> int:
     """Return a bound for made-up integers like those of a tensor; at least 2."""
     if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel():
         return 2
-    return max(2, int(tensor.max()) + 1)
+    largest = int(tensor.max())
+    return max(2, largest + 1)
 
 
 def _require_device(device: str) -> None:
+    """Refuse a CUDA device that this machine lacks; `cuda` means `cuda:0`.
+
+    Raises:
+        CouldNotAttempt: if there is no such device.
+    """
     if device in ("cpu", "meta"):
         return
-    number = int(device.partition(":")[2] or 0)
+    _, _, suffix = device.partition(":")
+    number = int(suffix or 0)
     count = torch.cuda.device_count()
     if torch.cuda.is_available() and number < count:
         return
-    title = f"there is no device {device} here"
+    title = f"there is no device {device} on this machine"
     notes = (f"CUDA devices found: {count}",)
-    raise CouldNotAttempt(Problem(Rule.NO_SUCH_DEVICE, title, None, notes, ("use --device cpu",)))
+    help = ("use --device cpu",)
+    problem = Problem(Rule.NO_SUCH_DEVICE, title, None, notes, help)
+    raise CouldNotAttempt(problem)

@@ -99,6 +99,7 @@ def eager_arguments(module: nn.Module) -> tuple[ArgumentFact, ...]:
 
 
 def _type_name(annotation: Any) -> str:
+    """Return an annotation as text; empty if there is none, without the module for a class."""
     if annotation is inspect.Parameter.empty:
         return ""
     if isinstance(annotation, type):

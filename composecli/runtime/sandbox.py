@@ -58,16 +58,19 @@ def apply_sandbox(request: SandboxRequest) -> Sandbox:
         measures.append(partial(_limit_memory, request.memory))
     if request.files:
         measures.append(partial(_restrict_files, request.read, request.write))
-    applied, unavailable = list[Measure](), list[str]()
+    applied = list[Measure]()
+    unavailable = list[str]()
     for apply in measures:
         try:
             applied.append(apply())
         except (_NotAvailable, OSError, ValueError, ImportError, AttributeError) as error:
-            unavailable.append(str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            unavailable.append(reason)
     return Sandbox(tuple(applied), tuple(unavailable))
 
 
 def _forbid_core_files() -> Measure:
+    """Set the size limit of core files to 0 bytes: they would hold the memory of the models."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -75,14 +78,18 @@ def _forbid_core_files() -> Measure:
 
 
 def _forbid_new_privileges() -> Measure:
+    """Make set-user-id programs run without new rights; Landlock requires this first."""
     if sys.platform != "linux":
         raise _NotAvailable(f"no limit of privileges on {sys.platform}")
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if failed:
         raise _NotAvailable("the kernel did not give up privileges")
     return Measure(MeasureKind.NO_NEW_PRIVILEGES)
 
 
 def _limit_memory(limit: int) -> Measure:
+    """Limit the data segment and private mappings of this process to `limit` bytes."""
     if sys.platform != "linux":
         raise _NotAvailable(f"no limit of memory on {sys.platform}")
     import resource
@@ -104,7 +111,8 @@ def _restrict_files(read: tuple[str, ...], write: tuple[str, ...]) -> Measure:
     tempfile.gettempdir()
     ruleset = _create_ruleset(libc, version)
     try:
-        _allow_paths(libc, ruleset, _handled_rights(version), read, write)
+        handled = _handled_rights(version)
+        _allow_paths(libc, ruleset, handled, read, write)
         if libc.syscall(_RESTRICT_SELF, ruleset, 0):
             raise _NotAvailable(f"Landlock: {os.strerror(ctypes.get_errno())}")
     finally:
@@ -113,7 +121,9 @@ def _restrict_files(read: tuple[str, ...], write: tuple[str, ...]) -> Measure:
 
 
 def _handled_rights(version: int) -> int:
-    return _FILE_RIGHTS[min(version, max(_FILE_RIGHTS))]
+    """Return the file rights of a version of Landlock; a newer one has those of the last known."""
+    newest = max(_FILE_RIGHTS)
+    return _FILE_RIGHTS[min(version, newest)]
 
 
 def _create_ruleset(libc: ctypes.CDLL, version: int) -> int:
@@ -124,7 +134,8 @@ def _create_ruleset(libc: ctypes.CDLL, version: int) -> int:
     if version >= _SCOPES_VERSION:
         fields.append(_SCOPES)
     attributes = struct.pack(f"={len(fields)}Q", *fields)
-    ruleset: int = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    size = ctypes.c_size_t(len(attributes))
+    ruleset: int = libc.syscall(_CREATE_RULESET, attributes, size, 0)
     if ruleset < 0:
         raise _NotAvailable(f"Landlock: {os.strerror(ctypes.get_errno())}")
     return ruleset
@@ -133,10 +144,12 @@ def _create_ruleset(libc: ctypes.CDLL, version: int) -> int:
 def _allow_paths(
     libc: ctypes.CDLL, ruleset: int, handled: int, read: tuple[str, ...], write: tuple[str, ...]
 ) -> None:
+    """Allow files under each path, by the rights in `handled`, the ones that the kernel knows."""
     reading = _READ_FILE | _READ_DIR | _EXECUTE
     devices = reading | _WRITE_FILE | _IOCTL
     writing = _READ_FILE | _WRITE_FILE | _TRUNCATE
-    for path in dict.fromkeys((*_SYSTEM_FOLDERS, *_python_folders(), *read)):
+    readable = (*_SYSTEM_FOLDERS, *_python_folders(), *read)
+    for path in dict.fromkeys(readable):
         _allow(libc, ruleset, path, reading & handled)
     _allow(libc, ruleset, "/dev", devices & handled)
     for path in write:
@@ -152,6 +165,7 @@ def _python_folders() -> Iterator[str]:
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
+    """Add a rule for one file or folder and all below it; a path that is missing gets none."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -188,5 +202,6 @@ def renew_time_limit(seconds: float) -> None:
     import resource
 
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(usage.ru_utime + usage.ru_stime + seconds) + EXTRA_SECONDS
+    used = usage.ru_utime + usage.ru_stime
+    limit = int(used + seconds) + EXTRA_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

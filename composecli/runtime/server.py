@@ -76,16 +76,19 @@ class Server:
         except CouldNotAttempt as failure:
             return _failed(failure.problem, failure.__cause__)
         except MemoryError as error:
-            title = "the models need more memory than they may use"
-            help = ("--max-memory SIZE allows more",)
-            return _failed(Problem(Rule.MEMORY_RAN_OUT, title, None, (), help), error)
+            title = "the models need more memory than the limit allows"
+            help = ("use --max-memory SIZE to allow more",)
+            problem = Problem(Rule.MEMORY_RAN_OUT, title, None, (), help)
+            return _failed(problem, error)
         except Exception as error:
             title = f"a bug in composecli's worker: {type(error).__name__}"
             notes = (str(error)[:MAX_NOTE_LENGTH],)
             help = ("run it again with --debug and report what it prints",)
-            return _failed(Problem(Rule.A_BUG_OF_OURS, title, None, notes, help), error)
+            problem = Problem(Rule.A_BUG_OF_OURS, title, None, notes, help)
+            return _failed(problem, error)
 
     def _perform(self, request: AnyRequest) -> AnyReply:
+        """Have the worker answer, except for the sandbox, which confines this whole process."""
         if not isinstance(request, SandboxRequest):
             reply: AnyReply = self._worker.ask(request)
             return reply
@@ -96,12 +99,15 @@ class Server:
 
 
 def _failed(problem: Problem, cause: BaseException | None) -> Failed:
+    """Return the reply with the traceback of the cause in it, which `--debug` shows."""
     if cause is None:
         return Failed(problem)
-    return Failed(replace(problem, trace="".join(traceback.format_exception(cause))))
+    trace = "".join(traceback.format_exception(cause))
+    return Failed(replace(problem, trace=trace))
 
 
 def _may_need_files(reply: AnyReply) -> bool:
+    """Whether a probe may have failed only because it could open no file."""
     if isinstance(reply, Rejected):
         return reply.kind is RejectionKind.NO_FILE
     return isinstance(reply, Failed)

@@ -49,9 +49,10 @@ class Maker:
 
     def call(self, call: Call) -> Values:
         """Return values for the arguments of a call, the positional ones made first."""
-        positional = [
-            self._value(argument.value) for argument in call.arguments if argument.name is None
-        ]
+        positional = list[Any]()
+        for argument in call.arguments:
+            if argument.name is None:
+                positional.append(self._value(argument.value))
         named = dict[str, Any]()
         for argument in call.arguments:
             if argument.name is not None:
@@ -59,6 +60,7 @@ class Maker:
         return Values(tuple(positional), named)
 
     def _value(self, tree: Tree) -> Any:
+        """Return the value that a tree describes, with its tensors made in order."""
         match tree:
             case TensorSpec():
                 return self._tensor(tree)
@@ -71,11 +73,12 @@ class Maker:
             case TreeMapping(entries):
                 return {key: self._value(item) for key, item in entries}
             case Opaque(type_name):
-                raise TypeError(f"no value can be made for a {type_name}")
+                raise TypeError(f"cannot create a value for a {type_name}")
             case _:
                 assert_never(tree)
 
     def _tensor(self, spec: TensorSpec) -> Tensor:
+        """Return a tensor on the device: without memory, a sample, or random, in this order."""
         dtype = dtype_of(spec.dtype)
         if self.device == "meta":
             return torch.empty(spec.sizes, dtype=dtype, device="meta")
@@ -91,7 +94,8 @@ class Maker:
             return torch.randn(spec.sizes, generator=self.generator, dtype=torch.complex64)
         if dtype.is_floating_point:
             return torch.randn(spec.sizes, generator=self.generator, dtype=torch.float32)
-        first, below = _first_id(spec.below), max(1, spec.below)
+        first = _first_id(spec.below)
+        below = max(1, spec.below)
         return torch.randint(first, below, spec.sizes, generator=self.generator)
 
 
@@ -125,7 +129,9 @@ def dtype_name(tensor: Tensor) -> str:
 
 def spec_of(tensor: Tensor) -> TensorSpec:
     """Return the dtype and the sizes of a tensor."""
-    return TensorSpec(dtype_name(tensor), tuple(map(int, tensor.shape)))
+    dtype = dtype_name(tensor)
+    sizes = tuple(map(int, tensor.shape))
+    return TensorSpec(dtype, sizes)
 
 
 def has_sizes(tensor: Tensor) -> bool:
@@ -145,7 +151,8 @@ def storage_of(tensor: Tensor) -> int:
     sparse one for example, is identified by itself.
     """
     try:
-        return int(tensor.untyped_storage()._cdata)
+        storage = tensor.untyped_storage()
+        return int(storage._cdata)
     except (RuntimeError, NotImplementedError):
         return id(tensor)
 
@@ -155,7 +162,9 @@ def identity_of(tensor: Tensor) -> Identity:
     storage = storage_of(tensor)
     if tensor.layout is not torch.strided:
         return (storage,)
-    return (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+    offset = tensor.storage_offset()
+    sizes = tuple(tensor.shape)
+    return (storage, offset, sizes, tensor.stride())
 
 
 def tree_of(value: Any, depth: int = 0) -> Tree:
@@ -172,12 +181,15 @@ def tree_of(value: Any, depth: int = 0) -> Tree:
         return _sequence_of(value, depth)
     if isinstance(value, Mapping):
         kind = type(value).__name__
-        entries = [(str(key), tree_of(item, depth + 1)) for key, item in value.items()]
+        entries = list[tuple[str, Tree]]()
+        for key, item in value.items():
+            entries.append((str(key), tree_of(item, depth + 1)))
         return TreeMapping(tuple(entries), kind)
     return Opaque(type(value).__name__)
 
 
 def _sequence_of(value: tuple[Any, ...] | list[Any], depth: int) -> TreeSequence:
+    """Return a sequence as a tree; a named tuple keeps the names of its fields."""
     items = tuple(tree_of(item, depth + 1) for item in value)
     names = tuple(getattr(value, "_fields", ()))
     if isinstance(value, list):

@@ -123,7 +123,7 @@ class SubprocessWorker:
             title = f"the worker {self._process.describe_exit()}"
             raise self._died(request, Rule.WORKER_CRASHED, title) from None
         except DeadlineExceeded:
-            title = f"the worker took longer than {self._timeout:g} s and was ended"
+            title = f"the worker took longer than {self._timeout:g} s and was stopped"
             raise self._died(request, Rule.WORKER_TIMED_OUT, title) from None
         except InvalidMessage as error:
             raise self._invalid(request, str(error)) from None
@@ -132,7 +132,7 @@ class SubprocessWorker:
         return reply
 
     def _invalid(self, request: Request[Any], note: str) -> WorkerDied:
-        title = "the worker answered nonsense"
+        title = "the worker sent an invalid message"
         return self._died(request, Rule.WORKER_ANSWERED_NONSENSE, title, note)
 
     def _died(self, request: Request[Any], rule: Rule, title: str, note: str = "") -> WorkerDied:
@@ -142,7 +142,7 @@ class SubprocessWorker:
             notes.append(note)
         help = "--debug shows what it printed"
         if rule is Rule.WORKER_TIMED_OUT:
-            help = "--timeout S allows more time"
+            help = "use --timeout S to allow more time"
         printed = self._process.printed()
         return WorkerDied(Problem(rule, title, self._model_name, tuple(notes), (help,), printed))
 

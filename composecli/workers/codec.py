@@ -1,4 +1,4 @@
-"""One codec between frozen dataclasses and JSON, for messages and for `--format json`.
+"""One codec between frozen dataclasses and JSON, for messages and cached results.
 
 A dataclass becomes an object with its class in `"type"`; tuples become lists. Decoding follows the
 type hints alone, so a message can only create instances of the classes that the protocol expects.
@@ -38,7 +38,8 @@ def encode(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         data = {"type": type(value).__name__}
         for field in dataclasses.fields(value):
-            data[field.name] = encode(getattr(value, field.name))
+            content = getattr(value, field.name)
+            data[field.name] = encode(content)
         return data
     raise TypeError(f"no place in a message for a {type(value).__name__}")
 
@@ -63,6 +64,7 @@ def decode(hint: Any, data: Any) -> Any:
 
 
 def _decode_enum(kind: type[enum.Enum], data: Any) -> enum.Enum:
+    """Return the member that has this value."""
     try:
         return kind(data)
     except ValueError:
@@ -70,6 +72,7 @@ def _decode_enum(kind: type[enum.Enum], data: Any) -> enum.Enum:
 
 
 def _decode_plain(hint: Any, data: Any) -> Any:
+    """Return a plain value of exactly this type; an int is accepted as a float."""
     if hint is None or hint is type(None):
         if data is None:
             return None
@@ -78,14 +81,18 @@ def _decode_plain(hint: Any, data: Any) -> Any:
             return float(data)
     elif isinstance(hint, type) and type(data) is hint:
         return data
-    raise NotAMessage(f"{type(data).__name__} where {getattr(hint, '__name__', hint)} was expected")
+    expected = getattr(hint, "__name__", hint)
+    raise NotAMessage(f"{type(data).__name__} where {expected} was expected")
 
 
 def _decode_union(options: tuple[Any, ...], data: Any) -> Any:
+    """Decode a dataclass by the name in its data, anything else by the first type that fits."""
     if isinstance(data, dict):
         name = data.get("type")
         for option in options:
-            if dataclasses.is_dataclass(option) and name == getattr(option, "__name__", None):
+            if not dataclasses.is_dataclass(option):
+                continue
+            if name == getattr(option, "__name__", None):
                 return _decode_dataclass(option, data)
         raise NotAMessage(f"no {name!r} was expected")
     for option in options:
@@ -97,13 +104,18 @@ def _decode_union(options: tuple[Any, ...], data: Any) -> Any:
 
 
 def _decode_tuple(items: tuple[Any, ...], data: Any) -> Any:
+    """Decode a list, with one hint for each item or one hint and `...` for all."""
     if not isinstance(data, list):
         raise NotAMessage(f"{type(data).__name__} where a list was expected")
     if len(items) == 2 and items[1] is Ellipsis:
-        return tuple(decode(items[0], item) for item in data)
+        same_kind = [decode(items[0], item) for item in data]
+        return tuple(same_kind)
     if len(items) != len(data):
         raise NotAMessage(f"{len(data)} items where {len(items)} were expected")
-    return tuple(decode(hint, item) for hint, item in zip(items, data, strict=True))
+    decoded = list[Any]()
+    for hint, item in zip(items, data, strict=True):
+        decoded.append(decode(hint, item))
+    return tuple(decoded)
 
 
 @functools.cache
@@ -114,6 +126,7 @@ def _field_hints(kind: type) -> dict[str, Any]:
 
 
 def _decode_dataclass(kind: Any, data: Any) -> Any:
+    """Decode a dict whose keys, besides `type`, are exactly the fields."""
     if not isinstance(data, dict) or data.get("type") != kind.__name__:
         raise NotAMessage(f"no {kind.__name__}")
     hints = _field_hints(kind)
@@ -121,4 +134,5 @@ def _decode_dataclass(kind: Any, data: Any) -> Any:
     if names != hints.keys():
         other = ", ".join(sorted(names ^ hints.keys()))
         raise NotAMessage(f"{kind.__name__} has other fields: {other}")
-    return kind(**{name: decode(hint, data[name]) for name, hint in hints.items()})
+    values = {name: decode(hint, data[name]) for name, hint in hints.items()}
+    return kind(**values)

@@ -1,7 +1,7 @@
 """The messages between the command and its worker, and the protocol that every worker implements.
 
 A request names the type of its reply: `class OpenRequest(Request[Opened])`. To add an operation,
-define its reply and its request here, add both to the unions at the end, and add a handler to
+define its reply and its request here, add them to `AnyReply` and `AnyRequest`, and add a handler to
 `runtime.in_process`. The other workers pass on requests that they do not know.
 """
 
@@ -106,7 +106,7 @@ class SandboxRequest(Request[Sandbox]):
     all files except those to `read` and to `write`; trusted files may need other files.
     """
 
-    activity: ClassVar[str] = "giving up what it does not need"
+    activity: ClassVar[str] = "dropping its privileges"
 
     read: tuple[str, ...]
     write: tuple[str, ...]
@@ -249,7 +249,7 @@ class ReferenceRequest(Request[Done]):
     The worker keeps the results to verify the combined file against them.
     """
 
-    activity: ClassVar[str] = "running the parts by hand"
+    activity: ClassVar[str] = "running the separate models"
 
     blueprint: Blueprint
     calls: tuple[Call, ...]

@@ -37,9 +37,11 @@ MODELS: dict[str, tuple[nn.Module, str]] = {
     "two_in": (TwoInputs(), "scripted"),
     "two_out": (TwoOutputs(), "scripted"),
 }
-# A size of 1 that is broadcast, or a width that the weights do not have: it runs, and is called unknown on purpose.
+# A size of 1 that is broadcast, or a width that the weights do not have: the pair runs, and the
+# verdict is unknown on purpose.
 FEW = (
-    "linear_10_5", "linear_5_1", "double_10_5", "relu", "conv_3_8", "pool", "embedding", "argmax", "gru_5", "biased",
+    "linear_10_5", "linear_5_1", "double_10_5", "relu", "conv_3_8", "pool", "embedding", "argmax",
+    "gru_5", "biased",
     "two_in", "two_out",
 )  # fmt: skip
 DOUBTED = {("linear_5_1", "biased"), ("pool", "biased")}
@@ -85,7 +87,7 @@ def _contradicted(paths: dict[str, str], producer: str, consumers: tuple[str, ..
 
 
 def _load(paths: dict[str, str], name: str) -> Any:
-    """What is in the file, which is the contract's subject: a scripted pool refuses ranks that the eager one takes."""
+    """Return the model as the file holds it: a scripted pool rejects ranks that eager accepts."""
     if MODELS[name][1] == "pickled":
         return torch.load(paths[name], weights_only=False)
     return torch.jit.load(paths[name])

@@ -59,7 +59,8 @@ def test_the_process_of_a_check_never_imports_torch(shelf: Shelf) -> None:
         f"import sys; sys.argv = ['composecli', 'check', {a!r}, {b!r}]\n"
         "from composecli.cli import main\n"
         "try: main()\n"
-        "except SystemExit as end: sys.stderr.write(f'code {end.code}, torch {\"torch\" in sys.modules}')\n"
+        "except SystemExit as end:\n"
+        "    sys.stderr.write(f'code {end.code}, torch {\"torch\" in sys.modules}')\n"
     )
     assert ran.stderr.endswith("code 0, torch False")
 
@@ -103,7 +104,9 @@ def test_a_bug_exits_with_70(
 @pytest.mark.parametrize(("error", "code"), [("ZeroDivisionError", 70), ("KeyboardInterrupt", 130)])
 def test_an_unexpected_error_never_exits_with_1(error: str, code: int) -> None:
     ran = python(
-        f"import composecli.cli as cli\ndef fail(**words): raise {error}('ours')\ncli.main = fail\ncli.run()\n"
+        "import composecli.cli as cli\n"
+        f"def fail(**words): raise {error}('ours')\n"
+        "cli.main = fail\ncli.run()\n"
     )
     assert ran.returncode == code
     assert "Traceback" not in ran.stderr
@@ -114,7 +117,8 @@ def test_an_unexpected_error_never_exits_with_1(error: str, code: int) -> None:
 )
 def test_the_entry_point_keeps_the_exit_codes_of_click(words: str, code: int) -> None:
     ran = python(
-        f"import sys; sys.argv = ['composecli', *{words.split()!r}]\nfrom composecli.cli import run\nrun()"
+        f"import sys; sys.argv = ['composecli', *{words.split()!r}]\n"
+        "from composecli.cli import run\nrun()"
     )
     assert ran.returncode == code
 
@@ -162,7 +166,9 @@ def test_json_is_the_whole_of_stdout_and_versioned(composecli: Composecli, shelf
     assert checked.json["models"][0]["contract"]["text"] == "float32[N, 10] -> float32[N, 5]"
     assert checked.json["seams"][0]["ports"][0]["given"] == "float32[N, 5]"
     assert set(checked.json) == {
-        "schema", "exit_code", "command", "verdict", "mode", "device", "strict", "example", "result", "models", "seams",
+        "schema", "exit_code", "command", "verdict", "mode", "device", "strict", "example",
+        "result",
+        "models", "seams",
         "interrupted", "isolation",
     }  # fmt: skip
     inspected = composecli.json("inspect", a)
@@ -247,7 +253,8 @@ def test_a_check_does_not_import_the_compiler(shelf: Shelf) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("narrow", nn.Linear(3, 2))
     ran = python(
         f"import composecli, sys; composecli.check({a!r}, {b!r})\n"
-        "sys.stderr.write(f\"{sorted({'torch._dynamo', 'sympy', 'torchinfo'} & set(sys.modules))}\")"
+        "heavy = {'torch._dynamo', 'sympy', 'torchinfo'} & set(sys.modules)\n"
+        "sys.stderr.write(f'{sorted(heavy)}')"
     )
     assert ran.stderr.endswith("[]")
 
@@ -295,4 +302,4 @@ def test_the_version_is_that_of_the_package(composecli: Composecli) -> None:
 def test_a_trusted_file_that_is_not_a_model_is_a_mistake(composecli: Composecli) -> None:
     refused = composecli("check", "a.pt", "b.pt", "--trust", "c.pt")
     assert refused.code == 2
-    assert "c.pt is none of the models" in refused.err
+    assert "c.pt is not one of the models" in refused.err

@@ -73,7 +73,11 @@ print(*sorted(name for name in {heavy} if name in sys.modules))
 def imported(call: str) -> str:
     """Return the heavy modules that a call imports in a new process, besides those of torch."""
     own = subprocess.run(
-        [sys.executable, "-c", f"import sys, torch; print(*sorted(n for n in {HEAVY} if n in sys.modules))"],
+        [
+            sys.executable,
+            "-c",
+            f"import sys, torch; print(*sorted(n for n in {HEAVY} if n in sys.modules))",
+        ],
         capture_output=True, text=True, check=True, env=environment(),
     )  # fmt: skip
     ran = subprocess.run(
@@ -101,7 +105,10 @@ def test_a_join_imports_nothing_heavy_beside_torch(shelf: Shelf, tmp_path: Path)
 
 
 def test_help_imports_neither_torch_nor_rich() -> None:
-    code = "import sys; from composecli.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
+    code = (
+        "import sys; from composecli.cli import main; "
+        "main(['--help'], standalone_mode=False); print(*sys.modules)"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment()
     )

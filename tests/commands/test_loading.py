@@ -80,7 +80,7 @@ def test_key_selects_the_entry_with_the_weights(
     assert composecli("check", "net:make@w.pt", five(shelf), "--key", "ema.shadow").code == 0
     missing = composecli("check", "net:make@w.pt", five(shelf), "--key", "nothing")
     assert missing.code == 3
-    assert "keys there: model, ema" in missing.err
+    assert "available keys: model, ema" in missing.err
 
 
 def test_keys_that_do_not_fit_come_as_a_table(
@@ -105,7 +105,7 @@ def test_safetensors_are_read(composecli: Composecli, shelf: Shelf, module: nn.M
     ("name", "words"),
     [
         ("net:broken@w.pt", "RuntimeError: no such checkpoint"),
-        ("net:number@w.pt", "gave a int, not a module"),
+        ("net:number@w.pt", "returned a int, not a module"),
         ("net:needs@w.pt", "missing 1 required positional argument"),
         ("net:nothing@w.pt", "has no attribute 'nothing'"),
         ("nowhere.at.all:make@w.pt", "No module named 'nowhere'"),

@@ -87,7 +87,7 @@ def test_an_input_that_changes_is_reported_as_the_cause(
     composecli.start_worker = lambda _: _Answering(ReferenceRequest, shorten)
     refused = composecli("join", "a.pt", b, "-o", "both.pt")
     assert refused.code == 3
-    assert "error[CC928]: the file became another while it was read\n  a.pt" in refused.err
+    assert "error[CC928]: the file changed while it was being read\n  a.pt" in refused.err
     assert [path.name for path in here.iterdir()] == ["a.pt"]
 
 

@@ -206,7 +206,7 @@ def test_trusting_a_file_that_is_not_a_model_of_the_command_is_a_usage_error(
     arguments = ["inspect", str(tmp_path / "model.pt"), "--trust", "modle.pt"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert "modle.pt is none of the models" in result.output
+    assert "modle.pt is not one of the models" in result.output
 
 
 def test_a_join_reports_an_input_without_checksums_once(tmp_path: Path) -> None:

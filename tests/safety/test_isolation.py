@@ -90,7 +90,7 @@ def test_memory_sizes_are_parsed(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "G", "8X", "-1G", "0", "8 G"])
 def test_other_texts_are_not_memory_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="no size"):
+    with pytest.raises(ValueError, match="not a size"):
         parse_memory(text)
 
 

@@ -23,7 +23,7 @@ def test_problems_are_raised_as_exceptions(shelf: Shelf, here: Path) -> None:
     assert report.exit_code == 0
     assert composecli.check(a, b).verdict is composecli.Verdict.COMPATIBLE
     assert str(composecli.inspect(a).model.contract) == "float32[N, 10] -> float32[N, 5]"
-    with pytest.raises(CouldNotAttempt, match="output exists"):
+    with pytest.raises(CouldNotAttempt, match="output already exists"):
         composecli.join(a, b, output="both.pt")
     with pytest.raises(ValueError, match="two models"):
         composecli.check(a)

@@ -53,7 +53,9 @@ def is_plain_guard(text: str) -> bool:
     if len(text) > MAX_EXPRESSION_LENGTH or "#" in text or "\n" in text:
         return False
     tree = _parse(text)
-    return tree is not None and all(map(_is_guard_node, ast.walk(tree)))
+    if tree is None:
+        return False
+    return all(map(_is_guard_node, ast.walk(tree)))
 
 
 def is_plain_expression(text: str) -> bool:
@@ -61,10 +63,13 @@ def is_plain_expression(text: str) -> bool:
     if len(text) > MAX_EXPRESSION_LENGTH:
         return False
     tree = _parse(text)
-    return tree is not None and all(map(_is_expression_node, ast.walk(tree)))
+    if tree is None:
+        return False
+    return all(map(_is_expression_node, ast.walk(tree)))
 
 
 def _parse(text: str) -> ast.AST | None:
+    """Parse an expression, None if it is not one or too nested to be plain."""
     try:
         return ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -72,6 +77,7 @@ def _parse(text: str) -> ast.AST | None:
 
 
 def _is_guard_node(node: ast.AST) -> bool:
+    """Return whether a guard may have this node; its children are checked on their own."""
     match node:
         case ast.Call(ast.Attribute(_, name), [], []) if name in _TENSOR_METHODS:
             return True
@@ -86,10 +92,13 @@ def _is_guard_node(node: ast.AST) -> bool:
         case ast.Name(name):
             return name in _BUILTINS or name in ("L", "math")
         case _:
-            return isinstance(node, ast.Subscript) or _is_expression_node(node)
+            if isinstance(node, ast.Subscript):
+                return True
+            return _is_expression_node(node)
 
 
 def _is_expression_node(node: ast.AST) -> bool:
+    """Return whether arithmetic may have this node; its children are checked on their own."""
     match node:
         case ast.Call(ast.Name(name)):
             return name in _FUNCTIONS
@@ -111,6 +120,7 @@ def _is_expression_node(node: ast.AST) -> bool:
 
 
 def _is_small_exponent(node: ast.expr) -> bool:
+    """Return whether this is a constant power that is cheap to evaluate."""
     match node:
         case ast.Constant(int(value)):
             return 0 <= value <= MAX_EXPONENT

@@ -73,7 +73,7 @@ def unsafe_parts(archive: Archive) -> Iterator[Reason]:
     """Yield the reasons not to load the archive; each names the member and the part of it."""
     for name in sorted(archive.names):
         if not is_known_member(name):
-            yield Reason(f"a member that an export of Python does not write: {name}")
+            yield Reason(f"a member that torch.export does not write: {name}")
         elif is_program(name):
             yield from _check_program(archive.json(name))
         elif name.startswith("data/") and name.endswith(".json"):
@@ -90,6 +90,7 @@ def record_problems(archive: Archive) -> Iterator[str]:
 
 
 def _check_record(archive: Archive, entry: IndexEntry) -> Iterator[str]:
+    """Yield why a plain tensor does not lie inside its record."""
     meta = entry.payload["tensor_meta"]
     assert meta is not None
     try:
@@ -101,7 +102,7 @@ def _check_record(archive: Archive, entry: IndexEntry) -> Iterator[str]:
         for size, stride in zip(sizes, strides, strict=True):
             last += (size - 1) * stride
     except (KeyError, TypeError, ValueError):
-        yield f"{entry.name} has no sizes that make sense"
+        yield f"{entry.name} has invalid sizes"
         return
     if entry.record not in archive.names:
         yield f"the record of {entry.name} is missing"
@@ -114,11 +115,13 @@ def _check_record(archive: Archive, entry: IndexEntry) -> Iterator[str]:
 
 
 def _check_index(member: str, data: Any) -> Iterator[Reason]:
+    """Yield a reason for each entry that is pickled or has no plain record."""
     entries = data.get("config") if isinstance(data, dict) else None
     if not isinstance(entries, dict):
         return
     for name, payload in entries.items():
-        if not isinstance(payload, dict) or payload.get("use_pickle") is not False:
+        is_pickled = not isinstance(payload, dict) or payload.get("use_pickle") is not False
+        if is_pickled:
             yield Reason(f"{member} has {name} in a pickle")
             continue
         path_name = payload.get("path_name")
@@ -154,7 +157,7 @@ def _inner_pickle(data: bytes) -> bytes:
 def _check_program(program: Any) -> Iterator[Reason]:
     """Check every key and text of a program, at any depth."""
     if not isinstance(program, dict):
-        yield Reason("its program is no object")
+        yield Reason("its program is not a JSON object")
         return
     yield from _check_guards(program.get("guards_code", []))
     stack: list[tuple[str, Any]] = [("", program)]
@@ -172,6 +175,7 @@ def _check_program(program: Any) -> Iterator[Reason]:
 
 
 def _check_guards(guards: Any) -> Iterator[Reason]:
+    """Check the guards, which PyTorch evaluates as Python code."""
     if not isinstance(guards, list):
         guards = [guards]
     for guard in guards:
@@ -189,11 +193,13 @@ def _check_structure(text: Any) -> Iterator[Reason]:
             keys = json.loads(context) if isinstance(context, str) else context
             is_builtin = str(kind).startswith(("builtins.", "collections."))
             has_other_keys = is_builtin and not _are_plain_keys(keys)
-            if kind == "collections.defaultdict" or has_other_keys:
-                yield Reason(f"it takes or returns a {kind} of {_shorten(context)}")
+            makes_values = kind == "collections.defaultdict"
+            if makes_values or has_other_keys:
+                shortened = _shorten(context)
+                yield Reason(f"it takes or returns a {kind} of {shortened}")
             stack += spec["children_spec"]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        yield Reason(f"a structure that is not read: {_shorten(text)}")
+        yield Reason(f"an unsupported structure: {_shorten(text)}")
 
 
 def _are_plain_keys(context: Any) -> bool:
@@ -203,6 +209,7 @@ def _are_plain_keys(context: Any) -> bool:
 
 
 def _check_value_names(key: str, table: dict[str, Any]) -> Iterator[Reason]:
+    """Check the names in a table of values: they become variables of generated code."""
     if key in _VALUE_TABLES:
         for name in table:
             if not _IDENTIFIER.fullmatch(name):
@@ -212,6 +219,7 @@ def _check_value_names(key: str, table: dict[str, Any]) -> Iterator[Reason]:
 
 
 def _check_text(key: str, text: str) -> Iterator[Reason]:
+    """Check a text by the key that it has: some of them become code."""
     if key == "expr_str" and not is_plain_expression(text):
         yield Reason(f"it evaluates the expression {_shorten(text)}")
     elif key in ("target", "as_operator"):
@@ -223,6 +231,7 @@ def _check_text(key: str, text: str) -> Iterator[Reason]:
 
 
 def _check_target(text: str) -> Iterator[Reason]:
+    """Yield a reason if a call goes to an op that is not on the allowlist."""
     match = _ATEN.fullmatch(text)
     if match and match[1] != "higher_order":
         op = f"{match[1]}::{match[2]}"
@@ -233,4 +242,5 @@ def _check_target(text: str) -> Iterator[Reason]:
 
 
 def _shorten(value: object) -> str:
+    """Return the start of a value's text, for a message."""
     return str(value)[:MAX_SHOWN_LENGTH]

@@ -11,7 +11,7 @@ from composecli.files.checkpoint import Checkpoint
 MAX_SHOWN = 6
 MAX_SUGGESTED_OPS = 3
 
-_FETCH_AGAIN = ("fetch it or save it again",)
+_FETCH_AGAIN = ("download or save it again",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def of_checkpoint(path: str, checkpoint: Checkpoint) -> Problem | None:
     if checkpoint.untrusted:
         return Problem(
             Rule.IMPORTS_NOT_TRUSTED,
-            "the pickle imports what is not torch.nn's own",
+            "the pickle imports code from outside torch.nn",
             path,
             shown(checkpoint.untrusted),
             (
@@ -52,7 +52,7 @@ def of_overrides(path: str, hooks: tuple[str, ...]) -> Problem:
     """Return why a pickled module with hooks, or with code in place of its class's, is refused."""
     return Problem(
         Rule.HOOKS_NOT_TRUSTED,
-        "the pickled module carries code of its own beside its classes",
+        "the pickled module carries code in addition to its classes",
         path,
         shown(hooks),
         (f"--trust {path} keeps it, if you know where the file comes from",),
@@ -69,15 +69,12 @@ def of_program(
     help = [f"--trust {path} runs it, if you know where the file comes from"]
     ops = dict.fromkeys(reason.op for reason in reasons if reason.op is not None)
     if ops:
-        options = " ".join(f"--allow-op {op}" for op in list(ops)[:MAX_SUGGESTED_OPS])
-        help.append(f"or {options}, if what it does is meant")
-    return Problem(
-        Rule.PROGRAM_NOT_TRUSTED,
-        f"the {kind} holds what does not run without trust",
-        path,
-        shown(tuple(reason.text for reason in reasons)),
-        tuple(help),
-    )
+        suggested = list(ops)[:MAX_SUGGESTED_OPS]
+        options = " ".join(f"--allow-op {op}" for op in suggested)
+        help.append(f"or {options}, if you accept what it does")
+    title = f"the {kind} contains code that needs trust to run"
+    texts = tuple(reason.text for reason in reasons)
+    return Problem(Rule.PROGRAM_NOT_TRUSTED, title, path, shown(texts), tuple(help))
 
 
 def of_records(path: str, messages: tuple[str, ...]) -> Problem | None:

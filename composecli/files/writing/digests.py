@@ -62,6 +62,7 @@ class Digests:
         return tuple(path for path in self._paths if stat_key(path) != self._stat_keys[path])
 
     def _run(self) -> None:
+        """Digest the files in turn, and wake up callers after each one."""
         for path in self._paths:
             result = self._digest(path)
             with self._has_result:
@@ -69,6 +70,7 @@ class Digests:
                 self._has_result.notify_all()
 
     def _digest(self, path: str) -> str | OSError:
+        """Return the SHA-256 of a file in hexadecimal, or the error that ended it."""
         sha256 = hashlib.sha256()
         try:
             with open(path, "rb", buffering=0) as file:

@@ -89,6 +89,7 @@ class ReadBack:
         return self._sha256.hexdigest()
 
     def _run(self) -> None:
+        """Follow the writer, and keep a failure for the thread that waits."""
         _lower_priority()
         try:
             self._follow()
@@ -96,6 +97,7 @@ class ReadBack:
             self._failure = error
 
     def _follow(self) -> None:
+        """Read up to each position, and compare the checksums of the ranges that end there."""
         position = crc = 0
         expected: ExpectedChecksum | None = None
         while True:
@@ -120,9 +122,10 @@ class ReadBack:
         while position < end:
             if self._stopped.is_set():
                 raise Stopped
-            data = os.pread(self._descriptor, min(CHUNK_BYTES, end - position), position)
+            count = min(CHUNK_BYTES, end - position)
+            data = os.pread(self._descriptor, count, position)
             if not data:
-                raise NotAnArchive("the output became shorter while it was written")
+                raise NotAnArchive("the output was truncated while it was being written")
             self._sha256.update(data)
             position += len(data)
             yield data

@@ -111,6 +111,7 @@ class BackgroundSplice:
         return self._result
 
     def _run(self, plan: Plan, target: Path) -> None:
+        """Write the target in the thread; a failure also ends the wait for the writing."""
         try:
             self._result = splice(plan, target, self._progress)
         except Exception as error:
@@ -190,12 +191,13 @@ def _copy_record(
     crc = archive.checksum(source.record)
     writer.start(name, remaining, crc)
     end = writer.position + remaining
-    read_back.expect(ExpectedChecksum(end, crc, DamagedRecord(source)))
+    expected = ExpectedChecksum(end, crc, DamagedRecord(source))
+    read_back.expect(expected)
     while remaining:
         limit = min(remaining, KERNEL_COPY_BYTES)
         count = _copy_bytes(archive.fileno(), start, target, writer.position, limit)
         if not count:
-            raise NotAnArchive("a file ends early that was read before")
+            raise NotAnArchive("a file was truncated while it was being read")
         start += count
         remaining -= count
         writer.advance(count)
@@ -208,4 +210,5 @@ def _copy_bytes(source: int, start: int, target: int, position: int, count: int)
             return os.copy_file_range(source, target, count, start, position)
         except OSError:
             pass  # The kernel cannot copy between these two file systems.
-    return os.pwrite(target, os.pread(source, min(count, CHUNK_BYTES), start), position)
+    data = os.pread(source, min(count, CHUNK_BYTES), start)
+    return os.pwrite(target, data, position)

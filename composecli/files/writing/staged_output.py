@@ -47,6 +47,7 @@ def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> Output
 def _find_problem(
     path: str, target: Path, inputs: tuple[str, ...], *, force: bool
 ) -> Problem | None:
+    """Return why nothing can be written at a path, None if all is well."""
     for name in inputs:
         if _is_same_file(target, name):
             title = f"the output is the input {name}"
@@ -60,7 +61,7 @@ def _find_problem(
         return Problem(Rule.COULD_NOT_WRITE, title, path, help=("name a file with -o",))
     if target.exists() and not force:
         help = ("--force replaces it",)
-        return Problem(Rule.OUTPUT_EXISTS, "the output exists", path, help=help)
+        return Problem(Rule.OUTPUT_EXISTS, "the output already exists", path, help=help)
     if not target.parent.is_dir():
         title = "the folder of the output does not exist"
         help = (f"mkdir -p {target.parent}",)
@@ -69,6 +70,7 @@ def _find_problem(
 
 
 def _is_same_file(target: Path, name: str) -> bool:
+    """Return whether an input is the target, by its path if one of them is missing."""
     try:
         return os.path.samefile(target, name)
     except OSError:
@@ -125,7 +127,8 @@ def staged(output: OutputFile) -> Iterator[StagedFile]:
     """
     target = output.target
     unique = f"{os.getpid()}-{secrets.token_hex(4)}"
-    folder = target.with_name(f".{target.name[:MAX_NAME_LENGTH]}.{unique}{_SUFFIX}")
+    name = target.name[:MAX_NAME_LENGTH]
+    folder = target.with_name(f".{name}.{unique}{_SUFFIX}")
     try:
         with _os_errors_as_problems(output.path):
             _remove_stale(target)
@@ -138,6 +141,7 @@ def staged(output: OutputFile) -> Iterator[StagedFile]:
 
 @contextmanager
 def _os_errors_as_problems(path: str) -> Iterator[None]:
+    """Report errors of the system as problems of the output."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -157,11 +161,15 @@ def _remove_stale(target: Path) -> None:
     pattern = re.compile(rf"\.{name}\.(\d+)-[0-9a-f]{{8}}{re.escape(_SUFFIX)}")
     for entry in os.scandir(target.parent):
         match = pattern.fullmatch(entry.name)
-        if match and not _is_alive(int(match[1])):
+        if not match:
+            continue
+        process = int(match[1])
+        if not _is_alive(process):
             shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _is_alive(process: int) -> bool:
+    """Return whether a process exists; signal 0 only checks that."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -172,6 +180,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _flush(path: Path, failures: list[OSError]) -> None:
+    """Flush a file to the disk. A failure is added to `failures`: it is in a thread."""
     try:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -185,6 +194,7 @@ def full(output: OutputFile) -> bool:
 
 
 def _move_into_place(staged_path: Path, target: Path) -> None:
+    """Rename the staged file over the target, and flush the folder."""
     staged_path.chmod(_mode(target))
     staged_path.replace(target)
     # Only now does the new name survive a power failure.

@@ -48,7 +48,8 @@ class ZipWriter:
 
     def add(self, name: str, data: bytes) -> None:
         """Write a member."""
-        self.start(name, len(data), zlib.crc32(data))
+        crc = zlib.crc32(data)
+        self.start(name, len(data), crc)
         self._write(data)
 
     def start(self, name: str, size: int, crc: int) -> None:
@@ -59,7 +60,8 @@ class ZipWriter:
         extra = b""
         if is_wide:
             extra = _zip64_extra(size, size)
-        extra += _padding(self.position + zip_format.LOCAL_HEADER.size + len(encoded) + len(extra))
+        header_length = zip_format.LOCAL_HEADER.size + len(encoded) + len(extra)
+        extra += _padding(self.position + header_length)
         header = LocalHeader(
             zip_format.LOCAL_SIGNATURE,
             version=_version(is_wide=is_wide),
@@ -73,7 +75,8 @@ class ZipWriter:
             name_length=len(encoded),
             extra_length=len(extra),
         )
-        self._write(zip_format.LOCAL_HEADER.pack(*header) + encoded + extra)
+        packed = zip_format.LOCAL_HEADER.pack(*header)
+        self._write(packed + encoded + extra)
 
     def advance(self, count: int) -> None:
         """Record that the caller wrote this many bytes at `position`."""
@@ -83,7 +86,8 @@ class ZipWriter:
     def finish(self) -> None:
         """Write the directory and its end records."""
         start = self.position
-        self._write(b"".join(map(_directory_entry, self._entries)))
+        entries = map(_directory_entry, self._entries)
+        self._write(b"".join(entries))
         length = self.position - start
         count = len(self._entries)
         extent = Extent(0, 0, count, count, length, start)
@@ -91,18 +95,22 @@ class ZipWriter:
             self._write_zip64_end(extent)
         narrow_count = min(count, MAX_NARROW_COUNT)
         narrow = Extent(0, 0, narrow_count, narrow_count, _narrow(length), _narrow(start))
-        self._write(zip_format.END.pack(zip_format.END_SIGNATURE, *narrow, 0))
+        end = zip_format.END.pack(zip_format.END_SIGNATURE, *narrow, 0)
+        self._write(end)
 
     def _write_zip64_end(self, extent: Extent) -> None:
+        """Write the zip64 end record and its locator (APPNOTE 4.3.14 and 4.3.15)."""
         end_start = self.position
         version = zip_format.VERSION_64
         end = zip_format.END_64.pack(
             zip_format.END_64_SIGNATURE, zip_format.END_64_SIZE, version, version, *extent
         )
         self._write(end)
-        self._write(zip_format.LOCATOR.pack(zip_format.LOCATOR_SIGNATURE, 0, end_start, 1))
+        locator = zip_format.LOCATOR.pack(zip_format.LOCATOR_SIGNATURE, 0, end_start, 1)
+        self._write(locator)
 
     def _write(self, data: bytes) -> None:
+        """Write all bytes at the position, in as many calls as the system needs."""
         remaining = memoryview(data)
         while remaining:
             count = os.pwrite(self._descriptor, remaining, self.position)
@@ -117,8 +125,10 @@ def _padding(position: int) -> bytes:
 
 
 def _zip64_extra(*numbers: int) -> bytes:
+    """Return an extra field of 64-bit numbers (APPNOTE 4.5.3)."""
     values = struct.pack(f"<{len(numbers)}Q", *numbers)
-    return _EXTRA_HEADER.pack(zip_format.ZIP64_EXTRA, len(values)) + values
+    header = _EXTRA_HEADER.pack(zip_format.ZIP64_EXTRA, len(values))
+    return header + values
 
 
 def _narrow(number: int) -> int:
@@ -129,12 +139,14 @@ def _narrow(number: int) -> int:
 
 
 def _version(*, is_wide: bool) -> int:
+    """Return the version that a reader needs (APPNOTE 4.4.3)."""
     if is_wide:
         return zip_format.VERSION_64
     return zip_format.VERSION
 
 
 def _flags(name: bytes) -> int:
+    """Return the general purpose flags: UTF-8 for a name beyond ASCII (APPNOTE 4.4.4)."""
     if name.isascii():
         return 0
     return zip_format.UTF8_FLAG
@@ -166,4 +178,5 @@ def _directory_entry(entry: _Entry) -> bytes:
         external_attributes=0,
         header_start=_narrow(entry.header_start),
     )
-    return zip_format.DIRECTORY_ENTRY.pack(*record) + entry.name + extra
+    packed = zip_format.DIRECTORY_ENTRY.pack(*record)
+    return packed + entry.name + extra

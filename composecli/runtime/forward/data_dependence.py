@@ -108,6 +108,8 @@ class _Marker:
 
 
 class _WeightlessMode(OpMode):
+    """Tracks which records the results depend on, and stops ops that need values."""
+
     def __init__(self, weights: Mapping[int, LazyWeights], last_error: LastOpError) -> None:
         super().__init__()
         self.last_error = last_error
@@ -119,7 +121,8 @@ class _WeightlessMode(OpMode):
         for number, model_weights in weights.items():
             self.read_only |= model_weights.read_only
             for record, storage in model_weights.unread.items():
-                self.marker.mark(storage, frozenset(((number, record),)))
+                records = frozenset(((number, record),))
+                self.marker.mark(storage, records)
                 if model_weights.is_writable(record):
                     self.readable[storage._cdata] = (model_weights, record)
 
@@ -127,7 +130,8 @@ class _WeightlessMode(OpMode):
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        unread = list(self._unread(tensor_arguments(args, kwargs)))
+        tensors = tensor_arguments(args, kwargs)
+        unread = list(self._unread(tensors))
         if not unread:
             return self._run(func, args, kwargs)
         self._require_values(func, unread)
@@ -138,16 +142,19 @@ class _WeightlessMode(OpMode):
             result = kernel(*args, **kwargs)
         if result is None:
             result = self._run(func, args, kwargs)
-        self._mark(result, _union(records for _, records in unread))
+        records = _union(item.records for item in unread)
+        self._mark(result, records)
         return result
 
     def _unread(self, tensors: Iterable[Tensor]) -> Iterator[_Unread]:
+        """Yield the tensors without values, with the records that they depend on."""
         for tensor in tensors:
             records = self.marker.records_of(tensor)
             if records is not None:
                 yield _Unread(tensor, records)
 
     def _run(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run the real kernel, and keep its error for the message that TorchScript drops."""
         try:
             return func(*args, **kwargs)
         except Exception as error:
@@ -161,7 +168,8 @@ class _WeightlessMode(OpMode):
             if not self._read_now(tensor, func):
                 missing.append(records)
         if missing:
-            self._stop(_union(missing), func)
+            records = _union(missing)
+            self._stop(records, func)
 
     def _require_writable(self, func: OpOverload, args: Sequence[Any]) -> None:
         """Stop the forward if the op writes to memory that cannot be written to."""
@@ -187,10 +195,12 @@ class _WeightlessMode(OpMode):
         return True
 
     def _stop(self, records: Records, func: OpOverload) -> None:
+        """Raise ValuesRequired, and keep it in case the forward handles it."""
         self.needed = ValuesRequired(records, func._schema.name)
         raise self.needed
 
     def _mark(self, result: Any, records: Records) -> None:
+        """Mark the tensors of a result as dependent on these records."""
         for tensor in tensors_in(result):
             if tensor.layout is torch.strided:
                 self.marker.mark(tensor.untyped_storage(), records)
@@ -227,7 +237,8 @@ def weightless(
     for number, model in models.items():
         if model.weights is not None:
             weights[number] = model.weights
-    if not any(model_weights.unread for model_weights in weights.values()):
+    has_unread = any(model_weights.unread for model_weights in weights.values())
+    if not has_unread:
         yield
         return
     mode = _WeightlessMode(weights, last_error or LastOpError())
@@ -258,6 +269,7 @@ class _NeededValues(Enum):
 
 @functools.cache
 def _needed_values(func: OpOverload) -> _NeededValues:
+    """Classify an op by its name and its tags."""
     name = op_name(func)
     if name in _VALUE_OPS or name.startswith("linalg_"):
         return _NeededValues.ALL
@@ -279,10 +291,12 @@ def _needed(func: OpOverload, unread: list[_Unread]) -> Iterator[_Unread]:
 
 
 def _holds_integers(tensor: Tensor) -> bool:
+    """Return whether the values may be positions or lengths: integers or booleans."""
     return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _union(parts: Iterable[Records]) -> Records:
+    """Return the records of all parts; too many of them become EVERYTHING."""
     records = frozenset[Record]().union(*parts)
     if records >= EVERYTHING or len(records) > MAX_RECORDS:
         return EVERYTHING

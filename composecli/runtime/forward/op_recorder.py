@@ -53,7 +53,8 @@ class Recording:
         """The submodule that failed: the owner of the parameter, or the one that was running."""
         if self.failure is not None and self.failure.parameter is not None:
             parameter = self.failure.parameter
-            return parameter.rpartition(".")[0] or parameter
+            owner, _, _ = parameter.rpartition(".")
+            return owner or parameter
         for name in reversed(self.running):
             if name:
                 return name
@@ -61,6 +62,8 @@ class Recording:
 
 
 class _RecordingMode(OpMode):
+    """Marks the results of ops on the input, and records the ops with a parameter."""
+
     def __init__(self, module: nn.Module, recording: Recording) -> None:
         super().__init__()
         self.recording = recording
@@ -85,23 +88,30 @@ class _RecordingMode(OpMode):
             raise
         if inputs:
             self.recording.ops += 1
+            numbers = tuple(sorted(inputs))
             for tensor in tensors_in(result):
-                setattr(tensor, _MARK, tuple(sorted(inputs)))
+                setattr(tensor, _MARK, numbers)
         return result
 
     def _failure(self, func: OpOverload, args: Sequence[Any], tensors: list[Tensor]) -> OpFailure:
+        """Describe an op that raised, with the parameter among its tensors."""
         parameter: str | None = None
         weight = self._weight(tensors)
         if weight is not None:
             parameter = self._name(weight)
-        operands = [self._operand(tensor) for tensor in tensors if has_sizes(tensor)]
+        operands = list[Operand]()
+        for tensor in tensors:
+            if has_sizes(tensor):
+                operands.append(self._operand(tensor))
         numbers = tuple(_integers(args))
         return OpFailure(func._schema.name, parameter, tuple(operands), numbers)
 
     def _operand(self, tensor: Tensor) -> Operand:
+        """Describe a tensor of an op: its spec, the inputs it depends on, and its name."""
         return Operand(spec_of(tensor), _inputs_of(tensor), self._name(tensor))
 
     def _name(self, tensor: Tensor) -> str | None:
+        """Return the name of the parameter or buffer that owns the memory of a tensor."""
         return self.names.get(storage_of(tensor))
 
     def _weight(self, tensors: list[Tensor]) -> Tensor | None:
@@ -109,16 +119,21 @@ class _RecordingMode(OpMode):
 
         So a bias is returned only if it is alone.
         """
-        parameters = [tensor for tensor in tensors if self._name(tensor) is not None]
+        parameters = list[Tensor]()
+        for tensor in tensors:
+            if self._name(tensor) is not None:
+                parameters.append(tensor)
         return max(parameters, key=lambda tensor: tensor.dim(), default=None)
 
     def _record(self, func: OpOverload, args: Sequence[Any], tensors: list[Tensor]) -> None:
+        """Record an op on a value from the input and a weight, up to the maximum."""
         if len(self.recording.parameter_ops) >= MAX_PARAMETER_OPS:
             return
         op = op_name(func).removeprefix("native_")
         values = [tensor for tensor in tensors if hasattr(tensor, _MARK)]
         weight = self._weight(tensors)
-        if op in UNNAMED_WEIGHT_OPS and (weight is None or weight.dim() < 2):
+        has_matrix = weight is not None and weight.dim() > 1
+        if op in UNNAMED_WEIGHT_OPS and not has_matrix:
             weight = _unnamed_weight(tensors, weight)
         if not values or weight is None:
             return
@@ -197,9 +212,11 @@ def _register_hooks(module: nn.Module, recording: Recording) -> Iterator[Any]:
             continue
 
         def enter(*_: Any, name: str = name) -> None:
+            """Note that the submodule runs; its name is bound when the hook is made."""
             recording.running.append(name)
 
         def leave(*_: Any) -> None:
+            """Forget the innermost submodule. It stays noted if it raises."""
             recording.running.pop()
 
         yield submodule.register_forward_pre_hook(enter)

@@ -76,7 +76,8 @@ def probe(
         if error is None:
             return Accepted((tree_of(result),), device, tuple(recording.parameter_ops))
     last_error = LastOpError()
-    restoring = preserving_state(list(used.values()), seed)
+    used_models = list(used.values())
+    restoring = preserving_state(used_models, seed)
     try:
         with torch.no_grad(), restoring, weightless(used, last_error):
             layers = make_layers(blueprint, 0, device)
@@ -87,7 +88,8 @@ def probe(
         number = _failed_model(failed, blueprint)
         if detail is Detail.OUTCOME or rejected.out_of_memory or number is None:
             return rejected
-        return _explained(rejected, failed, _Part(number, used[number]), recording, seed)
+        part = _Part(number, used[number])
+        return _explained(rejected, failed, part, recording, seed)
     return Accepted(results, device)
 
 
@@ -101,16 +103,18 @@ def reject_input(error: BaseException, device: str) -> Rejected:
         type(error).__name__,
         last_line(error),
         device,
-        op="making the input",
+        op="creating the input",
         kind=_kind(error),
     )
 
 
 def _trees(run: BlueprintRun) -> tuple[Tree, ...]:
+    """Describe the results of the models that ran, in their order."""
     return tuple(map(tree_of, run.results))
 
 
 def _record_forward(part: _Part, values: Values, seed: int) -> _RecordedForward:
+    """Run one model and record its ops. Its error is returned, not raised."""
     result: Any = None
     error: BaseException | None = None
     module = part.model.module
@@ -130,8 +134,10 @@ def _record_forward(part: _Part, values: Values, seed: int) -> _RecordedForward:
 def _rejected(failed: ModelFailed, device: str, op_error: BaseException | None) -> Rejected:
     """Return the rejection without an explanation; `op_error` is the last error of an op."""
     error = failed.error
-    if op_error is not None and str(error).rstrip().endswith(_EMPTY_ENDINGS):
-        error = op_error
+    if op_error is not None:
+        text = str(error).rstrip()
+        if text.endswith(_EMPTY_ENDINGS):
+            error = op_error
     return Rejected(
         stage=failed.number,
         error=_class_name(failed.error),
@@ -153,7 +159,10 @@ def _class_name(error: BaseException) -> str:
 def _failed_model(failed: ModelFailed, blueprint: Blueprint) -> int | None:
     """Return the model that raised; None if a bridge or the merge did."""
     order = models(blueprint)
-    if failed.number >= len(order) or len(failed.run.inputs) != failed.number + 1:
+    if failed.number >= len(order):
+        return None
+    started = len(failed.run.inputs)
+    if started != failed.number + 1:
         return None
     return order[failed.number]
 
@@ -194,6 +203,7 @@ def _is_out_of_files(error: BaseException | None) -> bool:
 
 
 def _kind(error: BaseException) -> RejectionKind:
+    """Classify an error: those for lack of files or memory say nothing about the model."""
     if _is_out_of_files(error):
         return RejectionKind.NO_FILE
     if _is_out_of_memory(error):
@@ -206,22 +216,27 @@ def _remedies(part: _Part, values: Values, seed: int) -> tuple[Remedy, ...]:
     remedies = list[Remedy]()
     if _runs_in_eval(part, values, seed):
         remedies.append(Remedy.EVAL_MODE)
-    if _runs(part, zeros_like(values), seed):
+    zeros = zeros_like(values)
+    if _runs(part, zeros, seed):
         remedies.append(Remedy.ZEROS)
     return tuple(remedies)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a forward failed for lack of memory, by its type or message."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return _NO_MEMORY.search(str(error)) is not None
 
 
 def _runs(part: _Part, values: Values, seed: int) -> bool:
+    """Return whether the model alone runs on these values."""
     number, model = part
+    opened = {number: model}
+    blueprint = single_model(number)
     try:
-        with torch.no_grad(), preserving_state([model], seed), weightless({number: model}):
-            run_blueprint(single_model(number), {number: model}, values, {})
+        with torch.no_grad(), preserving_state([model], seed), weightless(opened):
+            run_blueprint(blueprint, opened, values, {})
     except ModelFailed:
         return False
     return True
@@ -234,7 +249,9 @@ def _runs_in_eval(part: _Part, values: Values, seed: int) -> bool:
     for submodule in module.modules():
         if hasattr(submodule, "training"):
             flags.append((submodule, submodule.training))
-    if not part.model.switchable or not any(training for _, training in flags):
+    if not part.model.switchable:
+        return False
+    if not any(training for _, training in flags):
         return False
     try:
         module.eval()
@@ -250,12 +267,14 @@ def _code_line(error: BaseException) -> str | None:
     It is the line of the original code if the archive still has that, or of the compiled code.
     """
     compiled, _, original = str(error).partition("Traceback of TorchScript, original code")
-    return _marked_line(original) or _marked_line(compiled)
+    line = _marked_line(original)
+    return line or _marked_line(compiled)
 
 
 def _marked_line(trace: str) -> str | None:
     """Return the last line of code that has a mark `<--- HERE` below it."""
-    marked, previous = None, ""
+    marked = None
+    previous = ""
     for line in trace.splitlines():
         if "<--- HERE" in line:
             marked = previous.strip()

@@ -51,7 +51,8 @@ def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
         for model in models:
             if model.weights is not None:
                 model.weights.reload()
-        if [parameter._version for parameter in parameters] != versions:
+        versions_after = [parameter._version for parameter in parameters]
+        if versions_after != versions:
             raise ParameterMutated
 
 
@@ -66,6 +67,7 @@ def _remember(model: Model) -> Iterator[Undo]:
 
 
 def _remember_eager(module: nn.Module) -> Iterator[Undo]:
+    """Yield functions that restore the buffers, then the attributes, of one module."""
     attributes = dict[str, Any]()
     for name, value in module.__dict__.items():
         if name in _NOT_RESTORED:
@@ -78,7 +80,8 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
             yield _restore_tensor(buffer)
 
     def restore() -> None:
-        for name in module.__dict__.keys() - attributes.keys() - _NOT_RESTORED:
+        added = module.__dict__.keys() - attributes.keys() - _NOT_RESTORED
+        for name in added:
             del module.__dict__[name]
         module.__dict__.update(attributes)
 
@@ -86,6 +89,7 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
 
 
 def _restore_tensor(tensor: Tensor) -> Undo:
+    """Copy a tensor now, and return a function that writes the copy back."""
     if tensor.is_meta or _is_expanded(tensor):
         return _do_nothing
     saved = tensor.detach().clone()
@@ -129,6 +133,8 @@ def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> I
 
 
 def _restore_attribute(script: Any, name: str, value: Any) -> Undo:
+    """Return a function that sets an attribute again if it changed."""
+
     def restore() -> None:
         current = script.getattr(name)
         if current is value:
@@ -140,6 +146,7 @@ def _restore_attribute(script: Any, name: str, value: Any) -> Undo:
 
 
 def _are_equal(one: Any, other: Any) -> bool:
+    """Return whether two values compare as equal; False if they refuse to be compared."""
     try:
         return bool(one == other)
     except Exception:

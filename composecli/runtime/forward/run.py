@@ -49,11 +49,12 @@ def run_blueprint(
 
     Raises ModelFailed if a model, a bridge or the merge raises.
     """
+    layers_in_order = iter(layers.values())
     match blueprint:
         case Sequential():
-            return _run_sequential(blueprint, models, values, iter(layers.values()))
+            return _run_sequential(blueprint, models, values, layers_in_order)
         case Parallel():
-            return _run_parallel(blueprint, models, values, iter(layers.values()))
+            return _run_parallel(blueprint, models, values, layers_in_order)
         case _:
             assert_never(blueprint)
 
@@ -64,6 +65,7 @@ def _run_sequential(
     values: Values,
     layers: Iterator[nn.Module],
 ) -> BlueprintRun:
+    """Run the models one after the other; `layers` are those of the bridges, in order."""
     run = BlueprintRun()
     for number, stage in enumerate(blueprint.stages):
         if number > 0:
@@ -78,6 +80,7 @@ def _run_parallel(
     values: Values,
     layers: Iterator[nn.Module],
 ) -> BlueprintRun:
+    """Run the models on the same values, then merge; a failed merge has the next number."""
     run = BlueprintRun()
     for number, branch in enumerate(blueprint.branches):
         _run_model(number, models[branch.model], values, run)
@@ -85,17 +88,22 @@ def _run_parallel(
     try:
         for result, branch in zip(run.results, blueprint.branches, strict=True):
             value = get_value(result, branch.path)
-            parts.append(run_bridge(branch.bridge, value, layers))
-        run.results.append(merge_results(parts, blueprint.merge, blueprint.dim))
+            part = run_bridge(branch.bridge, value, layers)
+            parts.append(part)
+        merged = merge_results(parts, blueprint.merge, blueprint.dim)
+        run.results.append(merged)
     except Exception as error:
-        raise ModelFailed(len(blueprint.branches), error, run) from error
+        number = len(blueprint.branches)
+        raise ModelFailed(number, error, run) from error
     return run
 
 
 def _run_model(number: int, model: Model, values: Values, run: BlueprintRun) -> None:
+    """Run one model. Its inputs are kept even if it fails, its result is not."""
     run.inputs.append(values)
     try:
-        run.results.append(model.module(*values.positional, **values.named))
+        result = model.module(*values.positional, **values.named)
+        run.results.append(result)
     except (Exception, SystemExit) as error:
         raise ModelFailed(number, error, run) from error
 
@@ -104,7 +112,8 @@ def _stage_values(
     number: int, stage: Stage, run: BlueprintRun, layers: Iterator[nn.Module]
 ) -> Values:
     """Return the arguments of a stage: parts of the previous result, through their bridges."""
-    positional, named = list[Any](), dict[str, Any]()
+    positional = list[Any]()
+    named = dict[str, Any]()
     try:
         for feed in stage.feeds:
             value = get_value(run.result, feed.path)
@@ -135,6 +144,7 @@ def get_value(value: Any, path: KeyPath) -> Any:
 
 
 def _get_item(mapping: Mapping[Any, Any], key_text: str) -> Any:
+    """Return the first item whose key has this text."""
     for key, item in mapping.items():
         if str(key) == key_text:
             return item
@@ -164,7 +174,9 @@ def merge_results(parts: list[Tensor], merge: Merge, dim: int) -> Any:
 
 def _sum(parts: list[Tensor]) -> Tensor:
     """Add tensors of the same sizes: PyTorch itself would broadcast them."""
-    if len({part.shape for part in parts}) > 1:
-        sizes = ", ".join(str(list(part.shape)) for part in parts)
+    shapes = {part.shape for part in parts}
+    if len(shapes) > 1:
+        texts = [str(list(part.shape)) for part in parts]
+        sizes = ", ".join(texts)
         raise ValueError(f"sizes differ: {sizes}")
     return sum(parts[1:], parts[0])

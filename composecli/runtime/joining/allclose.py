@@ -11,6 +11,8 @@ import torch
 
 
 class _Tolerance(NamedTuple):
+    """The differences that count as rounding: `relative` to the value, plus `absolute`."""
+
     relative: float
     absolute: float
 
@@ -42,12 +44,13 @@ def allclose(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.dtype is torch.complex32:
         one = one.to(torch.complex64)
         other = other.to(torch.complex64)
-    return bool(
-        torch.allclose(one, other, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True)
-    )
+    relative, absolute = tolerance
+    is_close = torch.allclose(one, other, rtol=relative, atol=absolute, equal_nan=True)
+    return bool(is_close)
 
 
 def _metadata(tensor: torch.Tensor) -> tuple[torch.Size, torch.dtype, torch.device, torch.layout]:
+    """Return the properties of a tensor that must be equal."""
     return tensor.shape, tensor.dtype, tensor.device, tensor.layout
 
 
@@ -58,6 +61,7 @@ def _as_dense(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.dequantize()
     if tensor.layout is not torch.strided:
         tensor = tensor.to_dense()
-    if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1:
+    dtype = tensor.dtype
+    if dtype.is_floating_point and dtype.itemsize == 1:
         return tensor.float()
     return tensor

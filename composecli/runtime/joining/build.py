@@ -54,15 +54,18 @@ def build(request: BuildRequest, opened: Models, maker: Maker) -> Built:
     notes = list[str]()
     scripts: Scripts = {}
     for number, part in parts.items():
-        scripts[number] = _to_script(part, inputs.get(number, _NO_VALUES), notes)
+        values = inputs.get(number, _NO_VALUES)
+        scripts[number] = _to_script(part, values, notes)
     try:
         joined = _join(blueprint, scripts, layers, request.call)
     except Exception as error:
-        raise _could_not_build(list(parts.values()), error) from error
+        used = list(parts.values())
+        raise _could_not_build(used, error) from error
     joined.training = all(getattr(part.module, "training", False) for part in parts.values())
     with _without_tensors(joined, blueprint, parts):
         joined.save(request.path)
-    return Built(tuple(notes), tuple(_left_out_records(request, parts)))
+    left_out = tuple(_left_out_records(request, parts))
+    return Built(tuple(notes), left_out)
 
 
 def is_all_script(blueprint: Blueprint, parts: Mapping[int, Model]) -> bool:
@@ -77,7 +80,8 @@ def _example_inputs(
     """Return the input of each model, the first time that it runs."""
     order = models(request.blueprint)
     with torch.no_grad(), preserving_state(list(parts.values()), request.seed):
-        inputs = run_blueprint(request.blueprint, parts, maker.call(request.call), layers).inputs
+        values = maker.call(request.call)
+        inputs = run_blueprint(request.blueprint, parts, values, layers).inputs
     return dict(zip(reversed(order), reversed(inputs), strict=True))
 
 
@@ -93,7 +97,8 @@ def _without_tensors(
             continue
         name = part_name(blueprint, number)
         for module, attribute, tensor in part.weights.meta_values():
-            owner = owners[f"{name}.{module}".rstrip(".")]._c
+            path = f"{name}.{module}".rstrip(".")
+            owner = owners[path]._c
             if owner.hasattr(attribute):
                 removed.append((owner, attribute, owner.getattr(attribute)))
                 owner.setattr(attribute, tensor)
@@ -114,7 +119,8 @@ def _left_out_records(request: BuildRequest, parts: Models) -> Iterator[LeftOut]
             continue
         name = part_name(request.blueprint, number)
         for slot in part.weights.slots:
-            inner = held.get(f"{name}.{slot.module}".rstrip("."), {})
+            path = f"{name}.{slot.module}".rstrip(".")
+            inner = held.get(path, {})
             attribute = inner.get(slot.attribute)
             if attribute is not None and attribute.records:
                 record = attribute.records[slot.index or 0]
@@ -123,9 +129,12 @@ def _left_out_records(request: BuildRequest, parts: Models) -> Iterator[LeftOut]
 
 
 def _could_not_build(parts: list[Model], error: BaseException) -> CouldNotAttempt:
-    title = "PyTorch could not make one TorchScript module of the parts"
+    """Return the error that names the parts and quotes the last line of torch's message."""
+    title = "PyTorch could not build one TorchScript module from the models"
     names = " and ".join(part.name for part in parts)
-    return CouldNotAttempt(Problem(Rule.COULD_NOT_BUILD, title, names, (last_line(error),)))
+    notes = (last_line(error),)
+    problem = Problem(Rule.COULD_NOT_BUILD, title, names, notes)
+    return CouldNotAttempt(problem)
 
 
 def _to_script(model: Model, values: Values, notes: list[str]) -> torch.jit.ScriptModule:
@@ -145,9 +154,8 @@ def _to_script(model: Model, values: Values, notes: list[str]) -> torch.jit.Scri
         raise _cannot_be_traced(model, values)
     try:
         with warnings.catch_warnings(action="ignore"), preserving_state([model], 0):
-            traced = torch.jit.trace(
-                model.module, strict=False, check_trace=False, **_trace_inputs(model, values)
-            )
+            inputs = _trace_inputs(model, values)
+            traced = torch.jit.trace(model.module, strict=False, check_trace=False, **inputs)
     except Exception as error:
         raise _could_not_build([model], error) from error
     notes.append(f"{model.name} was traced: {scripted.reason}")
@@ -162,6 +170,7 @@ class _NotScripted:
 
 
 def _try_script(model: Model) -> torch.jit.ScriptModule | _NotScripted:
+    """Return the scripted model, or the reason for which it has to be traced."""
     if not model.switchable:
         return _NotScripted(
             "a torch.export archive cannot be scripted: its ranges and guards are lost,"
@@ -171,8 +180,9 @@ def _try_script(model: Model) -> torch.jit.ScriptModule | _NotScripted:
         with warnings.catch_warnings(action="ignore"):
             scripted = torch.jit.script(model.module)
     except Exception as error:
+        message = last_line(error)
         return _NotScripted(
-            f"it could not be scripted ({last_line(error)}): one path through its code is kept"
+            f"it could not be scripted ({message}): one path through its code is kept"
         )
     if not scripted._c._has_method("forward"):
         return _NotScripted(
@@ -182,32 +192,42 @@ def _try_script(model: Model) -> torch.jit.ScriptModule | _NotScripted:
 
 
 def _cannot_be_traced(model: Model, values: Values) -> CouldNotAttempt:
+    """Return the error that lists the named arguments of an exported program."""
     title = "a torch.export archive that takes named arguments cannot be traced into TorchScript"
-    notes = (f"named: {', '.join(values.named)}",)
+    names = ", ".join(values.named)
+    notes = (f"named: {names}",)
     help = ("export it with positional arguments",)
-    return CouldNotAttempt(Problem(Rule.COULD_NOT_BUILD, title, model.name, notes, help))
+    problem = Problem(Rule.COULD_NOT_BUILD, title, model.name, notes, help)
+    return CouldNotAttempt(problem)
 
 
 def _trace_inputs(model: Model, values: Values) -> dict[str, Any]:
+    """Return the keywords of `torch.jit.trace`, which takes its inputs all by name or none."""
     if not values.named:
         return {"example_inputs": values.positional}
     names = [argument.name for argument in model.arguments]
     by_name = dict(zip(names, values.positional, strict=False))
-    return {"example_kwarg_inputs": {**by_name, **values.named}}
+    by_name.update(values.named)
+    return {"example_kwarg_inputs": by_name}
 
 
 def _join(
     blueprint: Blueprint, scripts: Scripts, layers: Layers, call: Call
 ) -> torch.jit.ScriptModule:
+    """Return a module with the scripts and layers as its submodules, and a generated forward."""
     # A new class each time: TorchScript compiles one type for all modules of a class with the same
     # attributes.
-    holder = type("Joined", (nn.Module,), {"__module__": "composecli"})()
+    joined_class = type("Joined", (nn.Module,), {"__module__": "composecli"})
+    holder = joined_class()
     for number, script in scripts.items():
         holder.add_module(part_name(blueprint, number), script)
     for number, layer in layers.items():
         holder.add_module(layer_name(number), layer)
     with warnings.catch_warnings(action="ignore"):
         joined = torch.jit.script(holder)
-    arguments = script_arguments(scripts[models(blueprint)[0]])
-    joined.define(forward_source(blueprint, joined_signature(arguments, call)))
+    first = models(blueprint)[0]
+    arguments = script_arguments(scripts[first])
+    signature = joined_signature(arguments, call)
+    source = forward_source(blueprint, signature)
+    joined.define(source)
     return joined

@@ -51,9 +51,11 @@ class _FactoredProducts(OpMode):
         self.product_used = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an op, unless it makes a large product, copies one, or needs its values."""
         if func is _aten.mm.default and self._is_large_product(*args):
             one, other = args
-            result = one.new_empty((one.shape[0], other.shape[1]))
+            sizes = (one.shape[0], other.shape[1])
+            result = one.new_empty(sizes)
             _mark(result, (crc(one), crc(other)))
             return result
         marked = list[Checksums]()
@@ -73,11 +75,14 @@ class _FactoredProducts(OpMode):
     def _is_large_product(self, one: torch.Tensor, other: torch.Tensor) -> bool:
         """Whether the product has the shape of a parameter, and is much larger than its factors."""
         rows, columns = one.shape[0], other.shape[1]
-        minimum = max(MIN_FACTORED_ELEMENTS, _MIN_EXPANSION * (one.numel() + other.numel()))
-        return rows * columns > minimum and (rows, columns) in self.shapes
+        held = one.numel() + other.numel()
+        minimum = max(MIN_FACTORED_ELEMENTS, _MIN_EXPANSION * held)
+        is_large = rows * columns > minimum
+        return is_large and (rows, columns) in self.shapes
 
 
 def _mark(tensor: torch.Tensor, factors: Checksums) -> None:
+    """Note the checksums of the factors on the storage, where views of the tensor find them."""
     setattr(tensor.untyped_storage(), _ATTRIBUTE, factors)
 
 
@@ -109,4 +114,5 @@ def factored_gradients(shapes: Collection[tuple[int, ...]]) -> Iterator[None]:
 def crc(tensor: torch.Tensor) -> int:
     """Return the CRC-32 of the tensor's values in row-major order."""
     values = tensor.detach().cpu().contiguous()
-    return zlib.crc32(values.view(-1).view(torch.uint8).numpy())
+    data = values.view(-1).view(torch.uint8)
+    return zlib.crc32(data.numpy())

@@ -65,27 +65,33 @@ class GradientRun:
         with torch.set_grad_enabled(self.gradients), preserving_state(self.models, self.seed):
             result = self.forward()
             outputs = tensors_in(result)
-            text = ", ".join(str(spec) for _, spec in leaves(tree_of(result)))
+            tree = tree_of(result)
+            text = ", ".join(str(spec) for _, spec in leaves(tree))
             gradients = dict[str, Gradient]()
             if self.gradients:
                 gradients = _gradients(outputs, self)
-            return RunResult([output.detach() for output in outputs], text, gradients)
+            detached = [output.detach() for output in outputs]
+            return RunResult(detached, text, gradients)
 
 
 def _gradients(outputs: list[torch.Tensor], run: GradientRun) -> dict[str, Gradient]:
     """Return the gradient of a random combination of all outputs, by trainable parameter."""
-    trainable = {
-        name: parameter for name, parameter in run.parameters.items() if parameter.requires_grad
-    }
+    trainable = dict[str, torch.Tensor]()
+    for name, parameter in run.parameters.items():
+        if parameter.requires_grad:
+            trainable[name] = parameter
     loss = _loss(outputs)
     if not trainable or loss is None:
         return dict.fromkeys(trainable)
-    distinct = list({id(parameter): parameter for parameter in trainable.values()}.values())
-    collector = _Collector({id(trainable[name]) for name in run.kept & trainable.keys()})
+    by_id = {id(parameter): parameter for parameter in trainable.values()}
+    distinct = list(by_id.values())
+    whole = {id(trainable[name]) for name in run.kept & trainable.keys()}
+    collector = _Collector(whole)
     previous = [(parameter, parameter.grad) for parameter in distinct]
     hooks = list[Any]()
     for parameter in distinct:
-        hooks.append(parameter.register_post_accumulate_grad_hook(collector.collect))
+        hook = parameter.register_post_accumulate_grad_hook(collector.collect)
+        hooks.append(hook)
     try:
         _backward(loss, distinct, collector)
     finally:
@@ -105,7 +111,10 @@ def _loss(outputs: list[torch.Tensor]) -> torch.Tensor | None:
         if output.requires_grad:
             weight = torch.randn(output.shape, generator=generator).to(output)
             term = (output * weight).sum().abs()
-            loss = term if loss is None else loss + term
+            if loss is None:
+                loss = term
+            else:
+                loss = loss + term
     return loss
 
 

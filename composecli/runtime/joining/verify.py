@@ -43,7 +43,8 @@ class _Parts:
     @property
     def device(self) -> str:
         """The device of the models."""
-        return next(iter(self.used.values())).request.device
+        first = next(iter(self.used.values()))
+        return first.request.device
 
     def name(self, number: int) -> str:
         """Return the attribute of the joined module that holds this model."""
@@ -98,12 +99,15 @@ def run_reference(
 ) -> Reference:
     """Run the blueprint with the separate models at each call of the request."""
     used = {number: opened[number] for number in models(request.blueprint)}
-    device = next(iter(used.values())).request.device
-    parts = _Parts(request, used, make_layers(request.blueprint, request.seed, device), samples)
+    first = next(iter(used.values()))
+    device = first.request.device
+    layers = make_layers(request.blueprint, request.seed, device)
+    parts = _Parts(request, used, layers, samples)
     runs = list[ReferenceRun]()
     for number, call in enumerate(request.calls):
         gradient_run = _reference_run(parts, number, call)
-        runs.append(ReferenceRun(call, gradient_run, _try_run(gradient_run)))
+        outcome = _try_run(gradient_run)
+        runs.append(ReferenceRun(call, gradient_run, outcome))
     return Reference(parts, tuple(runs))
 
 
@@ -114,11 +118,14 @@ def verify(path: str, expected: Reference) -> Verified:
     """
     parts = expected.parts
     try:
-        written = with_values(load(_request_for_written_file(path, parts.device)))
+        request = _request_for_written_file(path, parts.device)
+        written = with_values(load(request))
     except CouldNotAttempt as failure:
         notes = "; ".join(failure.problem.notes)
-        return Verified((Check("reload", passed=False, detail=notes),), ())
-    checks, results = list[Check](), list[str]()
+        reload = Check("reload", passed=False, detail=notes)
+        return Verified((reload,), ())
+    checks = list[Check]()
+    results = list[str]()
     without_gradient = tuple[str, ...]()
     for number, reference in enumerate(expected.runs):
         pair = _run_file(parts, written, number, reference)
@@ -140,6 +147,7 @@ def verify(path: str, expected: Reference) -> Verified:
 def _run_file(
     parts: _Parts, written: Model, number: int, reference: ReferenceRun
 ) -> _Pair | RunFailure:
+    """Run the file as the reference was run; return the failure of either if one fails."""
     if isinstance(reference.outcome, RunFailure):
         return reference.outcome
     file_run = _file_run(parts, written, number, reference)
@@ -150,6 +158,7 @@ def _run_file(
 
 
 def _try_run(gradient_run: GradientRun) -> RunResult | RunFailure:
+    """Return the result of a run, or the last line of the error that it raised."""
     try:
         return gradient_run.run()
     except Exception as error:
@@ -164,7 +173,10 @@ def _request_for_written_file(path: str, device: str) -> OpenRequest:
 
 
 def _reference_run(parts: _Parts, number: int, call: Call) -> GradientRun:
+    """Return the run of the separate models at a call, with gradients unless they are large."""
+
     def forward() -> Any:
+        """Run the blueprint on new values, the same each time."""
         values = parts.maker(number).call(call)
         return run_blueprint(parts.request.blueprint, parts.used, values, parts.layers).result
 
@@ -189,7 +201,10 @@ def _parameters(parts: _Parts) -> dict[str, torch.Tensor]:
 
 
 def _file_run(parts: _Parts, written: Model, number: int, reference: ReferenceRun) -> GradientRun:
+    """Return the run of the file on the values and under the seed of the reference."""
+
     def forward() -> Any:
+        """Call the joined module on new values, the same each time."""
         values = parts.maker(number).call(reference.call)
         return written.module(*values.positional, **values.named)
 
@@ -199,21 +214,30 @@ def _file_run(parts: _Parts, written: Model, number: int, reference: ReferenceRu
 
 
 def _compare_outputs(pair: _Pair) -> Check:
-    expected, actual = pair.reference.outputs, pair.file.outputs
-    same = len(expected) == len(actual) and all(map(allclose, expected, actual))
-    if same:
-        return Check("outputs", passed=True, detail=f"{pair.call} -> {pair.reference.result}")
-    detail = f"{pair.call}: the file gives other values than its parts"
+    """Return the check that the outputs are as many and close to each other, in order."""
+    expected = pair.reference.outputs
+    actual = pair.file.outputs
+    same_count = len(expected) == len(actual)
+    if same_count and all(map(allclose, expected, actual)):
+        detail = f"{pair.call} -> {pair.reference.result}"
+        return Check("outputs", passed=True, detail=detail)
+    detail = f"{pair.call}: the file returns different values than the separate models"
     return Check("outputs", passed=False, detail=detail)
 
 
 def _compare_gradients(pair: _Pair) -> Check:
-    expected, actual = pair.reference.gradients, pair.file.gradients
+    """Return the check that the same parameters get gradients that differ by rounding only."""
+    expected = pair.reference.gradients
+    actual = pair.file.gradients
     differing = sorted(expected.keys() ^ actual.keys())
     if differing:
-        detail = f"parameters differ: {', '.join(differing[:MAX_NAMES_SHOWN])}"
+        names = ", ".join(differing[:MAX_NAMES_SHOWN])
+        detail = f"parameters differ: {names}"
         return Check("gradients", passed=False, detail=detail)
-    suspect = [name for name in expected if not _is_same_gradient(expected[name], actual[name])]
+    suspect = list[str]()
+    for name, gradient in expected.items():
+        if not _is_same_gradient(gradient, actual[name]):
+            suspect.append(name)
     wrong = list[str]()
     for group in _groups(suspect, pair.reference_run):
         wrong += _names_not_close(group, pair)
@@ -221,11 +245,12 @@ def _compare_gradients(pair: _Pair) -> Check:
         detail = f"{pair.call}: {len(wrong)} differ, {wrong[0]} first"
         return Check("gradients", passed=False, detail=detail)
     some = sum(gradient is not None for gradient in expected.values())
-    detail = f"{some} of {len(expected)} parameters, as by hand"
+    detail = f"{some} of {len(expected)} parameters, same as the separate models"
     return Check("gradients", passed=True, detail=detail)
 
 
 def _is_same_gradient(one: Gradient, other: Gradient) -> bool:
+    """Whether two gradients are close, have equal digests, or are both None."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return allclose(one, other)
     if isinstance(one, Digest) and isinstance(other, Digest):
@@ -235,7 +260,8 @@ def _is_same_gradient(one: Gradient, other: Gradient) -> bool:
 
 def _groups(names: list[str], gradient_run: GradientRun) -> Iterator[list[str]]:
     """Split the parameters into groups whose gradients fit into memory together."""
-    group, nbytes = list[str](), 0
+    group = list[str]()
+    nbytes = 0
     for name in names:
         more = gradient_run.parameters[name].nbytes
         if group and nbytes + more > MAX_BYTES_COMPARED_WHOLE:
@@ -254,8 +280,10 @@ def _names_not_close(names: list[str], pair: _Pair) -> Iterator[str]:
     gradients whole.
     """
     kept = frozenset(names)
-    expected = replace(pair.reference_run, kept=kept).run().gradients
-    actual = replace(pair.file_run, kept=kept).run().gradients
+    reference_run = replace(pair.reference_run, kept=kept)
+    expected = reference_run.run().gradients
+    file_run = replace(pair.file_run, kept=kept)
+    actual = file_run.run().gradients
     for name in names:
         one, other = expected[name], actual[name]
         tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
@@ -264,19 +292,24 @@ def _names_not_close(names: list[str], pair: _Pair) -> Iterator[str]:
 
 
 def _compare_sharing(parts: _Parts, joined: nn.Module) -> Check:
+    """Return the check that tensors with several names in a part have them in the file, too."""
     expected = set[frozenset[str]]()
     for number, model in parts.used.items():
         prefix = parts.name(number)
         for group in shared_names(model.module):
-            expected.add(frozenset(f"{prefix}.{name}" for name in group))
-    lost = expected - {frozenset(group) for group in shared_names(joined)}
+            full = frozenset(f"{prefix}.{name}" for name in group)
+            expected.add(full)
+    kept = {frozenset(group) for group in shared_names(joined)}
+    lost = expected - kept
     if lost:
-        detail = f"no longer shared: {', '.join(sorted(next(iter(lost))))}"
+        first = sorted(next(iter(lost)))
+        detail = f"no longer shared: {', '.join(first)}"
         return Check("sharing", passed=False, detail=detail)
     return Check("sharing", passed=True, detail=f"{len(expected)} shared tensors")
 
 
 def _compare_training(parts: _Parts, joined: nn.Module) -> Check:
+    """Return the check that no submodule has changed between train and eval mode."""
     changed = list(_changed_flags(parts, joined))
     if changed:
         return Check("training state", passed=False, detail=f"{changed[0]} changed")
@@ -284,6 +317,7 @@ def _compare_training(parts: _Parts, joined: nn.Module) -> Check:
 
 
 def _changed_flags(parts: _Parts, joined: nn.Module) -> Iterator[str]:
+    """Yield the submodules of the file whose training flag is not that of their part."""
     actual = _training_flags(joined)
     for number, model in parts.used.items():
         if not model.switchable:

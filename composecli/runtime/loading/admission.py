@@ -49,7 +49,8 @@ def admit(request: OpenRequest, scan: Scan) -> Iterator[Archive]:
     except NotAnArchive as error:
         raise CouldNotAttempt(damaged(path, str(error))) from error
     with archive:
-        sniffed = sniff_archive(path, os.stat(archive.fileno()).st_size, archive)
+        nbytes = os.stat(archive.fileno()).st_size
+        sniffed = sniff_archive(path, nbytes, archive)
         problem = _problem(request, sniffed, archive, scan)
         if problem is not None:
             raise CouldNotAttempt(problem)
@@ -68,14 +69,18 @@ def admit_copy(request: OpenRequest, scan: Scan) -> Iterator[Path]:
     """
     path = request.reference.path
     with _copy(path) as copy:
-        problem = _hash_problem(request, copy) or _problem_of_copy(request, copy, scan)
+        problem = _hash_problem(request, copy)
+        if problem is None:
+            problem = _problem_of_copy(request, copy, scan)
         if problem is not None:
-            raise CouldNotAttempt(_with_path(problem, str(copy), path))
+            shown = _with_path(problem, str(copy), path)
+            raise CouldNotAttempt(shown)
         yield copy
 
 
 @contextmanager
 def _copy(path: str) -> Iterator[Path]:
+    """Copy a file for the block; only errors of the copying itself become a problem to report."""
     with ExitStack() as stack:
         try:
             copy = stack.enter_context(copy_privately(path))
@@ -85,25 +90,28 @@ def _copy(path: str) -> Iterator[Path]:
 
 
 def _unreadable(path: str, error: OSError) -> CouldNotAttempt:
-    title = f"cannot read the file: {error.strerror or error}"
-    return CouldNotAttempt(
-        Problem(Rule.NO_SUCH_FILE, title, path, help=("check the path, and the limits here",))
-    )
+    """Return the error for a file that the system does not open, in the system's words."""
+    reason = error.strerror or error
+    title = f"cannot read the file: {reason}"
+    help = ("check the path and the limits of this system",)
+    problem = Problem(Rule.NO_SUCH_FILE, title, path, help=help)
+    return CouldNotAttempt(problem)
 
 
 def _hash_problem(request: OpenRequest, copy: Path) -> Problem | None:
+    """Return the problem if the SHA-256 of the copy is not the one that the request trusts."""
     if request.sha256 is None:
         return None
     actual = digest(copy)
     if actual == request.sha256:
         return None
-    return Problem(
-        Rule.NOT_THE_FILE_THAT_IS_TRUSTED, "the file is not the one that is trusted", str(copy),
-        (f"trusted  sha256:{request.sha256}", f"found    sha256:{actual}"),
-    )  # fmt: skip
+    title = "the file is not the one that is trusted"
+    notes = (f"trusted  sha256:{request.sha256}", f"found    sha256:{actual}")
+    return Problem(Rule.NOT_THE_FILE_THAT_IS_TRUSTED, title, str(copy), notes)
 
 
 def _problem_of_copy(request: OpenRequest, copy: Path, scan: Scan) -> Problem | None:
+    """Return the reason not to load a copy, which need not be an archive."""
     try:
         with Archive(copy) as archive:
             return _problem(request, sniff(str(copy)), archive, scan)
@@ -114,18 +122,21 @@ def _problem_of_copy(request: OpenRequest, copy: Path, scan: Scan) -> Problem | 
 def _problem(
     request: OpenRequest, sniffed: Sniffed, archive: Archive | None, scan: Scan
 ) -> Problem | None:
+    """Return the reason not to load a file: its kind, its content by name, or its code."""
     if isinstance(sniffed, Problem):
         return sniffed
-    kind = ModelKind.FACTORY if isinstance(sniffed, WeightsFile) else sniffed.kind
+    kind = ModelKind.FACTORY
+    if not isinstance(sniffed, WeightsFile):
+        kind = sniffed.kind
     if request.kind is not kind:
-        return Problem(
-            Rule.FILE_CHANGED, "the file became another while it was read", request.reference.name
-        )
+        title = "the file changed while it was being read"
+        return Problem(Rule.FILE_CHANGED, title, request.reference.name)
     if request.trusted:
         return None
     if isinstance(sniffed, WeightsFile):
         return sniffed.refusal()
-    refusal = sniffed.refusal(frozenset(request.allowed_ops))
+    allowed_ops = frozenset(request.allowed_ops)
+    refusal = sniffed.refusal(allowed_ops)
     if refusal is not None:
         return refusal
     return _scan_problem(request, sniffed, archive, scan)
@@ -134,6 +145,7 @@ def _problem(
 def _scan_problem(
     request: OpenRequest, file: ModelFile, archive: Archive | None, scan: Scan
 ) -> Problem | None:
+    """Return the problem that lists what the scan has found in an archive, else None."""
     if archive is None:
         return damaged(file.path, "it cannot be opened as an archive")
     allowed_ops = frozenset(request.allowed_ops)

@@ -42,6 +42,7 @@ MAX_TYPES_SHOWN = 4
 
 
 def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
+    """Return the only program of an archive, run from its JSON, with its tensors still unread."""
     programs = program_members(archive)
     if len(programs) != 1 or foreign_types(archive):
         return NotLazy("it takes or returns objects of a library")
@@ -51,7 +52,7 @@ def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
     except (Unsupported, UnknownGuard) as error:
         return NotLazy(f"it holds {error}")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        return NotLazy(f"it is not read here ({type(error).__name__})")
+        return NotLazy(f"this reader does not support it ({type(error).__name__})")
     weights = None
     if request.device != "meta":
         weights = ArchiveWeights(archive, slots)
@@ -61,6 +62,7 @@ def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
 
 
 def _read_whole(request: OpenRequest, copy: Path) -> Model:
+    """Load a program with torch.export, which takes long to import."""
     import torch.export
     from torch.export.passes import move_to_device_pass
 
@@ -73,17 +75,21 @@ def _read_whole(request: OpenRequest, copy: Path) -> Model:
             program = move_to_device_pass(program, request.device)
         module = _tie_parameters(program.module())
     except Exception as error:
-        foreign = () if request.trusted else _foreign_types(copy)
+        foreign: tuple[str, ...] = ()
+        if not request.trusted:
+            foreign = _foreign_types(copy)
         if foreign:
             raise _needs_libraries(request, foreign) from error
         raise could_not_load(request, error) from error
-    return Model(module, request, _arguments(_argument_names(program)), {}, _mode_notes(request))
+    arguments = _arguments(_argument_names(program))
+    return Model(module, request, arguments, {}, _mode_notes(request))
 
 
 LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
 
 
 def _arguments(names: tuple[str, ...]) -> tuple[ArgumentFact, ...]:
+    """Return the arguments with these names: all are required, none has a known type."""
     return tuple(ArgumentFact(name, "", required=True) for name in names)
 
 
@@ -98,6 +104,7 @@ def _argument_names(program: Any) -> tuple[str, ...]:
 
 
 def _mode_notes(request: OpenRequest) -> tuple[str, ...]:
+    """Return a note if the request asks for a mode, which an exported program cannot change."""
     if request.training is Training.SAVED:
         return ()
     return ("an exported program stays in the mode it was exported in",)
@@ -121,21 +128,25 @@ def _attach_tensors(archive: Archive, program: Program) -> Iterator[TensorSlot]:
     stored = {entry.name: entry for entry in index_entries(archive) if entry.is_plain}
     made = dict[_Layout, torch.Tensor]()
     for lifted in program.lifted:
-        entry = stored[f"{lifted.module}.{lifted.attribute}".lstrip(".")]
+        name = f"{lifted.module}.{lifted.attribute}".lstrip(".")
+        entry = stored[name]
         meta = entry.payload["tensor_meta"]
         if meta is None:
             raise TypeError("a stored object that is not a tensor")
         dtype = getattr(torch, dtype_of(meta).name)
         layout = _Layout(entry.record, geometry_of(meta), dtype, lifted.parameter)
         if layout not in made:
-            made[layout] = _meta_tensor(layout, meta, archive.size(entry.record))
+            nbytes = archive.size(entry.record)
+            made[layout] = _meta_tensor(layout, meta, nbytes)
         yield _register(program, lifted, entry.record, made[layout])
 
 
 def _meta_tensor(layout: _Layout, meta: TensorMeta, nbytes: int) -> torch.Tensor:
+    """Return a tensor without memory, on a storage as large as its record of `nbytes` bytes."""
     sizes, strides, offset = layout.geometry
     storage = torch.UntypedStorage(nbytes, device="meta")
-    tensor = torch.empty(0, dtype=layout.dtype, device="meta").set_(storage, offset, sizes, strides)
+    empty = torch.empty(0, dtype=layout.dtype, device="meta")
+    tensor = empty.set_(storage, offset, sizes, strides)
     if layout.parameter:
         return nn.Parameter(tensor, requires_grad=meta["requires_grad"])
     return tensor
@@ -144,6 +155,7 @@ def _meta_tensor(layout: _Layout, meta: TensorMeta, nbytes: int) -> torch.Tensor
 def _register(
     program: Program, lifted: LiftedTensor, record: str, tensor: torch.Tensor
 ) -> TensorSlot:
+    """Add a tensor to the program as its parameter or buffer; return where it is now held."""
     owner = _submodule(program, lifted.module)
     if lifted.parameter:
         owner.register_parameter(lifted.attribute, tensor)
@@ -169,29 +181,29 @@ def _submodule(program: Program, path: str) -> nn.Module:
 
 
 def _foreign_types(copy: Path) -> tuple[str, ...]:
+    """Return the full names of the classes in an archive that torch itself does not have."""
     with Archive(copy) as archive:
         return foreign_types(archive)
 
 
 def _libraries(foreign: tuple[str, ...]) -> str:
-    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in foreign))
+    """Return the top-level packages of these classes as one text, each of them once."""
+    packages = [name.partition(".")[0] for name in foreign]
+    return ", ".join(dict.fromkeys(packages))
 
 
 def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNotAttempt:
+    """Return the error for a file that is not trusted to import the packages of its classes."""
     libraries = _libraries(foreign)
     path = request.reference.path
-    return CouldNotAttempt(
-        Problem(
-            Rule.PACKAGE_MISSING,
-            f"the archive takes or returns objects of {libraries}, which is not imported",
-            request.reference.name,
-            tuple(f"it names {name}" for name in foreign[:MAX_TYPES_SHOWN]),
-            (
-                f"--trust {path} imports {libraries}, if you know where the file comes from",
-                "or export a module that returns plain tensors, tuples or dicts",
-            ),
-        )
+    title = f"the archive uses objects of {libraries}, which is not imported"
+    notes = tuple(f"it names {name}" for name in foreign[:MAX_TYPES_SHOWN])
+    help = (
+        f"--trust {path} imports {libraries}, if you know where the file comes from",
+        "or export a module that returns plain tensors, tuples or dicts",
     )
+    problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, help)
+    return CouldNotAttempt(problem)
 
 
 def _import_libraries(request: OpenRequest, copy: Path) -> None:
@@ -203,16 +215,13 @@ def _import_libraries(request: OpenRequest, copy: Path) -> None:
     foreign = _foreign_types(copy)
     try:
         for name in foreign:
-            importlib.import_module(name.rpartition(".")[0])
+            module_name, _, _ = name.rpartition(".")
+            importlib.import_module(module_name)
     except Exception as error:
         title = f"the archive needs {_libraries(foreign)}, which cannot be imported here"
-        problem = Problem(
-            Rule.PACKAGE_MISSING,
-            title,
-            request.reference.name,
-            (last_line(error),),
-            ("install it beside composecli",),
-        )
+        notes = (last_line(error),)
+        help = ("install it in the same environment as composecli",)
+        problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, help)
         raise CouldNotAttempt(problem) from error
 
 
@@ -225,5 +234,6 @@ def _tie_parameters(module: Any) -> Any:
         shared = first.setdefault(identity_of(parameter), parameter)
         if shared is not parameter:
             owner, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(owner), attribute, shared)
+            holder = module.get_submodule(owner)
+            setattr(holder, attribute, shared)
     return module

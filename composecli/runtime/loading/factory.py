@@ -66,16 +66,21 @@ LOADER = FactoryLoader()
 
 
 def _load(request: OpenRequest, *, lazy: bool) -> Model:
+    """Return the module of a factory; if `lazy`, only the sizes in the file are read now."""
     reference = request.reference
     assert isinstance(reference, FactoryReference)
     module = _make_module(reference)
     names = set(module.state_dict())
 
     def read(*, sizes_only: bool) -> StateDict:
-        return _strip_prefix(_read_weights(request, reference, sizes_only=sizes_only), names)
+        """Return the weights of the file by the names that they have in the module."""
+        stored = _read_weights(request, reference, sizes_only=sizes_only)
+        return _strip_prefix(stored, names)
 
     def load_values() -> None:
-        module.load_state_dict(read(sizes_only=False))
+        """Copy the values of the file into the module."""
+        values = read(sizes_only=False)
+        module.load_state_dict(values)
 
     weights = read(sizes_only=lazy)
     _refuse_other_keys(module, weights, reference)
@@ -90,13 +95,19 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
 
 
 def _make_module(reference: FactoryReference) -> nn.Module:
+    """Call the factory without arguments; it may fail, exit, or return anything.
+
+    Raises:
+        CouldNotAttempt: unless it returns a module.
+    """
     try:
-        module = getattr(_import(reference), reference.factory)()
+        factory = getattr(_import(reference), reference.factory)
+        module = factory()
     except (Exception, SystemExit) as error:
         note = f"{type(error).__name__}: {last_line(error)}"
         raise _factory_failed(reference, "the factory could not be run", (note,)) from error
     if not isinstance(module, nn.Module):
-        title = f"the factory gave a {type(module).__name__}, not a module"
+        title = f"the factory returned a {type(module).__name__}, not a module"
         raise _factory_failed(reference, title)
     return module
 
@@ -104,17 +115,21 @@ def _make_module(reference: FactoryReference) -> nn.Module:
 def _factory_failed(
     reference: FactoryReference, title: str, notes: tuple[str, ...] = ()
 ) -> CouldNotAttempt:
+    """Return the error for a factory; its help shows how one is named on the command line."""
     help = (
         "name a callable without arguments:"
         " package.module:factory@weights or file.py:factory@weights"
     )
-    return CouldNotAttempt(Problem(Rule.FACTORY_FAILED, title, reference.name, notes, (help,)))
+    problem = Problem(Rule.FACTORY_FAILED, title, reference.name, notes, (help,))
+    return CouldNotAttempt(problem)
 
 
 def _import(reference: FactoryReference) -> ModuleType:
+    """Import the module of a factory, by its path or from the current folder and `sys.path`."""
     if not reference.module.endswith(".py"):
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
+        folder = os.getcwd()
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
         return importlib.import_module(reference.module)
     path = Path(reference.module)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -147,22 +162,29 @@ def _read_weights(
 
 
 def _read_sizes(request: OpenRequest) -> Any:
+    """Return the checkpoint with its tensors on meta, from the members that hold no values."""
     with admit(request, no_scan) as archive:
         skeleton = io.BytesIO(checkpoint_skeleton(archive))
         return torch.load(skeleton, map_location="meta", weights_only=True)
 
 
 def _read_values(request: OpenRequest) -> Any:
+    """Return the checkpoint with its tensors in memory, from a private copy of the file."""
     with admit_copy(request, no_scan) as copy:
         return torch.load(copy, map_location="cpu", weights_only=True)
 
 
 def _read_safetensors(reference: FactoryReference, *, sizes_only: bool) -> StateDict:
+    """Return the tensors of a safetensors file; with `sizes_only`, float32 ones on meta.
+
+    Raises:
+        CouldNotAttempt: if the package is missing or the file is damaged.
+    """
     try:
         from safetensors import safe_open
         from safetensors.torch import load_file
     except ImportError as error:
-        title = "the weights are in safetensors format and that package is not installed"
+        title = "the weights are in safetensors format but that package is not installed"
         help = ("pip install safetensors",)
         problem = Problem(Rule.PACKAGE_MISSING, title, reference.name, help=help)
         raise CouldNotAttempt(problem) from error
@@ -172,7 +194,8 @@ def _read_safetensors(reference: FactoryReference, *, sizes_only: bool) -> State
         weights: StateDict = {}
         with safe_open(reference.path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is not a mapping
-                sizes = file.get_slice(name).get_shape()
+                stored = file.get_slice(name)
+                sizes = stored.get_shape()
                 weights[name] = torch.empty(sizes, device="meta")
         return weights
     except Exception as error:
@@ -193,36 +216,31 @@ def _state_dict(checkpoint: Any, key: str | None, reference: FactoryReference) -
     contents = type(held).__name__
     if isinstance(held, Mapping):
         contents = ", ".join(map(str, held))
-    raise CouldNotAttempt(
-        Problem(
-            Rule.KEYS_DO_NOT_FIT,
-            "the checkpoint holds no weights that can be told apart",
-            reference.name,
-            (f"it holds: {contents}",),
-            ("name the entry with the weights: --key NAME",),
-        )
-    )
+    title = "the checkpoint has no entry that is clearly the weights"
+    notes = (f"it contains: {contents}",)
+    help = ("name the entry that holds the weights: --key NAME",)
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help)
+    raise CouldNotAttempt(problem)
 
 
 def _entry(checkpoint: Any, key: str, reference: FactoryReference) -> Any:
     """Return the entry at a dotted key."""
     held = checkpoint
-    for step in key.split(".") if key else ():
+    steps = list[str]()
+    if key:
+        steps = key.split(".")
+    for step in steps:
         if isinstance(held, Mapping) and step in held:
             held = held[step]
             continue
         names = "nothing"
         if isinstance(held, Mapping):
             names = ", ".join(map(str, held))
-        raise CouldNotAttempt(
-            Problem(
-                Rule.KEYS_DO_NOT_FIT,
-                f"the checkpoint has no key {key}",
-                reference.name,
-                (f"keys there: {names}",),
-                ("name one of them with --key",),
-            )
-        )
+        title = f"the checkpoint has no key {key}"
+        notes = (f"available keys: {names}",)
+        help = ("name one of them with --key",)
+        problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help)
+        raise CouldNotAttempt(problem)
     return held
 
 
@@ -238,6 +256,7 @@ def _unwrap(checkpoint: Any) -> Any:
 
 
 def _is_state_dict(held: Any) -> bool:
+    """Whether a value is a mapping with at least one tensor in it, at the top level."""
     if not isinstance(held, Mapping):
         return False
     return any(isinstance(value, torch.Tensor) for value in held.values())
@@ -252,7 +271,8 @@ def _strip_prefix(weights: StateDict, wanted: set[str]) -> StateDict:
     todo = [weights]
     while todo:
         current = todo.pop()
-        if len(wanted & current.keys()) > len(wanted & best.keys()):
+        found = wanted & current.keys()
+        if len(found) > len(wanted & best.keys()):
             best = current
         for prefix in PREFIXES:
             if current and all(name.startswith(prefix) for name in current):
@@ -270,22 +290,35 @@ class _KeyDifferences:
 
     @property
     def count(self) -> int:
+        """The number of keys that differ in any way."""
         return len(self.missing) + len(self.unexpected) + len(self.resized)
 
 
 def _key_differences(own: StateDict, weights: StateDict) -> _KeyDifferences:
-    missing, resized = list[str](), list[str]()
+    """Return the differences between the keys and sizes of a module and those of a file.
+
+    An entry of a state dict need not be a tensor: it has no shape then.
+    """
+    missing = list[str]()
+    resized = list[str]()
     for name, value in own.items():
         if name not in weights:
             missing.append(f"missing     {name}  {list(value.shape)}")
         elif getattr(weights[name], "shape", None) != getattr(value, "shape", None):
-            sizes = f"{list(weights[name].shape)} in the file, {list(value.shape)} in the module"
+            in_file = list(weights[name].shape)
+            in_module = list(value.shape)
+            sizes = f"{in_file} in the file, {in_module} in the module"
             resized.append(f"resized     {name}  {sizes}")
     unexpected = [f"unexpected  {name}" for name in weights if name not in own]
     return _KeyDifferences(missing, unexpected, resized)
 
 
 def _refuse_other_keys(module: nn.Module, weights: StateDict, reference: FactoryReference) -> None:
+    """Refuse weights with other keys or sizes than the module; show the first of each kind.
+
+    Raises:
+        CouldNotAttempt: if any differs.
+    """
     keys = _key_differences(module.state_dict(), weights)
     if not keys.count:
         return
@@ -299,7 +332,6 @@ def _refuse_other_keys(module: nn.Module, weights: StateDict, reference: Factory
     more = keys.count - len(rows)
     if more:
         rows.append(f"and {more} more")
-    help = (
-        "check that the factory is the one that made these weights, or name their entry with --key",
-    )
-    raise CouldNotAttempt(Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, tuple(rows), help))
+    help = ("check that this factory matches the weights, or name their entry with --key",)
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, tuple(rows), help)
+    raise CouldNotAttempt(problem)

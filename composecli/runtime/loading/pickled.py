@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ MAX_CONTAINER_DEPTH = 4
 
 
 def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
+    """Return the module of a pickle without its tensors, or the reason to read the whole file."""
     if not request.trusted:
         _refuse_overrides(request, archive)
     if has_foreign_byte_order(archive):
@@ -40,10 +41,12 @@ def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
             return NotAModel()
         _refuse_malformed(request, module)
         if request.device != "meta":
-            weights = ArchiveWeights(archive, tuple(_slots(module, record_starts(skeleton))))
+            starts = record_starts(skeleton)
+            slots = tuple(_slots(module, starts))
+            weights = ArchiveWeights(archive, slots)
             weights.fill_with_zeros()
             if _has_tensors_without_memory(module):
-                return NotLazy("some lie in structures of its own")
+                return NotLazy("some are in data structures of the model's own")
     except Exception as error:
         return NotLazy(f"without them it does not load ({last_line(error)[:80]})")
     set_training(module, request.training)
@@ -51,10 +54,12 @@ def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
 
 
 def _read_whole(request: OpenRequest, copy: Path) -> Model:
+    """Return the module of a pickle with its tensors; other objects are refused as no model."""
     module = _unpickle_whole(request, copy)
     if not isinstance(module, nn.Module):
         title = f"the file holds a {type(module).__name__}, not a module"
-        raise CouldNotAttempt(Problem(Rule.NOT_A_MODEL, title, request.reference.name))
+        problem = Problem(Rule.NOT_A_MODEL, title, request.reference.name)
+        raise CouldNotAttempt(problem)
     _refuse_malformed(request, module)
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {})
@@ -64,6 +69,11 @@ LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
 
 
 def _unpickle_whole(request: OpenRequest, copy: Path) -> Any:
+    """Return the object of a pickle, of whatever class.
+
+    Raises:
+        CouldNotAttempt: if it overrides a method, needs a missing package, or does not load.
+    """
     try:
         if not request.trusted:
             with Archive(copy) as archive:
@@ -72,24 +82,20 @@ def _unpickle_whole(request: OpenRequest, copy: Path) -> Any:
     except CouldNotAttempt:
         raise
     except ModuleNotFoundError as error:
+        title = "the pickle imports a module that is not installed here"
+        notes = (last_line(error),)
         help = (
             "run composecli where the module can be imported,"
             " or save with torch.jit.script or torch.export"
         )
-        raise CouldNotAttempt(
-            Problem(
-                Rule.PACKAGE_MISSING,
-                "the pickle imports a module that is not here",
-                request.reference.name,
-                (last_line(error),),
-                (help,),
-            )
-        ) from error
+        problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, (help,))
+        raise CouldNotAttempt(problem) from error
     except Exception as error:
         raise could_not_load(request, error) from error
 
 
 def _unpickle(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any:
+    """Load a pickle; unless it is trusted, with torch.nn's own classes only."""
     if request.trusted:
         return torch.load(file, map_location=device, weights_only=False)
     with torch.serialization.safe_globals(_safe_globals()):
@@ -99,10 +105,12 @@ def _unpickle(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any
 def _safe_globals() -> list[Any]:
     """Return torch.nn's module classes, and the functions that its Transformer refers to."""
     inner = nn.modules.linear.NonDynamicallyQuantizableLinear
-    return [*_layer_classes(), inner, nn.functional.relu, nn.functional.gelu, torch.relu, set]
+    functions = (nn.functional.relu, nn.functional.gelu, torch.relu)
+    return [*_layer_classes(), inner, *functions, set]
 
 
 def _layer_classes() -> list[type[nn.Module]]:
+    """Return the module classes that torch.nn.modules exports, in its order."""
     classes = list[type[nn.Module]]()
     for name in dict.fromkeys(torch.nn.modules.__all__):
         member = getattr(torch.nn.modules, name)
@@ -126,16 +134,20 @@ def _refuse_malformed(request: OpenRequest, module: nn.Module) -> None:
         for name, default in defaults.items():
             value = inner.__dict__.get(name)
             if not _has_type_of(name, value, default):
-                note = f"{path or 'the module'}: {name} is a {type(value).__name__}"
+                place = path or "the module"
+                note = f"{place}: {name} is a {type(value).__name__}"
                 raise _malformed(request, note)
         for name, child in inner.__dict__["_modules"].items():
             if child is not None and id(child) not in visited:
-                todo.append((f"{path}.{name}".strip("."), child))
+                child_path = f"{path}.{name}".strip(".")
+                todo.append((child_path, child))
 
 
 def _malformed(request: OpenRequest, note: str) -> CouldNotAttempt:
-    title = "the pickled module does not hold together"
-    return CouldNotAttempt(Problem(Rule.COULD_NOT_LOAD, title, request.reference.name, (note,)))
+    """Return the error whose note names the module and the attribute at fault."""
+    title = "the pickled module is inconsistent"
+    problem = Problem(Rule.COULD_NOT_LOAD, title, request.reference.name, (note,))
+    return CouldNotAttempt(problem)
 
 
 _ITEM_TYPES: Mapping[str, Any] = {
@@ -157,7 +169,9 @@ def _has_type_of(name: str, value: Any, default: Any) -> bool:
     if item_type is None:
         return True
     for key, item in value.items():
-        if not isinstance(key, str) or not (item is None or isinstance(item, item_type)):
+        if not isinstance(key, str):
+            return False
+        if item is not None and not isinstance(item, item_type):
             return False
     return True
 
@@ -168,11 +182,16 @@ def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
     Raises:
         CouldNotAttempt: if an object of the pickle has one.
     """
-    classes = {kind.__name__: kind for kind in _safe_globals() if isinstance(kind, type)}
+    classes = dict[str, type]()
+    for safe in _safe_globals():
+        if isinstance(safe, type):
+            classes[safe.__name__] = safe
     overrides = list[str]()
     for name, keys in layers(archive.pickle("data.pkl")):
+        kind = classes.get(name.name)
         for key in keys:
-            if callable(getattr(classes.get(name.name), key, None)):
+            member = getattr(kind, key, None)
+            if callable(member):
                 overrides.append(f"{name}: {key} is overridden")
     if overrides:
         raise CouldNotAttempt(of_overrides(request.reference.path, tuple(overrides)))
@@ -189,9 +208,13 @@ def _slots(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot
             if not isinstance(tensor, torch.Tensor) or not tensor.is_meta:
                 continue
             is_parameter = attribute in inner._parameters
-            if type(tensor) is not (nn.Parameter if is_parameter else torch.Tensor):
+            expected: type[torch.Tensor] = torch.Tensor
+            if is_parameter:
+                expected = nn.Parameter
+            if type(tensor) is not expected:
                 raise TypeError("a tensor of another class")
-            record = records[tensor.untyped_storage()._checkpoint_offset]
+            start = tensor.untyped_storage()._checkpoint_offset
+            record = records[start]
             yield TensorSlot(inner, path, attribute, record, tensor, is_parameter)
 
 
@@ -205,11 +228,14 @@ def _has_tensors_without_memory(module: nn.Module) -> bool:
 
 
 def _tensors(value: Any, depth: int) -> Iterator[torch.Tensor]:
+    """Yield the tensors inside nested containers; `depth` counts the containers around `value`."""
     if isinstance(value, torch.Tensor):
         yield value
         return
     if depth >= MAX_CONTAINER_DEPTH or not isinstance(value, dict | list | tuple | set):
         return
-    items = value.values() if isinstance(value, dict) else value
+    items: Iterable[Any] = value
+    if isinstance(value, dict):
+        items = value.values()
     for item in items:
         yield from _tensors(item, depth + 1)

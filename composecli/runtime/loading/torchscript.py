@@ -22,24 +22,29 @@ from composecli.workers.protocol import OpenRequest
 
 
 def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
+    """Load an archive whose tensors are emptied, or return the reason to read it whole."""
     if is_frozen(archive):
         return NotLazy("they are constants of its code")
     if _reads_memory_directly(archive):
-        return NotLazy("its code looks at them without an op (tolist)")
+        return NotLazy("its code reads them without an op (tolist)")
     held = attributes(archive)
     skeleton = script_skeleton(archive)
     if skeleton is None or has_foreign_byte_order(archive):
         return NotLazy("they are stored in an unusual way")
     if not _has_a_slot_for_every_tensor(archive, held):
-        return NotLazy("some lie in structures of its own")
+        return NotLazy("some are in data structures of the model's own")
     # Some objects, such as packed weights, compute on values while they are loaded. If the file is
     # damaged instead, loading it whole raises the problem to report.
     on_meta = request.device == "meta"
+    map_location: str | None = None
+    if on_meta:
+        map_location = "meta"
     try:
-        module = torch.jit.load(io.BytesIO(skeleton), map_location="meta" if on_meta else None)
+        module = torch.jit.load(io.BytesIO(skeleton), map_location=map_location)
         if on_meta:
             return _model(request, module, held, None)
-        weights = ArchiveWeights(archive, find_slots(module, held))
+        slots = find_slots(module, held)
+        weights = ArchiveWeights(archive, slots)
         weights.fill_with_zeros()
     except CouldNotAttempt:
         raise
@@ -49,6 +54,7 @@ def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
 
 
 def _read_whole(request: OpenRequest, copy: Path) -> Model:
+    """Load an archive with all its tensors on the device of the request."""
     with Archive(copy) as archive:
         try:
             module = torch.jit.load(copy, map_location=request.device)
@@ -64,11 +70,13 @@ LOADER = ArchiveLoader(unsafe_ops, _open_lazily, _read_whole)
 def _model(
     request: OpenRequest, module: Any, held: Attributes, weights: ArchiveWeights | None
 ) -> Model:
+    """Return a loaded module in the mode of the request; refuse one without a forward."""
     if not module._c._has_method("forward"):
         raise _without_forward(request, module)
     set_training(module, request.training)
     state = _state_names(module, held)
-    return Model(module, request, script_arguments(module), state, weights=weights)
+    arguments = script_arguments(module)
+    return Model(module, request, arguments, state, weights=weights)
 
 
 def _state_names(module: torch.jit.ScriptModule, held: Attributes) -> dict[str, tuple[str, ...]]:
@@ -76,9 +84,12 @@ def _state_names(module: torch.jit.ScriptModule, held: Attributes) -> dict[str, 
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     names = dict[str, tuple[str, ...]]()
     for path, inner in held.items():
-        names[path] = tuple(
-            name for name in inner if f"{path}.{name}".lstrip(".") not in parameters
-        )
+        state = list[str]()
+        for name in inner:
+            full = f"{path}.{name}".lstrip(".")
+            if full not in parameters:
+                state.append(name)
+        names[path] = tuple(state)
     return names
 
 
@@ -90,7 +101,8 @@ def _has_a_slot_for_every_tensor(archive: Archive, held: Attributes) -> bool:
             if attribute.hides_tensors:
                 return False
             records.update(attribute.records)
-    return records == {name for name in archive.names if name.startswith("data/")}
+    stored = {name for name in archive.names if name.startswith("data/")}
+    return records == stored
 
 
 def _reads_memory_directly(archive: Archive) -> bool:
@@ -104,16 +116,13 @@ def _without_forward(request: OpenRequest, module: torch.jit.ScriptModule) -> Co
 
     A bare scripted nn.LSTM or nn.GRU is an example: its forward is overloaded.
     """
-    methods = ", ".join(module._c._method_names()[:6])
-    return CouldNotAttempt(
-        Problem(
-            Rule.COULD_NOT_LOAD,
-            "the archive has no method named forward, so it cannot be called",
-            request.reference.name,
-            (f"its methods: {methods or 'none'}",),
-            ("script a module that calls it in its own forward, or trace it with torch.jit.trace",),
-        )
-    )
+    title = "the archive has no method named forward, so it cannot be called"
+    names = module._c._method_names()
+    methods = ", ".join(names[:6]) or "none"
+    notes = (f"its methods: {methods}",)
+    help = ("script a module that calls it in its own forward, or trace it with torch.jit.trace",)
+    problem = Problem(Rule.COULD_NOT_LOAD, title, request.reference.name, notes, help)
+    return CouldNotAttempt(problem)
 
 
 def script_arguments(module: torch.jit.ScriptModule) -> tuple[ArgumentFact, ...]:
@@ -122,7 +131,9 @@ def script_arguments(module: torch.jit.ScriptModule) -> tuple[ArgumentFact, ...]
     As in TorchScript, an Optional argument without a default is required.
     """
     schema = module._c._get_method("forward").schema
-    return tuple(
-        ArgumentFact(argument.name, argument.type.annotation_str, not argument.has_default_value())
-        for argument in schema.arguments[1:]
-    )
+    arguments = list[ArgumentFact]()
+    for argument in schema.arguments[1:]:
+        type_name = argument.type.annotation_str
+        required = not argument.has_default_value()
+        arguments.append(ArgumentFact(argument.name, type_name, required))
+    return tuple(arguments)

@@ -42,16 +42,22 @@ def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator
                 continue
             reported.add(name)
             where = function.qualified_name.removeprefix("__torch__.")
-            is_op = "::" in name
-            yield Reason(f"it uses {name} in {where}", name if is_op else None)
+            text = f"it uses {name} in {where}"
+            if "::" in name:
+                yield Reason(text, name)
+            else:
+                yield Reason(text, None)
 
 
 def _compile(archive: Archive) -> list[Any]:
     """Return every function of the archive's code, compiled."""
     parsed = pickles(archive)
     constants = parsed["constants.pkl"].value
-    count = len(constants) if isinstance(constants, tuple | list) else 0
-    stand_in = _stand_in(archive, classes(parsed), count)
+    count = 0
+    if isinstance(constants, tuple | list):
+        count = len(constants)
+    names = classes(parsed)
+    stand_in = _stand_in(archive, names, count)
     unit = torch._C.CompilationUnit()
     torch._C.import_ir_module_from_buffer(unit, stand_in, torch.device("cpu"), {}, False)
     return list(unit.get_functions())
@@ -62,7 +68,8 @@ def _stand_in(archive: Archive, names: tuple[Global, ...], constants: int) -> by
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
     for name in sorted(archive.names):
-        if name.startswith("code/") and name.endswith(".py") and name != _SCAN:
+        is_code = name.startswith("code/") and name.endswith(".py")
+        if is_code and name != _SCAN:
             data = archive.read(name)
             writer.write_record(name, data, len(data))
     members = {
@@ -79,6 +86,7 @@ def _stand_in(archive: Archive, names: tuple[Global, ...], constants: int) -> by
 
 
 def _scan_code(count: int) -> bytes:
+    """Return the source of the class `Scan`, with one field that is a tuple of `count` integers."""
     fields = ", ".join(["int"] * count) or "()"
     lines = (
         "class Scan(Module):",
@@ -86,14 +94,16 @@ def _scan_code(count: int) -> bytes:
         "  __buffers__ = []",
         f"  names : Tuple[{fields}]",
     )
-    return "".join(f"{line}\n" for line in lines).encode()
+    source = "".join(f"{line}\n" for line in lines)
+    return source.encode()
 
 
 def _scan_pickle(names: tuple[Global, ...]) -> bytes:
     """Return the pickle of a `Scan` object whose field `names` is the tuple of these classes."""
     pushed = list[bytes]()
     for name in names:
-        pushed.append(b"c%s\n%s\n" % (name.module.encode(), name.name.encode()))
+        module = name.module.encode()
+        pushed.append(b"c%s\n%s\n" % (module, name.name.encode()))
     head = b"\x80\x02c__torch__.composecli_scan\nScan\n)\x81}(X\x05\x00\x00\x00names("
     return head + b"".join(pushed) + b"tub."
 
@@ -108,13 +118,15 @@ def _empty_tensors_pickle(count: int) -> bytes:
     tensors = list[bytes]()
     for number in range(count):
         key = str(number).encode()
-        tensors.append(tensor % (len(key).to_bytes(4, "little"), key))
+        length = len(key).to_bytes(4, "little")
+        tensors.append(tensor % (length, key))
     return b"\x80\x02(" + b"".join(tensors) + b"t."
 
 
 def _names_not_allowed(graph: Any, allow: frozenset[str]) -> Iterator[str]:
     """Yield the ops and extension classes of a graph, inner ones included, that are not allowed."""
-    todo, count = [graph], 0
+    todo = [graph]
+    count = 0
     while todo:
         block = todo.pop()
         for node in block.nodes():
@@ -131,6 +143,7 @@ def _names_not_allowed(graph: Any, allow: frozenset[str]) -> Iterator[str]:
 
 
 def _extension_classes(type_text: str) -> Iterator[str]:
+    """Yield the classes of C++ extensions in the text of a type, except the allowed ones."""
     for name in _NATIVE.findall(type_text):
         if name not in CLASSES:
             yield name

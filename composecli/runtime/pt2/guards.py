@@ -80,13 +80,15 @@ class Guards:
         self._sizes = dict[str, tuple[Expr, ...]]()
         for name in inputs:
             if name in tensors:
-                self._sizes[name] = tuple(_size(size) for size in tensors[name]["sizes"])
+                sizes = tensors[name]["sizes"]
+                self._sizes[name] = tuple(_size(size) for size in sizes)
         self._ranges = ranges_of(data)
         signature = module["module_call_graph"][0]["signature"]
         self._argument_names = tuple(signature.get("forward_arg_names") or ())
         self._conditions = dict[str, ast.expr]()
         for text in data.get("guards_code") or ():
-            self._conditions[text] = ast.parse(text, mode="eval").body
+            parsed = ast.parse(text, mode="eval")
+            self._conditions[text] = parsed.body
 
     def check(
         self, values: Mapping[str, Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
@@ -104,19 +106,24 @@ class Guards:
                 bound.setdefault(size.expected.name, size.actual)
         for size in sizes:
             self._check_size(size, bound)
-        named = {**dict(zip(self._argument_names, arguments, strict=False)), **keywords}
+        positional = dict(zip(self._argument_names, arguments, strict=False))
+        named = {**positional, **keywords}
         for text, condition in self._conditions.items():
             if not _holds(condition, named):
                 raise RuntimeError(f"Guard failed: {text}")
 
     def _actual_sizes(self, values: Mapping[str, Any]) -> Iterator[_Size]:
+        """Yield the size of each axis, once all inputs are known to have enough axes."""
         for name, expected in self._sizes.items():
             tensor = values[name]
-            if not isinstance(tensor, torch.Tensor) or tensor.dim() < len(expected):
-                raise RuntimeError(f"Guard failed: {name} has {len(expected)} axes")
+            count = len(expected)
+            if not isinstance(tensor, torch.Tensor) or tensor.dim() < count:
+                raise RuntimeError(f"Guard failed: {name} has {count} axes")
         for name, expected in self._sizes.items():
+            shape = values[name].shape
             for axis, expr in enumerate(expected):
-                yield _Size(f"{name}.size()[{axis}]", expr, values[name].shape[axis])
+                place = f"{name}.size()[{axis}]"
+                yield _Size(place, expr, shape[axis])
 
     def _check_size(self, size: _Size, bound: dict[str, int]) -> None:
         """Check one size, and bind its symbol if it has one that is not bound yet."""
@@ -125,13 +132,16 @@ class Guards:
         if len(unbound) == 1:
             (symbol,) = unbound
             bound[symbol] = _solve(expected, symbol, size.actual, bound)
-        if not unbound <= bound.keys() or evaluate(expected, bound) != size.actual:
+        is_bound = unbound <= bound.keys()
+        if not is_bound or evaluate(expected, bound) != size.actual:
             raise RuntimeError(f"Guard failed: {size.place} == {as_dim(expected)}")
         if isinstance(expected, Symbol):
             self._check_range(size, expected.name)
 
     def _check_range(self, size: _Size, symbol: str) -> None:
-        low, high = self._ranges.get(symbol, Range(None, None))
+        """Check a size by the range of its symbol; a bound that is None is open."""
+        unlimited = Range(None, None)
+        low, high = self._ranges.get(symbol, unlimited)
         if low is not None and low > EXPORTER_MIN_SIZE and size.actual < low:
             raise RuntimeError(f"Guard failed: {size.place} >= {low}")
         if high is not None and size.actual > high:
@@ -139,6 +149,11 @@ class Guards:
 
 
 def _size(size: SymInt) -> Expr:
+    """Return the expression of one size in the JSON.
+
+    Raises:
+        UnknownGuard: if it is written in a form that is not understood.
+    """
     expr = size_of(size)
     if expr is None:
         raise UnknownGuard("a size by an expression that is not understood")
@@ -152,9 +167,11 @@ def _solve(expr: Expr, symbol: str, size: int, bound: Mapping[str, int]) -> int:
     For `2*h + 1 == 9` the value of `h` is 4; no value fits `2*h + 1 == 8`.
     """
     at_zero = evaluate(expr, {**bound, symbol: 0})
-    slope = evaluate(expr, {**bound, symbol: 1}) - at_zero
-    if slope and (size - at_zero) % slope == 0:
-        return (size - at_zero) // slope
+    at_one = evaluate(expr, {**bound, symbol: 1})
+    slope = at_one - at_zero
+    rest = size - at_zero
+    if slope and rest % slope == 0:
+        return rest // slope
     return -1
 
 
@@ -177,36 +194,50 @@ def _value(node: ast.AST, named: Mapping[str, Any]) -> Any:
         case ast.Subscript(ast.Name("L"), ast.Constant(str(name))):
             return named[name]
         case ast.Subscript(of, index):
-            return _value(of, named)[_value(index, named)]
+            container = _value(of, named)
+            key = _value(index, named)
+            return container[key]
         case ast.Call(
             ast.Attribute(of, "size" | "stride" | "storage_offset" | "dim" | "numel" as name),
             [],
             [],
         ):
-            return getattr(_value(of, named), name)()
+            tensor = _value(of, named)
+            method = getattr(tensor, name)
+            return method()
         case ast.Call(ast.Name(name) | ast.Attribute(ast.Name("math"), name), arguments, []):
-            return _CALLS[name](*(_value(argument, named) for argument in arguments))
+            function = _CALLS[name]
+            values = [_value(argument, named) for argument in arguments]
+            return function(*values)
     return _operator_value(node, named)
 
 
 def _operator_value(node: ast.AST, named: Mapping[str, Any]) -> Any:
+    """Return the value of an operator with its operands; `and` and `or` give a boolean."""
     match node:
         case ast.BinOp(left, op, right):
-            return _OPERATORS[type(op)](_value(left, named), _value(right, named))
+            binary = _OPERATORS[type(op)]
+            one = _value(left, named)
+            other = _value(right, named)
+            return binary(one, other)
         case ast.UnaryOp(op, operand):
-            return _OPERATORS[type(op)](_value(operand, named))
+            unary = _OPERATORS[type(op)]
+            only = _value(operand, named)
+            return unary(only)
         case ast.BoolOp(ast.And(), operands):
             return all(_value(operand, named) for operand in operands)
         case ast.BoolOp(ast.Or(), operands):
             return any(_value(operand, named) for operand in operands)
         case ast.Compare(first, ops, others):
-            return _compare([_value(side, named) for side in (first, *others)], ops)
+            sides = [_value(side, named) for side in (first, *others)]
+            return _compare(sides, ops)
     raise KeyError(ast.dump(node))
 
 
 def _compare(sides: list[Any], ops: Sequence[ast.cmpop]) -> bool:
     """Return the value of a chained comparison, such as `2 <= n < 9`."""
     for number, op in enumerate(ops):
-        if not _OPERATORS[type(op)](sides[number], sides[number + 1]):
+        compare = _OPERATORS[type(op)]
+        if not compare(sides[number], sides[number + 1]):
             return False
     return True

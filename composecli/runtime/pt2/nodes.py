@@ -81,7 +81,8 @@ def read_nodes(nodes: Sequence[Node], device: str, kept: set[str]) -> Iterator[C
     last_used = _last_used(nodes, kept)
     for number, node in enumerate(nodes):
         target = _resolve(node["target"])
-        arguments, keywords = list[Getter](), dict[str, Getter]()
+        arguments = list[Getter]()
+        keywords = dict[str, Getter]()
         for argument in node["inputs"]:
             getter = reader.read(argument["arg"])
             kind = argument.get("kind")
@@ -92,14 +93,16 @@ def read_nodes(nodes: Sequence[Node], device: str, kept: set[str]) -> Iterator[C
             else:
                 arguments.append(getter)
         store = _read_results(node["outputs"])
-        yield Call(target, tuple(arguments), keywords, store, tuple(last_used.get(number, ())))
+        released = tuple(last_used.get(number, ()))
+        yield Call(target, tuple(arguments), keywords, store, released)
 
 
 def _last_used(nodes: Sequence[Node], kept: set[str]) -> Mapping[int, list[str]]:
     """Return, by the number of a node, the values that are used there for the last time."""
     last_node = dict[str, int]()
     for number, node in enumerate(nodes):
-        for name in names_in([argument["arg"] for argument in node["inputs"]]):
+        arguments = [argument["arg"] for argument in node["inputs"]]
+        for name in names_in(arguments):
             last_node[name] = number
         for name in names_in(node["outputs"]):
             last_node[name] = number
@@ -141,7 +144,8 @@ class ArgumentReader:
         if kind in _REFERENCES:
             return _lookup(cast(Reference, value))
         if kind in _REFERENCE_LISTS:
-            lookups = [_lookup(reference) for reference in cast(list[Reference], value)]
+            references = cast(list[Reference], value)
+            lookups = [_lookup(reference) for reference in references]
             return lambda values: [lookup(values) for lookup in lookups]
         return _constant(self._object(kind, value))
 
@@ -169,15 +173,18 @@ class ArgumentReader:
 
 
 def _constant(value: object) -> Getter:
+    """Return what gets the same value from any environment."""
     return lambda _: value
 
 
 def _lookup(reference: Reference) -> Getter:
+    """Return what gets the value that a reference names, or the number or None that it states."""
     if "as_tensor" in reference or "as_none" in reference:
         tensor = reference.get("as_tensor")
         if not tensor:
             return _constant(None)
         return _lookup(cast(Reference, tensor))
+    # The key differs between tensors and symbolic sizes.
     name = reference.get("name") or reference.get("as_name")
     if name is not None:
         return operator.itemgetter(name)
@@ -189,15 +196,22 @@ def _read_results(outputs: Sequence[Argument]) -> Setter:
     """Return what stores the results of an op: one, several, or the items of a list."""
     if len(outputs) != 1:
         results = [_name_of(value) for output in outputs for value in output.values()]
-        return _store_each(results) if results else _store_nothing
+        if not results:
+            return _store_nothing
+        return _store_each(results)
     ((kind, value),) = outputs[0].items()
     if kind in _RESULT_LISTS:
-        return _store_each([_name_of(item) for item in cast(list[object], value)])
-    name = "" if kind == "as_none" else _name_of(value)
+        items = cast(list[object], value)
+        names = [_name_of(item) for item in items]
+        return _store_each(names)
+    name = ""
+    if kind != "as_none":
+        name = _name_of(value)
     return lambda result, values: values.update({name: result})
 
 
 def _store_each(names: list[str]) -> Setter:
+    """Return what stores a sequence of as many results under these names."""
     return lambda result, values: values.update(zip(names, result, strict=True))
 
 
@@ -211,7 +225,8 @@ def _name_of(value: object) -> str:
         return ""
     if "as_tensor" in value:
         return _name_of(value["as_tensor"])
-    return str(value.get("name") or value.get("as_name") or "")
+    name = value.get("name") or value.get("as_name")
+    return str(name or "")
 
 
 def _resolve(target: str) -> Callable[..., Any]:
@@ -219,9 +234,11 @@ def _resolve(target: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(".")
     modules: Mapping[str, object] = {"_operator": operator, "math": math, "torch": torch}
     if module in modules:
-        return cast(Callable[..., Any], getattr(modules[module], name))
+        function = getattr(modules[module], name)
+        return cast(Callable[..., Any], function)
     steps = target.split(".")
-    if steps[:2] != ["torch", "ops"] or "higher_order" in steps or len(steps) != 5:
+    is_op = steps[:2] == ["torch", "ops"] and len(steps) == 5
+    if not is_op or "higher_order" in steps:
         raise Unsupported(f"the op {target}")
     op: object = torch.ops
     for step in steps[2:]:

@@ -47,7 +47,8 @@ class Program(nn.Module):  # type: ignore[misc]
             UnknownGuard: if a condition on its input is not understood.
         """
         super().__init__()
-        if data["schema_version"]["major"] != SCHEMA_MAJOR:
+        version = data["schema_version"]
+        if version["major"] != SCHEMA_MAJOR:
             raise Unsupported("another version of the schema")
         module = data["graph_module"]
         call = module["module_call_graph"][0]["signature"]
@@ -55,8 +56,9 @@ class Program(nn.Module):  # type: ignore[misc]
         self._out_spec = treespec_loads(call["out_spec"])
         names = call.get("forward_arg_names") or []
         self.argument_names = tuple(argument_names(self._in_spec, names))
-        inputs = cast(list[InputSpec], module["signature"]["input_specs"])
-        outputs = cast(list[OutputSpec], module["signature"]["output_specs"])
+        signature = module["signature"]
+        inputs = cast(list[InputSpec], signature["input_specs"])
+        outputs = cast(list[OutputSpec], signature["output_specs"])
         self._mutations = tuple(mutations(inputs, outputs))
         kept = set(names_in(outputs))
         for mutation in self._mutations:
@@ -67,7 +69,8 @@ class Program(nn.Module):  # type: ignore[misc]
         self._inputs = tuple(user_inputs(inputs))
         self._guards = Guards(data, self._inputs)
         reader = ArgumentReader(device)
-        self._outputs = tuple(reader.read(argument) for argument in user_outputs(outputs))
+        returned = user_outputs(outputs)
+        self._outputs = tuple(reader.read(argument) for argument in returned)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Run the program.
@@ -86,14 +89,16 @@ class Program(nn.Module):  # type: ignore[misc]
             )
         values: Environment = {}
         for lifted in self.lifted:
-            values[lifted.value] = getattr(self.get_submodule(lifted.module), lifted.attribute)
+            owner = self.get_submodule(lifted.module)
+            values[lifted.value] = getattr(owner, lifted.attribute)
         values.update(zip(self._inputs, leaves, strict=True))
         self._guards.check(values, arguments, ordered)
         for call in self._calls:
             call.run(values)
         for mutation in self._mutations:
             values[mutation.target].copy_(values[mutation.source])
-        return tree_unflatten([get(values) for get in self._outputs], self._out_spec)
+        results = [get(values) for get in self._outputs]
+        return tree_unflatten(results, self._out_spec)
 
     def _order(self, keywords: dict[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments in the order that the program has them in."""
@@ -101,5 +106,6 @@ class Program(nn.Module):  # type: ignore[misc]
         ordered = {name: keywords[name] for name in names if name in keywords}
         unknown = keywords.keys() - ordered.keys()
         if unknown:
-            raise TypeError(f"the program takes no {', '.join(sorted(unknown))}")
+            listed = ", ".join(sorted(unknown))
+            raise TypeError(f"the program takes no {listed}")
         return ordered

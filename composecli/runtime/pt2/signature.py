@@ -58,15 +58,18 @@ def lifted_tensors(specs: Sequence[InputSpec]) -> Iterator[LiftedTensor]:
 
 
 def _lifted(stored: StoredTensor, path: str | None, *, parameter: bool) -> LiftedTensor:
+    """Return a tensor of the model by its path, such as `encoder.fc.weight`."""
     module, _, attribute = str(path).rpartition(".")
-    return LiftedTensor(stored["arg"]["name"], module, attribute, parameter)
+    value = stored["arg"]["name"]
+    return LiftedTensor(value, module, attribute, parameter)
 
 
 def user_inputs(specs: Sequence[InputSpec]) -> Iterator[str]:
     """Yield the name in the graph of each leaf that a caller passes, in order."""
     for number, spec in enumerate(specs):
         if "user_input" in spec:
-            yield _input_name(spec["user_input"]["arg"]) or f"constant {number}"
+            name = _input_name(spec["user_input"]["arg"])
+            yield name or f"constant {number}"
         elif "constant_input" in spec:
             yield str(spec["constant_input"]["name"])
 
@@ -78,7 +81,8 @@ def _input_name(argument: Argument) -> str:
         reference = cast(Reference, argument["as_tensor"])
     elif argument.get("as_sym_int"):
         reference = argument["as_sym_int"]
-    return str(reference.get("name") or reference.get("as_name") or "")
+    name = reference.get("name") or reference.get("as_name")
+    return str(name or "")
 
 
 def user_outputs(specs: Sequence[OutputSpec]) -> list[Argument]:
@@ -99,7 +103,8 @@ def mutations(inputs: Sequence[InputSpec], outputs: Sequence[OutputSpec]) -> Ite
     buffers = dict[str, str]()
     for spec in inputs:
         if "buffer" in spec:
-            buffers[spec["buffer"]["buffer_name"]] = spec["buffer"]["arg"]["name"]
+            buffer = spec["buffer"]
+            buffers[buffer["buffer_name"]] = buffer["arg"]["name"]
     for output in outputs:
         if "buffer_mutation" in output:
             written = output["buffer_mutation"]

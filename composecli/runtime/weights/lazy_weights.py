@@ -80,7 +80,9 @@ class ArchiveWeights:
         for slot in self.slots:
             if not slot.parameter or self.archive.size(slot.record) <= MAX_WRITABLE_BYTES:
                 self._writable.add(slot.record)
-        zeros = _Zeros(max(map(self.archive.size, records - self._writable), default=0))
+        shared = records - self._writable
+        max_bytes = max(map(self.archive.size, shared), default=0)
+        zeros = _Zeros(max_bytes)
         for record in records:
             size = self.archive.size(record)
             if record in self._writable:
@@ -99,7 +101,8 @@ class ArchiveWeights:
     def read_only(self) -> frozenset[int]:
         """The addresses of the storages that cannot be written to."""
         fixed = self._storages.keys() - self._writable
-        return frozenset(self._storages[record]._cdata for record in fixed)
+        storages = [self._storages[record] for record in fixed]
+        return frozenset(storage._cdata for storage in storages)
 
     def read(self, records: Collection[str] | None = None, op: str | None = None) -> None:
         """Read these records into their slots, or all if none are named.
@@ -110,18 +113,24 @@ class ArchiveWeights:
         if records is not None:
             wanted = self._unread & set(records)
         if wanted and op is not None:
-            self.readings.append(self._reading(wanted, op, everything=records is None))
+            reading = self._reading(wanted, op, everything=records is None)
+            self.readings.append(reading)
         for record in wanted:
             self._read(record)
         self._unread = self._unread - wanted
         self._assign(wanted - self._writable)
 
     def _reading(self, wanted: set[str], op: str, *, everything: bool) -> Reading:
+        """Describe the reading of these records for an op; `everything` names none of them."""
         records = tuple(sorted(wanted))
-        names = {slot.name for slot in self.slots if slot.record in wanted}
+        names = set[str]()
+        for slot in self.slots:
+            if slot.record in wanted:
+                names.add(slot.name)
         shown = ", ".join(sorted(names))
         if everything:
-            records, shown = (), "all tensors"
+            records = ()
+            shown = "all tensors"
         size = sum(map(self.archive.size, wanted))
         note = f"the values of {shown} were read ({size:,} bytes): {op} depends on them"
         return Reading(note, records)
@@ -145,13 +154,15 @@ class ArchiveWeights:
         return record in self._writable
 
     def _read(self, record: str) -> None:
+        """Map a record as it is in the file, or copy it if it may be written to."""
         start = self.archive.start(record)
         size = self.archive.size(record)
         if record not in self._writable:
             self._storages[record] = _storage_over(self._file, start, size)
         elif size > 0:
             end = start + size
-            values = _storage_over(bytearray(self._file[start:end]), 0, size)
+            content = bytearray(self._file[start:end])
+            values = _storage_over(content, 0, size)
             self._storages[record].copy_(values)
             self._read_since_reload.add(record)
 
@@ -162,6 +173,7 @@ class ArchiveWeights:
         self._read_since_reload.clear()
 
     def _assign(self, records: Iterable[str]) -> None:
+        """Put tensors over the present storages of these records into their slots."""
         storages = {record: self._storages[record] for record in records}
         assign(self.slots, storages, self._tensors)
 
@@ -237,7 +249,8 @@ def assignments(
     lists = dict[tuple[int, str], TensorSlot]()
     for slot in changed:
         if slot.index is None:
-            yield slot.owner, slot.attribute, tensors[id(slot.tensor)]
+            value = tensors[id(slot.tensor)]
+            yield slot.owner, slot.attribute, value
         else:
             lists[id(slot.owner), slot.attribute] = slot
     for one_member in lists.values():
@@ -247,6 +260,7 @@ def assignments(
 
 
 def _slots_of_list(one_member: TensorSlot, slots: Iterable[TensorSlot]) -> Iterator[TensorSlot]:
+    """Yield the slots of all members of a list, of which one is given."""
     for slot in slots:
         if slot.owner is one_member.owner and slot.attribute == one_member.attribute:
             yield slot
@@ -256,10 +270,13 @@ def _new_tensors(slots: Iterable[TensorSlot], storages: Storages) -> dict[int, T
     """Return new tensors over these storages, by the `id` of the tensors that they replace."""
     new = dict[int, Tensor]()
     # Parameters first: a buffer that shares the tensor of a parameter becomes that parameter.
-    for slot in sorted(slots, key=lambda slot: not slot.parameter):
+    parameters_first = sorted(slots, key=lambda slot: not slot.parameter)
+    for slot in parameters_first:
         key = id(slot.tensor)
-        if key not in new:
-            new[key] = _new_tensor(slot, storages[slot.record])
+        if key in new:
+            continue
+        storage = storages[slot.record]
+        new[key] = _new_tensor(slot, storage)
     return new
 
 
@@ -267,7 +284,8 @@ def _new_tensor(slot: TensorSlot, storage: torch.UntypedStorage) -> Tensor:
     """Return a tensor like that of the slot, over another storage."""
     like = slot.tensor
     empty = torch.empty(0, dtype=like.dtype, device=storage.device)
-    tensor = empty.set_(storage, like.storage_offset(), like.shape, like.stride())
+    offset = like.storage_offset()
+    tensor = empty.set_(storage, offset, like.shape, like.stride())
     if slot.parameter:
         return nn.Parameter(tensor, requires_grad=like.requires_grad)
     return tensor
@@ -279,12 +297,14 @@ class _Zeros:
     def __init__(self, max_bytes: int) -> None:
         self.shared: mmap.mmap | None = None
         if max_bytes and hasattr(mmap, "MAP_PRIVATE"):
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+            no_reserve = getattr(mmap, "MAP_NORESERVE", 0)
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
             self.shared = mmap.mmap(-1, max_bytes, flags=flags, prot=mmap.PROT_READ)
 
     def new_storage(self, size: int) -> torch.UntypedStorage:
         """Return a storage of its own memory, of `size` bytes."""
-        return torch.zeros(size, dtype=torch.uint8).untyped_storage()
+        zeros = torch.zeros(size, dtype=torch.uint8)
+        return zeros.untyped_storage()
 
     def shared_storage(self, size: int) -> torch.UntypedStorage:
         """Return a storage over the shared pages, of `size` bytes."""
@@ -294,6 +314,7 @@ class _Zeros:
 
 
 def _storage_over(memory: mmap.mmap | bytearray, start: int, size: int) -> torch.UntypedStorage:
+    """Return a storage over a part of this memory, without a copy."""
     # torch warns that the memory cannot be written to: nothing here writes to it.
     with warnings.catch_warnings(action="ignore"):
         tensor = torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=start)
@@ -311,8 +332,11 @@ def find_slots(module: nn.Module, attributes: Attributes) -> tuple[TensorSlot, .
             if attribute.is_list:
                 for index, tensor in enumerate(getattr(owner, key)):
                     record = attribute.records[index]
-                    slots.append(TensorSlot(owner, name, key, record, tensor, False, index))
+                    slot = TensorSlot(owner, name, key, record, tensor, False, index)
+                    slots.append(slot)
             elif attribute.records:
-                record, tensor = attribute.records[0], getattr(owner, key)
-                slots.append(TensorSlot(owner, name, key, record, tensor, key in parameters))
+                record = attribute.records[0]
+                tensor = getattr(owner, key)
+                slot = TensorSlot(owner, name, key, record, tensor, key in parameters)
+                slots.append(slot)
     return tuple(slots)

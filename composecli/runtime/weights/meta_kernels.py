@@ -59,6 +59,7 @@ def is_plain(*tensors: Tensor) -> bool:
 
 
 def _is_plain_of(dtype: torch.dtype, tensor: Tensor) -> bool:
+    """Return whether a tensor is plain and of this dtype."""
     if not isinstance(tensor, Tensor) or tensor.dtype is not dtype:
         return False
     if tensor.layout is not torch.strided or not tensor.is_cpu:
@@ -82,8 +83,10 @@ def is_row_major(*tensors: Tensor) -> bool:
 
 
 def _has_row_major_strides(tensor: Tensor) -> bool:
+    """Return whether each stride is the product of the sizes after its axis."""
     expected = 1
-    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
+    axes = zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True)
+    for size, stride in axes:
         if stride != expected:
             return False
         expected *= size
@@ -91,6 +94,7 @@ def _has_row_major_strides(tensor: Tensor) -> bool:
 
 
 def _present(*tensors: Tensor | None) -> list[Tensor]:
+    """Return the tensors among the arguments, without those that were left out."""
     return [tensor for tensor in tensors if tensor is not None]
 
 
@@ -100,6 +104,7 @@ def _are_numbers(*arguments: object) -> bool:
 
 
 def _broadcasts_to(tensor: Tensor, sizes: Sizes) -> bool:
+    """Return whether a tensor can be expanded to these sizes, the last axes aligned."""
     missing = len(sizes) - tensor.dim()
     if missing < 0:
         return False
@@ -109,7 +114,10 @@ def _broadcasts_to(tensor: Tensor, sizes: Sizes) -> bool:
 
 @_kernel_of("default", "mm")
 def _mm(one: Tensor, other: Tensor) -> Result:
-    if not is_plain(one, other) or one.dim() != 2 or other.dim() != 2:
+    """Multiply matrices: (rows, inner) by (inner, columns)."""
+    if not is_plain(one, other):
+        return None
+    if one.dim() != 2 or other.dim() != 2:
         return None
     rows, inner = one.shape
     other_inner, columns = other.shape
@@ -127,8 +135,9 @@ def _addmm(
     beta: Number = 1,
     alpha: Number = 1,
 ) -> Result:
+    """Add a bias to a product; factors other than 1 are left to the real kernel."""
     product = _mm(one, other)
-    if product is None or not _can_be_added(bias, one, product):
+    if not _can_be_added(bias, one, product):
         return None
     if beta != 1 or alpha != 1:
         return None
@@ -137,7 +146,10 @@ def _addmm(
 
 @_kernel_of("default", "bmm")
 def _bmm(one: Tensor, other: Tensor) -> Result:
-    if not is_plain(one, other) or one.dim() != 3 or other.dim() != 3:
+    """Multiply batches: (batch, rows, inner) by (batch, inner, columns)."""
+    if not is_plain(one, other):
+        return None
+    if one.dim() != 3 or other.dim() != 3:
         return None
     batch, rows, inner = one.shape
     other_batch, other_inner, columns = other.shape
@@ -155,11 +167,13 @@ def _baddbmm(
     beta: Number = 1,
     alpha: Number = 1,
 ) -> Result:
+    """Add a bias to a product of batches; real factors do not affect the sizes."""
     product = _bmm(one, other)
-    if product is None or not _can_be_added(bias, one, product):
+    if not _can_be_added(bias, one, product):
         return None
-    if not isinstance(beta, int | float) or not isinstance(alpha, int | float):
-        return None
+    for factor in (beta, alpha):
+        if not isinstance(factor, int | float):
+            return None
     return product
 
 
@@ -183,7 +197,9 @@ class _Windows:
         """Return whether there is a number for each of `rank` axes, within the allowed range."""
         if not len(self.stride) == len(self.padding) == len(self.dilation) == rank:
             return False
-        return min(self.stride) > 0 and min(self.padding) >= 0 and min(self.dilation) > 0
+        if min(self.stride) < 1 or min(self.dilation) < 1:
+            return False
+        return min(self.padding) >= 0
 
     def output_sizes(self, sizes: Sizes, kernel: Sizes) -> list[int]:
         """Return the sizes after a convolution or pooling, as `torch.nn.Conv2d` documents them.
@@ -194,7 +210,9 @@ class _Windows:
         axes = zip(sizes, kernel, self.stride, self.padding, self.dilation, strict=True)
         for size, window, step, pad, gap in axes:
             extent = gap * (window - 1) + 1
-            result.append((size + 2 * pad - extent) // step + 1)
+            padded = size + 2 * pad
+            steps = (padded - extent) // step
+            result.append(steps + 1)
         return result
 
     def transposed_output_sizes(self, sizes: Sizes, kernel: Sizes) -> list[int]:
@@ -212,7 +230,8 @@ class _Windows:
             if extra >= max(step, gap):
                 return []
             extent = gap * (window - 1) + 1
-            result.append((size - 1) * step - 2 * pad + extent + extra)
+            padded = (size - 1) * step + extent + extra
+            result.append(padded - 2 * pad)
         return result
 
 
@@ -229,11 +248,15 @@ def _convolution(  # noqa: PLR0913, PLR0917 (aten's signature)
     groups: int,
     *_backend_flags: bool,
 ) -> Result:
+    """Convolve over one to three axes; a transposed weight has its input channels first."""
     rank = value.dim() - 2
-    if not is_row_major(*_present(value, weight, bias)) or rank not in (1, 2, 3):
+    tensors = _present(value, weight, bias)
+    if not is_row_major(*tensors) or rank not in (1, 2, 3):
         return None
     windows = _Windows(stride, padding, dilation, output_padding)
-    if weight.dim() != value.dim() or groups < 1 or not windows.are_valid(rank):
+    if weight.dim() != value.dim() or groups < 1:
+        return None
+    if not windows.are_valid(rank):
         return None
     batch, channels, *spatial = value.shape
     first, second, *kernel = weight.shape
@@ -263,15 +286,20 @@ def _batch_norm(
     _momentum: float,
     _eps: float,
 ) -> Result:
-    if training or mean is None or var is None or value.dim() < 2:
+    """Normalize axis 1 by known statistics; the two saved statistics come back empty."""
+    if training or mean is None or var is None:
+        return None
+    if value.dim() < 2:
         return None
     vectors = _present(weight, bias, mean, var)
     if not is_row_major(value, *vectors):
         return None
     channels = value.shape[1]
-    if any(vector.shape != (channels,) for vector in vectors):
-        return None
-    return torch.empty_like(value), value.new_empty(0), value.new_empty(0)
+    for vector in vectors:
+        if vector.shape != (channels,):
+            return None
+    result = torch.empty_like(value)
+    return result, value.new_empty(0), value.new_empty(0)
 
 
 @_kernel_of("default", "_native_batch_norm_legit_no_training")
@@ -284,6 +312,7 @@ def _batch_norm_in_eval(
     momentum: float,
     eps: float,
 ) -> Result:
+    """Normalize as `_batch_norm` does outside of training."""
     return _batch_norm(value, weight, bias, mean, var, False, momentum, eps)
 
 
@@ -295,18 +324,23 @@ def _layer_norm(
     bias: Tensor | None,
     _eps: float,
 ) -> Result:
+    """Normalize the last axes, which have size 1 in the two statistics."""
     affine = _present(weight, bias)
     count = len(shape)
-    if not is_row_major(value, *affine) or not 0 < count <= value.dim():
+    if not is_row_major(value, *affine):
+        return None
+    if not 0 < count <= value.dim():
         return None
     normalized = tuple(shape)
     if tuple(value.shape[-count:]) != normalized:
         return None
-    if any(tuple(tensor.shape) != normalized for tensor in affine):
-        return None
+    for tensor in affine:
+        if tuple(tensor.shape) != normalized:
+            return None
     ones = [1] * count
     statistics = (*value.shape[:-count], *ones)
-    return torch.empty_like(value), value.new_empty(statistics), value.new_empty(statistics)
+    result = torch.empty_like(value)
+    return result, value.new_empty(statistics), value.new_empty(statistics)
 
 
 @_kernel_of("default", "native_group_norm")
@@ -320,36 +354,47 @@ def _group_norm(
     groups: int,
     _eps: float,
 ) -> Result:
+    """Normalize groups of axis 1; the two statistics have the sizes (count, groups)."""
     affine = _present(weight, bias)
     if not is_row_major(value, *affine) or value.dim() < 2:
         return None
     if groups < 1 or channels % groups:
         return None
-    if tuple(value.shape[:2]) != (count, channels) or value.numel() != count * channels * inner:
+    if tuple(value.shape[:2]) != (count, channels):
         return None
-    if any(tensor.shape != (channels,) for tensor in affine):
+    if value.numel() != count * channels * inner:
         return None
+    for tensor in affine:
+        if tensor.shape != (channels,):
+            return None
     statistics = (count, groups)
-    return torch.empty_like(value), value.new_empty(statistics), value.new_empty(statistics)
+    result = torch.empty_like(value)
+    return result, value.new_empty(statistics), value.new_empty(statistics)
 
 
 @_kernel_of("default", *_ELEMENTWISE)
 def _elementwise(value: Tensor, *arguments: object, **keywords: object) -> Result:
     """Ops on each element that accept any values, with any numbers as further arguments."""
-    if not is_row_major(value) or not _are_numbers(*arguments, *keywords.values()):
+    if not is_row_major(value):
+        return None
+    if not _are_numbers(*arguments, *keywords.values()):
         return None
     return torch.empty_like(value)
 
 
 @_kernel_of("default", *_ELEMENTWISE_IN_PLACE)
 def _elementwise_in_place(value: Tensor, *arguments: object, **keywords: object) -> Result:
-    if not is_row_major(value) or not _are_numbers(*arguments, *keywords.values()):
+    """Return the argument itself, which these ops write to."""
+    if not is_row_major(value):
+        return None
+    if not _are_numbers(*arguments, *keywords.values()):
         return None
     return value
 
 
 @_kernel_of("default", "gelu")
 def _gelu(value: Tensor, *, approximate: str = "none") -> Result:
+    """Accept gelu without numbers, and with the name of an approximation."""
     if approximate not in ("none", "tanh"):
         return None
     return _elementwise(value)
@@ -375,6 +420,7 @@ def _binary(one: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Result
 
 @_kernel_of("Tensor", *_BINARY_IN_PLACE)
 def _binary_in_place(one: Tensor, other: Tensor | Number, *, alpha: Number = 1) -> Result:
+    """Return the first tensor, to whose sizes the other one is broadcast."""
     if not isinstance(other, Tensor):
         return _elementwise_in_place(one, other)
     if not is_row_major(one, other) or not isinstance(alpha, int):
@@ -386,6 +432,7 @@ def _binary_in_place(one: Tensor, other: Tensor | Number, *, alpha: Number = 1) 
 
 @_kernel_of("default", "_softmax", "_log_softmax")
 def _softmax(value: Tensor, dim: int, half_to_float: bool) -> Result:  # noqa: FBT001
+    """Keep the sizes; `half_to_float` is left to the real kernel."""
     if not is_row_major(value) or half_to_float:
         return None
     if not -value.dim() <= dim < value.dim():
@@ -402,23 +449,30 @@ def _max_pool(
     dilation: Sizes = (1,),
     ceil_mode: bool = False,  # noqa: FBT001 (aten's signature)
 ) -> Result:
+    """Return the maximum of each window, and its position as int64."""
     if not is_row_major(value) or value.dim() != 4 or ceil_mode:
         return None
     kernel = _pair(kernel)
-    windows = _Windows(_pair(stride or kernel), _pair(padding), _pair(dilation))
+    stride = _pair(stride or kernel)
+    windows = _Windows(stride, _pair(padding), _pair(dilation))
     if not windows.are_valid(2):
         return None
-    if any(2 * pad > window for pad, window in zip(windows.padding, kernel, strict=True)):
-        return None
+    axes = zip(windows.padding, kernel, strict=True)
+    for pad, window in axes:
+        if 2 * pad > window:
+            return None
     batch, channels, *spatial = value.shape
     sizes = windows.output_sizes(spatial, kernel)
     if min(sizes) < 1 or min(kernel) < 1:
         return None
     shape = (batch, channels, *sizes)
-    return value.new_empty(shape), value.new_empty(shape, dtype=torch.int64)
+    result = value.new_empty(shape)
+    indices = value.new_empty(shape, dtype=torch.int64)
+    return result, indices
 
 
 def _pair(sizes: Sizes) -> tuple[int, ...]:
+    """Return one number for each of two axes: a single number is for both."""
     if len(sizes) == 1:
         return (sizes[0], sizes[0])
     return tuple(sizes)
@@ -435,7 +489,10 @@ def _attention(
     attn_mask: Tensor | None = None,
     **_scale: float | None,
 ) -> Result:
-    if not is_plain(query, key, value) or attn_mask is not None or dropout:
+    """Return a result like the query, and the sum of each row: in float32 for half dtypes."""
+    if not is_plain(query, key, value):
+        return None
+    if attn_mask is not None or dropout:
         return None
     if query.dim() != 4 or key.dim() != 4 or key.shape != value.shape:
         return None
@@ -443,17 +500,20 @@ def _attention(
     key_batch, key_heads, _, key_width = key.shape
     if (key_batch, key_heads, key_width) != (batch, heads, width):
         return None
-    if any(tensor.stride(3) != 1 for tensor in (query, key, value)):
-        return None
+    for tensor in (query, key, value):
+        if tensor.stride(3) != 1:
+            return None
     sum_dtype = query.dtype
     if sum_dtype in _HALF_DTYPES:
         sum_dtype = torch.float32
-    log_sums = query.new_empty((batch, length, heads), dtype=sum_dtype).transpose(1, 2)
+    log_sums = query.new_empty((batch, length, heads), dtype=sum_dtype)
+    log_sums = log_sums.transpose(1, 2)
     return torch.empty_like(query), log_sums
 
 
 @_kernel_of("default", "clone")
 def _clone(value: Tensor, *, memory_format: torch.memory_format | None = None) -> Result:
+    """Return a row-major copy; keeping other strides is left to the real kernel."""
     if memory_format in (None, torch.preserve_format):
         accepted = is_row_major(value)
     else:
@@ -465,6 +525,7 @@ def _clone(value: Tensor, *, memory_format: torch.memory_format | None = None) -
 
 @_kernel_of("default", "cat")
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Result:
+    """Add up the sizes on axis `dim`; all other sizes have to be equal."""
     if not tensors or not is_row_major(*tensors):
         return None
     first = tensors[0]
@@ -474,14 +535,18 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Result:
     dim %= rank
     other_sizes = _sizes_without(first, dim)
     for tensor in tensors:
-        if tensor.dim() != rank or _sizes_without(tensor, dim) != other_sizes:
+        if tensor.dim() != rank:
             return None
+        if _sizes_without(tensor, dim) != other_sizes:
+            return None
+    lengths = [tensor.shape[dim] for tensor in tensors]
     shape = list(first.shape)
-    shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
+    shape[dim] = sum(lengths)
     return first.new_empty(shape)
 
 
 def _sizes_without(tensor: Tensor, dim: int) -> list[int]:
+    """Return the sizes of a tensor except that of one axis."""
     sizes = list(tensor.shape)
     del sizes[dim]
     return sizes
@@ -495,11 +560,13 @@ def _mean(
     *,
     dtype: torch.dtype | None = None,
 ) -> Result:
+    """Drop the reduced axes, or keep them with size 1."""
     if not is_row_major(value) or not dims or dtype is not None:
         return None
     rank = value.dim()
-    if any(not -rank <= dim < rank for dim in dims):
-        return None
+    for dim in dims:
+        if not -rank <= dim < rank:
+            return None
     reduced = {dim % rank for dim in dims}
     if len(reduced) != len(dims):
         return None

@@ -32,17 +32,17 @@ def test_the_notes_say_what_was_tried_and_what_forward_takes() -> None:
     finding = not_found_finding("a.pt", FACTS, tried(*texts), stated=False)
     assert finding.code == "CC304"
     assert finding.notes == (
-        "tried float32[2, 3]: refused at `assert x.dim() == 3`",
-        "tried float32[2, 4]: refused at `assert x.dim() == 3`",
-        "tried float32[2, 5]: refused at `assert x.dim() == 3`",
-        "the best try ended with AssertionError, without a message",
-        "forward takes x: Tensor",
+        "tried float32[2, 3]: failed at `assert x.dim() == 3`",
+        "tried float32[2, 4]: failed at `assert x.dim() == 3`",
+        "tried float32[2, 5]: failed at `assert x.dim() == 3`",
+        "the best attempt ended with AssertionError, without a message",
+        "forward accepts x: Tensor",
     )
 
 
 def test_an_error_with_a_message_is_shown_with_it() -> None:
     finding = not_found_finding("a.pt", FACTS, tried("float32[2]", message="3d"), stated=False)
-    assert "the best try ended with AssertionError: 3d" in finding.notes
+    assert "the best attempt ended with AssertionError: 3d" in finding.notes
 
 
 def test_no_note_ends_in_a_colon_and_no_refused_input_is_suggested() -> None:
@@ -59,13 +59,13 @@ def test_no_note_ends_in_a_colon_and_no_refused_input_is_suggested() -> None:
 def test_a_search_that_ran_out_of_time_says_so() -> None:
     stopped = NotFound((), 300, "300 forwards were made")
     finding = not_found_finding("a.pt", FACTS, stopped, stated=False)
-    assert finding.notes[-1] == "no more was tried: 300 forwards were made"
+    assert finding.notes[-1] == "the search stopped: 300 forwards were made"
 
 
 def test_a_stated_input_that_is_refused_is_a_finding_of_its_own() -> None:
     finding = not_found_finding("a.pt", FACTS, tried("float32[2, 11]"), stated=True)
     assert finding.code == "CC308"
-    assert finding.title == "a.pt refuses the input that was stated for it"
+    assert finding.title == "a.pt fails on the input that was stated for it"
     assert finding.sides[0].port == "float32[2, 11]"
 
 
@@ -73,7 +73,7 @@ def test_a_missing_output_lists_those_there_are() -> None:
     result = TreeMapping((("logits", spec("float32[2, 5]")), ("ids", spec("int64[2]"))))
     finding = no_such_output("a.pt", "nothing", result)
     assert finding.code == "CC103"
-    assert finding.notes == ('outputs there: ["logits"], ["ids"]',)
+    assert finding.notes == ('available outputs: ["logits"], ["ids"]',)
     assert no_such_output("a.pt", "x", spec("float32[2]")).notes == (
-        "outputs there: the tensor itself",
+        "available outputs: the tensor itself",
     )

@@ -29,8 +29,8 @@ def part(
         ((), "cpu", []),
         (("cpu",), "cpu", []),
         (("cuda:0",), "cuda:1", []),
-        (("cpu", "cuda:3"), "cpu", ["a.pt holds cuda:3 as a constant and runs on cpu here"]),
-        (("cpu",), "cuda", ["a.pt holds cpu as a constant and runs on cuda here"]),
+        (("cpu", "cuda:3"), "cpu", ["a.pt contains cuda:3 as a constant but runs on cpu here"]),
+        (("cpu",), "cuda", ["a.pt contains cpu as a constant but runs on cuda here"]),
     ],
 )
 def test_another_device_in_the_code_is_noted(

@@ -31,7 +31,7 @@ def test_a_slow_search_reports_twice_a_second() -> None:
         clock.seconds += 0.01
         counter.step()
     assert 3 <= len(reports) <= 5
-    assert reports[0].startswith("finding what a.pt takes: 10")
+    assert reports[0].startswith("inferring the contract of a.pt: 10")
     assert reports[0].endswith(" probes")
 
 

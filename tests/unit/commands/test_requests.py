@@ -43,7 +43,7 @@ def test_a_device_is_accepted(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "tpu", "cuda:", "cpu:0", "cuda:-1", "CPU"])
 def test_another_device_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no device is called"):
+    with pytest.raises(ValueError, match="there is no device"):
         parse_device(text)
 
 
@@ -63,7 +63,7 @@ def test_a_size_is_in_bytes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0.0G", "G", "8X", "-1G", "8 G"])
 def test_another_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(ValueError, match="is not a size"):
         parse_memory(text)
 
 

@@ -73,24 +73,38 @@ def test_an_input_has_the_dtype_of_the_model() -> None:
     assert inputs(fix.command) == ["bfloat16[N,3,224,224]"]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 16])
-def test_an_input_that_was_refused_is_not_suggested(batch: int) -> None:
-    tried = calls("float32[2, 3]", f"float32[{batch}, 3, 224, 224]")
-    (suggested,) = inputs(stated_input_fix("a.pt", facts("x: Tensor"), tried).command)
-    assert suggested == "float32[N,C,H,W]"
+@pytest.mark.parametrize(
+    ("tried", "expected"),
+    [
+        (["float32[2, 3]", "float32[2, 3, 224, 224]"], "float32[N,D]"),
+        (["int64[2, 3]"], "int64[N,T]"),
+        (["float16[2, 5, 7]"], "float16[N,T,L]"),
+        (["float32[2, 3, 64, 64]"], "float32[N,3,224,224]"),
+        (["float32[16, 3, 224, 224]"], "float32[N,C,H,W]"),
+        (["float32[1, 3, 224, 224]", "float32[2, 8, 8, 8]"], "float32[N,C,H,16]"),
+        (["int64[2, 8]"], "int64[N,16]"),
+    ],
+)
+def test_a_suggested_input_has_the_rank_of_the_best_attempt_and_was_not_refused(
+    tried: list[str], expected: str
+) -> None:
+    fix = stated_input_fix("a.pt", facts("x: Tensor"), calls(*tried))
+    assert inputs(fix.command) == [expected]
+    for text in tried:
+        assert expected.replace(",", ", ") != text
 
 
-def test_named_sizes_are_not_suggested_either_if_their_example_was_refused() -> None:
-    tried = calls("float32[1, 3, 224, 224]", "float32[2, 8, 8, 8]")
-    (suggested,) = inputs(stated_input_fix("a.pt", facts("x: Tensor"), tried).command)
-    assert suggested == "float32[N,T,D]"
+def test_each_argument_has_the_dtype_of_its_own_tensor() -> None:
+    call = Call((Argument(spec("int64[2, 3]")), Argument(spec("float32[2, 3, 4]"), "y")))
+    fix = stated_input_fix("a.pt", facts("x: Tensor", "y: Tensor"), (call,))
+    assert inputs(fix.command) == ["x=int64[N,T]", "y=float32[N,T,L]"]
 
 
 def test_the_effect_tells_the_user_to_replace_the_sizes() -> None:
     one = stated_input_fix("a.pt", facts("x: Tensor"), ())
     two = stated_input_fix("a.pt", facts("x: Tensor", "y: Tensor"), ())
-    assert one.effect == ("with the real dtype and sizes of the input in place of these",)
-    assert two.effect == ("with the real dtype and sizes of each input in place of these",)
+    assert one.effect == ("replace the dtype and sizes with those of the real input",)
+    assert two.effect == ("replace the dtype and sizes with those of each real input",)
 
 
 @pytest.mark.parametrize(

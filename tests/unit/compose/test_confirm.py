@@ -58,8 +58,8 @@ def test_an_error_that_the_probe_contradicts_becomes_a_doubt() -> None:
     assert finding.rule is Rule.COMPARISON_AND_PROBE_DISAGREE
     assert finding.axis == 1
     assert finding.notes == (
-        "the comparison says: feature width differs",
-        "the probe ran on cpu and gave float32[2, 3]",
+        "according to the contracts: feature width differs",
+        "the probe ran on cpu and returned float32[2, 3]",
     )
 
 
@@ -67,7 +67,7 @@ def test_a_size_of_one_that_runs_is_broadcast() -> None:
     structured = replace(ACCEPTED, results=(TreeSequence("tuple", (RESULT,)),))
     (finding,) = confirm(compare(*OF_SIZE_ONE[0]), structured, OF_SIZE_ONE)
     assert finding.rule is Rule.FITS_BY_BROADCASTING
-    assert finding.notes[-1] == "the probe ran on cpu and gave a result"
+    assert finding.notes[-1] == "the probe ran on cpu and returned a result"
 
 
 def test_a_confirmed_error_notes_where_the_consumer_failed() -> None:
@@ -75,7 +75,7 @@ def test_a_confirmed_error_notes_where_the_consumer_failed() -> None:
     assert finding.rule is Rule.SIZE_DIFFERS
     (note,) = finding.notes
     operands = "float32[1], float32[2], float32[3], float32[4]"
-    assert note == f"b.pt refuses it at fc1 (aten::addmm), which was given {operands}"
+    assert note == f"b.pt fails at fc1 (aten::addmm), with operands {operands}"
 
 
 def test_only_the_first_of_several_errors_is_annotated() -> None:

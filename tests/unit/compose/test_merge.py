@@ -64,7 +64,7 @@ def test_a_size_that_differs_is_marked_with_the_way_out() -> None:
     assert finding.title == "axis 1 differs: 5 and 7, and add needs them equal"
     assert finding.axis == 1
     assert [side.text for side in finding.sides] == ["float32[N, 5]", "float32[2, 7]"]
-    assert finding.notes == ("--merge cat --dim 1 needs no equal size there",)
+    assert finding.notes == ("--merge cat --dim 1 does not need equal sizes there",)
 
 
 @pytest.mark.parametrize("merge", [merge for merge in Merge if merge is not Merge.TUPLE])

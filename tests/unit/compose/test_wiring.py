@@ -80,5 +80,5 @@ def test_an_output_is_selected_by_its_shortest_name() -> None:
 def test_the_finding_lists_the_outputs_to_select_from() -> None:
     found = wire(DICT, facts("x"), (), EDGE)
     assert isinstance(found, Finding)
-    assert found.title == "a.pt returns a dict with logits, hidden where a tensor is taken"
+    assert found.title == "a.pt returns a dict with logits, hidden where a tensor is expected"
     assert found.notes == ('outputs to select from: logits, ["hidden"][0], ["hidden"][1]',)

@@ -107,9 +107,9 @@ def test_a_wider_integer_has_every_value_of_the_narrower_one(
 
 
 def test_the_message_about_an_unknown_dtype_lists_the_common_ones() -> None:
-    with pytest.raises(ValueError, match="no dtype is called") as caught:
+    with pytest.raises(ValueError, match="there is no dtype") as caught:
         parse_input("float33[2]")
     assert str(caught.value) == (
-        "no dtype is called float33 (one of float32, float64, float16, bfloat16, int64, int32,"
+        "there is no dtype float33 (use one of float32, float64, float16, bfloat16, int64, int32,"
         " int16, int8, uint8, bool, complex64)"
     )

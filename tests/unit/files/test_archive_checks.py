@@ -49,17 +49,20 @@ def replaced(old: bytes, new: bytes, count: int = -1) -> Callable[[bytes], bytes
 
 
 TAMPERED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "bytes before it": (lambda data: b"x" + data, "something before it"),
-    "bytes behind it": (lambda data: data + b"x", "no readable directory|behind its directory"),
-    "a comment": (lambda data: data[:-2] + b"\x01\x00x", "behind its directory"),
+    "bytes before it": (lambda data: b"x" + data, "bytes before it, or between"),
+    "bytes behind it": (
+        lambda data: data + b"x",
+        "no readable directory|bytes after its directory",
+    ),
+    "a comment": (lambda data: data[:-2] + b"\x01\x00x", "bytes after its directory"),
     "cut off": (lambda data: data[:-30], "no readable directory"),
     "another name in the header": (
         replaced(b"archive/data/0", b"archive/data/1", 1),
-        "another in its own header",
+        "differs between its own header",
     ),
     "another checksum in the header": (
         replaced(struct.pack("<I", zlib.crc32(b"12345678")), b"\1\2\3\4", 1),
-        "another in its own header",
+        "differs between its own header",
     ),
     "an encrypted member": (
         lambda data: data.replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00\x01", 1).replace(
@@ -67,7 +70,10 @@ TAMPERED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         ),
         "is encrypted",
     ),
-    "a name in other letters": (replaced(b"archive/version", b"archive/VERSION"), "in letters"),
+    "a name in other letters": (
+        replaced(b"archive/version", b"archive/VERSION"),
+        "in a letter case",
+    ),
     "a name with a step up": (replaced(b"archive/data/0", b"archive/../0__"), "is named"),
     "a name with a backslash": (replaced(b"archive/data/0", b"archive/data\\0"), "is named"),
 }
@@ -86,7 +92,7 @@ def test_a_tampered_archive_is_refused(path: Path, case: str) -> None:
 
 def test_a_name_that_differs_only_in_case_is_refused(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "model.pt", {"extra/a": b"1", "extra/A": b"2"})
-    with pytest.raises(NotAnArchive, match="is there twice"):
+    with pytest.raises(NotAnArchive, match="occurs twice"):
         layout(path)
 
 
@@ -141,11 +147,11 @@ def test_sizes_behind_a_member_must_be_those_of_the_directory(tmp_path: Path) ->
     assert list(layout(path).members) == ["a"]
     data = path.read_bytes()
     path.write_bytes(data.replace(b"12345678PK\x07\x08", b"12345678PK\x07\x09"))
-    with pytest.raises(NotAnArchive, match="another in what follows it"):
+    with pytest.raises(NotAnArchive, match="differs between the record after it"):
         layout(path)
 
 
 def test_too_many_members_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_checks, "MAX_MEMBERS", 2)
-    with pytest.raises(NotAnArchive, match="does not hold together"):
+    with pytest.raises(NotAnArchive, match="its directory is inconsistent"):
         layout(path)

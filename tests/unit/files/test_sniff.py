@@ -59,14 +59,14 @@ WRONG = {
     "web page": (b"<!DOCTYPE html><title>Sign in</title>", "CC908", "web page"),
     "pickle": (pickle.dumps({"a": 1}), "CC908", "bare pickle"),
     "flatbuffer": (b"\x10\x00\x00\x00PTMF\xff\xfe", "CC908", "mobile"),
-    "noise": (b"\x00\xff\x12\x99" * 30, "CC908", "no format"),
+    "noise": (b"\x00\xff\x12\x99" * 30, "CC908", "in a format that composecli does not know"),
     "other zip": (
         zipped(**{"model.keras": "x"}),
         "CC908",
         "zip archive that PyTorch did not write",
     ),
     "a tensor": (saved(torch.rand(3)), "CC908", "saved tensor"),
-    "an object": (saved({"lr": 0.1}), "CC908", "no module"),
+    "an object": (saved({"lr": 0.1}), "CC908", "not a module"),
     "a broken pickle": (
         zipped(**{"a/data.pkl": "\x80\x02}", "a/version": "3"}),
         "CC904",

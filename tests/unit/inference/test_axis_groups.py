@@ -84,7 +84,7 @@ def test_lack_of_memory_is_not_a_rejection() -> None:
     group = explored(64, [64], [])
     group.record(128, OUT_OF_MEMORY)
     assert not group.rejected
-    assert unknown_reason(group.dim()) == "there was no memory for 128"
+    assert unknown_reason(group.dim()) == "out of memory at 128"
 
 
 def test_stated_dim_is_kept_until_a_size_is_rejected() -> None:

@@ -75,7 +75,7 @@ def test_dims_that_predict_another_size_become_unknown() -> None:
     (checked,) = invalidate(predicted(), result, {"N": 3, "H": 17})
     assert str(checked) == "float32[N, 8, ?]"
     assert unknown_reason((checked.dims or ())[2]) == (
-        "by what was seen first H, and 16 at N = 3 with H = 17"
+        "H by the first observations, but 16 at N = 3 with H = 17"
     )
 
 

@@ -19,7 +19,7 @@ SHARED_FIX = replace(CHECK, seams=(replace(SEAM, findings=(FINDING, FINDING)),))
 def test_the_verdict_is_the_last_line_of_a_check() -> None:
     assert rendered(CHECK).splitlines()[-1] == "verdict: bridgeable"
     strict = replace(CHECK, strict=True)
-    assert rendered(strict).splitlines()[-1] == "verdict: bridgeable (every size asked for)"
+    assert rendered(strict).splitlines()[-1] == "verdict: bridgeable (every size required)"
 
 
 def test_a_quiet_check_is_its_findings_and_the_verdict() -> None:
@@ -39,7 +39,7 @@ def test_a_bridged_seam_has_no_error_left() -> None:
     text = rendered(BRIDGED)
     assert "bridged[CC203]" in text
     assert "help:" not in text.partition("verdict:")[0]
-    assert "verdict: bridgeable, and bridged as asked" in text
+    assert "verdict: bridgeable, bridged as requested" in text
 
 
 def test_a_join_lists_its_bridges_checks_and_digest() -> None:
@@ -51,7 +51,7 @@ def test_a_join_lists_its_bridges_checks_and_digest() -> None:
 
 
 def test_a_refused_join_writes_nothing() -> None:
-    assert rendered(JoinReport(CHECK, None)).splitlines()[-1] == "nothing was written"
+    assert rendered(JoinReport(CHECK, None)).splitlines()[-1] == "no file was written"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_refused_join_writes_nothing() -> None:
         (replace(CHECK, device="meta"), "example: x -> y, explored on meta, run on cpu"),
         (replace(CHECK, device="cuda:1"), "example: x -> y, on cuda:1"),
         (replace(CHECK, result=None), "example: x, on cpu"),
-        (replace(CHECK, interrupted=True), "interrupted: this is what was known by then"),
+        (replace(CHECK, interrupted=True), "interrupted: this is what is known so far"),
         (CHECK, "isolation: a memory limit"),
     ],
 )

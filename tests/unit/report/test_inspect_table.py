@@ -36,7 +36,7 @@ def test_quiet_leaves_the_contract_and_the_finding() -> None:
 
 
 def test_a_portable_model_is_called_so() -> None:
-    assert "nothing found that ties it to a device" in rendered(replace(INSPECT, portability=()))
+    assert "no device dependencies found" in rendered(replace(INSPECT, portability=()))
 
 
 def layers(*depths: int) -> tuple[LayerRow, ...]:
@@ -64,12 +64,12 @@ def test_as_many_levels_of_layers_are_shown_as_fit(depths: tuple[int, ...], show
 )
 def test_a_provenance_may_be_anything(provenance: str) -> None:
     text = rendered(replace(INSPECT, provenance=provenance))
-    assert text.endswith("provenance: the file holds one that cannot be read\n")
+    assert text.endswith("provenance: present but unreadable\n")
 
 
 def test_a_provenance_names_the_inputs_that_the_file_claims() -> None:
     inputs = [{"name": "a\x1b.pt", "sha256": "0" * 64}]
     provenance = json.dumps({"mode": "sequential", "seed": 7, "inputs": inputs})
     first, second = rendered(replace(INSPECT, provenance=provenance)).splitlines()[-2:]
-    assert first == "provenance: joined sequential by composecli, seed 7, says the file"
+    assert first == "provenance: joined sequential by composecli, seed 7 (as the file states)"
     assert second == f"  a\ufffd.pt  sha256 {'0' * 15}…"

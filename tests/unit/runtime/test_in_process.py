@@ -128,4 +128,4 @@ def test_input_that_cannot_be_made_is_rejected(tmp_path: Path) -> None:
     observation = worker.ask(ProbeRequest(single_model(handle), call_of(1 << 50, 3)))
     assert isinstance(observation, Rejected)
     assert observation.kind is RejectionKind.OUT_OF_MEMORY
-    assert observation.where == "making the input"
+    assert observation.where == "creating the input"

@@ -98,7 +98,7 @@ def test_structures_are_made_as_they_are_described() -> None:
 
 
 def test_no_value_is_made_for_an_object_of_a_library() -> None:
-    with pytest.raises(TypeError, match="no value can be made for a DynamicCache"):
+    with pytest.raises(TypeError, match="cannot create a value for a DynamicCache"):
         made(Opaque("DynamicCache"))
 
 

@@ -149,7 +149,7 @@ def test_one_failure_ends_the_command(shelf: Shelf) -> None:
     class Failing(InProcessWorker):
         def ask(self, request: Request[R]) -> R:
             if isinstance(request, ProbeRequest):
-                title = "the worker took longer than 1 s and was ended"
+                title = "the worker took longer than 1 s and was stopped"
                 raise CouldNotAttempt(Problem(Rule.WORKER_TIMED_OUT, title))
             return super().ask(request)
 

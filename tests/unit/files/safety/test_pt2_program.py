@@ -57,7 +57,7 @@ PROGRAMS: list[tuple[dict[str, Any], str]] = [
     ({"in_spec": spec("builtins.dict", ["a", 1])}, ""),
     ({"in_spec": spec("builtins.dict", [{"enum": "x"}])}, "it takes or returns a builtins.dict"),
     ({"in_spec": spec("collections.defaultdict", None)}, "it takes or returns a collections"),
-    ({"in_spec": "["}, "a structure that is not read: ["),
+    ({"in_spec": "["}, "an unsupported structure: ["),
 ]
 
 
@@ -72,7 +72,7 @@ def test_a_program_is_checked_at_any_depth(
 
 
 def test_a_program_that_is_no_object_is_refused(tmp_path: Path) -> None:
-    assert reasons(tmp_path, **{"models/model.json": b"[]"}) == ["its program is no object"]
+    assert reasons(tmp_path, **{"models/model.json": b"[]"}) == ["its program is not a JSON object"]
 
 
 @pytest.mark.parametrize("name", ["lib.so", "models/model.py", "data/aotinductor/a.so"])
@@ -131,7 +131,7 @@ def test_a_tensor_must_end_inside_of_its_record(tmp_path: Path) -> None:
     [{"dtype": 0}, {"sizes": [{"as_expr": {}}]}, {"strides": []}, {"sizes": 3}, {"dtype": "x"}],
 )
 def test_other_numbers_make_no_sense(tmp_path: Path, changes: dict[str, object]) -> None:
-    assert record_messages(tmp_path, 24, **changes) == ["w has no sizes that make sense"]
+    assert record_messages(tmp_path, 24, **changes) == ["w has invalid sizes"]
 
 
 def test_a_missing_record_is_reported(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_program_is_refused_until_each_op_is_allowed() -> None:
     reasons = (Reason("it calls the op my::a", "my::a"), Reason("it calls the op my::b", "my::b"))
     problem = of_program("model.pt2", "export", reasons, frozenset())
     assert problem is not None
-    assert problem.help[1] == "or --allow-op my::a --allow-op my::b, if what it does is meant"
+    assert problem.help[1] == "or --allow-op my::a --allow-op my::b, if you accept what it does"
     rest = of_program("model.pt2", "export", reasons, frozenset(("my::a",)))
     assert rest is not None
     assert rest.notes == ("it calls the op my::b",)

@@ -128,7 +128,7 @@ def test_an_error_in_the_thread_is_raised_by_result(tmp_path: Path) -> None:
 def test_large_numbers_are_written_to_zip64_fields(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fields of archives above 4 GB, with the limit lowered; the standard library reads them."""
+    """Archives above 4 GB, with the limit lowered: the standard library reads their fields."""
     monkeypatch.setattr(zip_writer, "ZIP64_FROM", 1000)
     splice(planned(tmp_path), tmp_path / "target.pt", Progress())
     with zipfile.ZipFile(tmp_path / "target.pt") as seen:

@@ -1,4 +1,4 @@
-"""Archives that are written: aligned, readable by the standard library, and with zip64 if needed."""
+"""Written archives are aligned, readable by the standard library, and zip64 if needed."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_forward_that_writes_to_parameters_is_reported(shelf: Shelf) -> None:
 
     worker = opened(shelf.save("writing", Writing()))
     before = torch.jit.load(str(shelf.path("writing", "scripted"))).fc.weight
-    with pytest.raises(CouldNotAttempt, match="changes the model's own parameters"):
+    with pytest.raises(CouldNotAttempt, match="modifies the model's own parameters"):
         probe(worker, "float32[2, 3]")
     assert torch.equal(worker._models[0].module.fc.weight, before)
 

@@ -109,10 +109,14 @@ def test_a_dotted_key_names_the_entry_with_the_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "key", "note"),
     [
-        ({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, "ema", "keys there: state_dict, epoch"),
-        ({"a": torch.ones(1)}, "a.b", "keys there: nothing"),
-        ({"epoch": 3, "w": torch.ones(1)}, "epoch", "it holds: int"),
-        ({"epoch": 3, "optimizer": {"lr": torch.ones(1)}}, None, "it holds: epoch, optimizer"),
+        (
+            {"state_dict": {"a": torch.ones(1)}, "epoch": 3},
+            "ema",
+            "available keys: state_dict, epoch",
+        ),
+        ({"a": torch.ones(1)}, "a.b", "available keys: nothing"),
+        ({"epoch": 3, "w": torch.ones(1)}, "epoch", "it contains: int"),
+        ({"epoch": 3, "optimizer": {"lr": torch.ones(1)}}, None, "it contains: epoch, optimizer"),
     ],
 )
 def test_a_checkpoint_without_the_entry_lists_what_it_has(
@@ -148,7 +152,7 @@ def test_a_long_list_of_keys_is_cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "title", "notes"),
     [
-        ("text", "the factory gave a str, not a module", ()),
+        ("text", "the factory returned a str, not a module", ()),
         ("fails", "the factory could not be run", ("ValueError: and the reason",)),
         ("leaves", "the factory could not be run", ("SystemExit: 3",)),
         (

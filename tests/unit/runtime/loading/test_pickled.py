@@ -63,7 +63,9 @@ def test_tensors_in_a_container_are_read_with_the_whole_file(tmp_path: Path) -> 
     module.extra = [torch.ones(2), {"inner": torch.ones(3)}]
     model = load(open_request(saved(tmp_path, module), "pickled"))
     assert model.weights is None
-    assert model.notes == ("all its tensors were read: some lie in structures of its own",)
+    assert model.notes == (
+        "all its tensors were read: some are in data structures of the model's own",
+    )
     assert torch.equal(model.module.weight, module.weight)
 
 

@@ -66,8 +66,8 @@ def test_a_frozen_module_is_loaded_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
-        (ToList(), "its code looks at them without an op (tolist)"),
-        (Tables(with_dict=True), "some lie in structures of its own"),
+        (ToList(), "its code reads them without an op (tolist)"),
+        (Tables(with_dict=True), "some are in data structures of the model's own"),
     ],
     ids=["tolist", "dict"],
 )

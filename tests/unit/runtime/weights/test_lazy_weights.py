@@ -168,7 +168,7 @@ def test_a_model_that_writes_to_its_parameters_is_reported(
     """A large parameter is in read-only memory until the model is loaded as a whole."""
     worker = InProcessWorker()
     worker.ask(request(shelf.save(f"decaying_{width}", Decaying(width), form), form))
-    with pytest.raises(CouldNotAttempt, match="changes the model's own parameters"):
+    with pytest.raises(CouldNotAttempt, match="modifies the model's own parameters"):
         observe(worker, f"float32[2,{width}]")
 
 
@@ -287,7 +287,7 @@ def test_a_model_that_cannot_be_lazy_is_loaded_whole_with_a_note(tmp_path: Path)
     wide = nn.Sequential(nn.Linear(10, 400), nn.Linear(400, 800)).eval()
     models = {
         "constants of its code": torch.jit.freeze(torch.jit.script(wide)),
-        "structures of its own": torch.jit.script(Parts()),
+        "data structures of the model's own": torch.jit.script(Parts()),
         "without an op": torch.jit.script(Looking()),
     }
     for reason, module in models.items():
