@@ -74,6 +74,7 @@ def _torch_version() -> list[object]:
 
 
 def _stamp(path: Path, name: str) -> list[object]:
+    """Return a name, size in bytes and modification time, which change if the file does."""
     status = path.stat()
     return [name, status.st_size, status.st_mtime_ns]
 
@@ -133,6 +134,7 @@ class Cache:
         return count
 
     def _write(self, path: Path, text: str) -> None:
+        """Write a file under a temporary name and rename it, so that no reader sees half of it."""
         temporary = path.with_name(f".{secrets.token_hex(8)}")
         try:
             with open(temporary, "x", opener=_open_private) as file:
@@ -143,6 +145,7 @@ class Cache:
             raise
 
     def _path(self, key: object) -> Path:
+        """Return the path of an entry, named by the hash of its key and of all versions."""
         text = json.dumps([self.versions, encode(key)], sort_keys=True)
         return self.folder / (hashlib.sha256(text.encode()).hexdigest() + _SUFFIX)
 
@@ -160,8 +163,10 @@ class Cache:
 
 
 def _is_entry(file: os.DirEntry[str]) -> bool:
+    """Return whether a file of the folder is a cache entry."""
     return file.name.endswith(_SUFFIX)
 
 
 def _open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read."""
     return os.open(path, flags, 0o600)

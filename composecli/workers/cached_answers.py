@@ -146,6 +146,7 @@ class CachedAnswers:
             self._cache.put(("seen", identity), True)
 
     def _changed_subjects(self) -> set[str]:
+        """Return the models whose files changed after they were fingerprinted."""
         changed = set[str]()
         for model in self._models:
             path = model.request.reference.path
@@ -164,12 +165,14 @@ class CachedAnswers:
         return " ".join((identity, request.device, request.training, *sorted(request.allowed_ops)))
 
     def _fingerprint(self, path: str) -> str | None:
+        """Return the fingerprint of a file, which is computed once for each command."""
         if path not in self._fingerprints:
             self._stamps[path] = stat_key(path)
             self._fingerprints[path] = fingerprint(path)
         return self._fingerprints[path]
 
     def _entry(self, numbers: Numbers) -> _Entry | None:
+        """Return the cached answers about these models; None if one cannot be fingerprinted."""
         key = tuple(self._subjects(numbers))
         if len(key) < len(numbers):
             return None
@@ -178,12 +181,14 @@ class CachedAnswers:
         return self._entries[key]
 
     def _subjects(self, numbers: Numbers) -> Iterator[str]:
+        """Yield the keys of the models that can be fingerprinted."""
         for number in numbers:
             subject = self._models[number].subject
             if subject is not None:
                 yield subject
 
     def _stored_answers(self, key: tuple[str, ...]) -> dict[str, Any]:
+        """Return the answers on disk; none if the entry is missing or damaged."""
         stored = self._cache.get(key)
         if isinstance(stored, dict):
             return stored

@@ -74,6 +74,7 @@ class CachingWorker:
         self._answers.save()
 
     def _route(self, request: Request[Any]) -> Any:
+        """Answer from the cache if possible; requests that write files go to the real worker."""
         match request:
             case SandboxRequest():
                 return self._sandbox(request)
@@ -86,6 +87,7 @@ class CachingWorker:
         return self._real_worker().ask(request)
 
     def _sandbox(self, request: SandboxRequest) -> Sandbox:
+        """Return the measures that this kernel applied before, without starting a worker."""
         self._sandbox_request = request
         key = ("confined", platform.release(), request.memory, request.files)
         if self._worker is None:
@@ -97,6 +99,7 @@ class CachingWorker:
         return sandbox
 
     def _open(self, request: OpenRequest) -> Opened:
+        """Return the cached facts of a model, or have the real worker open it."""
         number = self._answers.add_model(request)
         cached: Opened | None = self._answers.find((number,), "open", Opened)
         if cached is not None and self._worker is None:
@@ -114,11 +117,13 @@ class CachingWorker:
         return self._register(number, opened)
 
     def _register(self, number: int, opened: Opened) -> Opened:
+        """Note that the answers of a model that was loaded whole depend on all its records."""
         if opened.whole:
             self._answers.add_dependency(number, ())
         return replace(opened, handle=number)
 
     def _probe(self, request: ProbeRequest) -> Observation:
+        """Return a cached observation; a call with saved samples is always run."""
         if any(spec.sample is not None for _, spec in call_leaves(request.call)):
             return self._real_worker().ask(request)
         # The question names models by place, so that their numbers in this command do not matter.
@@ -136,6 +141,7 @@ class CachingWorker:
         return observation
 
     def _describe(self, request: DescribeRequest) -> Described:
+        """Return the cached layer table of a model."""
         numbers = (request.handle,)
         question = _question(replace(request, handle=0))
         cached: Described | None = self._answers.find(numbers, question, Described)
@@ -146,6 +152,7 @@ class CachingWorker:
         return described
 
     def _begin(self) -> Worker:
+        """Start the real worker, without repeating earlier requests to it."""
         if self._worker is None:
             self._worker = self._start()
         return self._worker
@@ -166,8 +173,10 @@ class CachingWorker:
 
 
 def _is_reproducible(observation: Observation) -> bool:
+    """Return whether a new run would observe the same, so that the observation may be cached."""
     return isinstance(observation, Accepted) or observation.kind not in _NOT_REPRODUCIBLE
 
 
 def _question(request: ProbeRequest | DescribeRequest) -> str:
+    """Return the text of a request, as part of the key of its answer."""
     return json.dumps(encode(request), sort_keys=True)

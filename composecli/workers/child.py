@@ -114,6 +114,7 @@ class SubprocessWorker:
             self._exchange(request)
 
     def _exchange(self, request: Request[Any]) -> Any:
+        """Send a request and wait for the reply until the time limit."""
         deadline = time.monotonic() + self._timeout
         channel = self._process.channel
         try:
@@ -132,10 +133,12 @@ class SubprocessWorker:
         return reply
 
     def _invalid(self, request: Request[Any], note: str) -> WorkerDied:
+        """End the child, which sent what no reply can be, and return the problem."""
         title = "the worker sent an invalid message"
         return self._died(request, Rule.WORKER_ANSWERED_NONSENSE, title, note)
 
     def _died(self, request: Request[Any], rule: Rule, title: str, note: str = "") -> WorkerDied:
+        """End the child and return the problem, with the last lines that it printed."""
         self._process.kill()
         notes = [f"it was {request.activity}"]
         if note:

@@ -83,6 +83,7 @@ class WorkerPool:
             slot.worker.close()
 
     def _route(self, request: Request[Any]) -> Any:
+        """Send probes and descriptions to any free worker, and all other requests to the first."""
         match request:
             case ProbeRequest():
                 return self._probe(request)
@@ -109,6 +110,7 @@ class WorkerPool:
             return worker.ask(request)
 
     def _probe(self, request: ProbeRequest) -> Observation:
+        """Run a probe under the slot's own numbers of the models, and translate them back."""
         with self._reserve(self._slots) as slot:
             handles = {number: self._handle(slot, number) for number in models(request.blueprint)}
             blueprint = renumber(request.blueprint, handles)
@@ -117,6 +119,7 @@ class WorkerPool:
         return renumber_reads(observation, numbers)
 
     def _describe(self, request: DescribeRequest) -> Described:
+        """Describe a model under the slot's own number."""
         with self._reserve(self._slots) as slot:
             handle = self._handle(slot, request.handle)
             return slot.worker.ask(replace(request, handle=handle))
@@ -142,9 +145,11 @@ class WorkerPool:
                 self._changed.notify_all()
 
     def _free(self, slots: list[_Slot]) -> list[_Slot]:
+        """Return the slots that serve no request."""
         return [slot for slot in slots if slot not in self._busy]
 
     def _make_ready(self, slot: _Slot) -> None:
+        """Repeat the sandbox request and the samples for a worker that has not had them."""
         if slot.ready:
             return
         slot.ready = True
