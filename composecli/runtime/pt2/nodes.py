@@ -32,9 +32,9 @@ _MEMORY_FORMATS = {
     4: torch.preserve_format,
 }
 _LITERALS = (
-    "as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_strings",
-    "as_int_lists", "as_float_lists",
+    "as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_strings", "as_int_lists",
 )  # fmt: skip
+_FLOATS = ("as_float", "as_floats", "as_float_lists")
 _REFERENCES = ("as_tensor", "as_optional_tensor", "as_sym_int", "as_sym_bool", "as_sym_float")
 _REFERENCE_LISTS = (
     "as_tensors", "as_optional_tensors", "as_sym_ints", "as_sym_bools", "as_sym_floats",
@@ -139,6 +139,8 @@ class ArgumentReader:
             Unsupported: if it is of a kind that is not known here.
         """
         ((kind, value),) = argument.items()
+        if kind in _FLOATS:
+            return _constant(_parse_floats(value))
         if kind in _LITERALS:
             return _constant(value)
         if kind in _REFERENCES:
@@ -244,3 +246,12 @@ def _resolve(target: str) -> Callable[..., Any]:
     for step in steps[2:]:
         op = getattr(op, step)
     return cast(Callable[..., Any], op)
+
+
+def _parse_floats(value: object) -> object:
+    """Return floats as numbers: torch.export writes "Infinity", "-Infinity" and "NaN" as text."""
+    if isinstance(value, list):
+        return [_parse_floats(item) for item in value]
+    if isinstance(value, str):
+        return float(value)
+    return value

@@ -166,3 +166,15 @@ def test_ops_that_only_torch_export_runs_are_named(
 def test_names_are_found_at_any_depth() -> None:
     json = [tensor("a"), {"as_tensors": [{"name": "b"}]}, {"as_sym_int": {"as_name": "c"}}, 3, None]
     assert list(names_in(json)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["Infinity", "-Infinity", "NaN"])
+def test_a_float_that_json_cannot_hold_is_read_from_its_text(text: str) -> None:
+    fill = argument({"as_float": text}, "value")
+    inputs = [argument(tensor("x")), argument(tensor("mask"), "mask"), fill]
+    masked = node("torch.ops.aten.masked_fill.Scalar", inputs, [tensor("out")])
+    values = {"x": torch.zeros(2), "mask": torch.tensor([True, False])}
+    result = run([masked], values, "out")["out"]
+    expected = torch.tensor([float(text), 0.0])
+    assert torch.equal(result.isnan(), expected.isnan())
+    assert torch.equal(result.nan_to_num(), expected.nan_to_num())
