@@ -42,12 +42,13 @@ from composecli.files.pt2_layout import (
     ModuleCallSignature,
     SymInt,
     dtype_of,
+    parse_floats,
     program_members,
 )
 from composecli.files.pt2_sizes import Range, UnknownExpression, parse_size, ranges_of
 
 _KNOWN_PACKAGES = ("builtins", "torch", "collections")
-_LITERALS = ("as_int", "as_float", "as_bool", "as_string")
+_LITERALS = ("as_int", "as_bool", "as_string")
 
 
 class _Unreadable(Exception):
@@ -187,6 +188,8 @@ class _ContractReader:
         """Return a tensor or a literal; the export schema has other kinds, which are refused."""
         if "as_tensor" in value:
             return self._read_tensor(value["as_tensor"]["name"])
+        if "as_float" in value:
+            return _TreeDims(Literal(parse_floats(value["as_float"])), [])
         for key in _LITERALS:
             if key in value:
                 return _TreeDims(Literal(value[key]), [])

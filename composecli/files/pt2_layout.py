@@ -258,3 +258,18 @@ def geometry_of(meta: TensorMeta) -> Geometry:
     sizes = tuple(size["as_int"] for size in meta["sizes"])
     strides = tuple(stride["as_int"] for stride in meta["strides"])
     return Geometry(sizes, strides, meta["storage_offset"]["as_int"])
+
+
+def parse_floats(value: Any) -> Any:
+    """Return a float, or lists of floats, as numbers.
+
+    JSON has no infinities: torch.export writes "Infinity", "-Infinity" and "NaN" as text.
+
+    Raises:
+        ValueError: if a text is not a number.
+    """
+    if isinstance(value, list):
+        return [parse_floats(item) for item in value]
+    if isinstance(value, str):
+        return float(value)
+    return value

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import torch
 
 from composecli.core.dtypes import by_schema_code
+from composecli.files.pt2_layout import parse_floats
 from composecli.runtime.pt2.schema import (
     KEYWORD_ARGUMENT,
     STRIDED_LAYOUT,
@@ -140,7 +141,7 @@ class ArgumentReader:
         """
         ((kind, value),) = argument.items()
         if kind in _FLOATS:
-            return _constant(_parse_floats(value))
+            return _constant(parse_floats(value))
         if kind in _LITERALS:
             return _constant(value)
         if kind in _REFERENCES:
@@ -190,7 +191,9 @@ def _lookup(reference: Reference) -> Getter:
     name = reference.get("name") or reference.get("as_name")
     if name is not None:
         return operator.itemgetter(name)
-    ((_, number),) = reference.items()
+    ((kind, number),) = reference.items()
+    if kind in _FLOATS:
+        return _constant(parse_floats(number))
     return _constant(number)
 
 
@@ -246,12 +249,3 @@ def _resolve(target: str) -> Callable[..., Any]:
     for step in steps[2:]:
         op = getattr(op, step)
     return cast(Callable[..., Any], op)
-
-
-def _parse_floats(value: object) -> object:
-    """Return floats as numbers: torch.export writes "Infinity", "-Infinity" and "NaN" as text."""
-    if isinstance(value, list):
-        return [_parse_floats(item) for item in value]
-    if isinstance(value, str):
-        return float(value)
-    return value

@@ -20,6 +20,7 @@ from composecli.files.pt2_layout import (
     is_record_name,
     is_tensor_record,
     looks_exported,
+    parse_floats,
     program_members,
 )
 from tests.unit.files.archives import write_archive
@@ -126,3 +127,12 @@ def test_an_unknown_code_and_a_symbolic_size_are_key_errors() -> None:
         dtype_of({**META, "dtype": 0})
     with pytest.raises(KeyError):
         geometry_of({**META, "sizes": [{"as_expr": {"expr_str": "Symbol('s0')"}}]})
+
+
+def test_infinite_floats_are_read_from_their_text() -> None:
+    infinite = float("inf")
+    assert parse_floats("-Infinity") == -infinite
+    assert parse_floats([[1.5, "Infinity"], [2.0]]) == [[1.5, infinite], [2.0]]
+    assert str(parse_floats("NaN")) == "nan"
+    with pytest.raises(ValueError, match="could not convert"):
+        parse_floats("none")

@@ -169,8 +169,12 @@ def test_names_are_found_at_any_depth() -> None:
 
 
 @pytest.mark.parametrize("text", ["Infinity", "-Infinity", "NaN"])
-def test_a_float_that_json_cannot_hold_is_read_from_its_text(text: str) -> None:
-    fill = argument({"as_float": text}, "value")
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_a_float_that_json_cannot_hold_is_read_from_its_text(text: str, symbolic: bool) -> None:
+    value: dict[str, Any] = {"as_float": text}
+    if symbolic:
+        value = {"as_sym_float": value}
+    fill = argument(value, "value")
     inputs = [argument(tensor("x")), argument(tensor("mask"), "mask"), fill]
     masked = node("torch.ops.aten.masked_fill.Scalar", inputs, [tensor("out")])
     values = {"x": torch.zeros(2), "mask": torch.tensor([True, False])}
