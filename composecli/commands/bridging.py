@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from composecli.commands.requests import CheckRequest
 from composecli.compose.bridge_plan import plan
-from composecli.core.bridge import Bridge, BridgeMode, describe, parameter_count
+from composecli.core.bridge import Bridge, BridgeMode
 from composecli.core.contract import Port
 from composecli.core.findings import Finding, Fix
 from composecli.core.pytree import TensorSpec
@@ -48,7 +48,7 @@ def is_allowed(mode: BridgeMode, steps: Bridge) -> bool:
 
 def _has_parameters(steps: Bridge) -> bool:
     """Return whether any step has parameters, which nobody has trained."""
-    return any(parameter_count(step) > 0 for step in steps)
+    return any(step.parameter_count > 0 for step in steps)
 
 
 def with_bridge_fix(findings: Findings, steps: Bridge, request: CheckRequest) -> Findings:
@@ -60,7 +60,7 @@ def with_bridge_fix(findings: Findings, steps: Bridge, request: CheckRequest) ->
     if _has_parameters(steps):
         mode = BridgeMode.LINEAR
     command = request.command("--bridge", str(mode), "-o", "both.pt")
-    effects = [f"adds {describe(step)}" for step in steps]
+    effects = [f"adds {step}" for step in steps]
     fix = Fix(command, tuple(effects), steps)
     fixed = list[Finding]()
     for finding in findings:

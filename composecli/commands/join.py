@@ -15,7 +15,6 @@ from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
 from composecli.core.blueprint import Blueprint, Parallel, bridges
-from composecli.core.bridge import describe, parameter_count
 from composecli.core.findings import Finding
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
@@ -118,8 +117,8 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
     """Yield the facts about the joined file that its users should know."""
     for bridge in bridges(reference.blueprint):
         for step in bridge:
-            if parameter_count(step) > 0:
-                title = f"{describe(step)}: it must be fitted before its outputs mean anything"
+            if step.parameter_count > 0:
+                title = f"{step}: it must be fitted before its outputs mean anything"
                 yield Finding(Rule.BRIDGE_IS_UNTRAINED, title)
     if verified.cut:
         names = ", ".join(verified.cut[:MAX_NAMED_PARAMETERS])

@@ -14,7 +14,6 @@ from composecli.commands.composition import Composition, InferenceResult
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import JoinRequest
 from composecli.core.blueprint import Blueprint, Parallel, bridges
-from composecli.core.bridge import as_data
 from composecli.core.version import VERSION
 from composecli.files.writing.digests import Digests
 from composecli.inference import Found
@@ -39,7 +38,7 @@ def provenance_json(
     inputs = list[JsonObject]()
     for part, found in zip(parts, composition.contracts, strict=True):
         inputs.append(_input(part, found, digests))
-    steps = [[as_data(step) for step in bridge] for bridge in bridges(blueprint)]
+    steps = [[step.as_data() for step in bridge] for bridge in bridges(blueprint)]
     facts = {
         "version": PROVENANCE_VERSION,
         "mode": str(request.check.mode),

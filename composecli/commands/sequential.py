@@ -343,20 +343,13 @@ def _pair_unknown_inputs(seam: _Seam) -> PortPairs:
 def _after_bridge(pairs: PortPairs, stage: Stage) -> PortPairs:
     """Return the pairs with each producer port as its bridge leaves it.
 
-    `float32[B, 5]` with a layer that makes it fit `float32[N, 3]` is `float32[B, 3]`: only the
-    batch keeps its symbol.
+    `float32[B, 5]` with a layer that makes it fit `float32[N, 3]` is `float32[B, 3]`.
     """
     if len(pairs) != len(stage.feeds):
         return pairs
     bridged = list[PortPair]()
     for (producer, consumer), feed in zip(pairs, stage.feeds, strict=True):
-        dims = consumer.port.dims
-        if feed.bridge and dims is not None:
-            batch = producer.dims[:1]
-            port = replace(producer.port, dims=(*batch, *dims[1:]))
-            bridged.append((replace(producer, port=port), consumer))
-        else:
-            bridged.append((producer, consumer))
+        bridged.append((producer.after(feed.bridge), consumer))
     return tuple(bridged)
 
 

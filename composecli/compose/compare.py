@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from composecli.compose.conditions import Condition, equality_conditions, solve_condition
+from composecli.core.bridge import Bridge, apply_all, carry_all
 from composecli.core.contract import Port, accepts_dtype
 from composecli.core.dims import (
     Dim,
@@ -41,6 +42,13 @@ class ProducerPort:
         """The producer's side of a finding."""
         dims = format_dims(self.dims)
         return Side(self.model, self.port.name, self.example.dtype, dims)
+
+    def after(self, bridge: Bridge) -> ProducerPort:
+        """Return the port as the steps of a bridge leave it."""
+        dims = carry_all(bridge, self.dims)
+        example = apply_all(bridge, self.example)
+        port = replace(self.port, dtype=example.dtype, dims=dims)
+        return replace(self, port=port, example=example)
 
     @property
     def dims(self) -> Shape:

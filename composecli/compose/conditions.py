@@ -13,8 +13,9 @@ from composecli.core.dims import (
     as_expr,
     as_free,
     bounds,
-    fixed_size,
     is_variable,
+    limits_text,
+    sizes_between,
 )
 from composecli.core.size_expr import Expr, Symbol, evaluate, format_expr, symbols
 
@@ -55,9 +56,7 @@ def solve_condition(producer: Dim, consumer: Dim, ranges: Mapping[str, Free]) ->
 
 def _solve_for(name: str, expr: Expr, consumer: Dim, own: Free) -> Condition | None:
     """Try the sizes of `own`, the symbol of `expr`, and return those that the consumer admits."""
-    smallest = own.low + -own.low % own.step
-    largest = own.high or MAX_TRIED_SIZE
-    sizes = range(smallest, largest + 1, own.step)
+    sizes = sizes_between(own, own.low, own.high or MAX_TRIED_SIZE)
     fitting = list[int]()
     failing = list[int]()
     for size in sizes:
@@ -80,7 +79,7 @@ def _solve_for(name: str, expr: Expr, consumer: Dim, own: Free) -> Condition | N
     return Condition(text, fails_at)
 
 
-def _describe_sizes(name: str, fitting: list[int], sizes: range) -> str | None:
+def _describe_sizes(name: str, fitting: list[int], sizes: list[int]) -> str | None:
     """Describe the fitting sizes as a range or as multiples of a number; None if they are neither.
 
     A limit is omitted if all `sizes` have the same one.
@@ -88,7 +87,7 @@ def _describe_sizes(name: str, fitting: list[int], sizes: range) -> str | None:
     if not fitting:
         return None
     low, high = fitting[0], fitting[-1]
-    without_gaps = list(range(low, high + 1, sizes.step))
+    without_gaps = [size for size in sizes if low <= size <= high]
     if fitting == without_gaps:
         return _describe_range(name, low, high, sizes)
     gaps = [second - first for first, second in pairwise(fitting)]
@@ -103,7 +102,7 @@ def _describe_sizes(name: str, fitting: list[int], sizes: range) -> str | None:
     return f"{name} % {step} == 0 and {limits}"
 
 
-def _describe_range(name: str, low: int, high: int, sizes: range | list[int]) -> str:
+def _describe_range(name: str, low: int, high: int, sizes: list[int]) -> str:
     """Describe the range from `low` to `high`; empty if all `sizes` are in it."""
     has_low = low != sizes[0]
     has_high = high != sizes[-1]
@@ -118,27 +117,11 @@ def _describe_range(name: str, low: int, high: int, sizes: range | list[int]) ->
 
 
 def _describe_limits(subject: str, consumer: Dim) -> str:
-    """Describe the sizes that the consumer accepts; empty if it accepts every size.
-
-    With the subject `H//2`, `D>=8 & D%4==0` becomes `H//2 >= 8 and H//2 % 4 == 0`.
-    """
-    size = fixed_size(consumer)
-    if size is not None:
-        return f"{subject} == {size}"
+    """Describe the sizes that the consumer accepts; empty if it accepts every size."""
     limits = bounds(consumer)
     if limits is None:
         return ""
-    parts = list[str]()
-    if limits.low > 1:
-        parts.append(f"{subject} >= {limits.low}")
-    if limits.high is not None:
-        parts.append(f"{subject} <= {limits.high}")
-    if limits.step > 1:
-        factor = subject
-        if " " in subject:
-            factor = f"({subject})"
-        parts.append(f"{factor} % {limits.step} == 0")
-    return " and ".join(parts)
+    return limits_text(limits, subject)
 
 
 def equality_conditions(producer: Iterable[Dim], consumer: Iterable[Dim]) -> list[Condition]:

@@ -20,7 +20,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
-from composecli.core.size_expr import Const, Expr, Symbol, format_expr, parse_ast, parse_expr
+from composecli.core.size_expr import (
+    Const,
+    Expr,
+    Symbol,
+    format_expr,
+    multiply,
+    parse_ast,
+    parse_expr,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +182,51 @@ def example_size(dim: Free, near: int) -> int:
     return size
 
 
+def largest_size(dim: Free) -> int | None:
+    """Return the largest admitted size; None if there is no known limit."""
+    if dim.high is None:
+        return None
+    return example_size(dim, dim.high)
+
+
+def sizes_between(dim: Free, low: int, high: int) -> list[int]:
+    """Return the admitted sizes from `low` to `high`, both included, in order."""
+    first = max(low, dim.low)
+    first += -first % dim.step
+    last = high
+    if dim.high is not None:
+        last = min(high, dim.high)
+    return list(range(first, last + 1, dim.step))
+
+
+def sizes_outside(dim: Free) -> list[int]:
+    """Return the positive sizes just outside the range: the next ones, if it went on."""
+    sizes = [dim.low - dim.step]
+    if dim.high is not None:
+        sizes.append(dim.high + dim.step)
+    return [size for size in sizes if size > 0]
+
+
+def limits_text(dim: Free, subject: str) -> str:
+    """Describe the limits in a sentence; empty if there are none.
+
+    `D>=8 & D%4==0` with the subject `H//2` becomes `H//2 >= 8 and H//2 % 4 == 0`.
+    """
+    if dim.low == dim.high:
+        return f"{subject} == {dim.low}"
+    parts = list[str]()
+    if dim.low > 1:
+        parts.append(f"{subject} >= {dim.low}")
+    if dim.high is not None:
+        parts.append(f"{subject} <= {dim.high}")
+    if dim.step > 1:
+        factor = subject
+        if " " in subject:
+            factor = f"({subject})"
+        parts.append(f"{factor} % {dim.step} == 0")
+    return " and ".join(parts)
+
+
 def as_expr(dim: Dim) -> Expr | None:
     """Return the dim as an expression of input dims; None if it is unknown."""
     match dim:
@@ -187,6 +240,20 @@ def as_expr(dim: Dim) -> Expr | None:
             return None
         case _:
             assert_never(dim)
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """Return the dim of axes that are merged into one: `64*H*W` for 64, `H` and `W`.
+
+    It is unknown if one of them is.
+    """
+    factors = list[Expr]()
+    for dim in dims:
+        expr = as_expr(dim)
+        if expr is None:
+            return dim
+        factors.append(expr)
+    return as_dim(multiply(*factors))
 
 
 def as_dim(expr: Expr) -> Dim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from composecli.core.dims import sizes_outside
 from composecli.core.pytree import Call, call_leaves, resized
 from composecli.inference.axis_groups import AxisGroup, Example, try_size
 from composecli.inference.grouping import STRIDE
@@ -72,10 +73,10 @@ def _ends(group: AxisGroup) -> list[int]:
     dim = group.free_dim()
     if dim is None:
         return []
-    sizes = [dim.low, dim.low - dim.step]
-    if dim.high is not None:
-        sizes += [dim.high, dim.high + dim.step]
-    return [size for size in sizes if size > 0]
+    outside = sizes_outside(dim)
+    if dim.high is None:
+        return [dim.low, *outside]
+    return [dim.low, dim.high, *outside]
 
 
 def _find_step(call: Call, group: AxisGroup, probe: Probe) -> None:

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from composecli.core.contract import Contract, Port, fresh_name
-from composecli.core.dims import Dim, Fixed, Free, Shape, admits, as_free, example_size
+from composecli.core.dims import (
+    Dim,
+    Fixed,
+    Free,
+    Shape,
+    admits,
+    as_free,
+    example_size,
+    largest_size,
+)
 from composecli.core.observations import (
     Accepted,
     Observation,
@@ -113,8 +122,10 @@ def _coupled_axes(example: Example, groups: list[AxisGroup], probe: Probe) -> tu
     ends = list[tuple[AxisGroup, int]]()
     for group in groups:
         dim = group.free_dim()
-        if dim is not None and dim.high is not None:
-            largest = dim.high - dim.high % group.step
+        if dim is None:
+            continue
+        largest = largest_size(dim)
+        if largest is not None:
             ends.append((group, largest))
     if len(ends) < 2:
         return ()

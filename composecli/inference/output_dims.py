@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 from composecli.core.contract import Port, output_name
-from composecli.core.dims import Dim, Fixed, Unknown, as_dim, as_expr
+from composecli.core.dims import Dim, Fixed, Free, Unknown, as_dim, as_expr, sizes_between
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, TensorSpec, leaves
 from composecli.core.size_expr import Symbol, evaluate, symbols
@@ -110,14 +110,8 @@ def _distinguishing_sizes(group: AxisGroup, rule_count: int) -> list[int]:
     """
     base, step = group.base, group.step
     reach = max(MAX_STEPS_FROM_BASE * step, MAX_BASE_RATIO * base)
-    low, high = base, base + reach
-    dim = group.free_dim()
-    if dim is not None:
-        low = dim.low
-        high = min(dim.high or high, high)
-    first = max(low, base - reach)
-    first += -first % step
-    multiples = range(first, high + 1, step)
+    dim = group.free_dim() or Free(group.name, base, None, step)
+    multiples = sizes_between(dim, base - reach, base + reach)
     sizes = [size for size in multiples if group.allows(size)]
     comparisons = rule_count * len(sizes)
     stride = 1 + comparisons // MAX_COMPARISONS

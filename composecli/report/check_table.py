@@ -7,7 +7,6 @@ from rich.text import Text
 
 from composecli.commands.results import CheckReport, JoinReport, SeamReport, Written
 from composecli.core.blueprint import Mode
-from composecli.core.bridge import describe
 from composecli.core.findings import Finding, Verdict
 from composecli.report.pairs_grid import print_pairs
 from composecli.report.screen import Screen, new_table, verdict_text
@@ -151,7 +150,7 @@ def _print_written(screen: Screen, written: Written) -> None:
     """Print the bridges, the checks that were passed, and the hash."""
     for bridge in written.bridges:
         for step in bridge:
-            screen.print(f"  bridge: {describe(step)}")
+            screen.print(f"  bridge: {step}")
     # Several checks of one kind may have the same outcome: dicts drop the repetitions.
     checks = dict.fromkeys((check.name, check.detail) for check in written.checks)
     for name, detail in checks:

@@ -24,7 +24,6 @@ from composecli.commands.results import (
     SeamReport,
     Written,
 )
-from composecli.core.bridge import as_data
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import Shape
 from composecli.core.errors import Problem
@@ -186,7 +185,7 @@ def _fix(fix: Fix) -> dict[str, Any]:
     return {
         "command": fix.command,
         "effect": list(fix.effect),
-        "bridge": [as_data(step) for step in fix.bridge],
+        "bridge": [step.as_data() for step in fix.bridge],
     }
 
 
@@ -196,7 +195,7 @@ def _written(written: Written) -> dict[str, Any]:
         "path": written.path,
         "size": written.size,
         "sha256": written.sha256,
-        "bridges": [[as_data(step) for step in bridge] for bridge in written.bridges],
+        "bridges": [[step.as_data() for step in bridge] for bridge in written.bridges],
         "merge": _optional(written.merge, str),
         "checks": [_verification(check) for check in written.checks],
         "notes": [_finding(note) for note in written.notes],

@@ -21,7 +21,12 @@ from composecli.core.dims import (
     fixed_size,
     free_dims,
     is_variable,
+    largest_size,
+    limits_text,
     parse_dim,
+    product,
+    sizes_between,
+    sizes_outside,
     unknown_reason,
 )
 from composecli.core.size_expr import Const, Expr, Symbol, parse_expr
@@ -106,3 +111,45 @@ def test_the_free_dims_of_a_shape_are_found_in_order() -> None:
 def test_a_dim_admits_the_sizes_in_its_bounds(dim: Free, size: int) -> None:
     in_range = dim.low <= size and (dim.high is None or size <= dim.high)
     assert admits(dim, size) == (in_range and size % dim.step == 0)
+
+
+@given(FREES, st.integers(1, 60), st.integers(0, 60))
+def test_the_sizes_between_two_sizes_are_all_that_are_admitted(
+    dim: Free, low: int, span: int
+) -> None:
+    high = low + span
+    admitted = [size for size in range(low, high + 1) if admits(dim, size)]
+    assert sizes_between(dim, low, high) == admitted
+
+
+@given(FREES)
+def test_the_largest_size_is_admitted_and_the_next_ones_are_not(dim: Free) -> None:
+    largest = largest_size(dim)
+    if largest is not None and dim.high is not None:
+        assert admits(dim, largest)
+        assert sizes_between(dim, largest + 1, dim.high) == []
+    assert not any(admits(dim, size) for size in sizes_outside(dim))
+
+
+@pytest.mark.parametrize(
+    ("dim", "text"),
+    [
+        (Free("N"), ""),
+        (Free("D", 8, None, 4), "H//2 >= 8 and H//2 % 4 == 0"),
+        (Free("D", 1, 512), "H//2 <= 512"),
+        (Free("", 3, 3), "H//2 == 3"),
+    ],
+    ids=str,
+)
+def test_the_limits_of_a_dim_are_a_sentence_about_a_subject(dim: Free, text: str) -> None:
+    assert limits_text(dim, "H//2") == text
+
+
+def test_a_sum_is_bracketed_before_a_remainder() -> None:
+    assert limits_text(Free("D", step=4), "H + 1") == "(H + 1) % 4 == 0"
+
+
+def test_merged_axes_have_the_product_of_their_dims() -> None:
+    assert str(product((Fixed(64), Free("H"), HALF))) == "64*H*(H//2)"
+    assert product((Fixed(4), Fixed(5))) == Fixed(20)
+    assert product((Fixed(4), UNTRIED)) is UNTRIED

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from jsonschema import ValidationError
 
-from composecli.core.bridge import Step, as_data
+from composecli.core.bridge import Step
 from composecli.report.json_v1 import as_json, render, schema_text
 from tests.schema import validator
 from tests.unit.report.reports import CHECK, INSPECT, REPORTS, STEPS
@@ -53,7 +53,7 @@ def _refuse(data: Any) -> None:
 def test_every_kind_of_bridge_step_keeps_its_type_and_its_fields() -> None:
     assert {type(step) for step in STEPS} == set(get_args(Step))
     for step in STEPS:
-        data = as_data(step)
+        data = step.as_data()
         fields = json.loads(json.dumps(dataclasses.asdict(step)))
         assert data == {"type": type(step).__name__, **fields}
         validator("step").validate(data)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from composecli.compose.bridge_plan import apply_all, plan
+from composecli.compose.bridge_plan import plan
 from composecli.core.blueprint import Feed, Sequential, Stage
-from composecli.core.bridge import Bridge, BridgeMode, Cast, Flatten, Linear, Squeeze
+from composecli.core.bridge import Bridge, BridgeMode, Cast, Flatten, Linear, Squeeze, apply_all
 from composecli.core.contract import Port
 from composecli.core.pytree import TensorSpec
 from composecli.runtime.bridge_steps import (
