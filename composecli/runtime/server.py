@@ -22,6 +22,7 @@ from composecli.workers.protocol import (
     AnyRequest,
     Failed,
     ProbeRequest,
+    Ready,
     Sandbox,
     SandboxRequest,
 )
@@ -35,6 +36,7 @@ def serve(reading: int, writing: int) -> None:
     _end_with_parent()
     torch.set_num_threads(1)
     channel = Channel(reading, writing)
+    channel.send(Ready())
     server = Server()
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from composecli.workers.protocol import (
     OpenRequest,
     ProbeRequest,
     R,
+    Ready,
     Request,
     SampleRequest,
     SandboxRequest,
@@ -24,6 +26,10 @@ from composecli.workers.protocol import (
 )
 
 MAX_RESTARTS = 6
+# Waiting for a time limit takes long, and a model that hangs twice is likely to hang again.
+MAX_TIMEOUTS = 2
+# For importing torch, which the time limit of requests does not include.
+START_SECONDS = 120.0
 
 # A new child has to repeat these requests to be in the state of the previous child.
 _STATEFUL = (SandboxRequest, OpenRequest, SampleRequest)
@@ -50,14 +56,18 @@ class SubprocessWorker:
         show_output: bool = False,
         untrusted: bool = False,
         module: str = "composecli.runtime",
+        start_timeout: float = START_SECONDS,
     ) -> None:
         self._timeout = timeout
+        self._start_timeout = start_timeout
         environment = child_environment(untrusted=untrusted)
         self._start = partial(ChildProcess, module, environment, show_output=show_output)
         self._model_name: str | None = None
         self._state = list[Request[Any]]()
         self._restarts = 0
+        self._timeouts = 0
         self._closed = False
+        self._is_ready = False
         self._process = self._start()
 
     def ask(self, request: Request[R]) -> R:
@@ -98,9 +108,11 @@ class SubprocessWorker:
         except WorkerDied as death:
             if self._closed or not _is_exploratory(request):
                 raise
-            self._restart()
-            if self._restarts > MAX_RESTARTS:
+            if death.problem.rule is Rule.WORKER_TIMED_OUT:
+                self._timeouts += 1
+            if self._restarts == MAX_RESTARTS or self._timeouts == MAX_TIMEOUTS:
                 raise
+            self._restart()
             title = death.problem.title
             kind = RejectionKind.WORKER_DIED
             return Rejected(0, "ChildEnded", title, "its process", kind=kind)
@@ -109,28 +121,44 @@ class SubprocessWorker:
         """Start a new child with the same models and samples under the same numbers."""
         self._restarts += 1
         self._process.close()
+        self._is_ready = False
         self._process = self._start()
         for request in self._state:
             self._exchange(request)
 
     def _exchange(self, request: Request[Any]) -> Any:
-        """Send a request and wait for the reply until the time limit."""
-        deadline = time.monotonic() + self._timeout
-        channel = self._process.channel
+        """Send a request and wait for the reply until the time limit.
+
+        The time in which the child starts does not count.
+        """
+        if not self._is_ready:
+            self._receive(request, Ready, self._start_timeout)
+            self._is_ready = True
+        # A child that has ended does not read: waiting for its reply says how it ended.
+        with suppress(ChannelClosed):
+            self._process.channel.send(request)
+        reply = self._receive(request, AnyReply, self._timeout)
+        if isinstance(reply, Failed):
+            raise CouldNotAttempt(reply.problem)
+        return reply
+
+    def _receive(self, request: Request[Any], form: Any, seconds: float) -> Any:
+        """Return the next message, which has this form.
+
+        Raises:
+            WorkerDied: if there is none within this time, or it is something else.
+        """
+        deadline = time.monotonic() + seconds
         try:
-            channel.send(request)
-            reply = channel.receive(AnyReply, deadline)
+            return self._process.channel.receive(form, deadline)
         except ChannelClosed:
             title = f"the worker {self._process.describe_exit()}"
             raise self._died(request, Rule.WORKER_CRASHED, title) from None
         except DeadlineExceeded:
-            title = f"the worker took longer than {self._timeout:g} s and was stopped"
+            title = f"the worker took longer than {seconds:g} s and was stopped"
             raise self._died(request, Rule.WORKER_TIMED_OUT, title) from None
         except InvalidMessage as error:
             raise self._invalid(request, str(error)) from None
-        if isinstance(reply, Failed):
-            raise CouldNotAttempt(reply.problem)
-        return reply
 
     def _invalid(self, request: Request[Any], note: str) -> WorkerDied:
         """End the child, which sent what no reply can be, and return the problem."""

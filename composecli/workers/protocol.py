@@ -299,6 +299,11 @@ class Failed:
     problem: Problem
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The first message of a child process: it has started, and reads requests."""
+
+
 AnyRequest = (
     SandboxRequest
     | OpenRequest

@@ -20,7 +20,7 @@ from composecli.core.findings import Verdict
 from composecli.core.model_ref import FileReference, ModelKind
 from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.workers.child import SubprocessWorker
-from composecli.workers.protocol import OpenRequest, ProbeRequest, Training
+from composecli.workers.protocol import Done, OpenRequest, ProbeRequest, ReferenceRequest, Training
 from tests.commands.running import environment
 from tests.models import Shelf
 
@@ -31,12 +31,18 @@ def open_request(path: str, kind: ModelKind = ModelKind.PICKLED) -> OpenRequest:
     return OpenRequest(FileReference(path), kind, "cpu", Training.SAVED, trusted=True, key=None)
 
 
+HEADER = "import os, sys, time, signal, struct\nreading, writing = map(int, sys.argv[1:3])\n"
+READY = """
+message = b'{"type": "Ready"}'
+os.write(writing, struct.pack(">I", len(message)) + message)
+"""
+
+
 def start_child(
     body: str, folder: Path, monkeypatch: pytest.MonkeyPatch, timeout: float = 20
 ) -> SubprocessWorker:
-    """Start a child that runs `body`; `reading` and `writing` are its pipes."""
-    header = "import os, sys, time, signal, struct\nreading, writing = map(int, sys.argv[1:3])\n"
-    (folder / "odd_child.py").write_text(f"{header}{body}\n")
+    """Start a child that says it is ready and runs `body`; `reading`, `writing` are its pipes."""
+    (folder / "odd_child.py").write_text(f"{HEADER}{READY}{body}\n")
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return SubprocessWorker(timeout, module="odd_child")
 
@@ -92,6 +98,37 @@ def test_child_that_does_not_answer_is_a_problem(
     assert words in caught.value.problem.title
     assert caught.value.problem.where == "a.pt"
     assert "it was loading a model" in caught.value.problem.notes
+
+
+def test_child_that_does_not_start_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_child.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    worker = SubprocessWorker(60, module="slow_child", start_timeout=0.5)
+    try:
+        with pytest.raises(CouldNotAttempt) as caught:
+            worker.ask(open_request("a.pt"))
+    finally:
+        worker.close()
+    assert caught.value.problem.code == "CC917"
+
+
+def test_time_limit_does_not_include_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = """
+message = b'{"type": "Done"}'
+os.write(writing, struct.pack(">I", len(message)) + message)
+time.sleep(60)
+"""
+    (tmp_path / "slow_child.py").write_text(f"{HEADER}time.sleep(2){READY}{answer}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    worker = SubprocessWorker(1, module="slow_child")
+    try:
+        assert worker.ask(ReferenceRequest(single_model(0), (CALL,), 0)) == Done()
+    finally:
+        worker.close()
 
 
 def test_child_that_ended_is_a_problem_the_second_time_too(
@@ -163,7 +200,7 @@ def test_model_that_prints_does_not_garble_messages(shelf: Shelf) -> None:
     ("name", "module", "timeout", "words"),
     [
         ("crashing", Crashing(), 60, "was killed by SIGSEGV"),
-        ("hanging", Hanging(Path(os.devnull)), 8, "took longer than 8 s"),
+        ("hanging", Hanging(Path(os.devnull)), 2, "took longer than 2 s"),
     ],
 )
 def test_crash_or_hang_in_a_forward_exits_with_3(
