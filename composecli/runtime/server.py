@@ -16,6 +16,7 @@ from composecli.core.observations import Rejected, RejectionKind
 from composecli.core.rules import Rule
 from composecli.runtime.in_process import InProcessWorker
 from composecli.runtime.sandbox import apply_sandbox, forbid_opening_files, renew_time_limit
+from composecli.runtime.warm_up import read_system_files
 from composecli.workers.channel import Channel, ChannelClosed
 from composecli.workers.protocol import (
     AnyReply,
@@ -94,6 +95,7 @@ class Server:
         if not isinstance(request, SandboxRequest):
             reply: AnyReply = self._worker.ask(request)
             return reply
+        read_system_files()
         sandbox = apply_sandbox(request)
         self._sandbox_request = request
         self._sandbox = sandbox

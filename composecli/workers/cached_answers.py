@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from composecli.core.observations import Accepted
 from composecli.files.fingerprint import fingerprint, hash_records, stat_key
 from composecli.workers.cache_store import Cache
 from composecli.workers.codec import NotAMessage, decode, encode
-from composecli.workers.protocol import OpenRequest
+from composecli.workers.protocol import OpenRequest, Sandbox, SandboxRequest
 
 MAX_ANSWERS_PER_SUBJECT = 2000
 
@@ -61,6 +62,17 @@ class CachedAnswers:
         self._stamps = dict[str, tuple[int, ...]]()
         self._dependencies = dict[int, frozenset[str]]()
         self._hashes = dict[tuple[str, Records], str | None]()
+        self._running = set[str]()
+        self._confinement = "none"
+
+    def confine(self, request: SandboxRequest, sandbox: Sandbox) -> None:
+        """Note the sandbox of the models that are added from now on.
+
+        Code may do something else if it can open files, or has more memory.
+        """
+        measures = [str(measure) for measure in sandbox.applied]
+        limits = (f"files={request.files}", f"memory={request.memory}")
+        self._confinement = ",".join((*limits, *measures))
 
     @property
     def requests(self) -> list[OpenRequest]:
@@ -111,6 +123,8 @@ class CachedAnswers:
             if content is None:
                 return
             contents.append(content)
+        if isinstance(answer, Accepted):
+            self._running.update(self._subjects(numbers))
         entry.answers[question] = {"answer": encode(answer), "contents": encode(contents)}
         entry.changed = True
 
@@ -125,17 +139,17 @@ class CachedAnswers:
             self._dependencies[number] = frozenset()
 
     def save(self) -> None:
-        """Write the new answers to the cache, except those about files that have changed.
+        """Write the new answers to the cache, except some that may be different next time.
 
         The worker opened each file after its fingerprint was taken, so a file that has changed
-        since then may not be the file that the answers are about.
+        since then may not be the file that the answers are about. A model that ran with no input
+        may have failed for a reason that is not in its file.
         """
         changed = self._changed_subjects()
-        new = {
-            key: entry
-            for key, entry in self._entries.items()
-            if entry.changed and changed.isdisjoint(key)
-        }
+        new = dict[tuple[str, ...], _Entry]()
+        for key, entry in self._entries.items():
+            if entry.changed and changed.isdisjoint(key) and self._running.issuperset(key):
+                new[key] = entry
         if new:
             self._cache.make_room()
         identities = set[str]()
@@ -162,7 +176,8 @@ class CachedAnswers:
         identity = self._fingerprint(request.reference.path)
         if identity is None or request.trusted or request.kind.traits.runs_user_code:
             return None
-        return " ".join((identity, request.device, request.training, *sorted(request.allowed_ops)))
+        manner = (request.device, request.training, self._confinement)
+        return " ".join((identity, *manner, *sorted(request.allowed_ops)))
 
     def _fingerprint(self, path: str) -> str | None:
         """Return the fingerprint of a file, which is computed once for each command."""
@@ -177,7 +192,10 @@ class CachedAnswers:
         if len(key) < len(numbers):
             return None
         if key not in self._entries:
-            self._entries[key] = _Entry(self._stored_answers(key))
+            stored = self._stored_answers(key)
+            self._entries[key] = _Entry(stored)
+            if stored:
+                self._running.update(key)
         return self._entries[key]
 
     def _subjects(self, numbers: Numbers) -> Iterator[str]:

@@ -93,8 +93,10 @@ class CachingWorker:
         if self._worker is None:
             cached: Sandbox | None = decode_or_none(Sandbox, self._cache.get(key))
             if cached is not None:
+                self._answers.confine(request, cached)
                 return cached
         sandbox = self._begin().ask(request)
+        self._answers.confine(request, sandbox)
         self._cache.put(key, encode(sandbox))
         return sandbox
 

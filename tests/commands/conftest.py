@@ -1,5 +1,5 @@
 """The command line as a fixture."""
 
-from tests.commands.running import composecli
+from tests.commands.running import composecli, installed
 
-__all__ = ["composecli"]
+__all__ = ["composecli", "installed"]

@@ -1,11 +1,15 @@
-"""Runs the command line in this process, with the worker in this process.
+"""Runs the command line: as a user has it, or in this process.
 
-Torch is then imported only once for all tests.
+`installed` runs the installed command in a process of its own, and its models in the sandbox. What
+a user sees is tested with it. `composecli` has the worker in this process, so that torch is
+imported only once for many tests of details.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,32 @@ class Composecli:
     def json(self, *words: object) -> Ran:
         """Run the command with `--format json`."""
         return self(*words, "--format", "json")
+
+
+class Installed:
+    """`installed("check", a, b)`; `installed.json(...)` asks for JSON."""
+
+    def __call__(self, *words: object) -> Ran:
+        script = Path(sys.executable).with_name("composecli")
+        ran = subprocess.run(
+            [script, *map(str, words)],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=300,
+            check=False,
+        )
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    def json(self, *words: object) -> Ran:
+        """Run the command with `--format json`."""
+        return self(*words, "--format", "json")
+
+
+@pytest.fixture
+def installed() -> Installed:
+    """The installed command, with its default isolation."""
+    return Installed()
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def commands(shelf: Shelf) -> list[list[str]]:
         ["check", image, linear, "--format", "json"],
         ["check", exported, head],
         ["check", linear, head, "--mode", "parallel"],
-        ["check", linear, head, "--input", "float64[2,10]"],
+        ["check", linear, head, "--input", "float32[4,10]"],
         ["check", linear, head, "--strict", "--training", "train"],
         ["inspect", two],
         ["inspect", image, "--device", "meta", "--format", "json"],
@@ -87,6 +87,15 @@ def _quantized(shelf: Shelf) -> str:
             nn.Sequential(nn.Linear(10, 3)), {nn.Linear}
         )
         return shelf.save("quantized", module)
+
+
+def test_contract_that_was_not_found_is_searched_again(
+    composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
+) -> None:
+    linear, head = shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_3", nn.Linear(3, 2))
+    for count in (1, 2):
+        assert composecli("check", linear, head, "--input", "float64[2,10]").code == 3
+        assert starts.count == count
 
 
 def test_model_that_cannot_be_opened_does_not_shift_the_numbers_of_others(

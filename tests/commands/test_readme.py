@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, Installed
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,11 +40,11 @@ def test_there_are_screens() -> None:
 
 @pytest.mark.parametrize(("words", "screen"), screens())
 def test_a_screen_of_the_readme_is_real(
-    composecli: Composecli, samples: Path, monkeypatch: pytest.MonkeyPatch, words: str, screen: str
+    installed: Installed, samples: Path, monkeypatch: pytest.MonkeyPatch, words: str, screen: str
 ) -> None:
     monkeypatch.chdir(samples)
     monkeypatch.delenv("COLUMNS", raising=False)
-    printed = "\n".join(line.rstrip() for line in composecli(*shlex.split(words)).out.splitlines())
+    printed = "\n".join(line.rstrip() for line in installed(*shlex.split(words)).out.splitlines())
     assert printed.strip().startswith(screen.strip())
 
 

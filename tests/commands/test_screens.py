@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.commands.running import Composecli
+from tests.commands.running import Installed
 from tests.models import Deep, DictOutput, Shelf, Tied, TwoInputs, encoder
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -114,11 +114,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_the_screen_matches_the_golden_file(
-    composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    installed: Installed, models: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(models)
     monkeypatch.delenv("COLUMNS", raising=False)
-    ran = composecli(*shlex.split(SCREENS[name]))
+    ran = installed(*shlex.split(SCREENS[name]))
     screen = f"$ composecli {SCREENS[name]}\n{_stable(ran.out + ran.err)}(exit code {ran.code})\n"
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -141,25 +141,25 @@ def test_every_golden_screen_is_one_of_these() -> None:
 
 
 def test_a_dumb_terminal_gets_ascii_rules(
-    composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Installed, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(models)
     monkeypatch.setenv("TERM", "dumb")
-    ran = composecli("check", "linear.pt", "narrow.pt")
+    ran = installed("check", "linear.pt", "narrow.pt")
     assert ran.out.isascii()
 
 
 def test_control_characters_in_file_names_are_escaped(
-    composecli: Composecli, models: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Installed, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(models)
     hostile = "[red]x\x1b[2J\n::error::\u202e.pt"
     (models / hostile).write_bytes((models / "linear.pt").read_bytes())
-    ran = composecli("check", hostile, "narrow.pt")
+    ran = installed("check", hostile, "narrow.pt")
     assert ran.code == 1
     assert "\x1b" not in ran.out
     assert "\u202e" not in ran.out
     assert "\n::error::" not in ran.out
     assert "[red]x" in ran.out
-    missing = composecli("check", "gone\x1b[2J.pt", "narrow.pt")
+    missing = installed("check", "gone\x1b[2J.pt", "narrow.pt")
     assert "\x1b" not in missing.err

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from composecli.core.model_ref import FileReference, ModelKind
+from composecli.core.observations import Accepted
+from composecli.core.pytree import TensorSpec
 from composecli.workers import cached_answers
 from composecli.workers.cache_store import Cache
 from composecli.workers.cached_answers import CachedAnswers, decode_or_none
 from composecli.workers.protocol import Described, LayerRow, OpenRequest, Training
 
 ANSWER = Described((LayerRow(1, "fc", "Linear", "[2, 5]", 55),))
+ACCEPTED = Accepted((TensorSpec("float32", (2, 5)),), "cpu")
 
 
 @pytest.fixture
@@ -44,6 +47,8 @@ def store(cache: Cache, *requests: OpenRequest, records: tuple[str, ...] | None 
     numbers = tuple(answers.add_model(request) for request in requests)
     if records is not None:
         answers.add_dependency(numbers[0], records)
+    for number in numbers:
+        answers.store((number,), "probe", ACCEPTED)
     answers.store(numbers, "layers", ANSWER)
     answers.save()
 
@@ -60,6 +65,19 @@ def test_answer_is_found_in_the_next_run(cache: Cache, tmp_path: Path) -> None:
     assert find(cache, request) is None
     store(cache, request)
     assert find(cache, request) == ANSWER
+
+
+def test_model_that_never_ran_has_no_answers(cache: Cache, tmp_path: Path) -> None:
+    runs, never_ran = open_request(tmp_path), open_request(tmp_path, "b", b"others")
+    store(cache, runs)
+    answers = CachedAnswers(cache)
+    numbers = tuple(answers.add_model(request) for request in (never_ran, runs))
+    answers.store(numbers[:1], "layers", ANSWER)
+    answers.store(numbers, "layers", ANSWER)
+    answers.save()
+    assert find(cache, never_ran) is None
+    assert find(cache, never_ran, runs) is None
+    assert find(cache, runs) == ANSWER
 
 
 def test_answer_about_several_models_depends_on_their_order(cache: Cache, tmp_path: Path) -> None:
@@ -121,7 +139,9 @@ def test_answers_of_several_runs_are_kept_together(cache: Cache, tmp_path: Path)
     request = open_request(tmp_path)
     one, other = CachedAnswers(cache), CachedAnswers(cache)
     for answers, question in ((one, "first"), (other, "second")):
-        answers.store((answers.add_model(request),), question, ANSWER)
+        number = answers.add_model(request)
+        answers.store((number,), question, ANSWER)
+        answers.store((number,), "probe", ACCEPTED)
     one.save()
     other.save()
     answers = CachedAnswers(cache)

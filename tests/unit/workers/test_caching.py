@@ -31,6 +31,7 @@ from composecli.workers.protocol import (
 
 SPEC = TensorSpec("float32", (2, 3))
 CALL = Call((Argument(SPEC),))
+LARGER = Call((Argument(replace(SPEC, sizes=(4, 3))),))
 ACCEPTED = Accepted((SPEC,), "cpu")
 FACTS = ModelFacts(
     class_name="Linear",
@@ -90,11 +91,11 @@ class Run:
         self.started.append(Recorder(self.observation))
         return self.started[-1]
 
-    def probe(self, path: Path) -> Observation:
+    def probe(self, path: Path, call: Call = CALL) -> Observation:
         """Open the file, probe it once, and end the command."""
         self.worker.prepare([str(path)])
         handle = self.worker.ask(open_request(path)).handle
-        observation = self.worker.ask(ProbeRequest(single_model(handle), CALL))
+        observation = self.worker.ask(ProbeRequest(single_model(handle), call))
         self.worker.close()
         return observation
 
@@ -147,8 +148,7 @@ def test_missing_answer_starts_the_worker_with_all_earlier_requests(
     assert second.worker.ask(SANDBOX) == first.worker.ask(SANDBOX)
     handle = second.worker.ask(open_request(model)).handle
     assert not second.started
-    larger = Call((Argument(replace(SPEC, sizes=(4, 3))),))
-    second.worker.ask(ProbeRequest(single_model(handle), larger))
+    second.worker.ask(ProbeRequest(single_model(handle), LARGER))
     assert second.started[0].kinds == ["SandboxRequest", "OpenRequest", "ProbeRequest"]
 
 
@@ -157,11 +157,29 @@ def test_rejections_by_the_state_of_the_machine_are_not_cached(
     tmp_path: Path, model: Path, kind: RejectionKind
 ) -> None:
     rejected = Rejected(0, "RuntimeError", "no", "cpu", kind=kind)
+    Run(tmp_path, ACCEPTED).probe(model, LARGER)
     Run(tmp_path, rejected).probe(model)
     again = Run(tmp_path, ACCEPTED)
     is_cached = again.probe(model) == rejected
     depends_on_machine = kind in (RejectionKind.OUT_OF_MEMORY, RejectionKind.WORKER_DIED)
     assert is_cached == (not depends_on_machine)
+
+
+def test_model_that_never_ran_is_not_cached(tmp_path: Path, model: Path) -> None:
+    Run(tmp_path, Rejected(0, "RuntimeError", "no", "cpu")).probe(model)
+    assert Run(tmp_path, ACCEPTED).probe(model) == ACCEPTED
+
+
+@pytest.mark.parametrize("change", [{"files": False}, {"memory": 3 * 10**9}])
+def test_answers_hold_for_one_sandbox(tmp_path: Path, model: Path, change: Any) -> None:
+    for request in (SANDBOX, replace(SANDBOX, **change)):
+        run = Run(tmp_path)
+        run.worker.ask(request)
+        run.probe(model)
+        assert "ProbeRequest" in run.started[0].kinds
+    unconfined = Run(tmp_path)
+    unconfined.probe(model)
+    assert "ProbeRequest" in unconfined.started[0].kinds
 
 
 def test_observation_that_read_a_record_is_found_only_with_the_same_record(
