@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from composecli.commands.bridging import is_allowed, plan_bridges, steps_of, with_bridge_fix
 from composecli.commands.composition import (
@@ -17,6 +18,7 @@ from composecli.commands.results import SeamReport
 from composecli.commands.seam_report import Findings, Rows, port_rows, seam_report
 from composecli.commands.session import Session
 from composecli.commands.suggestions import with_select_fix
+from composecli.compose.bridged import bridged_findings, moves_batch, needs_one_size
 from composecli.compose.compare import (
     ConsumerPort,
     PortPairs,
@@ -28,11 +30,23 @@ from composecli.compose.confirm import confirm
 from composecli.compose.propagate import propagate
 from composecli.compose.wiring import Edge, Wiring, wire
 from composecli.core.blueprint import Feed, Sequential, Stage
+from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port, output_name
-from composecli.core.dims import Free, Unknown, free_dims
+from composecli.core.dims import Free, Unknown, fixed_size, free_dims, is_variable
 from composecli.core.findings import Finding, Verdict, verdict_of
+from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation
-from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path, leaves
+from composecli.core.pytree import (
+    Call,
+    KeyPath,
+    TensorSpec,
+    Tree,
+    call_leaves,
+    find_path,
+    get_path,
+    leaves,
+    resized,
+)
 from composecli.core.rules import Rule, Severity
 from composecli.inference import Found, NotFound
 
@@ -236,6 +250,9 @@ def _judge_wired(seam: _Seam) -> Upstream | None:
     fed = pairs or _pair_unknown_inputs(seam)
     confirmed = confirm(tuple(findings), observation, fed)
     confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
+    has_fix = any(finding.fix is not None for finding in confirmed)
+    if not has_fix and _find_contract_at_rank(seam, pairs, findings):
+        return _judge_wired(seam)
     rows = _rows(seam, pairs, compared)
     seam.chain.report(seam.edge, rows, confirmed)
     if passed is None:
@@ -271,6 +288,8 @@ def _pass_seam(
     chain = seam.chain
     steps = steps_of(feed.bridge for feed in bridged.stage.feeds)
     findings = with_bridge_fix(findings, steps, chain.request)
+    for (producer, consumer), feed in zip(pairs, bridged.stage.feeds, strict=True):
+        findings += bridged_findings(producer, feed.bridge, consumer, strict=chain.request.strict)
     if not is_allowed(chain.request.bridge, steps):
         return findings, None
     chain.bridged.append(len(chain.seams))
@@ -287,6 +306,8 @@ def _try_bridge(seam: _Seam, pairs: PortPairs, findings: Findings) -> _Passed | 
     bridges = plan_bridges((producer.example, consumer.port) for producer, consumer in pairs)
     if bridges is None:
         return None
+    if not all(map(partial(_holds, seam), pairs, bridges)):
+        return None
     feeds = list[Feed]()
     for feed, bridge in zip(seam.wiring.feeds, bridges, strict=True):
         feeds.append(replace(feed, bridge=bridge))
@@ -295,6 +316,53 @@ def _try_bridge(seam: _Seam, pairs: PortPairs, findings: Findings) -> _Passed | 
     if not isinstance(observation, Accepted):
         return None
     return _Passed(stage, observation)
+
+
+def _holds(seam: _Seam, pair: PortPair, bridge: Bridge) -> bool:
+    """Return whether the bridge holds at more than the example, whose sizes inference chose.
+
+    It may rest on sizes that the user stated, unless every size must fit.
+    """
+    producer, consumer = pair
+    if not bridge:
+        return True
+    if moves_batch(producer, bridge):
+        return False
+    request = seam.chain.request
+    if request.strict:
+        return not bridged_findings(producer, bridge, consumer, strict=True)
+    if are_exact(request.options.inputs):
+        return True
+    return not needs_one_size(producer, bridge, consumer)
+
+
+def _find_contract_at_rank(seam: _Seam, pairs: PortPairs, findings: list[Finding]) -> bool:
+    """Infer the consumer's contract at the rank of the producer; return whether it has that rank.
+
+    A Linear(32) accepts `float32[N, 32]`, and `float32[N, T, 32]` behind `float32[N, T, 16]`: then
+    the width is wrong, and not the rank.
+    """
+    ranks_differ = any(finding.rule is Rule.RANK_DIFFERS for finding in findings)
+    if not ranks_differ or len(pairs) != 1:
+        return False
+    producer, consumer = pairs[0]
+    dims, rank = consumer.port.dims, len(producer.example.sizes)
+    if not dims or rank < len(dims):
+        return False
+    width = fixed_size(dims[-1])
+    if width is None or is_variable(producer.dims[-1]):
+        return False
+    fed = [path for path, _ in call_leaves(seam.wiring.call)]
+    call = resized(seam.wiring.call, ((fed[0], rank - 1),), width)
+    chain, number = seam.chain, seam.number
+    found = chain.session.infer(chain.parts[number], given=call)
+    if isinstance(found, NotFound):
+        return False
+    (port,) = found.contract.required[:1] or (consumer.port,)
+    if port.dims is None or len(port.dims) != rank:
+        return False
+    chain.contracts[number] = found
+    return True
 
 
 def _extend(seam: _Seam, pairs: PortPairs, passed: _Passed) -> Upstream:

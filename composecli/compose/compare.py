@@ -188,7 +188,7 @@ def _condition_findings(
     sides = (producer.side, consumer.side)
     if conditions:
         notes = _example_notes(producer)
-        yield _conditional_finding(conditions, sides, notes, strict=strict)
+        yield conditional_finding(conditions, sides, notes, strict=strict)
     if strict and unknown_axes:
         title = "cannot decide for every size"
         notes = tuple(unknown_axes)
@@ -206,7 +206,7 @@ def _unknown_reason(producer: Dim, consumer: Dim) -> str | None:
     return reason
 
 
-def _conditional_finding(
+def conditional_finding(
     conditions: list[Condition], sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
 ) -> Finding:
     """Return one finding for all conditions: a note, or an error if `strict`."""
@@ -249,5 +249,5 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
     conditions = [condition for condition in across_ports if condition.text not in reported]
     if not conditions:
         return ()
-    finding = _conditional_finding(conditions, tuple(sides), (), strict=strict)
+    finding = conditional_finding(conditions, tuple(sides), (), strict=strict)
     return (finding,)

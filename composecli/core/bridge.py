@@ -44,6 +44,11 @@ class Cast:
         """The number of parameters that the step adds."""
         return 0
 
+    @property
+    def required_sizes(self) -> dict[int, int]:
+        """The size that the step needs on an axis, by axis."""
+        return {}
+
     def as_data(self) -> StepData:
         """Return the step as data: its type, then its fields."""
         return {"type": "Cast", "dtype": self.dtype}
@@ -81,6 +86,11 @@ class Squeeze:
     def parameter_count(self) -> int:
         """The number of parameters that the step adds."""
         return 0
+
+    @property
+    def required_sizes(self) -> dict[int, int]:
+        """The size that the step needs on an axis, by axis."""
+        return {self.axis: 1}
 
     def as_data(self) -> StepData:
         """Return the step as data: its type, then its fields."""
@@ -127,6 +137,11 @@ class Flatten:
     def parameter_count(self) -> int:
         """The number of parameters that the step adds."""
         return 0
+
+    @property
+    def required_sizes(self) -> dict[int, int]:
+        """The size that the step needs on an axis, by axis."""
+        return {}
 
     def as_data(self) -> StepData:
         """Return the step as data: its type, then its fields."""
@@ -175,6 +190,11 @@ class Linear:
     def parameter_count(self) -> int:
         """The number of parameters that the step adds: weight and bias."""
         return self.before * self.after + self.after
+
+    @property
+    def required_sizes(self) -> dict[int, int]:
+        """The size that the step needs on an axis, by axis."""
+        return {self.axis: self.before}
 
     def as_data(self) -> StepData:
         """Return the step as data: its type, then its fields."""

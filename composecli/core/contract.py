@@ -21,6 +21,8 @@ from composecli.core.pytree import (
     keystr,
 )
 
+# The name of the axis that holds the samples.
+BATCH = "N"
 # The conventional names of the axes of a tensor, by its rank.
 _AXIS_NAMES = ("", "N", "ND", "NTL", "NCHW", "NCDHW")
 

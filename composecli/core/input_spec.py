@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from composecli.core.dims import Dim, Shape, as_free, bounds, example_size, fixed_size, parse_dim
+from composecli.core.dims import (
+    Dim,
+    Shape,
+    as_free,
+    bounds,
+    example_size,
+    fixed_size,
+    is_variable,
+    parse_dim,
+)
 from composecli.core.dtypes import DTYPES, is_numeric
 
 # Sizes of a free dim in the first call: on axis 0, which is usually the batch, and on other axes.
@@ -105,6 +114,14 @@ def _parse_dims(text: str) -> Shape:
             raise ValueError(f"an input dim is a size or a name; this is neither: {part.strip()}")
         dims.append(dim)
     return tuple(dims)
+
+
+def are_exact(inputs: tuple[Declared, ...]) -> bool:
+    """Return whether the user stated inputs, with a number for each of their sizes."""
+    for declared in inputs:
+        if isinstance(declared, DeclaredTensor) and any(map(is_variable, declared.dims)):
+            return False
+    return bool(inputs)
 
 
 def example_sizes(dims: Shape, known: dict[str, int] | None = None) -> tuple[int, ...]:

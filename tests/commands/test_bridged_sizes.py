@@ -1,0 +1,88 @@
+"""A bridge is offered only if it does not rest on sizes that composecli chose itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.commands.running import Composecli, Installed
+from tests.models import Shelf, encoder
+
+
+class Sequences(nn.Module):
+    """Returns `(N, T, 16)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gru(x)[0]
+
+
+class States(nn.Module):
+    """Returns the states of two layers, `(2, N, 24)`: the batch is the second axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 24, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gru(x)[1]
+
+
+def test_sequences_before_a_linear_differ_in_width_and_not_in_rank(
+    installed: Installed, shelf: Shelf, here: Path
+) -> None:
+    a, b = shelf.save("sequences", Sequences()), shelf.save("of_32", nn.Linear(32, 2))
+    checked = installed.json("check", a, b)
+    (finding,) = checked.json["seams"][0]["findings"]
+    assert (finding["code"], finding["axis"]) == ("CC203", 2)
+    assert finding["fix"]["bridge"] == [
+        {"type": "Linear", "axis": 2, "before": 16, "after": 32, "dtype": "float32"}
+    ]
+    assert installed("join", a, b, "--bridge", "auto", "-o", "auto.pt").code == 1
+    assert not (here / "auto.pt").exists()
+    assert installed("join", a, b, "--bridge", "linear", "-o", "linear.pt").code == 0
+    joined = torch.jit.load("linear.pt")
+    for length in (1, 2, 7):
+        assert joined(torch.rand(3, length, 8)).shape == (3, length, 2)
+
+
+def test_a_flatten_never_mixes_the_samples_of_a_batch(composecli: Composecli, shelf: Shelf) -> None:
+    a, b = shelf.save("states", States()), shelf.save("of_48", nn.Linear(48, 2))
+    for stated in ([], ["--input", "2,3,8"]):
+        checked = composecli.json("check", a, b, *stated)
+        assert checked.code == 1
+        for finding in checked.json["seams"][0]["findings"]:
+            steps = (finding["fix"] or {"bridge": []})["bridge"]
+            assert "Flatten" not in [step["type"] for step in steps]
+
+
+def test_a_flatten_at_stated_sizes_says_for_which_sizes_it_holds(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    a, b = shelf.save("encoder", encoder()), shelf.save("of_1024", nn.Linear(1024, 10))
+    checked = composecli("check", a, b, "--input", "1,3,32,32")
+    assert "adds flatten from axis 1" in checked.out
+    assert "with the bridge: compatible when" in checked.out
+    unstated = composecli("check", a, b)
+    assert "rank differs" in unstated.out
+    assert "flatten" not in unstated.out
+
+
+@pytest.mark.parametrize("command", ["check", "join"])
+def test_strict_holds_with_a_bridge(
+    composecli: Composecli, shelf: Shelf, here: Path, command: str
+) -> None:
+    a, b = shelf.save("encoder", encoder()), shelf.save("of_1024", nn.Linear(1024, 10))
+    words = ["--strict", "--input", "1,3,32,32"]
+    if command == "join":
+        words += ["--bridge", "linear", "-o", "both.pt"]
+    ran = composecli(command, a, b, *words)
+    assert ran.code == 1
+    assert "--bridge auto" not in ran.out
+    assert list(here.iterdir()) == []
