@@ -14,6 +14,7 @@ from composecli.commands.resolve import identify_all
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
+from composecli.compose.other_sizes import free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, Parallel, bridges
 from composecli.core.findings import Finding
 from composecli.core.observations import Accepted
@@ -23,7 +24,6 @@ from composecli.files.archive import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
 from composecli.inference import Found
-from composecli.inference.free_dims import larger_batch
 from composecli.workers.protocol import BuildRequest, ReferenceRequest, Verified, Worker
 
 MAX_NAMED_PARAMETERS = 3
@@ -58,20 +58,27 @@ def join(request: JoinRequest, worker: Worker, progress: Progress = silent) -> J
 def _verification_calls(
     session: Session, composition: Composition, blueprint: Blueprint, call: Call
 ) -> tuple[Call, Call]:
-    """Return the two calls to verify the file with: two batch sizes if all parts accept both.
+    """Return the two calls to verify the file with.
 
-    Otherwise it is the same call twice, which is then run with different values.
+    In the second one, every free dim of the input has another size, unless some part accepts only
+    that of the example. A call without such a dim is run twice with different values.
     """
     contracts = [found.contract for found in composition.contracts if isinstance(found, Found)]
     owner = next((contract for contract in contracts if contract.example == call), None)
     if owner is None:
         return call, call
-    larger = larger_batch(owner, call)
-    if larger is None:
+    names = free_names(owner, call)
+    if not names:
         return call, call
-    if isinstance(session.run(blueprint, larger), Accepted):
-        return call, larger
-    return call, call
+    all_changed = with_other_sizes(owner, call, names)
+    if isinstance(session.run(blueprint, all_changed), Accepted):
+        return call, all_changed
+    changed = call
+    for name in names:
+        candidate = with_other_sizes(owner, changed, (name,))
+        if isinstance(session.run(blueprint, candidate), Accepted):
+            changed = candidate
+    return call, changed
 
 
 def _write(
@@ -129,7 +136,7 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
         yield Finding(Rule.GRADIENT_IS_CUT, title)
     first, second = reference.calls
     if first == second:
-        title = "verified at one size with two seeds: axis 0 of the input is not free"
+        title = "verified at one size with two seeds: the joined models accept no other size"
         yield Finding(Rule.ONE_BATCH_SIZE_VERIFIED, title)
 
 

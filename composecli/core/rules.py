@@ -305,8 +305,8 @@ class Rule(StrEnum):
         "one-batch-size-verified",
         Severity.NOTE,
         (
-            "Axis 0 of the input is not free, so the joined file was verified at one size with "
-            "two seeds instead of at two batch sizes."
+            "The joined models accept no other size of any axis, so the joined file was verified "
+            "at one size with two seeds instead of at two sizes."
         ),
     )
     NO_CHECKSUMS = (

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from composecli.core.contract import Contract, Port, fresh_name
+from composecli.core.contract import Port, fresh_name
 from composecli.core.dims import (
     Dim,
     Fixed,
     Free,
     Shape,
     admits,
-    as_free,
     example_size,
     largest_size,
 )
@@ -23,7 +22,7 @@ from composecli.core.observations import (
     RejectionKind,
     Untried,
 )
-from composecli.core.pytree import Axis, Call, KeyPath, call_leaves, leaves, resized
+from composecli.core.pytree import Axis, KeyPath, call_leaves, leaves
 from composecli.inference.axis_groups import (
     AxisGroup,
     Example,
@@ -301,32 +300,3 @@ def _notes(groups: list[AxisGroup]) -> Iterator[str]:
         if group.rejected:
             note += f", refused {join_sizes(group.rejected)}"
         yield note
-
-
-def larger_batch(contract: Contract, call: Call) -> Call | None:
-    """Return the call with one more sample in every input.
-
-    None if axis 0 of all inputs is not free under one name.
-    """
-    ports = [port for port in contract.required if port.dims != ()]
-    if not ports:
-        return None
-    batch_dims = list[Free]()
-    for port in ports:
-        if port.dims is None:
-            dim: Free | None = Free("N")
-        else:
-            dim = as_free(port.dims[0])
-        if dim is None:
-            return None
-        batch_dims.append(dim)
-    specs = dict(call_leaves(call))
-    sizes = {specs[port.path].sizes[0] for port in ports}
-    distinct_dims = set(batch_dims)
-    if len(sizes) != 1 or len(distinct_dims) != 1:
-        return None
-    larger = sizes.pop() + 1
-    if not admits(batch_dims[0], larger):
-        return None
-    batch_axes = tuple((port.path, 0) for port in ports)
-    return resized(call, batch_axes, larger)

@@ -86,3 +86,21 @@ def test_strict_holds_with_a_bridge(
     assert ran.code == 1
     assert "--bridge auto" not in ran.out
     assert list(here.iterdir()) == []
+
+
+def test_a_join_is_verified_at_other_sizes_of_every_free_dim(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
+    a, b = shelf.save("sequences", Sequences()), shelf.save("of_16", nn.Linear(16, 2))
+    ran = composecli("join", a, b, "-o", "both.pt", "--input", "2,5,8")
+    assert "outputs: float32[2, 5, 8] -> float32[2, 5, 2]" in ran.out
+    assert "outputs: float32[3, 6, 8] -> float32[3, 6, 2]" in ran.out
+
+
+def test_a_size_that_the_bridge_pins_is_kept_in_the_verification(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
+    a, b = shelf.save("encoder", encoder()), shelf.save("of_1024", nn.Linear(1024, 10))
+    words = ("--input", "2,3,32,32", "--bridge", "auto", "-o", "both.pt")
+    ran = composecli("join", a, b, *words)
+    assert "outputs: float32[3, 3, 32, 32] -> float32[3, 10]" in ran.out

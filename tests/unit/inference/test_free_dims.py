@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.core.contract import Contract, Port
 from composecli.core.dims import Dim, Fixed, Free, admits, as_expr, example_size, parse_dim
 from composecli.core.observations import Accepted, Observation, Rejected, Untried
 from composecli.core.pytree import Argument, Call, TensorSpec, call_leaves
 from composecli.core.size_expr import evaluate
 from composecli.inference.axis_groups import Example
-from composecli.inference.free_dims import explore_axes, larger_batch
-from tests.parsing import port, spec
+from composecli.inference.free_dims import explore_axes
 
 Runs = Callable[[Call], Observation]
 NO = Rejected(0, "RuntimeError", "no", "cpu")
@@ -193,24 +191,3 @@ def test_dims_are_unknown_when_the_budget_ends() -> None:
     found = explore_axes(Example(call, TensorSpec("float32", (2,)), frozenset(), {}), probe)
     reasons = [getattr(dim, "reason", "") for dim in found.inputs[(0,)]]
     assert any("the budget is spent" in reason for reason in reasons)
-
-
-@pytest.mark.parametrize(
-    ("first_dims", "second_dims", "expected"),
-    [
-        ("N, 3", "N, 5", "float32[3, 3], float32[3, 5]"),
-        ("N, 3", "M, 5", None),
-        ("2, 3", "N, 5", None),
-        ("N<=2, 3", "N<=2, 5", None),
-    ],
-)
-def test_larger_batch_needs_one_free_batch_dim(
-    first_dims: str, second_dims: str, expected: str | None
-) -> None:
-    first = port(f"float32[{first_dims}]")
-    second = replace(port(f"float32[{second_dims}]"), path=(1,))
-    call = Call((Argument(spec("float32[2, 3]")), Argument(spec("float32[2, 5]"))))
-    inputs = (replace(first, path=(0,)), second)
-    output = Port("y", (), "float32", (Fixed(1),))
-    larger = larger_batch(Contract(inputs, (output,), call, spec("float32[1]"), ()), call)
-    assert (None if larger is None else str(larger)) == expected
