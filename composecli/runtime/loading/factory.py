@@ -10,8 +10,8 @@ import importlib.util
 import io
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 from composecli.files.skeleton import checkpoint_skeleton
 from composecli.runtime.loading.admission import admit, admit_copy, no_scan
+from composecli.runtime.loading.strict_keys import StateDict, refuse_other_keys
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
@@ -31,12 +32,11 @@ from composecli.workers.protocol import OpenRequest
 # Entries of checkpoints, and prefixes of all names in them, that training code and wrappers use.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-MAX_KEYS_SHOWN = 8
+
+MAX_NAMES_SHOWN = 8
 
 _ZIP = b"PK"
 _PICKLE = b"\x80\x02"
-
-StateDict = dict[str, torch.Tensor]
 
 
 class FactoryLoader:
@@ -71,6 +71,9 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
     assert isinstance(reference, FactoryReference)
     module = _make_module(reference)
     names = set(module.state_dict())
+    # A module that was made on meta takes the tensors of the file in place of its own.
+    is_empty = bool(_names_on_meta(module))
+    lazy = lazy and not is_empty
 
     def read(*, sizes_only: bool) -> StateDict:
         """Return the weights of the file by the names that they have in the module."""
@@ -83,12 +86,13 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
         module.load_state_dict(values)
 
     weights = read(sizes_only=lazy)
-    _refuse_other_keys(module, weights, reference)
+    refuse_other_keys(module, weights, reference)
     lazy_weights = None
     if lazy:
         lazy_weights = FactoryWeights(module, load_values)
     else:
-        module.load_state_dict(weights)
+        module.load_state_dict(weights, assign=is_empty)
+        _refuse_empty(module, reference)
     module.to(request.device)
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {}, weights=lazy_weights)
@@ -110,6 +114,27 @@ def _make_module(reference: FactoryReference) -> nn.Module:
         title = f"the factory returned a {type(module).__name__}, not a module"
         raise _factory_failed(reference, title)
     return module
+
+
+def _names_on_meta(module: nn.Module) -> list[str]:
+    """Return the names of the tensors of a module that have no memory."""
+    named = (*module.named_parameters(), *module.named_buffers())
+    return [name for name, tensor in named if tensor.is_meta]
+
+
+def _refuse_empty(module: nn.Module, reference: FactoryReference) -> None:
+    """Refuse a module with tensors on meta that the weights have not replaced.
+
+    Raises:
+        CouldNotAttempt: if there are any.
+    """
+    names = _names_on_meta(module)
+    if names:
+        title = "the factory makes tensors on meta that are not in the weights"
+        notes = tuple(f"without values: {name}" for name in names[:MAX_NAMES_SHOWN])
+        help = "make them on the CPU: tensors on meta have no values"
+        problem = Problem(Rule.FACTORY_FAILED, title, reference.name, notes, (help,))
+        raise CouldNotAttempt(problem)
 
 
 def _factory_failed(
@@ -212,7 +237,7 @@ def _state_dict(checkpoint: Any, key: str | None, reference: FactoryReference) -
     else:
         held = _entry(checkpoint, key, reference)
     if _is_state_dict(held):
-        return dict(held)
+        return _with_versions(held, held, "")
     contents = type(held).__name__
     if isinstance(held, Mapping):
         contents = ", ".join(map(str, held))
@@ -276,62 +301,23 @@ def _strip_prefix(weights: StateDict, wanted: set[str]) -> StateDict:
             best = current
         for prefix in PREFIXES:
             if current and all(name.startswith(prefix) for name in current):
-                todo.append({name.removeprefix(prefix): value for name, value in current.items()})
+                shorter = {name.removeprefix(prefix): value for name, value in current.items()}
+                todo.append(_with_versions(shorter, current, prefix))
     return best
 
 
-@dataclass(frozen=True)
-class _KeyDifferences:
-    """The rows to show for keys that differ between a module and a file."""
+def _with_versions(weights: Mapping[str, Any], source: Any, prefix: str) -> StateDict:
+    """Return the weights with the module versions that torch stores beside those of `source`.
 
-    missing: list[str]
-    unexpected: list[str]
-    resized: list[str]
-
-    @property
-    def count(self) -> int:
-        """The number of keys that differ in any way."""
-        return len(self.missing) + len(self.unexpected) + len(self.resized)
-
-
-def _key_differences(own: StateDict, weights: StateDict) -> _KeyDifferences:
-    """Return the differences between the keys and sizes of a module and those of a file.
-
-    An entry of a state dict need not be a tensor: it has no shape then.
+    They are in an attribute of the state dict, by the path of the module: `module.0` becomes `0`
+    without the prefix `module.`.
     """
-    missing = list[str]()
-    resized = list[str]()
-    for name, value in own.items():
-        if name not in weights:
-            missing.append(f"missing     {name}  {list(value.shape)}")
-        elif getattr(weights[name], "shape", None) != getattr(value, "shape", None):
-            in_file = list(weights[name].shape)
-            in_module = list(value.shape)
-            sizes = f"{in_file} in the file, {in_module} in the module"
-            resized.append(f"resized     {name}  {sizes}")
-    unexpected = [f"unexpected  {name}" for name in weights if name not in own]
-    return _KeyDifferences(missing, unexpected, resized)
-
-
-def _refuse_other_keys(module: nn.Module, weights: StateDict, reference: FactoryReference) -> None:
-    """Refuse weights with other keys or sizes than the module; show the first of each kind.
-
-    Raises:
-        CouldNotAttempt: if any differs.
-    """
-    keys = _key_differences(module.state_dict(), weights)
-    if not keys.count:
-        return
-    title = (
-        f"{len(keys.missing)} missing, {len(keys.unexpected)} unexpected"
-        f" and {len(keys.resized)} resized keys"
-    )
-    rows = list[str]()
-    for kind in (keys.missing, keys.unexpected, keys.resized):
-        rows += kind[:MAX_KEYS_SHOWN]
-    more = keys.count - len(rows)
-    if more:
-        rows.append(f"and {more} more")
-    help = ("check that this factory matches the weights, or name their entry with --key",)
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, tuple(rows), help)
-    raise CouldNotAttempt(problem)
+    result = OrderedDict(weights)
+    stored = getattr(source, "_metadata", None)
+    if isinstance(stored, Mapping):
+        versions = OrderedDict[str, Any]()
+        for path, version in stored.items():
+            inner = f"{path}.".removeprefix(prefix)
+            versions[inner.removesuffix(".")] = version
+        result._metadata = versions  # type: ignore[attr-defined]
+    return result

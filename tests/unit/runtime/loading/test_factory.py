@@ -14,7 +14,7 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference, ModelKind
 from composecli.core.rules import Rule
 from composecli.runtime.loading import load, load_whole, with_values
-from composecli.runtime.loading.factory import MAX_KEYS_SHOWN
+from composecli.runtime.loading.strict_keys import MAX_KEYS_SHOWN
 from composecli.workers.protocol import OpenRequest, Training
 from tests.unit.runtime.opening import same_state, state
 
