@@ -147,7 +147,7 @@ def _to_script(model: Model, values: Values, notes: list[str]) -> torch.jit.Scri
     """
     if isinstance(model.module, torch.jit.ScriptModule):
         return model.module
-    scripted = _try_script(model)
+    scripted = _try_script(model, values)
     if isinstance(scripted, torch.jit.ScriptModule):
         return scripted
     if values.named and not model.switchable:
@@ -169,8 +169,12 @@ class _NotScripted:
     reason: str
 
 
-def _try_script(model: Model) -> torch.jit.ScriptModule | _NotScripted:
-    """Return the scripted model, or the reason for which it has to be traced."""
+def _try_script(model: Model, values: Values) -> torch.jit.ScriptModule | _NotScripted:
+    """Return the scripted model, or the reason for which it has to be traced.
+
+    It is run at `values`: TorchScript compiles some modules that it cannot run, such as those with
+    parametrized weights.
+    """
     if not model.switchable:
         return _NotScripted(
             "a torch.export archive cannot be scripted: its ranges and guards are lost,"
@@ -187,6 +191,14 @@ def _try_script(model: Model) -> torch.jit.ScriptModule | _NotScripted:
     if not scripted._c._has_method("forward"):
         return _NotScripted(
             "its forward is overloaded and cannot be scripted: one path through its code is kept"
+        )
+    try:
+        with torch.no_grad(), preserving_state([model], 0):
+            scripted(*values.positional, **values.named)
+    except Exception as error:
+        message = last_line(error)
+        return _NotScripted(
+            f"as TorchScript it does not run ({message}): one path through its code is kept"
         )
     return scripted
 

@@ -200,9 +200,10 @@ def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
 def _slots(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot]:
     """Yield where the module holds tensors without memory, and their records by their start.
 
-    PyTorch notes the start of its record on a storage that it leaves on meta.
+    PyTorch notes the start of its record on a storage that it leaves on meta. A submodule that is
+    used twice has its slots under both paths: TorchScript makes two submodules of it.
     """
-    for path, inner in module.named_modules():
+    for path, inner in module.named_modules(remove_duplicate=False):
         held = {**inner.__dict__, **inner._buffers, **inner._parameters}
         for attribute, tensor in held.items():
             if not isinstance(tensor, torch.Tensor) or not tensor.is_meta:

@@ -141,13 +141,11 @@ class ArchiveWeights:
         Slots that share a record share a storage there, too.
         """
         storages = dict[str, torch.UntypedStorage]()
-        modules = dict[int, str]()
         for slot in self.slots:
-            modules[id(slot.owner)] = slot.module
             size = self.archive.size(slot.record)
             storages[slot.record] = torch.UntypedStorage(size, device="meta")
-        for owner, attribute, value in assignments(self.slots, storages, {}):
-            yield modules[id(owner)], attribute, value
+        for slot, value in assignments(self.slots, storages, {}):
+            yield slot.module, slot.attribute, value
 
     def is_writable(self, record: str) -> bool:
         """Return whether the tensors of a record get their values without being replaced."""
@@ -227,21 +225,22 @@ LazyWeights: TypeAlias = ArchiveWeights | FactoryWeights
 
 def assign(slots: Iterable[TensorSlot], storages: Storages, tensors: dict[int, Tensor]) -> None:
     """Put tensors over these storages into their slots; see `assignments`."""
-    for owner, attribute, value in assignments(slots, storages, tensors):
-        if isinstance(owner, torch.jit.ScriptModule):
-            owner._c.setattr(attribute, value)
+    for slot, value in assignments(slots, storages, tensors):
+        if isinstance(slot.owner, torch.jit.ScriptModule):
+            slot.owner._c.setattr(slot.attribute, value)
         else:
-            setattr(owner, attribute, value)
+            setattr(slot.owner, slot.attribute, value)
 
 
 def assignments(
     slots: Iterable[TensorSlot], storages: Storages, tensors: dict[int, Tensor]
-) -> Iterator[tuple[nn.Module, str, AttributeValue]]:
-    """Yield each module and attribute with the value that belongs there, over these storages.
+) -> Iterator[tuple[TensorSlot, AttributeValue]]:
+    """Yield each slot with the value that belongs there, over these storages.
 
-    A tensor that two attributes share is shared by their new values. `tensors` are the values
-    assigned previously, by the `id` of the slot's tensor: they complete the lists of which only
-    some members change. The new values are added to it.
+    A list has one slot for each member, and is yielded once. A tensor that two attributes share is
+    shared by their new values. `tensors` are the values assigned previously, by the `id` of the
+    slot's tensor: they complete the lists of which only some members change. The new values are
+    added to it.
     """
     slots = tuple(slots)
     changed = [slot for slot in slots if slot.record in storages]
@@ -250,13 +249,13 @@ def assignments(
     for slot in changed:
         if slot.index is None:
             value = tensors[id(slot.tensor)]
-            yield slot.owner, slot.attribute, value
+            yield slot, value
         else:
             lists[id(slot.owner), slot.attribute] = slot
     for one_member in lists.values():
         members = _slots_of_list(one_member, slots)
         values = [tensors[id(member.tensor)] for member in members]
-        yield one_member.owner, one_member.attribute, values
+        yield one_member, values
 
 
 def _slots_of_list(one_member: TensorSlot, slots: Iterable[TensorSlot]) -> Iterator[TensorSlot]:
