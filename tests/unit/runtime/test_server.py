@@ -25,6 +25,7 @@ from composecli.workers.protocol import (
     Opened,
     OpenRequest,
     ProbeRequest,
+    Ready,
     Training,
 )
 from tests.commands.running import environment
@@ -82,6 +83,7 @@ def test_server_ends_when_its_pipe_is_closed(path: Path) -> None:
     os.close(requests_read)
     os.close(replies_write)
     channel = Channel(replies_read, requests_write)
+    assert channel.receive(Ready) == Ready()
     channel.send(open_request(path))
     assert isinstance(channel.receive(AnyReply), Opened)
     os.close(requests_write)
