@@ -290,6 +290,9 @@ def _pass_seam(
     findings = with_bridge_fix(findings, steps, chain.request)
     for (producer, consumer), feed in zip(pairs, bridged.stage.feeds, strict=True):
         findings += bridged_findings(producer, feed.bridge, consumer, strict=chain.request.strict)
+    titles = {finding.title for finding in findings}
+    shared = shared_symbol_findings(_after_bridge(pairs, bridged.stage))
+    findings += tuple(finding for finding in shared if finding.title not in titles)
     if not is_allowed(chain.request.bridge, steps):
         return findings, None
     chain.bridged.append(len(chain.seams))
@@ -312,6 +315,9 @@ def _try_bridge(seam: _Seam, pairs: PortPairs, findings: Findings) -> _Passed | 
     for feed, bridge in zip(seam.wiring.feeds, bridges, strict=True):
         feeds.append(replace(feed, bridge=bridge))
     stage = replace(seam.stage, feeds=tuple(feeds))
+    shared = shared_symbol_findings(_after_bridge(pairs, stage), strict=True)
+    if seam.chain.request.strict and shared:
+        return None
     observation = seam.run(stage)
     if not isinstance(observation, Accepted):
         return None

@@ -104,3 +104,46 @@ def test_a_size_that_the_bridge_pins_is_kept_in_the_verification(
     words = ("--input", "2,3,32,32", "--bridge", "auto", "-o", "both.pt")
     ran = composecli("join", a, b, *words)
     assert "outputs: float32[3, 3, 32, 32] -> float32[3, 10]" in ran.out
+
+
+class TwoBatches(nn.Module):
+    """Returns `(N, 1, 8)` and `(N2, 8, 1)` for inputs of two independent batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 8)
+        self.b = nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.a(x).unsqueeze(1), self.b(y).unsqueeze(2)
+
+
+class OneBatch(nn.Module):
+    """Takes `(N, 8)` and `(N, 8)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.fc(a) + self.fc(b)
+
+
+def test_inputs_that_share_a_batch_share_it_behind_a_bridge(
+    composecli: Composecli, shelf: Shelf, here: Path
+) -> None:
+    a, b = shelf.save("two_batches", TwoBatches()), shelf.save("one_batch", OneBatch())
+    assert "compatible when N == N2" in composecli("check", a, b).out
+    words = ("--bridge", "auto", "-o", "both.pt")
+    assert composecli("join", a, b, "--strict", *words).code == 1
+    assert list(here.iterdir()) == []
+    assert composecli("join", a, b, *words).code == 0
+
+
+def test_an_axis_that_has_one_size_only_near_the_example_is_not_squeezed(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    a = shelf.save("strided", nn.Conv1d(3, 4, 3, stride=16, padding=1))
+    b = shelf.save("of_4", nn.Linear(4, 2))
+    checked = composecli("check", a, b, "--input", "float32[N,3,W]")
+    assert "squeeze" not in checked.out

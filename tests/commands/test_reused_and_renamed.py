@@ -74,3 +74,37 @@ def test_a_layer_used_twice_in_a_pickle_is_shared_in_the_joined_file(
     assert "sharing: 2 shared tensors" in ran.out
     joined = torch.jit.load("both.pt")
     assert len({parameter.data_ptr() for parameter in joined.parameters()}) == 4
+
+
+COUNTER = """
+from typing import List
+
+import torch
+from torch import nn
+
+class Counter(nn.Module):
+    past: List[int]
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 5)
+        self.calls = 0
+        self.past = [0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.past.append(self.calls)
+        return self.fc(x) + self.calls + len(self.past)
+"""
+
+
+def test_numbers_and_lists_of_a_module_are_joined_as_they_were(
+    installed: Installed, shelf: Shelf, here: Path
+) -> None:
+    Path("counter.py").write_text(COUNTER)
+    torch.save(
+        {f"fc.{name}": value for name, value in nn.Linear(4, 5).state_dict().items()}, "c.pt"
+    )
+    head = shelf.save("five_wide", nn.Linear(5, 2))
+    assert installed("join", "counter.py:Counter@c.pt", head, "-o", "both.pt").code == 0
+    assert torch.jit.load("both.pt").part_0.calls == 0

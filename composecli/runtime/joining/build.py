@@ -5,6 +5,7 @@ Tensors that are in the files of the models are left out; the caller copies them
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -192,15 +193,25 @@ def _try_script(model: Model, values: Values) -> torch.jit.ScriptModule | _NotSc
         return _NotScripted(
             "its forward is overloaded and cannot be scripted: one path through its code is kept"
         )
+    failure = _error_of_running(scripted, model, values)
+    if failure is not None:
+        return _NotScripted(
+            f"as TorchScript it does not run ({failure}): one path through its code is kept"
+        )
+    # The run may have changed numbers and lists of the scripted module.
+    with warnings.catch_warnings(action="ignore"):
+        return torch.jit.script(model.module)
+
+
+def _error_of_running(scripted: torch.jit.ScriptModule, model: Model, values: Values) -> str | None:
+    """Run a scripted model on copies of the values; return the last line of its error, if any."""
+    inputs = copy.deepcopy(values)
     try:
         with torch.no_grad(), preserving_state([model], 0):
-            scripted(*values.positional, **values.named)
+            scripted(*inputs.positional, **inputs.named)
     except Exception as error:
-        message = last_line(error)
-        return _NotScripted(
-            f"as TorchScript it does not run ({message}): one path through its code is kept"
-        )
-    return scripted
+        return last_line(error)
+    return None
 
 
 def _cannot_be_traced(model: Model, values: Values) -> CouldNotAttempt:

@@ -24,7 +24,7 @@ from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 from composecli.files.skeleton import checkpoint_skeleton
 from composecli.runtime.loading.admission import admit, admit_copy, no_scan
-from composecli.runtime.loading.strict_keys import StateDict, refuse_other_keys
+from composecli.runtime.loading.strict_keys import StateDict, fit_by_name, load_strictly
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
@@ -71,9 +71,8 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
     assert isinstance(reference, FactoryReference)
     module = _make_module(reference)
     names = set(module.state_dict())
-    # A module that was made on meta takes the tensors of the file in place of its own.
-    is_empty = bool(_names_on_meta(module))
-    lazy = lazy and not is_empty
+    _refuse_without_values(module, names, reference)
+    _materialize(module)
 
     def read(*, sizes_only: bool) -> StateDict:
         """Return the weights of the file by the names that they have in the module."""
@@ -82,17 +81,13 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
 
     def load_values() -> None:
         """Copy the values of the file into the module."""
-        values = read(sizes_only=False)
-        module.load_state_dict(values)
+        load_strictly(module, read(sizes_only=False), reference)
 
-    weights = read(sizes_only=lazy)
-    refuse_other_keys(module, weights, reference)
     lazy_weights = None
-    if lazy:
+    if lazy and fit_by_name(module, read(sizes_only=True)):
         lazy_weights = FactoryWeights(module, load_values)
     else:
-        module.load_state_dict(weights, assign=is_empty)
-        _refuse_empty(module, reference)
+        load_values()
     module.to(request.device)
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {}, weights=lazy_weights)
@@ -116,25 +111,41 @@ def _make_module(reference: FactoryReference) -> nn.Module:
     return module
 
 
-def _names_on_meta(module: nn.Module) -> list[str]:
-    """Return the names of the tensors of a module that have no memory."""
-    named = (*module.named_parameters(), *module.named_buffers())
-    return [name for name, tensor in named if tensor.is_meta]
-
-
-def _refuse_empty(module: nn.Module, reference: FactoryReference) -> None:
-    """Refuse a module with tensors on meta that the weights have not replaced.
+def _refuse_without_values(module: nn.Module, names: set[str], reference: FactoryReference) -> None:
+    """Refuse a module with tensors on meta that are not in its state dict, given by its `names`.
 
     Raises:
-        CouldNotAttempt: if there are any.
+        CouldNotAttempt: if there are any: nothing gives them values.
     """
-    names = _names_on_meta(module)
-    if names:
-        title = "the factory makes tensors on meta that are not in the weights"
-        notes = tuple(f"without values: {name}" for name in names[:MAX_NAMES_SHOWN])
+    named = (*module.named_parameters(), *module.named_buffers())
+    empty = [name for name, tensor in named if tensor.is_meta and name not in names]
+    if empty:
+        title = "the factory makes tensors on meta that are not in the state dict"
+        notes = tuple(f"without values: {name}" for name in empty[:MAX_NAMES_SHOWN])
         help = "make them on the CPU: tensors on meta have no values"
         problem = Problem(Rule.FACTORY_FAILED, title, reference.name, notes, (help,))
         raise CouldNotAttempt(problem)
+
+
+def _materialize(module: nn.Module) -> None:
+    """Replace tensors on meta by zeros on the CPU; shared ones by one tensor."""
+    zeros = dict[int, torch.Tensor]()
+    for inner in module.modules():
+        for held in (inner._parameters, inner._buffers):
+            for name, tensor in held.items():
+                if tensor is None or not tensor.is_meta:
+                    continue
+                if id(tensor) not in zeros:
+                    zeros[id(tensor)] = _zeros_like(tensor)
+                held[name] = zeros[id(tensor)]
+
+
+def _zeros_like(tensor: torch.Tensor) -> torch.Tensor:
+    """Return zeros on the CPU, as a parameter if the tensor is one."""
+    zeros = torch.zeros_like(tensor, device="cpu", requires_grad=False)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(zeros, requires_grad=tensor.requires_grad)
+    return zeros
 
 
 def _factory_failed(

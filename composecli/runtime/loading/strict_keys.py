@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,25 +40,60 @@ def _key_differences(own: StateDict, weights: StateDict) -> _KeyDifferences:
     resized = list[str]()
     for name, value in own.items():
         if name not in weights:
-            missing.append(f"missing     {name}  {list(value.shape)}")
+            missing.append(f"missing     {name}  {_shape_text(value)}")
         elif getattr(weights[name], "shape", None) != getattr(value, "shape", None):
-            in_file = list(weights[name].shape)
-            in_module = list(value.shape)
+            in_file = _shape_text(weights[name])
+            in_module = _shape_text(value)
             sizes = f"{in_file} in the file, {in_module} in the module"
             resized.append(f"resized     {name}  {sizes}")
     unexpected = [f"unexpected  {name}" for name in weights if name not in own]
     return _KeyDifferences(missing, unexpected, resized)
 
 
-def refuse_other_keys(module: nn.Module, weights: StateDict, reference: FactoryReference) -> None:
-    """Refuse weights that the module does not load strictly; show the first keys of each kind.
+def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
+    """Return whether keys and sizes are the same, and no code of the module has a say in loading.
 
-    Raises:
-        CouldNotAttempt: if torch refuses them.
+    The weights of such a module fit whatever their values are.
     """
     keys = _key_differences(module.state_dict(), weights)
-    if not keys.count or _loads(module, weights):
-        return
+    return keys.count == 0 and not any(map(_takes_part_in_loading, module.modules()))
+
+
+def load_strictly(module: nn.Module, weights: StateDict, reference: FactoryReference) -> None:
+    """Load the weights as torch does with `strict=True`, with the load hooks of the module.
+
+    They rename the keys of older versions: BatchNorm had no `num_batches_tracked` before PyTorch
+    1.0, and weight normalization was `weight_g` and `weight_v`.
+
+    Raises:
+        CouldNotAttempt: if torch refuses them; it lists the keys that differ.
+    """
+    keys = _key_differences(module.state_dict(), weights)
+    try:
+        module.load_state_dict(weights)
+    except Exception as error:
+        if keys.count:
+            raise _other_keys(keys, reference) from error
+        lines = [line.strip() for line in str(error).splitlines()]
+        notes = tuple(lines[:MAX_KEYS_SHOWN])
+        title = f"the module refuses the weights: {type(error).__name__}"
+        problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes)
+        raise CouldNotAttempt(problem) from error
+
+
+def _takes_part_in_loading(module: nn.Module) -> bool:
+    """Return whether a module has load hooks, extra state or a way of loading of its own."""
+    if module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks:
+        return True
+    for name in ("_load_from_state_dict", "load_state_dict", "set_extra_state"):
+        method = getattr(type(module), name)
+        if not method.__module__.startswith("torch."):
+            return True
+    return False
+
+
+def _other_keys(keys: _KeyDifferences, reference: FactoryReference) -> CouldNotAttempt:
+    """Return the error for weights with other keys or sizes; it shows the first of each kind."""
     title = (
         f"{len(keys.missing)} missing, {len(keys.unexpected)} unexpected"
         f" and {len(keys.resized)} resized keys"
@@ -74,41 +106,11 @@ def refuse_other_keys(module: nn.Module, weights: StateDict, reference: FactoryR
         rows.append(f"and {more} more")
     help = ("check that this factory matches the weights, or name their entry with --key",)
     problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, tuple(rows), help)
-    raise CouldNotAttempt(problem)
+    return CouldNotAttempt(problem)
 
 
-def _loads(module: nn.Module, weights: StateDict) -> bool:
-    """Return whether torch loads these weights strictly, with the load hooks of the module.
-
-    They rename the keys of older versions: BatchNorm had no `num_batches_tracked` before PyTorch
-    1.0, and weight normalization was `weight_g` and `weight_v`.
-    """
-    twin = _twin_on_meta(module)
-    stored = OrderedDict((name, _on_meta(value)) for name, value in weights.items())
-    # torch keeps the versions of the modules in this attribute, and hooks depend on them.
-    stored._metadata = getattr(weights, "_metadata", None)  # type: ignore[attr-defined]
-    with warnings.catch_warnings():
-        # torch warns that values are not copied to meta.
-        warnings.simplefilter("ignore")
-        try:
-            twin.load_state_dict(stored, strict=True)
-        except Exception:
-            return False
-    return True
-
-
-def _twin_on_meta(module: nn.Module) -> nn.Module:
-    """Return a copy of the module whose tensors have no memory."""
-    copies = dict[int, Any]()
-    for tensor in (*module.parameters(), *module.buffers()):
-        copies[id(tensor)] = _on_meta(tensor)
-    return copy.deepcopy(module, copies)
-
-
-def _on_meta(value: Any) -> Any:
-    """Return a tensor of the same kind without memory; anything else as it is."""
-    if isinstance(value, nn.Parameter):
-        return nn.Parameter(value.detach().to("meta"), requires_grad=value.requires_grad)
+def _shape_text(value: Any) -> str:
+    """Return the sizes of an entry; its type if it is not a tensor."""
     if isinstance(value, torch.Tensor):
-        return value.to("meta")
-    return value
+        return str(list(value.shape))
+    return type(value).__name__

@@ -194,7 +194,8 @@ class FactoryWeights:
         if self._read:
             return storages
         for name, tensor in self.module.state_dict().items():
-            if tensor.layout is torch.strided:
+            # The extra state of a module may be anything.
+            if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided:
                 storages[name] = tensor.untyped_storage()
         return storages
 

@@ -1,7 +1,8 @@
-"""Weights fit a module if torch loads them strictly, its load hooks included."""
+"""Weights fit a module if torch loads them strictly, with all of the code that takes part."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,94 +14,74 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.model_ref import FactoryReference, ModelKind
 from composecli.core.rules import Rule
-from composecli.runtime.loading import load, with_values
-from composecli.runtime.loading.strict_keys import refuse_other_keys
+from composecli.runtime.loading import load, load_whole, with_values
 from composecli.workers.protocol import OpenRequest, Training
 
-REFERENCE = FactoryReference("made.py", "network", "weights.pt")
+CODE = '''
+import threading
+
+import torch
+from torch import nn
+
+
+def norm():
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+def weight_norm():
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)))
 
 
 class Renames(nn.Module):
     """Loads weights that were saved under an older name."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.fc = nn.Linear(3, 2)
+        self.fc = nn.Linear(4, 3)
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state, prefix, *rest):
         for name in ("weight", "bias"):
             if f"{prefix}old.{name}" in state:
                 state[f"{prefix}fc.{name}"] = state.pop(f"{prefix}old.{name}")
         super()._load_from_state_dict(state, prefix, *rest)
 
 
-def norm() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+class Locked(nn.Module):
+    """Cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.lock = threading.Lock()
 
 
-def without_counts(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if "num_batches" not in name}
+class Refuses(nn.Module):
+    """Reads a value of the weights to accept them or not; its keys are always right."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self._register_load_state_dict_pre_hook(self.look)
+
+    def look(self, state, prefix, metadata, strict, missing, unexpected, messages):
+        if state[f"{prefix}fc.bias"][0].item() < 0:
+            messages.append("the first bias is negative")
 
 
-def old_weight_norm() -> dict[str, Any]:
-    with pytest.warns(FutureWarning):
-        return dict(nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3))).state_dict())
+class Extra(nn.Module):
+    """Has a state that is not a tensor."""
 
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
 
-def renamed() -> dict[str, Any]:
-    return {name.replace("fc.", "old."): value for name, value in Renames().state_dict().items()}
+    def get_extra_state(self):
+        return {"version": 2}
 
+    def set_extra_state(self, state):
+        if state["version"] != 2:
+            raise ValueError("another version")
 
-def same_versions_without_counts() -> dict[str, Any]:
-    state: dict[str, Any] = norm().state_dict()
-    del state["1.num_batches_tracked"]
-    return state
-
-
-@pytest.mark.parametrize(
-    ("module", "weights"),
-    [
-        (norm, lambda: without_counts(norm().state_dict())),
-        (
-            lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))),
-            old_weight_norm,
-        ),
-        (Renames, renamed),
-        (norm, same_versions_without_counts),
-        (norm, lambda: {**norm().state_dict(), "extra": torch.zeros(1)}),
-        (norm, lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)).state_dict()),
-    ],
-    ids=["no counts", "weight norm", "own hook", "counts of this version", "extra", "resized"],
-)
-def test_the_judge_is_the_strict_loading_of_torch(
-    module: Callable[[], nn.Module], weights: Callable[[], dict[str, Any]]
-) -> None:
-    own, stored = module(), weights()
-    before = {name: value.clone() for name, value in own.state_dict().items()}
-    refused = False
-    try:
-        refuse_other_keys(own, stored, REFERENCE)
-    except CouldNotAttempt:
-        refused = True
-    assert all(torch.equal(own.state_dict()[name], value) for name, value in before.items())
-    try:
-        module().load_state_dict(stored)
-    except RuntimeError:
-        assert refused
-    else:
-        assert not refused
-
-
-CODE = """
-import torch
-from torch import nn
-
-def norm():
-    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-
-def on_meta():
-    with torch.device("meta"):
-        return norm()
 
 class Table(nn.Module):
     def __init__(self):
@@ -108,38 +89,164 @@ class Table(nn.Module):
         self.fc = nn.Linear(4, 3)
         self.register_buffer("table", torch.zeros(3), persistent=False)
 
+
+def on_meta():
+    with torch.device("meta"):
+        return norm()
+
+
+def tied_on_meta():
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        module[1].weight = module[0].weight
+        return module
+
+
 def table_on_meta():
     with torch.device("meta"):
         return Table()
-"""
+'''
+Weights = dict[str, Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "made.py").write_text(CODE)
+    return tmp_path
+
+
+def make(folder: Path, factory: str) -> nn.Module:
+    spec = importlib.util.spec_from_file_location("made_here", folder / "made.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, factory)()
 
 
 def open_request(folder: Path, factory: str, weights: Any) -> OpenRequest:
-    (folder / "made.py").write_text(CODE)
     torch.save(weights, folder / "weights.pt")
     reference = FactoryReference(str(folder / "made.py"), factory, str(folder / "weights.pt"))
     return OpenRequest(reference, ModelKind.FACTORY, "cpu", Training.SAVED, trusted=False, key=None)
 
 
-@pytest.mark.parametrize("factory", ["norm", "on_meta"])
-def test_the_module_has_the_values_of_the_file(tmp_path: Path, factory: str) -> None:
-    state = norm().state_dict()
-    model = with_values(load(open_request(tmp_path, factory, state)))
+def plain(state: Weights) -> Weights:
+    """Return the weights without the versions of the modules."""
+    return dict(state)
+
+
+def without_counts(state: Weights) -> Weights:
+    del state["1.num_batches_tracked"]
+    return state
+
+
+def with_old_weight_norm(_state: Weights) -> Weights:
+    with pytest.warns(FutureWarning):
+        return dict(nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3))).state_dict())
+
+
+def with_old_names(state: Weights) -> Weights:
+    return {name.replace("fc.", "old."): value for name, value in state.items()}
+
+
+def with_one_more(state: Weights) -> Weights:
+    return {**state, "extra": torch.zeros(1)}
+
+
+def with_negative_bias(state: Weights) -> Weights:
+    return {name: -torch.ones_like(value) for name, value in state.items()}
+
+
+def with_positive_bias(state: Weights) -> Weights:
+    return {name: torch.ones_like(value) for name, value in state.items()}
+
+
+def of_another_version(state: Weights) -> Weights:
+    return {**state, "_extra_state": {"version": 1}}
+
+
+def without_extra(state: Weights) -> Weights:
+    del state["_extra_state"]
+    return state
+
+
+def narrower(_state: Weights) -> Weights:
+    return dict(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("factory", "change"),
+    [
+        ("norm", plain),
+        ("norm", lambda state: without_counts(plain(state))),
+        ("norm", without_counts),
+        ("norm", with_one_more),
+        ("norm", narrower),
+        ("weight_norm", plain),
+        ("weight_norm", with_old_weight_norm),
+        ("weight_norm", with_one_more),
+        ("Renames", plain),
+        ("Renames", with_old_names),
+        ("Locked", plain),
+        ("Locked", with_one_more),
+        ("Refuses", with_positive_bias),
+        ("Refuses", with_negative_bias),
+        ("Extra", plain),
+        ("Extra", of_another_version),
+        ("Extra", without_extra),
+    ],
+)
+def test_weights_are_accepted_if_torch_loads_them_strictly(
+    folder: Path, factory: str, change: Callable[[Weights], Weights]
+) -> None:
+    weights = change(make(folder, factory).state_dict())
+    expected = make(folder, factory)
+    try:
+        expected.load_state_dict(weights)
+    except Exception:
+        for opening in (load, load_whole):
+            with pytest.raises(CouldNotAttempt) as raised:
+                opening(open_request(folder, factory, weights))
+            assert raised.value.problem.rule is Rule.KEYS_DO_NOT_FIT
+        return
+    model = with_values(load(open_request(folder, factory, weights)))
+    for name, value in expected.state_dict().items():
+        held = model.module.state_dict()[name]
+        assert torch.equal(held, value) if isinstance(value, torch.Tensor) else held == value
+
+
+def test_the_reason_of_the_module_is_quoted(folder: Path) -> None:
+    weights = with_negative_bias(make(folder, "Refuses").state_dict())
+    with pytest.raises(CouldNotAttempt) as raised:
+        load(open_request(folder, "Refuses", weights))
+    assert any("the first bias is negative" in note for note in raised.value.problem.notes)
+
+
+def test_a_module_made_on_meta_has_the_values_of_the_file_in_its_own_dtype(folder: Path) -> None:
+    state = make(folder, "norm").half().state_dict()
+    model = with_values(load(open_request(folder, "on_meta", state)))
     for name, value in model.module.state_dict().items():
-        assert torch.equal(value, state[name])
+        assert torch.equal(value, state[name].to(value.dtype))
+    assert model.module[0].weight.dtype is torch.float32
 
 
-def test_versions_survive_the_prefix_of_a_wrapper(tmp_path: Path) -> None:
-    wrapped = nn.ModuleDict({"module": norm()}).state_dict()
+def test_tensors_that_are_shared_on_meta_are_shared(folder: Path) -> None:
+    state = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).state_dict()
+    model = with_values(load(open_request(folder, "tied_on_meta", state)))
+    assert model.module[0].weight is model.module[1].weight
+
+
+def test_versions_survive_the_prefix_of_a_wrapper(folder: Path) -> None:
+    wrapped = nn.ModuleDict({"module": make(folder, "norm")}).state_dict()
     del wrapped["module.1.num_batches_tracked"]
     with pytest.raises(CouldNotAttempt) as raised:
-        load(open_request(tmp_path, "norm", wrapped))
+        load(open_request(folder, "norm", wrapped))
     assert raised.value.problem.notes == ("missing     1.num_batches_tracked  []",)
 
 
-def test_a_tensor_on_meta_without_weights_is_named(tmp_path: Path) -> None:
+def test_a_tensor_on_meta_without_weights_is_named(folder: Path) -> None:
     weights = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
     with pytest.raises(CouldNotAttempt) as raised:
-        load(open_request(tmp_path, "table_on_meta", weights))
+        load(open_request(folder, "table_on_meta", weights))
     assert raised.value.problem.rule is Rule.FACTORY_FAILED
     assert raised.value.problem.notes == ("without values: table",)
