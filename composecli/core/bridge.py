@@ -30,14 +30,10 @@ class BridgeMode(StrEnum):
     LINEAR = "linear"
 
 
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """Convert to another dtype that preserves the meaning of the values: never numbers to ids."""
+class _Step:
+    """Defaults of a step: it has no parameters and accepts every size."""
 
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"cast to {self.dtype}"
+    __slots__ = ()
 
     @property
     def parameter_count(self) -> int:
@@ -48,6 +44,16 @@ class Cast:
     def required_sizes(self) -> dict[int, int]:
         """The size that the step needs on an axis, by axis."""
         return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Cast(_Step):
+    """Convert to another dtype that preserves the meaning of the values: never numbers to ids."""
+
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"cast to {self.dtype}"
 
     def as_data(self) -> StepData:
         """Return the step as data: its type, then its fields."""
@@ -74,18 +80,13 @@ class Cast:
 
 
 @dataclass(frozen=True, slots=True)
-class Squeeze:
+class Squeeze(_Step):
     """Remove an axis of size 1."""
 
     axis: int
 
     def __str__(self) -> str:
         return f"squeeze axis {self.axis}"
-
-    @property
-    def parameter_count(self) -> int:
-        """The number of parameters that the step adds."""
-        return 0
 
     @property
     def required_sizes(self) -> dict[int, int]:
@@ -125,23 +126,13 @@ class Squeeze:
 
 
 @dataclass(frozen=True, slots=True)
-class Flatten:
+class Flatten(_Step):
     """Merge the axes from `start` on into one: from 1, `(N, 64, 4, 4)` becomes `(N, 1024)`."""
 
     start: int
 
     def __str__(self) -> str:
         return f"flatten from axis {self.start}"
-
-    @property
-    def parameter_count(self) -> int:
-        """The number of parameters that the step adds."""
-        return 0
-
-    @property
-    def required_sizes(self) -> dict[int, int]:
-        """The size that the step needs on an axis, by axis."""
-        return {}
 
     def as_data(self) -> StepData:
         """Return the step as data: its type, then its fields."""
@@ -174,7 +165,7 @@ class Flatten:
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
+class Linear(_Step):
     """Apply a new, untrained `nn.Linear` along one axis: `(N, before)` becomes `(N, after)`."""
 
     axis: int

@@ -156,6 +156,8 @@ class SubprocessWorker:
             raise self._died(request, Rule.WORKER_CRASHED, title) from None
         except DeadlineExceeded:
             title = f"the worker took longer than {seconds:g} s and was stopped"
+            if not self._is_ready:
+                title = f"the worker did not start within {seconds:g} s and was stopped"
             raise self._died(request, Rule.WORKER_TIMED_OUT, title) from None
         except InvalidMessage as error:
             raise self._invalid(request, str(error)) from None
@@ -172,7 +174,7 @@ class SubprocessWorker:
         if note:
             notes.append(note)
         help = "--debug shows what it printed"
-        if rule is Rule.WORKER_TIMED_OUT:
+        if rule is Rule.WORKER_TIMED_OUT and self._is_ready:
             help = "use --timeout S to allow more time"
         printed = self._process.printed()
         return WorkerDied(Problem(rule, title, self._model_name, tuple(notes), (help,), printed))

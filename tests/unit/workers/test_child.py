@@ -112,6 +112,7 @@ def test_child_that_does_not_start_is_a_problem(
     finally:
         worker.close()
     assert caught.value.problem.code == "CC917"
+    assert "did not start within 0.5 s" in caught.value.problem.title
 
 
 def test_time_limit_does_not_include_the_start(
