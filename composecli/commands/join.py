@@ -73,6 +73,8 @@ def _verification_calls(
     all_changed = with_other_sizes(owner, call, names)
     if isinstance(session.run(blueprint, all_changed), Accepted):
         return call, all_changed
+    if len(names) == 1:
+        return call, call
     changed = call
     for name in names:
         candidate = with_other_sizes(owner, changed, (name,))

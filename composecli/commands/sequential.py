@@ -251,7 +251,7 @@ def _judge_wired(seam: _Seam) -> Upstream | None:
     confirmed = confirm(tuple(findings), observation, fed)
     confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
     has_fix = any(finding.fix is not None for finding in confirmed)
-    if not has_fix and _find_contract_at_rank(seam, pairs, findings):
+    if not has_fix and _adopt_contract_at_rank(seam, pairs, findings):
         return _judge_wired(seam)
     rows = _rows(seam, pairs, compared)
     seam.chain.report(seam.edge, rows, confirmed)
@@ -342,11 +342,11 @@ def _holds(seam: _Seam, pair: PortPair, bridge: Bridge) -> bool:
     return not needs_one_size(producer, bridge, consumer)
 
 
-def _find_contract_at_rank(seam: _Seam, pairs: PortPairs, findings: list[Finding]) -> bool:
-    """Infer the consumer's contract at the rank of the producer; return whether it has that rank.
+def _adopt_contract_at_rank(seam: _Seam, pairs: PortPairs, findings: list[Finding]) -> bool:
+    """Give the consumer a contract at the rank of the producer; return whether there is one.
 
     A Linear(32) accepts `float32[N, 32]`, and `float32[N, T, 32]` behind `float32[N, T, 16]`: then
-    the width is wrong, and not the rank.
+    the width is wrong, and not the rank. The seam is then judged again, at equal ranks.
     """
     ranks_differ = any(finding.rule is Rule.RANK_DIFFERS for finding in findings)
     if not ranks_differ or len(pairs) != 1:

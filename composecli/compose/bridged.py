@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from composecli.compose.compare import ConsumerPort, ProducerPort, conditional_finding
+from composecli.compose.compare import (
+    ConsumerPort,
+    ProducerPort,
+    conditional_finding,
+    undecided_reason,
+)
 from composecli.compose.conditions import Condition, solve_condition
 from composecli.core.bridge import Bridge, carry_all
 from composecli.core.contract import BATCH
 from composecli.core.dims import Dim, Fixed, as_expr, fixed_size, is_variable
 from composecli.core.findings import Finding
+from composecli.core.rules import Rule
 from composecli.core.size_expr import symbols
 
 Needs = list[tuple[Dim, Dim]]
@@ -42,18 +48,31 @@ def moves_batch(producer: ProducerPort, bridge: Bridge) -> bool:
 def bridged_findings(
     producer: ProducerPort, bridge: Bridge, consumer: ConsumerPort, *, strict: bool
 ) -> tuple[Finding, ...]:
-    """Return the finding that the bridge fits only at some sizes; empty if it fits at all."""
+    """Return the findings about sizes other than the example's; empty if the bridge fits at all.
+
+    An unknown size is a finding only if `strict`, as it is without a bridge.
+    """
     ranges = {free.name: free for free in producer.ranges}
     conditions = list[Condition]()
+    undecided = list[str]()
     for dim, needed in _needs(producer, bridge, consumer):
+        reason = undecided_reason(dim, needed)
+        if reason is not None:
+            undecided.append(reason)
+            continue
         condition = solve_condition(dim, needed, ranges)
         if condition is not None:
             conditions.append(condition)
-    if not conditions:
-        return ()
     sides = (producer.after(bridge).side, consumer.side)
-    finding = conditional_finding(conditions, sides, (), strict=strict)
-    return (replace(finding, title=f"with the bridge: {finding.title}"),)
+    findings = list[Finding]()
+    if conditions:
+        finding = conditional_finding(conditions, sides, (), strict=strict)
+        findings.append(replace(finding, title=f"with the bridge: {finding.title}"))
+    if strict and undecided:
+        title = "with the bridge: cannot decide for every size"
+        finding = Finding(Rule.SIZES_NOT_KNOWN, title, sides, notes=tuple(undecided))
+        findings.append(finding)
+    return tuple(findings)
 
 
 def _needs(producer: ProducerPort, bridge: Bridge, consumer: ConsumerPort) -> Needs:

@@ -177,7 +177,7 @@ def _condition_findings(
     unknown_axes = list[str]()
     axes = zip(producer.dims, dims, strict=True)
     for axis, (producer_dim, consumer_dim) in enumerate(axes):
-        reason = _unknown_reason(producer_dim, consumer_dim)
+        reason = undecided_reason(producer_dim, consumer_dim)
         if reason is not None:
             unknown_axes.append(f"axis {axis}: {reason}")
             continue
@@ -195,7 +195,7 @@ def _condition_findings(
         yield Finding(Rule.SIZES_NOT_KNOWN, title, sides, notes=notes)
 
 
-def _unknown_reason(producer: Dim, consumer: Dim) -> str | None:
+def undecided_reason(producer: Dim, consumer: Dim) -> str | None:
     """Return why two dims cannot be compared; None if they can be.
 
     A fixed size needs no comparison beyond the example, whatever is known of the consumer's dim.

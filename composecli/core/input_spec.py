@@ -117,7 +117,10 @@ def _parse_dims(text: str) -> Shape:
 
 
 def are_exact(inputs: tuple[Declared, ...]) -> bool:
-    """Return whether the user stated inputs, with a number for each of their sizes."""
+    """Return whether the user stated inputs and none of their sizes by a name, as in `N,3,H,W`.
+
+    Saved tensors have the sizes that they were saved with, and a plain value has none.
+    """
     for declared in inputs:
         if isinstance(declared, DeclaredTensor) and any(map(is_variable, declared.dims)):
             return False

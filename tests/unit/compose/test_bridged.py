@@ -65,3 +65,18 @@ def test_a_bridge_that_holds_at_every_size_needs_no_finding() -> None:
     left = producer("float64[N, T]", "float64[2, 3]")
     bridge = (Cast("float32"),)
     assert bridged_findings(left, bridge, consumer("float32[N, D]"), strict=True) == ()
+
+
+@pytest.mark.parametrize(
+    ("bridge", "input_"),
+    [
+        ((Flatten(1),), "float32[N, 32]"),
+        ((Squeeze(1),), "float32[N, 16]"),
+        ((Linear(2, 16, 4), Flatten(1)), "float32[N, 8]"),
+    ],
+)
+def test_a_bridge_over_an_unknown_size_is_not_strict(bridge: Bridge, input_: str) -> None:
+    left = producer("float32[N, ?, ?]", "float32[2, 1, 16]")
+    (finding,) = bridged_findings(left, bridge, consumer(input_), strict=True)
+    assert finding.rule is Rule.SIZES_NOT_KNOWN
+    assert bridged_findings(left, bridge, consumer(input_), strict=False) == ()
