@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from composecli.core.contract import Port
-from composecli.core.dims import parse_dim
+from composecli.core.dims import parse_shape
 from composecli.core.pytree import TensorSpec
 
 _CASES = Path(__file__).with_name("cases")
@@ -22,7 +22,7 @@ def port(text: str, name: str = "x") -> Port:
     dtype, _, dims = text.strip().removesuffix("]").partition("[")
     if dims == "*":
         return Port(name, (), dtype, None)
-    return Port(name, (), dtype, tuple(parse_dim(dim) for dim in dims.split(",") if dim.strip()))
+    return Port(name, (), dtype, parse_shape(dims) if dims.strip() else ())
 
 
 def lines(name: str) -> list[str]:

@@ -24,10 +24,10 @@ from composecli.compose.compare import (
     PortPairs,
     ProducerPort,
     compare,
-    shared_symbol_findings,
 )
 from composecli.compose.confirm import confirm
 from composecli.compose.propagate import propagate
+from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Edge, Wiring, wire
 from composecli.core.blueprint import Feed, Sequential, Stage
 from composecli.core.bridge import Bridge

@@ -184,7 +184,7 @@ def _condition_findings(
         condition = solve_condition(producer_dim, consumer_dim, ranges)
         if condition is not None:
             conditions.append(condition)
-    conditions.extend(equality_conditions(producer.dims, dims))
+    conditions.extend(equality_conditions(producer.dims, dims, ranges))
     sides = (producer.side, consumer.side)
     if conditions:
         notes = _example_notes(producer)
@@ -224,30 +224,3 @@ def conditional_finding(
         failures[failure] = None
     title = f"fits only when {text}"
     return Finding(Rule.NOT_AT_EVERY_SIZE, title, sides, notes=tuple(failures))
-
-
-def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[Finding, ...]:
-    """Return the findings about a symbol that several inputs of one consumer share.
-
-    A consumer of `x: float32[N, D]` and `y: float32[N, E]` accepts `float32[B, 5]` and
-    `float32[C, 7]` only if `B == C`. Axes of one port are compared by `compare`.
-    """
-    producer_dims = list[Dim]()
-    consumer_dims = list[Dim]()
-    sides = list[Side]()
-    reported = set[str]()
-    for producer, consumer in pairs:
-        dims = consumer.port.dims or ()
-        if len(dims) != len(producer.dims):
-            continue
-        producer_dims.extend(producer.dims)
-        consumer_dims.extend(dims)
-        sides.extend((producer.side, consumer.side))
-        within_port = equality_conditions(producer.dims, dims)
-        reported.update(condition.text for condition in within_port)
-    across_ports = equality_conditions(producer_dims, consumer_dims)
-    conditions = [condition for condition in across_ports if condition.text not in reported]
-    if not conditions:
-        return ()
-    finding = conditional_finding(conditions, tuple(sides), (), strict=strict)
-    return (finding,)

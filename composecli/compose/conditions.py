@@ -13,14 +13,17 @@ from composecli.core.dims import (
     as_expr,
     as_free,
     bounds,
+    free_dims,
     is_variable,
     limits_text,
     sizes_between,
 )
-from composecli.core.size_expr import Expr, Symbol, evaluate, format_expr, symbols
+from composecli.core.size_expr import Expr, Symbol, evaluate, format_expr, substitute, symbols
 
 # The largest size that is tried. A condition that holds up to it is assumed to hold beyond.
 MAX_TRIED_SIZE = 4096
+# The largest step of sizes that are described by their remainders.
+MAX_STEP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def _solve_for(name: str, expr: Expr, consumer: Dim, own: Free) -> Condition | N
 
 
 def _describe_sizes(name: str, fitting: list[int], sizes: list[int]) -> str | None:
-    """Describe the fitting sizes as a range or as multiples of a number; None if they are neither.
+    """Describe the fitting sizes as a range, or by their remainders; None if they are neither.
 
     A limit is omitted if all `sizes` have the same one.
     """
@@ -90,16 +93,16 @@ def _describe_sizes(name: str, fitting: list[int], sizes: list[int]) -> str | No
     without_gaps = [size for size in sizes if low <= size <= high]
     if fitting == without_gaps:
         return _describe_range(name, low, high, sizes)
-    gaps = [second - first for first, second in pairwise(fitting)]
-    step = min(gaps)
-    multiples = [size for size in sizes if size % step == 0]
-    multiples_in_range = [size for size in multiples if low <= size <= high]
-    if fitting != multiples_in_range:
-        return None
-    limits = _describe_range(name, low, high, multiples)
-    if not limits:
-        return f"{name} % {step} == 0"
-    return f"{name} % {step} == 0 and {limits}"
+    smallest_gap = min(second - first for first, second in pairwise(fitting))
+    for step in (smallest_gap, *range(2, MAX_STEP + 1)):
+        residues = {size % step for size in fitting}
+        alike = [size for size in sizes if size % step in residues]
+        if fitting != [size for size in alike if low <= size <= high]:
+            continue
+        pattern = limits_text(Free(name, step=step, residues=tuple(sorted(residues))), name)
+        limits = _describe_range(name, low, high, alike)
+        return " and ".join(filter(None, (pattern, limits)))
+    return None
 
 
 def _describe_range(name: str, low: int, high: int, sizes: list[int]) -> str:
@@ -124,27 +127,56 @@ def _describe_limits(subject: str, consumer: Dim) -> str:
     return limits_text(limits, subject)
 
 
-def equality_conditions(producer: Iterable[Dim], consumer: Iterable[Dim]) -> list[Condition]:
-    """Return the conditions under which axes of one name in the consumer have one size.
+def equality_conditions(
+    producer: Iterable[Dim], consumer: Iterable[Dim], ranges: Mapping[str, Free]
+) -> list[Condition]:
+    """Return the conditions under which the symbols of the consumer have one size each.
 
-    A consumer of `(N, D, D)` accepts `(N, H, W)` only if `H == W`.
+    A consumer of `(N, D, D)` accepts `(N, H, W)` only if `H == W`, and one of `(N, 2*D, D)` only if
+    `H == 2*W`. `ranges` are the free dims of the producer's own input.
     """
+    axes = list(zip(producer, consumer, strict=True))
     first_dims = dict[str, Dim]()
-    conditions = list[Condition]()
-    axes = zip(producer, consumer, strict=True)
+    known = dict[str, Expr]()
     for dim, consumer_dim in axes:
         free = as_free(consumer_dim)
-        if free is None:
+        expr = as_expr(dim)
+        if free is not None and expr is not None:
+            first_dims.setdefault(free.name, dim)
+            known.setdefault(free.name, expr)
+    own = {**ranges, **{free.name: free for free in free_dims(dim for dim, _ in axes)}}
+    conditions = list[Condition]()
+    for dim, consumer_dim in axes:
+        needed = as_expr(consumer_dim)
+        if needed is None or not symbols(needed) or not symbols(needed) <= known.keys():
             continue
-        other = first_dims.setdefault(free.name, dim)
-        if other == dim:
+        others = [first_dims[name] for name in symbols(needed)]
+        left, right = substitute(needed, known), as_expr(dim)
+        if right is None or left == right or not any(map(is_variable, (dim, *others))):
             continue
-        if not is_variable(other) and not is_variable(dim):
-            continue
-        left = as_expr(other)
-        right = as_expr(dim)
-        if left is None or right is None:
-            continue
-        text = f"{format_expr(left)} == {format_expr(right)}"
-        conditions.append(Condition(text))
+        condition = _solve_equality(left, right, own)
+        if condition is not None:
+            conditions.append(condition)
     return conditions
+
+
+def _solve_equality(left: Expr, right: Expr, ranges: Mapping[str, Free]) -> Condition | None:
+    """Return the condition under which two expressions are equal; None if they always are."""
+    text = f"{format_expr(left)} == {format_expr(right)}"
+    names = symbols(left) | symbols(right)
+    if len(names) != 1:
+        return Condition(text)
+    (name,) = names
+    own = ranges.get(name, Free(name))
+    sizes = sizes_between(own, own.low, own.high or MAX_TRIED_SIZE)
+    fitting = list[int]()
+    failing = list[int]()
+    for size in sizes:
+        if evaluate(left, {name: size}) == evaluate(right, {name: size}):
+            fitting.append(size)
+        else:
+            failing.append(size)
+    if not failing:
+        return None
+    described = _describe_sizes(name, fitting, sizes) or text
+    return Condition(described, f"{name} = {failing[0]}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from composecli.core.contract import BATCH, Contract, Port
-from composecli.core.dims import Free, as_free, example_size, sizes_between
-from composecli.core.pytree import Axis, Call, call_leaves, resized
+from composecli.core.contract import Contract
+from composecli.core.dims import example_size, sizes_between
+from composecli.core.pytree import Call, size_of
+from composecli.core.resizing import free_axes, resize
 
 
 def free_names(contract: Contract, call: Call) -> tuple[str, ...]:
@@ -22,41 +23,15 @@ def with_other_sizes(contract: Contract, call: Call, names: Iterable[str]) -> Ca
     upper limit becomes the next smaller one.
     """
     sizes = _other_sizes(contract, call)
-    for name in names:
-        axes = tuple(axis for axis, dim in _free_axes(contract, call) if dim.name == name)
-        call = resized(call, axes, sizes[name])
-    return call
-
-
-def _free_axes(contract: Contract, call: Call) -> list[tuple[Axis, Free]]:
-    """Return the free axes of the tensors in the call. A port of any rank has a free batch."""
-    specs = dict(call_leaves(call))
-    free_axes = list[tuple[Axis, Free]]()
-    for port in contract.required:
-        if port.path not in specs:
-            continue
-        for axis in range(len(specs[port.path].sizes)):
-            dim = _free_dim(port, axis)
-            if dim is not None:
-                free_axes.append(((port.path, axis), dim))
-    return free_axes
-
-
-def _free_dim(port: Port, axis: int) -> Free | None:
-    """Return the dim of an axis if it is free."""
-    if port.dims is not None:
-        return as_free(port.dims[axis])
-    if axis == 0:
-        return Free(BATCH)
-    return None
+    changed = {name: sizes[name] for name in names}
+    return resize(contract, call, changed)
 
 
 def _other_sizes(contract: Contract, call: Call) -> dict[str, int]:
     """Return another size for each free dim that admits one, by name."""
-    specs = dict(call_leaves(call))
     other_sizes = dict[str, int]()
-    for (path, axis), dim in _free_axes(contract, call):
-        size = specs[path].sizes[axis]
+    for axis, dim in free_axes(contract, call):
+        size = size_of(call, axis)
         other = example_size(dim, size + 1)
         smaller = sizes_between(dim, 1, size - 1)
         if other > size:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from composecli.core.dims import Shape, admits, unknown_reason
+from composecli.core.dims import Shape, admits, as_expr, as_free, unknown_reason
 from composecli.core.dtypes import ANY_FLOAT, FLOATS, is_complex, is_floating
 from composecli.core.pytree import (
     Call,
@@ -20,6 +20,7 @@ from composecli.core.pytree import (
     call_leaves,
     keystr,
 )
+from composecli.core.size_expr import Expr, evaluate, symbols
 
 # The name of the axis that holds the samples.
 BATCH = "N"
@@ -221,5 +222,21 @@ def accepts_call(contract: Contract, call: Call) -> bool:
     required = {port.path for port in contract.required}
     if not required <= specs.keys() <= ports.keys():
         return False
-    answers = (accepts(ports[path], spec) for path, spec in specs.items())
-    return all(answer is True for answer in answers)
+    sizes = dict[str, int]()
+    derived = list[tuple[Expr, int]]()
+    for path, spec in specs.items():
+        port = ports[path]
+        if accepts(port, spec) is False:
+            return False
+        for dim, size in zip(port.dims or (), spec.sizes, strict=port.dims is not None):
+            expr = as_expr(dim)
+            if expr is None:
+                return False
+            free = as_free(dim)
+            if free is not None and sizes.setdefault(free.name, size) != size:
+                return False
+            derived.append((expr, size))
+    known = [(expr, size) for expr, size in derived if symbols(expr) <= sizes.keys()]
+    if len(known) < len(derived):
+        return False
+    return all(evaluate(expr, sizes) == size for expr, size in known)

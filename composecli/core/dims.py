@@ -5,6 +5,7 @@ Text and meaning are one to one: `parse_dim(str(dim)) == dim` for every dim that
     3            fixed
     N            free, any size from 1
     H>=32        free from 32; `T<=512`, `32<=H<=64`, `T%16==0`, `H>=32 & H%16==0` likewise
+    H%4 in {0, 3}    free, with one of several remainders
     ceil(H/32)   derived from input dims; `H//2`, `2*H + 1`, `N*T` likewise
     ?            unknown
 
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from composecli.core.size_expr import (
@@ -29,6 +31,9 @@ from composecli.core.size_expr import (
     parse_ast,
     parse_expr,
 )
+
+# A comma between dims, not one in the braces of `H%4 in {0, 3}`.
+_COMMA = re.compile(r",(?![^{]*\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,16 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Any size from `low` to `high` (None: no known limit) that is a multiple of `step`."""
+    """Any size from `low` to `high` (None: no known limit) with an allowed remainder.
+
+    The remainder of its division by `step` is one of `residues`: a multiple of `step` has 0.
+    """
 
     name: str
     low: int = 1
     high: int | None = None
     step: int = 1
+    residues: tuple[int, ...] = (0,)
 
     def __str__(self) -> str:
         conditions = list[str]()
@@ -59,8 +68,17 @@ class Free:
         elif self.high is not None:
             conditions.append(f"{self.name}<={self.high}")
         if self.step != 1:
-            conditions.append(f"{self.name}%{self.step}==0")
+            allowed = _residues_text(self)
+            conditions.append(f"{self.name}%{self.step}{allowed}")
         return " & ".join(conditions) or self.name
+
+
+def _residues_text(dim: Free, equals: str = "==") -> str:
+    """Return the condition on the remainder: `==0`, or ` in {0, 3}`."""
+    if len(dim.residues) == 1:
+        return f"{equals}{dim.residues[0]}"
+    listed = ", ".join(map(str, dim.residues))
+    return f" in {{{listed}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +110,12 @@ def admits(dim: Dim, size: int) -> bool | None:
     match dim:
         case Fixed(only_size):
             return size == only_size
-        case Free(_, low, high, step):
+        case Free(_, low, high, step, residues):
             if size < low:
                 return False
             if high is not None and size > high:
                 return False
-            return size % step == 0
+            return size % step in residues
         case Derived() | Unknown():
             return None
         case _:
@@ -175,10 +193,9 @@ def bounds(dim: Dim) -> Free | None:
 
 def example_size(dim: Free, near: int) -> int:
     """Return the smallest admitted size from `near` on; if there is none, the largest one below."""
-    size = max(near, dim.low)
-    size += -size % dim.step
+    size = _next_size(dim, max(near, dim.low))
     if dim.high is not None and size > dim.high:
-        return dim.high - dim.high % dim.step
+        return _previous_size(dim, dim.high)
     return size
 
 
@@ -192,19 +209,32 @@ def largest_size(dim: Free) -> int | None:
 def sizes_between(dim: Free, low: int, high: int) -> list[int]:
     """Return the admitted sizes from `low` to `high`, both included, in order."""
     first = max(low, dim.low)
-    first += -first % dim.step
     last = high
     if dim.high is not None:
         last = min(high, dim.high)
-    return list(range(first, last + 1, dim.step))
+    sizes = list[int]()
+    for residue in dim.residues:
+        start = first + (residue - first) % dim.step
+        sizes += range(start, last + 1, dim.step)
+    return sorted(sizes)
 
 
 def sizes_outside(dim: Free) -> list[int]:
     """Return the positive sizes just outside the range: the next ones, if it went on."""
-    sizes = [dim.low - dim.step]
+    sizes = [_previous_size(dim, dim.low - 1)]
     if dim.high is not None:
-        sizes.append(dim.high + dim.step)
+        sizes.append(_next_size(dim, dim.high + 1))
     return [size for size in sizes if size > 0]
+
+
+def _next_size(dim: Free, size: int) -> int:
+    """Return the smallest size from this one on that has an allowed remainder."""
+    return min(size + (residue - size) % dim.step for residue in dim.residues)
+
+
+def _previous_size(dim: Free, size: int) -> int:
+    """Return the largest size up to this one that has an allowed remainder."""
+    return max(size - (size - residue) % dim.step for residue in dim.residues)
 
 
 def limits_text(dim: Free, subject: str) -> str:
@@ -223,7 +253,8 @@ def limits_text(dim: Free, subject: str) -> str:
         factor = subject
         if " " in subject:
             factor = f"({subject})"
-        parts.append(f"{factor} % {dim.step} == 0")
+        allowed = _residues_text(dim, " == ")
+        parts.append(f"{factor} % {dim.step}{allowed}")
     return " and ".join(parts)
 
 
@@ -276,9 +307,18 @@ def parse_dim(text: str) -> Dim:
     text = text.strip()
     if text == "?":
         return Unknown("stated as unknown")
-    if any(sign in text for sign in "<>=&"):
+    if any(sign in text for sign in "<>=&%"):
         return _parse_free(text)
     return as_dim(parse_expr(text))
+
+
+def parse_shape(text: str) -> Shape:
+    """Parse dims separated by commas.
+
+    Raises:
+        ValueError: if one of them is not a dim; the message is written for users.
+    """
+    return tuple(map(parse_dim, _COMMA.split(text)))
 
 
 def _parse_free(text: str) -> Free:
@@ -289,13 +329,34 @@ def _parse_free(text: str) -> Free:
         raise ValueError(f"a dim can have only one name, not {', '.join(names)}: {text}")
     lower_bounds = [condition.low for condition in conditions]
     upper_bounds = [condition.high for condition in conditions if condition.high is not None]
-    steps = [condition.step for condition in conditions]
     high = min(upper_bounds, default=None)
-    dim = Free(names[0], max(lower_bounds), high, math.lcm(*steps))
-    smallest = example_size(dim, dim.low)
-    if not admits(dim, smallest):
+    dim = Free(names[0], max(lower_bounds), high)
+    for condition in conditions:
+        dim = _restrict(dim, condition)
+    if not dim.residues or not admits(dim, example_size(dim, dim.low)):
         raise ValueError(f"no size meets all of these conditions: {text}")
     return dim
+
+
+def _restrict(dim: Free, condition: Free) -> Free:
+    """Return the dim with the remainders that a second condition allows as well.
+
+    Multiples of 4 that leave 2 when divided by 6 leave 8 when divided by 12, by the Chinese
+    remainder theorem.
+    """
+    common = math.gcd(dim.step, condition.step)
+    step = math.lcm(dim.step, condition.step)
+    factor = condition.step // common
+    inverse = pow(dim.step // common, -1, factor)
+    residues = list[int]()
+    for residue in dim.residues:
+        for other in condition.residues:
+            difference = other - residue
+            if difference % common == 0:
+                steps = difference // common * inverse % factor
+                residues.append(residue + steps * dim.step)
+    residues.sort()
+    return replace(dim, step=step, residues=tuple(residues))
 
 
 def _parse_condition(text: str) -> Free:
@@ -313,9 +374,26 @@ def _parse_condition(text: str) -> Free:
             return Free(name, low=low, high=high)
         case ast.Compare(
             ast.BinOp(ast.Name(name), ast.Mod(), ast.Constant(int(step))),
-            [ast.Eq()],
-            [ast.Constant(0)],
+            [ast.Eq() | ast.In()],
+            [ast.Constant(int()) | ast.Set() as allowed],
         ) if step > 0:
-            return Free(name, step=step)
-    example = "as in H>=32, T<=512, 32<=H<=64, T%16==0"
+            residues = _parse_residues(allowed, step)
+            if residues:
+                return Free(name, step=step, residues=residues)
+    example = "as in H>=32, T<=512, 32<=H<=64, T%16==0, H%4 in {0, 3}"
     raise ValueError(f"not a condition on a dim: {text.strip()} ({example})")
+
+
+def _parse_residues(allowed: ast.Constant | ast.Set, step: int) -> tuple[int, ...]:
+    """Return the remainders in order; none if one of them is not a remainder of this division."""
+    nodes: list[ast.expr] = [allowed]
+    if isinstance(allowed, ast.Set):
+        nodes = allowed.elts
+    residues = set[int]()
+    for node in nodes:
+        match node:
+            case ast.Constant(int(residue)) if 0 <= residue < step:
+                residues.add(residue)
+            case _:
+                return ()
+    return tuple(sorted(residues))

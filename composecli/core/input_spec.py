@@ -6,14 +6,13 @@ import re
 from dataclasses import dataclass
 
 from composecli.core.dims import (
-    Dim,
     Shape,
     as_free,
     bounds,
     example_size,
     fixed_size,
     is_variable,
-    parse_dim,
+    parse_shape,
 )
 from composecli.core.dtypes import DTYPES, is_numeric
 
@@ -107,13 +106,11 @@ def _parse_literal(text: str) -> bool | int | float | str | None:
 
 def _parse_dims(text: str) -> Shape:
     """Parse dims separated by commas; the user cannot declare a derived dim."""
-    dims = list[Dim]()
-    for part in text.split(","):
-        dim = parse_dim(part)
+    dims = parse_shape(text)
+    for dim in dims:
         if bounds(dim) is None:
-            raise ValueError(f"an input dim is a size or a name; this is neither: {part.strip()}")
-        dims.append(dim)
-    return tuple(dims)
+            raise ValueError(f"an input dim is a size or a name; this is neither: {dim}")
+    return dims
 
 
 def are_exact(inputs: tuple[Declared, ...]) -> bool:

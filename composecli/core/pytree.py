@@ -168,6 +168,12 @@ def replace_call_leaf(call: Call, changes: dict[KeyPath, TensorSpec]) -> Call:
     return Call(tuple(arguments))
 
 
+def size_of(call: Call, axis: Axis) -> int:
+    """Return the size of one axis of a tensor in a call."""
+    path, number = axis
+    return dict(call_leaves(call))[path].sizes[number]
+
+
 def resized(call: Call, axes: tuple[Axis, ...], size: int) -> Call:
     """Return the same call with this size on each of these axes, without values of a sample."""
     changes = dict[KeyPath, TensorSpec]()

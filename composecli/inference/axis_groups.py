@@ -1,4 +1,7 @@
-"""Groups of axes that change size together, and which sizes the model accepted."""
+"""Groups of axes that change size together, and which sizes the model accepted.
+
+The axes of a group have one size, except for its ties: axes whose size follows from it by a rule.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,18 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from composecli.core.dims import Dim, Fixed, Free, Shape, Unknown, admits, as_free
+from composecli.core.dims import (
+    Dim,
+    Fixed,
+    Free,
+    Shape,
+    Unknown,
+    admits,
+    as_free,
+    example_size,
+    sizes_between,
+    sizes_outside,
+)
 from composecli.core.observations import (
     Accepted,
     Observation,
@@ -20,16 +34,15 @@ from composecli.core.pytree import (
     KeyPath,
     TensorSpec,
     Tree,
-    call_leaves,
     leaves,
     resized,
+    size_of,
 )
 from composecli.inference.prober import Probe
+from composecli.inference.size_rules import SizeRule
 
 Leaves = tuple[tuple[KeyPath, TensorSpec], ...]
 
-# With a smaller step, sizes that are rounded up look like sizes without a pattern.
-MIN_ROUNDED_STEP = 4
 # A size this many times below the base was probably only broadcast.
 BROADCAST_RATIO = 8
 # Fewer accepted sizes make no range, unless they are all the sizes up to a rejected one.
@@ -53,8 +66,16 @@ class Example:
     cost: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """An axis whose size follows from the size of a group: `2*H` from `H`."""
+
+    axis: Axis
+    rule: SizeRule
+
+
 class _Range(NamedTuple):
-    """Accepted multiples of the step, and rejected ones below, between and above them."""
+    """Accepted sizes of the pattern, and rejected ones below, between and above them."""
 
     accepted: list[int]
     below: set[int]
@@ -66,8 +87,9 @@ class _Range(NamedTuple):
 class AxisGroup:
     """Axes that change size together under one name, and what happened at each size that was tried.
 
-    Several modules record into a group, so its state changes only through the methods
-    `record`, `reject_broadcast_one`, `assign_name`, `assign_step`, `raise_floor` and
+    The sizes of the pattern have one of the `residues` when they are divided by `step`. Several
+    modules record into a group, so its state changes only through the methods `record`,
+    `reject_broadcast_one`, `assign_name`, `assign_step`, `assign_residues`, `raise_floor` and
     `mark_unknown`.
     """
 
@@ -75,7 +97,9 @@ class AxisGroup:
     base: int
     name: str = ""
     stated: Free | None = None
+    ties: tuple[Tie, ...] = ()
     step: int = 1
+    residues: tuple[int, ...] = (0,)
     accepted: Mapping[int, Leaves] = field(default_factory=dict)
     rejected: Set[int] = frozenset()
     out_of_memory: Set[int] = frozenset()
@@ -86,6 +110,11 @@ class AxisGroup:
     def is_batch(self) -> bool:
         """Whether its first axis is axis 0, the batch by convention."""
         return self.axes[0][1] == 0
+
+    @property
+    def all_axes(self) -> tuple[Axis, ...]:
+        """Its axes and those that are tied to them."""
+        return (*self.axes, *(tie.axis for tie in self.ties))
 
     def record(self, size: int, observation: Observation | Untried) -> None:
         """Record what happened when the axes were resized to `size`."""
@@ -112,16 +141,44 @@ class AxisGroup:
         self.name = name
 
     def assign_step(self, step: int) -> None:
-        """Set the number that all sizes of the group are multiples of."""
+        """Set the distance between sizes of the pattern; the base is one of them."""
         self.step = step
+        self.residues = (self.base % step,)
+        self.floor = 1
+
+    def assign_residues(self, residues: Iterable[int]) -> None:
+        """Set the remainders that sizes of the pattern leave when they are divided by the step."""
+        self.residues = tuple(sorted(residues))
+
+    @property
+    def pattern(self) -> Free:
+        """The sizes with an allowed remainder, without limits."""
+        return Free(self.name, 1, None, self.step, self.residues)
 
     def raise_floor(self, size: int) -> None:
         """Set the smallest size that is accepted jointly with those of the other groups."""
         self.floor = size
 
+    @property
+    def is_raised(self) -> bool:
+        """Whether smaller sizes are accepted, but not jointly with those of the other groups."""
+        return any(size < self.floor for size in self._sort_sizes().accepted)
+
     def mark_unknown(self, reason: str) -> None:
         """Make the dim unknown, because a conclusion from single sizes proved wrong."""
         self.unknown_reason = reason
+
+    def is_on_grid(self, size: int) -> bool:
+        """Return whether a size is a whole number of steps from the base."""
+        return (size - self.base) % self.step == 0
+
+    def grid_size_from(self, size: int) -> int:
+        """Return the smallest size on the grid from this one on."""
+        return size + (self.base - size) % self.step
+
+    def grid_size_up_to(self, size: int) -> int:
+        """Return the largest size on the grid up to this one."""
+        return size - (size - self.base) % self.step
 
     def allows(self, size: int) -> bool:
         """Return whether the user's or the file's statement allows this size."""
@@ -130,9 +187,14 @@ class AxisGroup:
         return admits(self.stated, size) is True
 
     def output_sizes(self, number: int, axis: int) -> dict[int, int]:
-        """Return the sizes of one axis of one output tensor, by input size."""
+        """Return the sizes of one axis of one output tensor, by input size.
+
+        A size that was broadcast follows no rule.
+        """
         sizes = dict[int, int]()
         for size, found in self.accepted.items():
+            if self.is_broadcast(size):
+                continue
             _, spec = found[number]
             sizes[size] = spec.sizes[axis]
         return sizes
@@ -166,31 +228,30 @@ class AxisGroup:
         range is `H%16==0`. If 240 was rejected too, it is `H<=224 & H%16==0`.
         """
         sizes = self._sort_sizes()
-        step = self.step
-        if not sizes.accepted or not self._rounds_up_to_step():
+        if not sizes.accepted or not self._fits_pattern():
             return None
-        low = sizes.accepted[0]
-        high = sizes.accepted[-1]
-        ends_below = low - step in sizes.below
-        ends_above = high + step in sizes.above
-        if sizes.accepted == [self.base] and ends_below and ends_above:
+        low, high = sizes.accepted[0], sizes.accepted[-1]
+        tried = Free(self.name, low, high, self.step, self.residues)
+        refused = sizes.below | sizes.above
+        outside = sizes_outside(tried)
+        if sizes.accepted == [self.base] and len(outside) == 2 and refused.issuperset(outside):
             return Fixed(self.base)
-        if not self._is_supported(sizes):
+        if not self._is_supported(sizes, tried):
             return None
-        low = max(self.floor, low)
-        if low <= step:
+        low = example_size(self.pattern, max(self.floor, low))
+        if low == example_size(self.pattern, 1):
             low = 1
         if sizes.above:
-            return Free(self.name, low, high, step)
-        return Free(self.name, low, None, step)
+            return Free(self.name, low, high, self.step, self.residues)
+        return Free(self.name, low, None, self.step, self.residues)
 
     def _sort_sizes(self) -> _Range:
-        """Sort the multiples of the step that were tried, without those that were broadcast."""
+        """Sort the sizes of the pattern that were tried, without those that were broadcast."""
         accepted = list[int]()
         for size in sorted(self.accepted):
-            if size % self.step == 0 and not self._is_broadcast(size):
+            if admits(self.pattern, size) and not self.is_broadcast(size):
                 accepted.append(size)
-        rejected = {size for size in self.rejected if size % self.step == 0}
+        rejected = {size for size in self.rejected if admits(self.pattern, size)}
         if not accepted:
             return _Range(accepted, set(), rejected, set())
         below = {size for size in rejected if size < accepted[0]}
@@ -198,70 +259,91 @@ class AxisGroup:
         between = rejected - below - above
         return _Range(accepted, below, between, above)
 
-    def _rounds_up_to_step(self) -> bool:
-        """Return whether each accepted size is a multiple of the step, or shortly below one.
+    def _fits_pattern(self) -> bool:
+        """Return whether each accepted size is of the pattern, unless it was broadcast."""
+        return all(admits(self.pattern, size) or self.is_broadcast(size) for size in self.accepted)
 
-        A stride that rounds up accepts such sizes. They are in the evidence and not in the range.
-        """
-        for size in self.accepted:
-            remainder = size % self.step
-            if remainder == 0 or self._is_broadcast(size):
-                continue
-            is_far_below = remainder <= self.step // 2
-            if is_far_below or self.step < MIN_ROUNDED_STEP:
-                return False
-        return True
-
-    def _is_supported(self, sizes: _Range) -> bool:
+    def _is_supported(self, sizes: _Range, tried: Free) -> bool:
         """Return whether the sizes have no hole, exact ends, and are enough for a range."""
         if sizes.between:
             return False
-        low = sizes.accepted[0]
-        high = sizes.accepted[-1]
         count = len(sizes.accepted)
         if count < MIN_SIZES_OF_RANGE:
-            count_without_holes = (high - low) // self.step + 1
-            if not sizes.above or count != count_without_holes:
+            in_range = sizes_between(tried, tried.low, sizes.accepted[-1])
+            if not sizes.above or count != len(in_range):
                 return False
-        next_lower = low - self.step
-        if low != self.step and next_lower not in sizes.below:
+        next_sizes = set(sizes_outside(tried))
+        if any(size < tried.low and size not in sizes.below for size in next_sizes):
             return False
-        next_higher = high + self.step
-        return not sizes.above or next_higher in sizes.above
+        return not sizes.above or bool(next_sizes & sizes.above)
 
-    def _is_broadcast(self, size: int) -> bool:
-        """Return whether a size is far below the others: one patch or frame is broadcast."""
+    def is_broadcast(self, size: int) -> bool:
+        """Return whether a size is far below the others: one patch or frame is broadcast.
+
+        Larger sizes with its remainder, or up to the base with an allowed one, were rejected.
+        """
         largest_broadcast = self.base // BROADCAST_RATIO
         if size > largest_broadcast:
             return False
-        multiples = (other for other in self.rejected if other % self.step == 0)
-        return any(size < other < self.base for other in multiples)
+        larger = [other for other in self.rejected if other > size]
+        if not admits(self.pattern, size):
+            return any((other - size) % self.step == 0 for other in larger)
+        return any(other < self.base and admits(self.pattern, other) for other in larger)
 
 
-def make_group(example: Example, axes: tuple[Axis, ...], stated: Free | None = None) -> AxisGroup:
+def make_group(
+    example: Example,
+    axes: tuple[Axis, ...],
+    stated: Free | None = None,
+    ties: tuple[Tie, ...] = (),
+) -> AxisGroup:
     """Return a group of these axes; its base is the size of the first of them in the example."""
-    path, axis = axes[0]
-    specs = dict(call_leaves(example.call))
-    base = specs[path].sizes[axis]
+    base = size_of(example.call, axes[0])
     accepted = {base: tuple(leaves(example.result))}
     if stated is None:
-        return AxisGroup(axes, base, accepted=accepted)
-    return AxisGroup(axes, base, stated.name, stated, stated.step, accepted)
+        return AxisGroup(axes, base, ties=ties, accepted=accepted)
+    return AxisGroup(
+        axes,
+        base,
+        stated.name,
+        stated,
+        ties,
+        stated.step,
+        stated.residues,
+        accepted,
+    )
 
 
 def try_size(call: Call, group: AxisGroup, size: int, probe: Probe) -> bool:
     """Return whether the model accepts the group at this size, and record it in the group."""
     if size not in group.accepted and size not in group.rejected:
-        changed_call = resized(call, group.axes, size)
+        changed_call = with_size(call, group, size)
         observation = probe(changed_call)
         group.record(size, observation)
     return size in group.accepted
 
 
+def with_size(call: Call, group: AxisGroup, size: int) -> Call:
+    """Return the call with the axes of the group at this size, and the tied axes at theirs.
+
+    An axis that is tied without a division moves by as much as its rule does, because it may be
+    tied to several groups.
+    """
+    before = size_of(call, group.axes[0])
+    call = resized(call, group.axes, size)
+    for tie in group.ties:
+        tied_size = tie.rule.at(size)
+        if tie.rule.divisor == 1:
+            tied_size += size_of(call, tie.axis) - tie.rule.at(before)
+        # A rule may lead below 1, where there are no tensors.
+        call = resized(call, (tie.axis,), max(0, tied_size))
+    return call
+
+
 def with_sizes(call: Call, sizes: Iterable[tuple[AxisGroup, int]]) -> Call:
     """Return the call with each of these groups resized."""
     for group, size in sizes:
-        call = resized(call, group.axes, size)
+        call = with_size(call, group, size)
     return call
 
 

@@ -1,12 +1,17 @@
-"""Find the step and both ends of the sizes that a group of axes accepts."""
+"""Find the step and both ends of the sizes that a group of axes accepts.
+
+They are found among the sizes that are a number of steps from the base: the grid. Sizes with other
+remainders are the subject of `composecli.inference.residues`.
+"""
 
 from __future__ import annotations
 
-from composecli.core.dims import sizes_outside
-from composecli.core.pytree import Call, call_leaves, resized
-from composecli.inference.axis_groups import AxisGroup, Example, try_size
+from composecli.core.dims import example_size, sizes_outside
+from composecli.core.pytree import Call, call_leaves
+from composecli.inference.axis_groups import AxisGroup, Example, try_size, with_size
 from composecli.inference.grouping import STRIDE
 from composecli.inference.prober import Probe
+from composecli.inference.residues import find_residues, find_runs, has_holes, is_single_run
 
 # A size that is tried above the base, to see whether the sizes end.
 FAR_SIZE = 128
@@ -34,6 +39,8 @@ def find_bounds(
         low     16 and 32 are accepted: the range starts at 16
         high    256 is rejected; bisection accepts 192 and 224 and rejects 240: the range ends
                 at 224
+        others  63 and 65 are rejected, so a remainder of 0 is the only one. A model that rounds
+                up accepts 63 too, and 31 and 15: `H%16 in {0, 15}`
     """
     if group.stated is not None:
         for size in _stated_sizes(group):
@@ -47,11 +54,31 @@ def find_bounds(
     if not changes_size:
         return
     _find_step(example.call, group, probe)
-    if group.base % group.step != 0:
-        return
     if similar is not None and similar.step == group.step:
         for size in _ends(similar):
             try_size(example.call, group, size, probe)
+    find_ends(example, group, probe)
+    find_residues(example.call, group, probe)
+
+
+def explain_holes(example: Example, group: AxisGroup, probe: Probe) -> bool:
+    """Look for the pattern of a group that refuses sizes between those that it accepts.
+
+    Return whether one was found. A few sizes, such as 63 and 64, may be one run of several.
+    """
+    if group.step > 1 or group.stated is not None:
+        return False
+    if not is_single_run(group):
+        if group.free_dim() is not None or not has_holes(group):
+            return False
+    if find_runs(example.call, group, probe):
+        find_ends(example, group, probe)
+        find_residues(example.call, group, probe)
+    return group.free_dim() is not None
+
+
+def find_ends(example: Example, group: AxisGroup, probe: Probe) -> None:
+    """Probe sizes on the grid until both ends of the range are known."""
     _find_low(example.call, group, probe)
     _find_high(example, group, probe)
     _accept_enough(example.call, group, probe)
@@ -60,9 +87,7 @@ def find_bounds(
 def _stated_sizes(group: AxisGroup) -> list[int]:
     """Return up to three sizes with which to confirm a stated dim."""
     base, step = group.base, group.step
-    double = 2 * base
-    # Round down to a multiple of the step.
-    double -= double % step
+    double = example_size(group.pattern, 2 * base)
     sizes = [base + step, double, base - step]
     sizes += [base + 2 * step, base + 3 * step]
     allowed = list[int]()
@@ -135,16 +160,16 @@ def _primes(number: int) -> list[int]:
 def _find_low(call: Call, group: AxisGroup, probe: Probe) -> None:
     """Find the smallest accepted size, by bisection between it and a rejected one."""
     step = group.step
-    for size in (step, 2 * step):
+    first = group.grid_size_from(1)
+    for size in (first, first + step):
         try_size(call, group, size, probe)
     skips_two = 1 in group.accepted and 2 in group.rejected
     if group.base != 1 and skips_two:
         group.reject_broadcast_one()
-    multiples = [size for size in group.rejected if size % step == 0]
-    rejected = [size for size in multiples if size < group.base]
-    largest_rejected = max(rejected, default=0)
-    larger = [size for size in group.accepted if size > largest_rejected]
-    smallest_accepted = min(larger)
+    rejected = [size for size in group.rejected if group.is_on_grid(size) and size < group.base]
+    largest_rejected = max(rejected, default=first - step)
+    accepted = [size for size in group.accepted if group.is_on_grid(size)]
+    smallest_accepted = min(size for size in accepted if size > largest_rejected)
     _bisect(call, group, largest_rejected, smallest_accepted, probe)
 
 
@@ -155,14 +180,15 @@ def _find_high(example: Example, group: AxisGroup, probe: Probe) -> None:
     _try_limits(example, group, probe)
     rejected = _lowest_rejected_above(group)
     if rejected is not None:
-        smaller = [size for size in group.accepted if size < rejected]
+        accepted = [size for size in group.accepted if group.is_on_grid(size)]
+        smaller = [size for size in accepted if size < rejected]
         _bisect(example.call, group, rejected, max(smaller), probe)
 
 
 def _lowest_rejected_above(group: AxisGroup) -> int | None:
-    """Return the smallest rejected multiple of the step above the base; None if there is none."""
-    multiples = [size for size in group.rejected if size % group.step == 0]
-    larger = [size for size in multiples if size > group.base]
+    """Return the smallest size on the grid above the base that is rejected; None if none is."""
+    rejected = [size for size in group.rejected if group.is_on_grid(size)]
+    larger = [size for size in rejected if size > group.base]
     return min(larger, default=None)
 
 
@@ -173,9 +199,7 @@ def _try_larger_sizes(example: Example, group: AxisGroup, probe: Probe) -> None:
         try_size(example.call, group, size, probe)
         return
     for limit in _limits(example, group):
-        size = limit + 1
-        # Round up to a multiple of the step.
-        size += -size % group.step
+        size = group.grid_size_from(limit + 1)
         if size <= max(group.accepted):
             continue
         if not _is_affordable(example, group, size, MAX_COST_OF_LIMIT):
@@ -196,7 +220,7 @@ def _try_limits(example: Example, group: AxisGroup, probe: Probe) -> None:
     while rejected is not None:
         limits = list[int]()
         for limit in _limits(example, group):
-            size = limit - limit % group.step
+            size = group.grid_size_up_to(limit)
             if max(group.accepted) < size < rejected:
                 limits.append(size)
         if not limits:
@@ -233,12 +257,12 @@ def _far_size(example: Example, group: AxisGroup) -> int:
         if _is_affordable(example, group, size, MAX_COST_OF_FAR_SIZE):
             break
         size //= 2
-    return size - size % group.step
+    return group.grid_size_up_to(size)
 
 
 def _is_affordable(example: Example, group: AxisGroup, size: int, max_cost: float) -> bool:
     """Return whether a forward at this size costs at most `max_cost` multiplications."""
-    call = resized(example.call, group.axes, size)
+    call = with_size(example.call, group, size)
     cost = call.elements * example.cost
     return cost <= max_cost
 
@@ -247,8 +271,7 @@ def _bisect(call: Call, group: AxisGroup, rejected: int, accepted: int, probe: P
     """Narrow the gap between a rejected and an accepted size to one step."""
     step = group.step
     while abs(accepted - rejected) > step:
-        middle = (accepted + rejected) // 2
-        middle -= middle % step
+        middle = group.grid_size_up_to((accepted + rejected) // 2)
         if middle in (accepted, rejected):
             middle += step
         if middle in (accepted, rejected):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from composecli.core.contract import Contract, Evidence, EvidenceKind, Port
-from composecli.core.dims import Dim, Free, as_free
+from composecli.core.dims import Dim, as_free
 from composecli.core.observations import Accepted
-from composecli.core.pytree import Axis, resized
+from composecli.core.resizing import free_axes, resize
 from composecli.inference.prober import Prober
 
 # torch.export specializes sizes 0 and 1: dynamic dims start at 2 even if the model accepts 1.
@@ -22,7 +21,7 @@ def confirm_exported(stated: Contract, accepted: Accepted, prober: Prober) -> Co
     `float32[1, 10]` is accepted.
     """
     names = dict[str, None]()
-    for _, free in _free_axes(stated):
+    for _, free in free_axes(stated, stated.example):
         if free.low == EXPORT_MIN_SIZE:
             names[free.name] = None
     from_one = {name for name in names if _accepts_one(stated, name, prober)}
@@ -39,22 +38,9 @@ def confirm_exported(stated: Contract, accepted: Accepted, prober: Prober) -> Co
     )
 
 
-def _free_axes(contract: Contract) -> Iterator[tuple[Axis, Free]]:
-    """Yield the free axes of the inputs with their dims."""
-    for port in contract.inputs:
-        for axis, dim in enumerate(port.dims or ()):
-            free = as_free(dim)
-            if free is not None:
-                yield (port.path, axis), free
-
-
 def _accepts_one(stated: Contract, name: str, prober: Prober) -> bool:
     """Return whether the model accepts size 1 on all axes with this name."""
-    axes = list[Axis]()
-    for axis, free in _free_axes(stated):
-        if free.name == name:
-            axes.append(axis)
-    call = resized(stated.example, tuple(axes), 1)
+    call = resize(stated, stated.example, {name: 1})
     observation = prober.outcome(call)
     return isinstance(observation, Accepted)
 

@@ -14,6 +14,7 @@ from composecli.core.dims import (
     admits,
     example_size,
     largest_size,
+    sizes_between,
 )
 from composecli.core.observations import (
     Accepted,
@@ -22,16 +23,18 @@ from composecli.core.observations import (
     RejectionKind,
     Untried,
 )
-from composecli.core.pytree import Axis, KeyPath, call_leaves, leaves
+from composecli.core.pytree import Axis, Call, KeyPath, call_leaves, leaves, size_of
 from composecli.inference.axis_groups import (
     AxisGroup,
     Example,
+    Tie,
     join_sizes,
     same_structure,
+    try_size,
     with_sizes,
 )
-from composecli.inference.bounds import find_bounds
-from composecli.inference.grouping import groups_of
+from composecli.inference.bounds import explain_holes, find_bounds
+from composecli.inference.grouping import STRIDE, groups_of
 from composecli.inference.output_dims import (
     Results,
     disambiguate,
@@ -41,6 +44,7 @@ from composecli.inference.output_dims import (
     to_output_port,
 )
 from composecli.inference.prober import Probe
+from composecli.inference.ties import tied_dim
 
 # Lower bounds that are tried for all groups at once.
 _FLOORS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
@@ -83,6 +87,8 @@ def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
     _find_all_bounds(example, groups, probe)
     for group in groups:
         disambiguate(example.call, group, probe)
+        if explain_holes(example, group, probe):
+            disambiguate(example.call, group, probe)
     coupled = _coupled_axes(example, groups, probe)
     _raise_lower_bounds(example, groups, probe)
     explored = _conclude(example, groups, probe)
@@ -153,16 +159,41 @@ def _explored_free(groups: list[AxisGroup]) -> list[FreeGroup]:
 def _raise_lower_bounds(example: Example, groups: list[AxisGroup], probe: Probe) -> None:
     """Raise lower bounds that hold separately but not jointly, until they hold jointly."""
     free = _explored_free(groups)
+    too_low = 0
     for floor in _FLOORS:
-        lows = [(group, _lowest_from(group, dim, floor)) for group, dim in free]
-        call = with_sizes(example.call, lows)
-        observation = probe(call)
+        observation = probe(_call_at_lowest(example, free, floor))
         if isinstance(observation, Accepted):
-            for group, low in lows:
-                group.raise_floor(low)
+            lowest = _lowest_joint_floor(example, free, (too_low, floor), probe)
+            for group, dim in free:
+                group.raise_floor(_lowest_from(group, dim, lowest))
             return
         if not _is_rejected_by_model(observation):
             return
+        too_low = floor
+
+
+def _lowest_joint_floor(
+    example: Example, free: list[FreeGroup], between: tuple[int, int], probe: Probe
+) -> int:
+    """Return the smallest floor at which the model accepts all groups, found by bisection.
+
+    `between` are a floor that it refuses and a higher one that it accepts.
+    """
+    too_low, accepted = between
+    while accepted - too_low > 1:
+        middle = (too_low + accepted) // 2
+        observation = probe(_call_at_lowest(example, free, middle))
+        if isinstance(observation, Accepted):
+            accepted = middle
+        else:
+            too_low = middle
+    return accepted
+
+
+def _call_at_lowest(example: Example, free: list[FreeGroup], floor: int) -> Call:
+    """Return the call with each group at its smallest size from `floor` on."""
+    lows = [(group, _lowest_from(group, dim, floor)) for group, dim in free]
+    return with_sizes(example.call, lows)
 
 
 def _lowest_from(group: AxisGroup, dim: Free, floor: int) -> int:
@@ -196,10 +227,10 @@ def _check_at_new_sizes(
     example: Example, groups: list[AxisGroup], explored: ExploredAxes, probe: Probe
 ) -> ExploredAxes:
     """Resize all free groups at once to untried sizes, and withdraw conclusions that fail."""
-    free = _explored_free(groups)
-    if not free:
-        return explored
     for choose_size in (_size_near_base, _size_far_from_base):
+        free = _explored_free(groups)
+        if not free:
+            return explored
         chosen = [(group, choose_size(group, dim)) for group, dim in free]
         sizes = {group.name: size for group, size in chosen}
         call = with_sizes(example.call, chosen)
@@ -211,9 +242,21 @@ def _check_at_new_sizes(
         elif _is_rejected_by_model(observation):
             reason = f"it is refused at {format_sizes(sizes)}"
             for group in _groups_to_blame(example, chosen, probe):
-                group.mark_unknown(reason)
+                if not _explain_rejection(example, group, sizes[group.name], probe):
+                    group.mark_unknown(reason)
+            _raise_lower_bounds(example, groups, probe)
             explored = _conclude(example, groups, probe)
     return explored
+
+
+def _explain_rejection(example: Example, group: AxisGroup, size: int, probe: Probe) -> bool:
+    """Look for the pattern of a group that refuses this size alone; return whether it has one."""
+    if try_size(example.call, group, size, probe):
+        return False
+    if not explain_holes(example, group, probe):
+        return False
+    disambiguate(example.call, group, probe)
+    return True
 
 
 def _is_rejected_by_model(observation: Observation | Untried) -> bool:
@@ -248,20 +291,23 @@ def _size_near_base(group: AxisGroup, dim: Free) -> int:
     if group.is_batch:
         steps_above = 2
     near = group.base + steps_above * dim.step
-    far = near + 4 * dim.step
-    above = range(near, far, dim.step)
-    below = range(group.base, dim.low, -dim.step)
-    return _first_untried(group, dim, [*above, *below])
+    above = sizes_between(dim, near, near + 4 * dim.step - 1)
+    below = sizes_between(dim, dim.low + 1, group.base)
+    return _first_untried(group, dim, [*above, *reversed(below)])
 
 
 def _size_far_from_base(group: AxisGroup, dim: Free) -> int:
-    """Return an untried size about halfway to the largest accepted one; the base for a batch."""
+    """Return an untried size about halfway to the largest accepted one; the base for a batch.
+
+    Models that round down to a multiple of 2, 4, 8, 16 or 32 first fail just below one.
+    """
     if group.is_batch:
         return group.base
     largest = max(group.accepted)
     middle = (group.base + largest) // 2
-    middle -= middle % dim.step
-    sizes = list(range(middle, group.base, -dim.step))
+    sizes = sizes_between(dim, group.base + 1, middle)
+    sizes.reverse()
+    sizes.sort(key=lambda size: (size + 1) % STRIDE != 0)
     return _first_untried(group, dim, sizes[:MAX_FAR_SIZES])
 
 
@@ -276,9 +322,15 @@ def _first_untried(group: AxisGroup, dim: Free, sizes: list[int]) -> int:
 def _input_dims(example: Example, groups: list[AxisGroup]) -> dict[KeyPath, Shape]:
     """Return the dims of each input: explored, else stated, else fixed."""
     dim_by_axis = dict[Axis, Dim]()
+    ties = dict[Axis, list[tuple[AxisGroup, Tie]]]()
     for group in groups:
         group_dim = group.dim()
         dim_by_axis |= dict.fromkeys(group.axes, group_dim)
+        for tie in group.ties:
+            ties.setdefault(tie.axis, []).append((group, tie))
+    for axis_of_tie, found in ties.items():
+        size = size_of(example.call, axis_of_tie)
+        dim_by_axis[axis_of_tie] = tied_dim(size, found)
     inputs = dict[KeyPath, Shape]()
     for path, spec in call_leaves(example.call):
         fixed = tuple(map(Fixed, spec.sizes))
@@ -296,7 +348,19 @@ def _notes(groups: list[AxisGroup]) -> Iterator[str]:
     for group in groups:
         if len(group.accepted) < 2:
             continue
-        note = f"{group.name} took {join_sizes(group.accepted)}"
+        broadcast = [size for size in group.accepted if group.is_broadcast(size)]
+        taken = group.accepted.keys() - set(broadcast)
+        note = f"{group.name} took {join_sizes(taken)}"
+        if broadcast:
+            note += f", broadcast {join_sizes(broadcast)}"
         if group.rejected:
             note += f", refused {join_sizes(group.rejected)}"
         yield note
+    raised = [group for group in groups if group.is_raised]
+    if raised:
+        lows = list[str]()
+        for group, dim in _explored_free(groups):
+            lowest = example_size(dim, dim.low)
+            lows.append(f"{group.name} = {lowest}")
+        together = ", ".join(lows)
+        yield f"the smallest sizes that it took together: {together}"

@@ -8,6 +8,7 @@ from composecli.core.dims import Free, as_free
 from composecli.core.pytree import Axis, Call, call_leaves
 from composecli.inference.axis_groups import AxisGroup, Example, make_group, try_size
 from composecli.inference.prober import Probe
+from composecli.inference.ties import find_ties
 
 # The stride of most image backbones: a model that requires multiples of 32 accepts the next one.
 STRIDE = 32
@@ -17,8 +18,9 @@ def groups_of(example: Example, probe: Probe) -> Iterator[AxisGroup]:
     """Yield the groups of axes that change size together: stated ones first, then by axis.
 
     An axis that changes size alone is a group of its own. Axes of equal size that only change
-    together are one group. A group that does not change in any way that was tried accepts its
-    base size only.
+    together are one group, and axes of several inputs whose sizes follow from each other are one
+    group with ties. A group that does not change in any way that was tried accepts its base size
+    only.
 
     A model that concatenates `float32[2, 5, 8]` and `float32[2, 7, 8]` along axis 1 and applies
     `Linear(8, 3)`:
@@ -38,6 +40,8 @@ def groups_of(example: Example, probe: Probe) -> Iterator[AxisGroup]:
         if not _changes(example.call, group, probe):
             stuck.append(group)
     tied += _tied_axes(example, stuck, probe)
+    stuck = _outside(tied, stuck)
+    tied += _tied_by_rules(example, stuck, _outside(stuck, singles), probe)
     groups = [*_outside(tied, singles), *tied]
     groups.sort(key=lambda group: axes.index(group.axes[0]))
     yield from groups
@@ -71,7 +75,7 @@ def _unstated_axes(example: Example) -> list[Axis]:
 
 def _outside(tied: list[AxisGroup], singles: list[AxisGroup]) -> list[AxisGroup]:
     """Return the single axes that are not part of a tied group."""
-    tied_axes = {axis for group in tied for axis in group.axes}
+    tied_axes = {axis for group in tied for axis in group.all_axes}
     return [group for group in singles if group.axes[0] not in tied_axes]
 
 
@@ -137,6 +141,18 @@ def _tied_axes(example: Example, stuck: list[AxisGroup], probe: Probe) -> Iterat
             group = make_group(example, tuple(remaining))
             if _changes(example.call, group, probe):
                 yield group
+
+
+def _tied_by_rules(
+    example: Example, stuck: list[AxisGroup], others: list[AxisGroup], probe: Probe
+) -> list[AxisGroup]:
+    """Return the groups of axes whose sizes differ and change together, if there are any."""
+    inputs = list(call_leaves(example.call))
+    if len(inputs) < 2 or not stuck:
+        return []
+    stuck_axes = [group.axes[0] for group in stuck]
+    loose_axes = [group.axes[0] for group in others]
+    return list(find_ties(example, stuck_axes, loose_axes, probe))
 
 
 def _without(axes: Sequence[Axis], removed: Sequence[Axis]) -> list[Axis]:

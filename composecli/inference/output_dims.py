@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 from composecli.core.contract import Port, output_name
-from composecli.core.dims import Dim, Fixed, Free, Unknown, as_dim, as_expr, sizes_between
+from composecli.core.dims import Dim, Fixed, Unknown, as_dim, as_expr, sizes_between
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, TensorSpec, leaves
 from composecli.core.size_expr import Symbol, evaluate, symbols
@@ -60,13 +60,13 @@ def disambiguate(call: Call, group: AxisGroup, probe: Probe) -> None:
     """Probe the sizes that distinguish the rules which still fit an output axis.
 
     An output of 32 at H = 64 and of 33 at H = 65 fits `ceil(H/2)` and `H//2 + H%2` and many more
-    rules with other divisors; each probe is at the size at which the fewest of them agree.
+    rules with other divisors; each probe is at the size at which the fewest of them agree. It ends
+    early if the model refuses a size, which means that its range is another one.
     """
     for _ in range(MAX_SPLITS):
         size = _next_splitting_size(group)
-        if size is None:
+        if size is None or not try_size(call, group, size, probe):
             return
-        try_size(call, group, size, probe)
 
 
 def _next_splitting_size(group: AxisGroup) -> int | None:
@@ -110,7 +110,7 @@ def _distinguishing_sizes(group: AxisGroup, rule_count: int) -> list[int]:
     """
     base, step = group.base, group.step
     reach = max(MAX_STEPS_FROM_BASE * step, MAX_BASE_RATIO * base)
-    dim = group.free_dim() or Free(group.name, base, None, step)
+    dim = group.free_dim() or replace(group.pattern, low=base)
     multiples = sizes_between(dim, base - reach, base + reach)
     sizes = [size for size in multiples if group.allows(size)]
     comparisons = rule_count * len(sizes)

@@ -23,6 +23,7 @@ from composecli.inference.conventions import (
 )
 from composecli.inference.parameter_ops import (
     BATCH,
+    ELEMENTWISE,
     ImpliedInput,
     bare_op_name,
     implied_input,
@@ -36,6 +37,7 @@ MAX_OTHER_SIZES = 14
 MAX_OPTIONAL_ARGUMENTS = 6
 MAX_PICTURES = 2
 MAX_KINDS = 10
+MAX_CHEAP_ELEMENTS = 1_000_000
 _LOGICAL_OPS = (
     "masked_fill",
     "masked_fill_",
@@ -60,6 +62,8 @@ def find_repairs(
     for repaired in _by_parameter(candidate, rejected):
         yield 0, repaired
     for repaired in _by_values(candidate, rejected, paths):
+        yield 0, repaired
+    for repaired in _by_other_operand(candidate, rejected):
         yield 0, repaired
     all_solved = from_mismatches(candidate, rejected, paths)
     for solved in islice(all_solved, MAX_SOLVED_SIZES):
@@ -125,6 +129,59 @@ def _first_implied(
             implied = implied_input(spec, parameter_op)
             if implied is not None:
                 return implied
+    return None
+
+
+def _by_other_operand(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
+    """Give an input that is itself an operand the sizes of the other operand.
+
+    A decoder adds a skip, `float32[2, 3, 64, 64]`, to what it computed from another input,
+    `float32[2, 8, 128, 128]`. In a concatenation, each keeps its size along the concatenated axis.
+    """
+    leaves = list(call_leaves(candidate.call))
+    for operand in rejected.operands:
+        if len(operand.inputs) != 1 or operand.inputs[0] >= len(leaves):
+            continue
+        path, spec = leaves[operand.inputs[0]]
+        if operand.spec.sizes != spec.sizes:
+            continue
+        for other in rejected.operands:
+            sizes = _combined_sizes(spec, other.spec, rejected)
+            if other.inputs and sizes not in (None, spec.sizes):
+                changes = dict(leaves)
+                changes[path] = replace(spec, sizes=sizes, sample=None)
+                yield with_tensors(candidate, _shrink(changes))
+
+
+def _shrink(specs: dict[KeyPath, TensorSpec]) -> dict[KeyPath, TensorSpec]:
+    """Halve the spatial axes of all inputs until they are cheap, as long as they can be halved.
+
+    Each level of a decoder doubles the sizes of the ones before it.
+    """
+    elements = sum(spec.elements for spec in specs.values())
+    spatial = [size for spec in specs.values() for size in spec.sizes[2:]]
+    if elements <= MAX_CHEAP_ELEMENTS or any(size % 2 for size in spatial) or not spatial:
+        return specs
+    halved = dict[KeyPath, TensorSpec]()
+    for path, spec in specs.items():
+        sizes = (*spec.sizes[:2], *(size // 2 for size in spec.sizes[2:]))
+        halved[path] = replace(spec, sizes=sizes, sample=None)
+    return _shrink(halved)
+
+
+def _combined_sizes(
+    spec: TensorSpec, other: TensorSpec, rejected: Rejected
+) -> tuple[int, ...] | None:
+    """Return the sizes with which a tensor can be combined with the other; None if no op is."""
+    rank = len(spec.sizes)
+    op = bare_op_name(rejected.op)
+    if len(other.sizes) != rank:
+        return None
+    if op == "cat" and rejected.numbers:
+        axis = rejected.numbers[-1] % rank
+        return (*other.sizes[:axis], spec.sizes[axis], *other.sizes[axis + 1 :])
+    if ELEMENTWISE.owns_op(op):
+        return other.sizes
     return None
 
 

@@ -11,13 +11,11 @@ from composecli.compose.compare import (
     ProducerPort,
     compare,
     format_dims,
-    shared_symbol_findings,
 )
 from composecli.core.contract import Port
 from composecli.core.dims import Fixed, Free
 from composecli.core.findings import Verdict, verdict_of
 from composecli.core.pytree import TensorSpec
-from composecli.core.rules import Rule
 from tests.parsing import lines, port, spec
 
 
@@ -101,21 +99,7 @@ def test_the_example_is_noted_where_the_dims_do_not_show_it() -> None:
     assert finding.axis == 1
 
 
-def test_one_symbol_in_two_inputs_asks_for_equal_sizes() -> None:
-    first = ProducerPort("a.pt", port("float32[B, 5]"), spec("float32[2, 5]"))
-    second = ProducerPort("a.pt", port("float32[C, 7]"), spec("float32[2, 7]"))
-    x, y = ConsumerPort("b.pt", port("float32[N, 5]")), ConsumerPort("b.pt", port("float32[N, 7]"))
-    (finding,) = shared_symbol_findings(((first, x), (second, y)))
-    assert finding.title == "compatible when B == C"
-    assert finding.rule is Rule.FITS_ONLY_AT_SOME_SIZES
-    assert len(finding.sides) == 4
-    (strict,) = shared_symbol_findings(((first, x), (second, y)), strict=True)
-    assert strict.rule is Rule.NOT_AT_EVERY_SIZE
-    assert shared_symbol_findings(((first, x), (first, x))) == ()
-
-
-def test_a_condition_within_one_port_is_not_repeated_across_ports() -> None:
+def test_axes_of_one_name_within_a_port_must_be_equal() -> None:
     square = ConsumerPort("b.pt", port("float32[D, D]"))
     wide = ProducerPort("a.pt", port("float32[H, W]"), spec("float32[2, 2]"))
-    assert shared_symbol_findings(((wide, square),)) == ()
     assert [finding.title for finding in compare(wide, square)] == ["compatible when H == W"]

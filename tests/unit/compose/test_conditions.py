@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -9,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composecli.compose.conditions import MAX_TRIED_SIZE, equality_conditions, solve_condition
-from composecli.core.dims import Derived, Fixed, Free, Unknown, admits, parse_dim
-from composecli.core.size_expr import evaluate
+from composecli.core.dims import (
+    Derived,
+    Fixed,
+    Free,
+    Unknown,
+    admits,
+    as_dim,
+    parse_dim,
+    parse_shape,
+)
+from composecli.core.size_expr import evaluate, parse_expr
 from composecli.inference.size_rules import SizeRule
 
 
@@ -82,16 +92,48 @@ def test_a_condition_holds_exactly_for_the_sizes_that_fit(rule: SizeRule, asked:
         assert holds == fits
 
 
-def test_axes_that_must_be_equal() -> None:
-    square = (Free("N"), Free("D"), Free("D"))
-    assert [c.text for c in equality_conditions((Free("N"), Free("H"), Free("W")), square)] == [
-        "H == W"
-    ]
-    assert equality_conditions((Free("N"), Free("H"), Free("H")), square) == []
+@pytest.mark.parametrize(
+    ("producer", "consumer", "texts"),
+    [
+        ("N, H, W", "N, D, D", ["H == W"]),
+        ("N, H, H", "N, D, D", []),
+        # Sizes that follow from the others.
+        ("ceil(H/2), ceil(H/4)", "2*D, D", ["H % 4 in {0, 3}"]),
+        ("H//2, H//4", "2*D, D", ["H % 4 in {0, 1}"]),
+        ("2*H, H", "2*D, D", []),
+        ("H, T", "2*D, D", ["2*T == H"]),
+        ("N, T, N + T", "A, B, A + B", []),
+        ("64, H", "2*D, D", ["H == 32"]),
+        ("H>=8, 4", "D + 4, D", ["H <= 8"]),
+        ("H>=9, 4", "D + 4, D", ["8 == H"]),
+        # Nothing can be said without the other axis, or about fixed and unknown sizes.
+        ("H", "2*D", []),
+        ("3, 4", "D, D", []),
+        ("H, ?", "D, D", []),
+        ("?, H", "2*D, D", []),
+        ("3, W", "D, D", ["W == 3"]),
+    ],
+)
+def test_symbols_of_the_consumer_have_one_size(
+    producer: str, consumer: str, texts: list[str]
+) -> None:
+    found = equality_conditions(parse_shape(producer), parse_shape(consumer), {})
+    assert [condition.text for condition in found] == texts
 
 
-def test_fixed_and_unknown_axes_need_no_condition() -> None:
-    square = (Free("D"), Free("D"))
-    assert equality_conditions((Fixed(3), Fixed(4)), square) == []
-    assert equality_conditions((Free("H"), Unknown("no")), square) == []
-    assert [c.text for c in equality_conditions((Fixed(3), Free("W")), square)] == ["3 == W"]
+@given(
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.sampled_from(["H", "H + 3", "ceil(H/2)", "3*(H//4)"]),
+)
+def test_an_equality_holds_exactly_at_the_sizes_that_its_condition_names(
+    scale: int, offset: int, producer: str
+) -> None:
+    first, second = parse_expr("H//2"), parse_expr(producer)
+    needed = Derived(parse_expr(f"{scale}*D + {offset}"))
+    found = equality_conditions((as_dim(first), as_dim(second)), (Free("D"), needed), {})
+    for size in range(1, 300):
+        sizes = {"H": size}
+        holds = evaluate(second, sizes) == scale * evaluate(first, sizes) + offset
+        said = all(eval(condition.text, {"H": size, "ceil": math.ceil}) for condition in found)  # noqa: S307
+        assert said == holds

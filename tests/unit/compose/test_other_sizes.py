@@ -23,6 +23,13 @@ from tests.parsing import port, spec
             "float32[3, 3], float32[5, 5]",
         ),
         (["float32[N, T, 16]"], ["2, 5, 16"], "NT", "float32[3, 6, 16]"),
+        (
+            ["float32[N, 2*T]", "float32[N, T]"],
+            ["2, 10", "2, 5"],
+            "NT",
+            "float32[3, 12], float32[3, 6]",
+        ),
+        (["float32[2, H%4 in {0, 3}]"], ["2, 64"], "H", "float32[2, 67]"),
         (["float32[2, H%16==0]"], ["2, 64"], "H", "float32[2, 80]"),
         (["float32[N<=2, 3]"], ["2, 3"], "N", "float32[1, 3]"),
         (["float32[2, 3]"], ["2, 3"], "", "float32[2, 3]"),
@@ -34,8 +41,8 @@ def test_every_free_axis_gets_another_size(
 ) -> None:
     inputs = []
     for number, text in enumerate(ports):
-        dims = None if "*" in text else port(text).dims
-        inputs.append(replace(port(text.replace("*", "")), path=(number,), dims=dims))
+        dims = None if "[*]" in text else port(text).dims
+        inputs.append(replace(port(text.replace("[*]", "[]")), path=(number,), dims=dims))
     call = Call(tuple(Argument(spec(f"float32[{sizes}]")) for sizes in example))
     contract = Contract(tuple(inputs), (), call, spec("float32[1]"), ())
     assert free_names(contract, call) == tuple(names)

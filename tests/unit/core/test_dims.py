@@ -47,12 +47,17 @@ def test_a_dim_is_parsed_and_printed(line: str) -> None:
         assert str(parse_dim(text)) == expected
 
 
-FREES = st.builds(
-    lambda low, span, step: Free("N", low, None if span is None else low + span * step, step),
-    st.integers(1, 40),
-    st.one_of(st.none(), st.integers(1, 5)),
-    st.integers(1, 8),
-)
+@st.composite
+def frees(draw: st.DrawFn) -> Free:
+    """Return a free dim that admits a size."""
+    low, step = draw(st.integers(1, 40)), draw(st.integers(1, 8))
+    span = draw(st.one_of(st.none(), st.integers(1, 5)))
+    high = None if span is None else low + span * step
+    residues = draw(st.sets(st.integers(0, step - 1), min_size=1))
+    return Free("N", low, high, step, tuple(sorted(residues)))
+
+
+FREES = frees()
 
 
 @given(FREES)
@@ -63,6 +68,42 @@ def test_a_printed_free_dim_is_read_back(dim: Free) -> None:
 @given(FREES, st.integers(1, 100))
 def test_an_example_size_is_admitted(dim: Free, near: int) -> None:
     assert admits(dim, example_size(dim, near))
+
+
+@given(FREES, st.integers(1, 60), st.integers(0, 60))
+def test_sizes_between_are_those_that_are_admitted(dim: Free, low: int, span: int) -> None:
+    admitted = [size for size in range(low, low + span + 1) if admits(dim, size)]
+    assert sizes_between(dim, low, low + span) == admitted
+
+
+@given(FREES)
+def test_sizes_outside_would_be_the_next_ones(dim: Free) -> None:
+    lowest = example_size(dim, dim.low)
+    without_limits = Free(dim.name, 1, None, dim.step, dim.residues)
+    for size in sizes_outside(dim):
+        assert not admits(dim, size)
+        assert admits(without_limits, size)
+        assert not sizes_between(dim, min(size, lowest) + 1, lowest - 1)
+
+
+def _conditions(dim: Free) -> str:
+    """Return the text of a dim that has at least one condition."""
+    text = str(dim)
+    if text == dim.name:
+        return f"{text}>=1"
+    return text
+
+
+@given(FREES, FREES)
+def test_joined_conditions_admit_what_both_admit(one: Free, other: Free) -> None:
+    both = [size for size in range(1, 400) if admits(one, size) and admits(other, size)]
+    text = f"{_conditions(one)} & {_conditions(other)}"
+    try:
+        dim = parse_dim(text)
+    except ValueError:
+        assert both == []
+        return
+    assert [size for size in range(1, 400) if admits(dim, size)] == both
 
 
 @given(st.integers(0, 9), st.integers(0, 9))
@@ -110,7 +151,7 @@ def test_the_free_dims_of_a_shape_are_found_in_order() -> None:
 @given(FREES, st.integers(1, 200))
 def test_a_dim_admits_the_sizes_in_its_bounds(dim: Free, size: int) -> None:
     in_range = dim.low <= size and (dim.high is None or size <= dim.high)
-    assert admits(dim, size) == (in_range and size % dim.step == 0)
+    assert admits(dim, size) == (in_range and size % dim.step in dim.residues)
 
 
 @given(FREES, st.integers(1, 60), st.integers(0, 60))

@@ -1,0 +1,86 @@
+"""Symbols that several inputs of one consumer share: the sizes of its producers must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from composecli.compose.compare import PortPairs, conditional_finding
+from composecli.compose.conditions import equality_conditions
+from composecli.core.dims import Dim, Free, as_expr, as_free
+from composecli.core.findings import Finding, Side
+from composecli.core.rules import Rule
+from composecli.core.size_expr import evaluate, symbols
+
+
+def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[Finding, ...]:
+    """Return the findings about symbols that appear on more than one axis of a consumer.
+
+    A consumer of `x: float32[N, D]` and `y: float32[N, E]` accepts `float32[B, 5]` and
+    `float32[C, 7]` only if `B == C`. Free axes of one port are compared by `compare`.
+    """
+    at_example = tuple(_tied_size_findings(pairs))
+    if at_example:
+        return at_example
+    producer_dims = list[Dim]()
+    consumer_dims = list[Dim]()
+    ranges = dict[str, Free]()
+    sides = list[Side]()
+    reported = set[str]()
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) != len(producer.dims):
+            continue
+        ranges |= {free.name: free for free in producer.ranges}
+        producer_dims.extend(producer.dims)
+        consumer_dims.extend(dims)
+        sides.extend((producer.side, consumer.side))
+        within_port = equality_conditions(producer.dims, dims, ranges)
+        reported.update(condition.text for condition in within_port)
+    across_ports = equality_conditions(producer_dims, consumer_dims, ranges)
+    conditions = [condition for condition in across_ports if condition.text not in reported]
+    if not conditions:
+        return ()
+    finding = conditional_finding(conditions, tuple(sides), (), strict=strict)
+    return (finding,)
+
+
+def _tied_size_findings(pairs: PortPairs) -> Iterator[Finding]:
+    """Yield a finding for each axis whose size in the example does not follow from the others.
+
+    A consumer of `f1: float32[N, 8, 2*H]` and `f2: float32[N, 16, H]` refuses `float32[1, 8, 60]`
+    and `float32[1, 16, 32]`.
+    """
+    sizes_by_name = _sizes_by_name(pairs)
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) != len(producer.example.sizes):
+            continue
+        for axis, dim in enumerate(dims):
+            expr = as_expr(dim)
+            if expr is None or as_free(dim) is not None:
+                continue
+            names = symbols(expr)
+            if not names or not names <= sizes_by_name.keys():
+                continue
+            size = producer.example.sizes[axis]
+            needed = evaluate(expr, sizes_by_name)
+            if size == needed:
+                continue
+            known = ", ".join(f"{name} is {sizes_by_name[name]}" for name in sorted(names))
+            title = f"axis {axis} is {size}, but {dim} is {needed}, because {known}"
+            sides = (producer.side, consumer.side)
+            yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis)
+
+
+def _sizes_by_name(pairs: PortPairs) -> dict[str, int]:
+    """Return the size of each symbol of the consumer in the example: the first one it is given."""
+    sizes = dict[str, int]()
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) != len(producer.example.sizes):
+            continue
+        for dim, size in zip(dims, producer.example.sizes, strict=True):
+            free = as_free(dim)
+            if free is not None:
+                sizes.setdefault(free.name, size)
+    return sizes
