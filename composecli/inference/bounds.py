@@ -68,9 +68,9 @@ def explain_holes(example: Example, group: AxisGroup, probe: Probe) -> bool:
     """
     if group.step > 1 or group.stated is not None:
         return False
-    if not is_single_run(group):
-        if group.free_dim() is not None or not has_holes(group):
-            return False
+    is_range = group.free_dim() is not None and not is_single_run(group)
+    if is_range or not has_holes(group):
+        return False
     if find_runs(example.call, group, probe):
         find_ends(example, group, probe)
         find_residues(example.call, group, probe)

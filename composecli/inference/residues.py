@@ -107,14 +107,16 @@ def _end_of_run(call: Call, group: AxisGroup, sign: int, probe: Probe) -> int | 
 
 
 def has_holes(group: AxisGroup) -> bool:
-    """Return whether a size of the pattern is rejected between accepted ones."""
+    """Return whether a size of the pattern is rejected between accepted ones, or next to a run."""
+    if is_single_run(group):
+        return True
     low, high = min(group.accepted), max(group.accepted)
     within = [size for size in group.rejected if low < size < high]
     return any(admits(group.pattern, size) for size in within)
 
 
 def is_single_run(group: AxisGroup) -> bool:
-    """Return whether only a few sizes around the base are accepted, and both their ends are known."""
+    """Return whether only a few sizes around the base are accepted, with both ends known."""
     low, high = min(group.accepted), max(group.accepted)
     if not low < high < low + MAX_RUN:
         return False
