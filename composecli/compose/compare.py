@@ -14,9 +14,11 @@ from composecli.core.dims import (
     Free,
     Shape,
     admits,
+    admits_every_size,
     as_free,
     bounds,
     fixed_size,
+    follows_values,
     is_variable,
     unknown_reason,
 )
@@ -142,6 +144,11 @@ def _size_findings(
     sizes_by_name = dict[str, int]()
     axes = zip(dims, producer.example.sizes, strict=True)
     for axis, (dim, size) in enumerate(axes):
+        given = producer.dims[axis]
+        if follows_values(given):
+            if not admits_every_size(dim):
+                yield values_finding(axis, given, sides)
+            continue
         other = size
         free = as_free(dim)
         if free is not None:
@@ -157,6 +164,13 @@ def _size_findings(
         else:
             title = f"{size} on axis {axis} is outside {dim}"
             yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis, notes)
+
+
+def values_finding(axis: int, dim: Dim, sides: tuple[Side, ...]) -> Finding:
+    """Return the finding that a size follows the values of the input, and may not fit always."""
+    title = f"the size of axis {axis} follows the values of the input"
+    note = f"axis {axis} {unknown_reason(dim)}"
+    return Finding(Rule.SIZE_FOLLOWS_VALUES, title, sides, axis, (note,))
 
 
 def _size_title(axis: int, rank: int) -> str:

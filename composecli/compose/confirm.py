@@ -21,7 +21,8 @@ def confirm(
 
     An error is contradicted if the consumer accepts the example: `float32[2, 1]` is not
     `float32[N, 5]`, but a consumer that adds a bias of size 5 broadcasts it. If the consumer fails
-    too, its first error notes the place. An unexpected failure is a finding of its own.
+    too, its first error notes the place. An unexpected failure is a finding of its own, unless a
+    size follows the values of the input: then it may be due to the values of the probe.
     """
     producer, consumer = pairs[0]
     errors = [finding for finding in findings if _is_about_example(finding)]
@@ -33,6 +34,8 @@ def confirm(
         case Rejected():
             if errors:
                 return _add_rejection(findings, observation, consumer.model)
+            if any(finding.rule is Rule.SIZE_FOLLOWS_VALUES for finding in findings):
+                return findings
             sides = (producer.side, consumer.side)
             return (*findings, rejection_finding(observation, consumer.model, sides))
 

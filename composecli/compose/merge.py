@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from composecli.compose.compare import ConsumerPort, ProducerPort, format_dims
+from composecli.compose.compare import ConsumerPort, ProducerPort, format_dims, values_finding
 from composecli.compose.propagate import propagate
 from composecli.core.blueprint import Branch, Merge, Parallel
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
-from composecli.core.dims import Fixed, Shape, unknown_reason
+from composecli.core.dims import Dim, Fixed, Shape, follows_values, unknown_reason
 from composecli.core.findings import Finding, Side
 from composecli.core.pytree import (
     Call,
@@ -172,14 +172,16 @@ def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> l
     for axis, (size, other_size) in enumerate(axes):
         if axis == independent:
             continue
-        if size != other_size:
+        from_values = _from_values(axis, one, other)
+        if from_values is not None:
+            findings.append(values_finding(axis, from_values, sides))
+        elif size != other_size:
             needs = f"and {spec.merge} needs them equal"
             title = f"axis {axis} differs: {size} and {other_size}, {needs}"
             advice = (_advice(spec, axis),)
             finding = Finding(Rule.MERGE_SIZES_DIFFER, title, sides, axis, advice)
             findings.append(finding)
-            continue
-        if one.port is not None and other.port is not None:
+        elif one.port is not None and other.port is not None:
             conditions += _conditions(one.port.dims, other.port.dims, axis)
     if conditions:
         rule = Rule.FITS_ONLY_AT_SOME_SIZES
@@ -190,6 +192,17 @@ def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> l
         finding = Finding(rule, title, sides)
         findings.append(finding)
     return findings
+
+
+def _from_values(axis: int, *outputs: BranchOutput) -> Dim | None:
+    """Return the dim of an axis that follows the values of the input; None if none does."""
+    for output in outputs:
+        if output.port is None or output.port.dims is None:
+            continue
+        dim = output.port.dims[axis]
+        if follows_values(dim):
+            return dim
+    return None
 
 
 def _advice(spec: MergeSpec, axis: int) -> str:

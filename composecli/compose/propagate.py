@@ -6,7 +6,17 @@ from dataclasses import dataclass, field, replace
 
 from composecli.compose.compare import PortPairs
 from composecli.core.contract import Port
-from composecli.core.dims import Dim, Free, Shape, Unknown, as_dim, as_expr, as_free, free_dims
+from composecli.core.dims import (
+    Dim,
+    Free,
+    Shape,
+    Unknown,
+    as_dim,
+    as_expr,
+    as_free,
+    follows_values,
+    free_dims,
+)
 from composecli.core.dtypes import ANY_FLOAT
 from composecli.core.size_expr import Const, Expr, Symbol, substitute, symbols
 
@@ -15,12 +25,12 @@ from composecli.core.size_expr import Const, Expr, Symbol, substitute, symbols
 class _Bindings:
     """The symbols of a consumer's input, expressed in the symbols of the chain's input.
 
-    `known` maps symbols to their expressions, and `unknown` has the symbols without one. `ranges`
-    are the free dims of the producers, by name.
+    `known` maps symbols to their expressions, and `unknown` those without one to their dim.
+    `ranges` are the free dims of the producers, by name.
     """
 
     known: dict[str, Expr] = field(default_factory=dict)
-    unknown: set[str] = field(default_factory=set)
+    unknown: dict[str, Dim] = field(default_factory=dict)
     ranges: dict[str, Free] = field(default_factory=dict)
 
 
@@ -63,7 +73,7 @@ def _bind(pairs: PortPairs) -> _Bindings:
                 continue
             expr = as_expr(producer_dim)
             if expr is None:
-                bindings.unknown.add(symbol.name)
+                bindings.unknown[symbol.name] = producer_dim
             else:
                 bindings.known.setdefault(symbol.name, expr)
     return bindings
@@ -82,8 +92,10 @@ def _substitute_dim(dim: Dim, bindings: _Bindings) -> Dim:
     expr = as_expr(dim)
     if expr is None or isinstance(expr, Const):
         return dim
-    if symbols(expr) & bindings.unknown:
-        return Unknown("depends on an unknown size")
+    unknown = [bindings.unknown[name] for name in symbols(expr) & bindings.unknown.keys()]
+    if unknown:
+        by_values = any(map(follows_values, unknown))
+        return Unknown("depends on an unknown size", by_values)
     result = substitute(expr, bindings.known)
     if isinstance(result, Symbol) and result.name in bindings.ranges:
         return bindings.ranges[result.name]

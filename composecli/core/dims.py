@@ -93,9 +93,13 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An unknown dim, and the reason: the sizes that were tried, or the data that is unreadable."""
+    """An unknown dim, and the reason: the sizes that were tried, or the data that is unreadable.
+
+    `follows_values`: it has several sizes for inputs of the same sizes.
+    """
 
     reason: str
+    follows_values: bool = False
 
     def __str__(self) -> str:
         return "?"
@@ -166,10 +170,32 @@ def is_variable(dim: Dim) -> bool:
 def unknown_reason(dim: Dim) -> str | None:
     """Return why the dim is unknown; None if it is known."""
     match dim:
-        case Unknown(reason):
+        case Unknown(reason, _):
             return reason
         case Fixed() | Free() | Derived():
             return None
+        case _:
+            assert_never(dim)
+
+
+def follows_values(dim: Dim) -> bool:
+    """Return whether the size depends on the values of the input, and not on its sizes alone."""
+    match dim:
+        case Unknown(_, from_values):
+            return from_values
+        case Fixed() | Free() | Derived():
+            return False
+        case _:
+            assert_never(dim)
+
+
+def admits_every_size(dim: Dim) -> bool:
+    """Return whether the axis may have any size from 1."""
+    match dim:
+        case Free(_, low, high, step):
+            return low == 1 and high is None and step == 1
+        case Fixed() | Derived() | Unknown():
+            return False
         case _:
             assert_never(dim)
 

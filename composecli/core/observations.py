@@ -53,11 +53,15 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The forward ran. `results` are the results of the stages, in order."""
+    """The forward ran. `results` are the results of the stages, in order.
+
+    `reads_values`: a size or a branch may depend on the values of the input.
+    """
 
     results: tuple[Tree, ...]
     device: str
     parameter_ops: tuple[ParameterOp, ...] = ()
+    reads_values: bool = False
     read: tuple[Read, ...] = ()
 
     @property

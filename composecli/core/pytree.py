@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import assert_never
+
+
+class Fill(StrEnum):
+    """The values of a tensor that is generated: those of ids are 0, random, or the largest."""
+
+    RANDOM = "random"
+    ZEROS = "zeros"
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +30,7 @@ class TensorSpec:
     sizes: tuple[int, ...]
     below: int = 2
     sample: int | None = None
+    fill: Fill = Fill.RANDOM
 
     @property
     def elements(self) -> int:
@@ -166,6 +177,14 @@ def replace_call_leaf(call: Call, changes: dict[KeyPath, TensorSpec]) -> Call:
         value = replace_leaf(old.value, path[1:], spec)
         arguments[number] = replace(old, value=value)
     return Call(tuple(arguments))
+
+
+def filled(call: Call, fill: Fill) -> Call:
+    """Return the same call with other values in every tensor, also in place of samples."""
+    changes = dict[KeyPath, TensorSpec]()
+    for path, spec in call_leaves(call):
+        changes[path] = replace(spec, fill=fill, sample=None)
+    return replace_call_leaf(call, changes)
 
 
 def size_of(call: Call, axis: Axis) -> int:

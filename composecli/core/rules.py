@@ -141,6 +141,16 @@ class Rule(StrEnum):
             "is not called compatible."
         ),
     )
+    SIZE_FOLLOWS_VALUES = (
+        "CC209",
+        "size-follows-values",
+        Severity.UNKNOWN,
+        (
+            "An axis of the producer's output has several sizes for inputs of the same sizes, "
+            "because its forward reads their values: it branches on them, or selects by them. "
+            "The consumer accepts only some of these sizes, so no answer holds for every input."
+        ),
+    )
     # CC3xx: running the models.
     REFUSED_BY_CONSUMER = (
         "CC301",

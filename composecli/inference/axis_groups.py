@@ -56,6 +56,7 @@ class Example:
     `fixed` are axes that are known to be fixed, and `stated` are dims that are known, by the path
     of their tensor. `limits` are lengths of tables that the model contains, at which a free axis
     may end. `cost` is roughly how many multiplications one element of the input causes.
+    `other_values` are results of the same call with other values.
     """
 
     call: Call
@@ -64,6 +65,7 @@ class Example:
     stated: Mapping[KeyPath, Shape]
     limits: tuple[int, ...] = ()
     cost: float = 1.0
+    other_values: tuple[Leaves, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,10 +211,10 @@ def _conclude(example: Example, groups: list[AxisGroup], probe: Probe) -> Explor
     base = tuple(leaves(example.result))
     accepted = [found for group in groups for found in group.accepted.values()]
     is_stable = all(same_structure(base, found) for found in accepted)
-    results = Results(base, is_stable, {})
+    results = Results(base, is_stable, {}, example.other_values)
     if is_stable:
         joint = probe_jointly(example.call, groups, base, probe)
-        results = Results(base, is_stable, joint)
+        results = replace(results, joint=joint)
     outputs = list[Port]()
     for number in range(len(base)):
         port = to_output_port(number, results, groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from composecli.core.contract import Contract, Evidence, EvidenceKind, Port, input_name
@@ -10,14 +11,17 @@ from composecli.core.observations import Accepted
 from composecli.core.pytree import (
     Axis,
     Call,
+    Fill,
     KeyPath,
     TensorSpec,
     call_leaves,
+    filled,
+    leaves,
     replace_call_leaf,
     resized,
 )
 from composecli.inference.any_rank import any_rank_contract
-from composecli.inference.axis_groups import Example, make_group
+from composecli.inference.axis_groups import Example, Leaves, make_group
 from composecli.inference.bounds import find_bounds
 from composecli.inference.candidates import Candidate
 from composecli.inference.conventions import setting_values
@@ -105,7 +109,18 @@ def _to_example(
     limits = tuple(sorted(lengths))
     cost = _multiplications_per_element(hints.facts, specs)
     stated = dict(candidate.dims)
-    return Example(call, accepted.result, frozenset(fixed), stated, limits, cost)
+    others: tuple[Leaves, ...] = ()
+    if accepted.reads_values:
+        others = tuple(_results_of_other_values(call, prober))
+    return Example(call, accepted.result, frozenset(fixed), stated, limits, cost, others)
+
+
+def _results_of_other_values(call: Call, prober: Prober) -> Iterator[Leaves]:
+    """Yield the results of the call with other values of the same sizes, if it is accepted."""
+    for fill in (Fill.ZEROS, Fill.POSITIVE, Fill.NEGATIVE):
+        observation = prober.outcome(filled(call, fill))
+        if isinstance(observation, Accepted):
+            yield tuple(leaves(observation.result))
 
 
 def _accepts_next_size(call: Call, axis: Axis, prober: Prober) -> bool:

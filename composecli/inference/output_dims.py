@@ -48,12 +48,24 @@ class JointResult(NamedTuple):
 class Results:
     """The result of the base call, and of calls with several groups resized, by their names.
 
-    `is_stable` is whether every accepted call returned the same structure.
+    `is_stable` is whether every accepted call returned the same structure. `other_values` are
+    results of the base call with other values.
     """
 
     base: Leaves
     is_stable: bool
     joint: Mapping[frozenset[str], JointResult]
+    other_values: tuple[Leaves, ...] = ()
+
+    def sizes_by_values(self, number: int, axis: int) -> list[int]:
+        """Return the sizes of an axis that inputs of the same sizes led to, in order."""
+        results = (self.base, *self.other_values)
+        return sorted({found[number][1].sizes[axis] for found in results})
+
+    @property
+    def keeps_structure(self) -> bool:
+        """Whether inputs of the same sizes and other values led to the same structure."""
+        return all(same_structure(self.base, found) for found in self.other_values)
 
 
 def disambiguate(call: Call, group: AxisGroup, probe: Probe) -> None:
@@ -168,13 +180,26 @@ def to_output_port(number: int, results: Results, groups: list[AxisGroup]) -> Po
     path, spec = results.base[number]
     dims = list[Dim]()
     for axis, size in enumerate(spec.sizes):
-        if results.is_stable:
+        dim = _by_values(number, axis, results)
+        if dim is None and results.is_stable:
             dim = _output_dim(number, axis, size, groups, results)
-        else:
-            dim = Unknown("the structure of the result changes with the input")
-        dims.append(dim)
+        unstable = Unknown("the structure of the result changes with the input")
+        dims.append(dim or unstable)
     name = output_name(path)
     return Port(name, path, spec.dtype, tuple(dims))
+
+
+def _by_values(number: int, axis: int, results: Results) -> Dim | None:
+    """Return the dim of an axis that follows the values of the input; None if it does not."""
+    if not results.keeps_structure:
+        reason = "the structure of the result follows the values of the input"
+        return Unknown(reason, follows_values=True)
+    sizes = results.sizes_by_values(number, axis)
+    if len(sizes) == 1:
+        return None
+    found = ", ".join(map(str, sizes))
+    reason = f"follows the values of the input: {found} for inputs of the same sizes"
+    return Unknown(reason, follows_values=True)
 
 
 def _output_dim(

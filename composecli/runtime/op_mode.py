@@ -11,6 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from composecli.runtime.tensors import tensors_in
 
+# Python functions that look at the memory of a tensor without an op.
+MEMORY_READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr))
+
 
 class OpMode(TorchDispatchMode):  # type: ignore[misc]
     """Subclasses implement `__torch_dispatch__`, which is called for every op while it is entered.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from composecli.core.pytree import (
     Call,
+    Fill,
     Literal,
     Opaque,
     TensorSpec,
@@ -86,7 +87,22 @@ class Maker:
             sample = self.samples[spec.sample]
             if tuple(sample.shape) == spec.sizes:
                 return sample.to(self.device)
-        return self._random_tensor(spec, dtype).to(dtype).to(self.device)
+        return self._filled_tensor(spec, dtype).to(dtype).to(self.device)
+
+    def _filled_tensor(self, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
+        """Return a tensor with the values of the spec, for the caller to convert."""
+        values = self._random_tensor(spec, dtype)
+        is_number = dtype.is_complex or dtype.is_floating_point
+        match spec.fill:
+            case Fill.ZEROS:
+                return torch.zeros_like(values)
+            case Fill.POSITIVE if is_number:
+                return values.abs()
+            case Fill.POSITIVE:
+                return torch.full_like(values, max(0, spec.below - 1))
+            case Fill.NEGATIVE if is_number:
+                return -values.abs()
+        return values
 
     def _random_tensor(self, spec: TensorSpec, dtype: torch.dtype) -> Tensor:
         """Return random values of a dtype that every torch can draw, for the caller to convert."""

@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 from composecli.runtime.model import Model
-from composecli.runtime.op_mode import OpMode, op_name, tensor_arguments
+from composecli.runtime.op_mode import MEMORY_READS, OpMode, op_name, tensor_arguments
 from composecli.runtime.pt2.program import Program
 from composecli.runtime.tensors import storage_of, tensors_in
 from composecli.runtime.weights.lazy_weights import LazyWeights
@@ -60,8 +60,6 @@ _VALUE_OPS = frozenset(
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
     )
 )  # fmt: skip
-# Python functions that look at the memory of a tensor without an op.
-_MEMORY_READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr))
 
 
 class ValuesRequired(Exception):
@@ -214,7 +212,7 @@ class _MemoryReadMode(TorchFunctionMode):  # type: ignore[misc]
         self.mode = mode
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _MEMORY_READS and isinstance(args[0], Tensor):
+        if func in MEMORY_READS and isinstance(args[0], Tensor):
             records = self.mode.marker.records_of(args[0])
             if records is not None:
                 self.mode.needed = ValuesRequired(records, func.__name__)

@@ -6,21 +6,24 @@ This module only records: the rules for layers are in `composecli.inference.para
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 
 from composecli.core.observations import Operand, ParameterOp
 from composecli.inference.parameter_ops import UNNAMED_WEIGHT_OPS
-from composecli.runtime.op_mode import OpMode, op_name, tensor_arguments
+from composecli.runtime.op_mode import MEMORY_READS, OpMode, op_name, tensor_arguments
 from composecli.runtime.tensors import has_sizes, is_integer, spec_of, storage_of, tensors_in
 
 MAX_PARAMETER_OPS = 32
 _UNNAMED = "a constant"
+# Ops that return a Python number, or a tensor whose sizes depend on the values.
+_VALUE_TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 # An attribute of tensors: the numbers of the input tensors that they were computed from.
 _MARK = "_composecli_from_input"
 
@@ -40,13 +43,15 @@ class Recording:
     """The record of one forward.
 
     `ops` counts the ops on tensors computed from the input. `running` are the names of the
-    submodules of an eager model that are running, the innermost last.
+    submodules of an eager model that are running, the innermost last. `reads_values`: sizes or
+    branches may depend on values that were computed from the input.
     """
 
     parameter_ops: list[ParameterOp] = field(default_factory=list)
     failure: OpFailure | None = None
     ops: int = 0
     running: list[str] = field(default_factory=list)
+    reads_values: bool = False
 
     @property
     def module(self) -> str | None:
@@ -80,6 +85,8 @@ class _RecordingMode(OpMode):
             inputs.update(_inputs_of(tensor))
         if inputs:
             self._record(func, args, tensors)
+            if any(tag in func.tags for tag in _VALUE_TAGS):
+                self.recording.reads_values = True
         try:
             result = func(*args, **(kwargs or {}))
         except Exception:
@@ -153,6 +160,19 @@ class _RecordingMode(OpMode):
         self.recording.parameter_ops.append(parameter_op)
 
 
+class _MemoryReadMode(TorchFunctionMode):  # type: ignore[misc]
+    """Notes that Python code looks at the memory of a tensor that was computed from the input."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__()
+        self.recording = recording
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in MEMORY_READS and _inputs_of(args[0]):
+            self.recording.reads_values = True
+        return func(*args, **(kwargs or {}))
+
+
 def _inputs_of(tensor: Tensor) -> tuple[int, ...]:
     """Return the numbers of the input tensors that a tensor was computed from."""
     inputs: tuple[int, ...] = getattr(tensor, _MARK, ())
@@ -195,10 +215,12 @@ def recording_ops(module: nn.Module, inputs: list[Any]) -> Iterator[Recording]:
     for number, tensor in enumerate(tensors_in(inputs)):
         setattr(tensor, _MARK, (number,))
     handles = list[Any]()
+    memory_reads: AbstractContextManager[Any] = nullcontext()
     if not isinstance(module, torch.jit.ScriptModule):
         handles += _register_hooks(module, recording)
+        memory_reads = _MemoryReadMode(recording)
     try:
-        with _RecordingMode(module, recording):
+        with _RecordingMode(module, recording), memory_reads:
             yield recording
     finally:
         for handle in handles:

@@ -74,7 +74,8 @@ def probe(
     if detail is Detail.PARAMETER_OPS:
         recording, result, error = _record_forward(first, values, seed)
         if error is None:
-            return Accepted((tree_of(result),), device, tuple(recording.parameter_ops))
+            parameter_ops = tuple(recording.parameter_ops)
+            return Accepted((tree_of(result),), device, parameter_ops, recording.reads_values)
     last_error = LastOpError()
     used_models = list(used.values())
     restoring = preserving_state(used_models, seed)
