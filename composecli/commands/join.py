@@ -16,6 +16,7 @@ from composecli.commands.session import Session
 from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
 from composecli.compose.other_sizes import free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, Parallel, bridges
+from composecli.core.contract import Contract, accepts_call
 from composecli.core.findings import Finding
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
@@ -64,7 +65,7 @@ def _verification_calls(
     that of the example. A call without such a dim is run twice with different values.
     """
     contracts = [found.contract for found in composition.contracts if isinstance(found, Found)]
-    owner = next((contract for contract in contracts if contract.example == call), None)
+    owner = next((contract for contract in contracts if _is_call_of(contract, call)), None)
     if owner is None:
         return call, call
     names = free_names(owner, call)
@@ -81,6 +82,11 @@ def _verification_calls(
         if isinstance(session.run(blueprint, candidate), Accepted):
             changed = candidate
     return call, changed
+
+
+def _is_call_of(contract: Contract, call: Call) -> bool:
+    """Return whether a model with this contract accepts the call."""
+    return contract.example == call or accepts_call(contract, call)
 
 
 def _write(

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from composecli.commands.bridging import is_allowed, plan_bridges, steps_of, with_bridge_fix
+from composecli.commands.chain import Chain, Ports, Seam, Upstream, pair_ports, start_chain
 from composecli.commands.composition import (
     Composition,
-    InferenceResult,
     no_such_output,
     not_found_finding,
 )
-from composecli.commands.opened_model import OpenedModel, OpenedModels
-from composecli.commands.requests import CheckRequest, Selection
-from composecli.commands.results import SeamReport
-from composecli.commands.seam_report import Findings, Rows, port_rows, seam_report
+from composecli.commands.opened_model import OpenedModels
+from composecli.commands.other_examples import with_other_example
+from composecli.commands.requests import CheckRequest
+from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
 from composecli.commands.suggestions import with_select_fix
 from composecli.compose.bridged import bridged_findings, moves_batch, needs_one_size
 from composecli.compose.compare import (
     ConsumerPort,
+    PortPair,
     PortPairs,
     ProducerPort,
     compare,
@@ -28,16 +29,15 @@ from composecli.compose.compare import (
 from composecli.compose.confirm import confirm
 from composecli.compose.propagate import propagate
 from composecli.compose.shared_symbols import shared_symbol_findings
-from composecli.compose.wiring import Edge, Wiring, wire
+from composecli.compose.wiring import Edge, wire
 from composecli.core.blueprint import Feed, Sequential, Stage
 from composecli.core.bridge import Bridge
-from composecli.core.contract import Contract, Port, output_name
-from composecli.core.dims import Free, Unknown, fixed_size, free_dims, is_variable
+from composecli.core.contract import Port, output_name
+from composecli.core.dims import Unknown, fixed_size
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation
 from composecli.core.pytree import (
-    Call,
     KeyPath,
     TensorSpec,
     Tree,
@@ -50,82 +50,6 @@ from composecli.core.pytree import (
 from composecli.core.rules import Rule, Severity
 from composecli.inference import Found, NotFound
 
-PortPair = tuple[ProducerPort, ConsumerPort]
-Ports = tuple[Port, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """The part of a chain that leads up to a seam.
-
-    `result` and `outputs` are those of its last stage, when the first one gets `call`. `ranges` are
-    the free dims of that call.
-    """
-
-    stages: tuple[Stage, ...]
-    call: Call
-    result: Tree
-    outputs: Ports
-    ranges: tuple[Free, ...] = ()
-
-
-@dataclass
-class _Chain:
-    """The models of a chain, with the contracts and the seams that are known so far."""
-
-    request: CheckRequest
-    session: Session
-    parts: OpenedModels
-    contracts: list[InferenceResult] = field(default_factory=list)
-    seams: list[SeamReport] = field(default_factory=list)
-    bridged: list[int] = field(default_factory=list)
-    selected: set[Selection] = field(default_factory=set)
-
-    def contract(self, number: int) -> Contract | None:
-        """Return the contract of a model; None if it was not found."""
-        found = self.contracts[number]
-        if isinstance(found, NotFound):
-            return None
-        return found.contract
-
-    def infer(self, number: int, given: Call | None = None) -> Contract | None:
-        """Infer the contract of the next model, and return it if it is found."""
-        found = self.session.infer(self.parts[number], given=given)
-        self.contracts.append(found)
-        return self.contract(number)
-
-    def report(self, edge: Edge, rows: Rows, findings: Findings) -> None:
-        """Add the report of the next seam."""
-        seam = seam_report(edge.producer, edge.consumer, rows, findings)
-        self.seams.append(seam)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seam:
-    """One seam of a chain with the wiring of its ports. `number` is that of the consumer."""
-
-    chain: _Chain
-    number: int
-    upstream: Upstream
-    wiring: Wiring
-    edge: Edge
-
-    @property
-    def contract(self) -> Contract | None:
-        """The contract of the consumer."""
-        return self.chain.contract(self.number)
-
-    @property
-    def stage(self) -> Stage:
-        """The consumer, fed without a bridge."""
-        consumer = self.chain.parts[self.number]
-        return Stage(consumer.handle, self.wiring.feeds)
-
-    def run(self, stage: Stage) -> Observation:
-        """Run everything up to this consumer."""
-        blueprint = Sequential((*self.upstream.stages, stage))
-        return self.chain.session.run(blueprint, self.upstream.call)
-
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
@@ -137,41 +61,29 @@ class _Passed:
 
 def check_sequential(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
     """Judge every seam of the chain. The seams after one that fails are judged as well."""
-    chain = _Chain(request, session, parts)
+    chain = Chain(request, session, parts)
     stated = session.stated_input(parts[0])
     first = session.infer(parts[0], stated=stated)
     chain.contracts.append(first)
-    upstream = _start(parts[0], first)
+    upstream = start_chain(parts[0], first)
     unbroken = upstream is not None
     for number in range(1, len(parts)):
         following = _judge_seam(chain, number, upstream)
         unbroken = unbroken and following is not None
         # Behind a seam that fails, the chain starts again with an example of the next model.
-        upstream = following or _start(parts[number], chain.contracts[number])
+        upstream = following or start_chain(parts[number], chain.contracts[number])
     blueprint = result = call = None
-    if unbroken and upstream is not None:
-        blueprint = Sequential(upstream.stages)
-        result = upstream.result
     if isinstance(first, Found):
         call = first.contract.example
+    if unbroken and upstream is not None:
+        blueprint = Sequential(upstream.stages)
+        call, result = upstream.call, upstream.result
     contracts, seams = tuple(chain.contracts), tuple(chain.seams)
     bridged = tuple(chain.bridged)
     return Composition(contracts, seams, blueprint, call, result, bridged)
 
 
-def _start(part: OpenedModel, found: InferenceResult) -> Upstream | None:
-    """Return the chain that consists of one model; None if no call is known that it accepts."""
-    if isinstance(found, NotFound):
-        return None
-    contract = found.contract
-    ranges = list[Free]()
-    for port in contract.inputs:
-        ranges += free_dims(port.dims or ())
-    stages = (Stage(part.handle),)
-    return Upstream(stages, contract.example, contract.result, contract.outputs, tuple(ranges))
-
-
-def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstream | None:
+def _judge_seam(chain: Chain, number: int, upstream: Upstream | None) -> Upstream | None:
     """Judge the seam before a model, and return the chain up to the next seam if this one holds."""
     part = chain.parts[number]
     edge = Edge(chain.parts[number - 1].name, part.name)
@@ -193,11 +105,11 @@ def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstre
         chain.report(edge, rows, (finding,))
         return None
     chain.infer(number, given=wiring.call)
-    seam = _Seam(chain, number, upstream, wiring, edge)
+    seam = Seam(chain, number, upstream, path, wiring, edge)
     return _judge_wired(seam)
 
 
-def _no_producer_finding(chain: _Chain, number: int) -> Finding:
+def _no_producer_finding(chain: Chain, number: int) -> Finding:
     """Return why nothing reaches a seam: no input of its producer is known or reaches it."""
     part, found = chain.parts[number], chain.contracts[number]
     if isinstance(found, NotFound):
@@ -215,7 +127,7 @@ def _below(ports: Ports, path: KeyPath) -> Ports:
     return tuple(port for port in ports if port.path[:depth] == path)
 
 
-def _selected_path(chain: _Chain, number: int, result: Tree) -> KeyPath | Finding:
+def _selected_path(chain: Chain, number: int, result: Tree) -> KeyPath | Finding:
     """Return the path that `--select` names in the result of the producer before this model.
 
     A selection without a number applies to every model that has such a port. One that no model had
@@ -239,13 +151,16 @@ def _selected_path(chain: _Chain, number: int, result: Tree) -> KeyPath | Findin
     return ()
 
 
-def _judge_wired(seam: _Seam) -> Upstream | None:
+def _judge_wired(seam: Seam) -> Upstream | None:
     """Judge a seam whose ports are known, and return the chain up to the next one if it holds."""
     strict = seam.chain.request.strict
-    pairs = _pair_ports(seam)
+    pairs = pair_ports(seam)
     compared = [compare(producer, consumer, strict=strict) for producer, consumer in pairs]
     findings = [finding for pair in compared for finding in pair]
     findings += shared_symbol_findings(pairs, strict=strict)
+    moved = with_other_example(seam, pairs, findings)
+    if moved is not None:
+        return _judge_wired(moved)
     observation = seam.run(seam.stage)
     fed = pairs or _pair_unknown_inputs(seam)
     confirmed = confirm(tuple(findings), observation, fed)
@@ -260,7 +175,7 @@ def _judge_wired(seam: _Seam) -> Upstream | None:
     return _extend(seam, pairs, passed)
 
 
-def _rows(seam: _Seam, pairs: PortPairs, compared: list[Findings]) -> Rows:
+def _rows(seam: Seam, pairs: PortPairs, compared: list[Findings]) -> Rows:
     """Return the rows of the paired ports, or of all ports if none are paired."""
     if not pairs:
         path = seam.wiring.feeds[0].path
@@ -270,7 +185,7 @@ def _rows(seam: _Seam, pairs: PortPairs, compared: list[Findings]) -> Rows:
 
 
 def _pass_seam(
-    seam: _Seam, pairs: PortPairs, findings: Findings, observation: Observation
+    seam: Seam, pairs: PortPairs, findings: Findings, observation: Observation
 ) -> tuple[Findings, _Passed | None]:
     """Return how the chain goes on behind the seam, if it does, with a bridge if one is needed.
 
@@ -299,7 +214,7 @@ def _pass_seam(
     return findings, bridged
 
 
-def _try_bridge(seam: _Seam, pairs: PortPairs, findings: Findings) -> _Passed | None:
+def _try_bridge(seam: Seam, pairs: PortPairs, findings: Findings) -> _Passed | None:
     """Plan a bridge that resolves all errors, and return it if the chain then runs."""
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not all(finding.rule.bridgeable for finding in errors):
@@ -324,7 +239,7 @@ def _try_bridge(seam: _Seam, pairs: PortPairs, findings: Findings) -> _Passed | 
     return _Passed(stage, observation)
 
 
-def _holds(seam: _Seam, pair: PortPair, bridge: Bridge) -> bool:
+def _holds(seam: Seam, pair: PortPair, bridge: Bridge) -> bool:
     """Return whether the bridge holds at more than the example, whose sizes inference chose.
 
     It may rest on sizes that the user stated, unless every size must fit.
@@ -342,7 +257,7 @@ def _holds(seam: _Seam, pair: PortPair, bridge: Bridge) -> bool:
     return not needs_one_size(producer, bridge, consumer)
 
 
-def _adopt_contract_at_rank(seam: _Seam, pairs: PortPairs, findings: list[Finding]) -> bool:
+def _adopt_contract_at_rank(seam: Seam, pairs: PortPairs, findings: list[Finding]) -> bool:
     """Give the consumer a contract at the rank of the producer; return whether there is one.
 
     A Linear(32) accepts `float32[N, 32]`, and `float32[N, T, 32]` behind `float32[N, T, 16]`: then
@@ -356,7 +271,7 @@ def _adopt_contract_at_rank(seam: _Seam, pairs: PortPairs, findings: list[Findin
     if not dims or rank < len(dims):
         return False
     width = fixed_size(dims[-1])
-    if width is None or is_variable(producer.dims[-1]):
+    if width is None:
         return False
     fed = [path for path, _ in call_leaves(seam.wiring.call)]
     call = resized(seam.wiring.call, ((fed[0], rank - 1),), width)
@@ -371,7 +286,7 @@ def _adopt_contract_at_rank(seam: _Seam, pairs: PortPairs, findings: list[Findin
     return True
 
 
-def _extend(seam: _Seam, pairs: PortPairs, passed: _Passed) -> Upstream:
+def _extend(seam: Seam, pairs: PortPairs, passed: _Passed) -> Upstream:
     """Return the chain with the consumer of this seam as its last stage."""
     contract, upstream = seam.contract, seam.upstream
     result = passed.observation.result
@@ -396,7 +311,7 @@ def _ports_without_contract(result: Tree) -> Ports:
     return tuple(ports)
 
 
-def _pair_unknown_inputs(seam: _Seam) -> PortPairs:
+def _pair_unknown_inputs(seam: Seam) -> PortPairs:
     """Pair the tensors that are fed to a model without a contract with a nameless input."""
     upstream = seam.upstream
     ports = list[Port]()
@@ -425,31 +340,3 @@ def _after_bridge(pairs: PortPairs, stage: Stage) -> PortPairs:
     for (producer, consumer), feed in zip(pairs, stage.feeds, strict=True):
         bridged.append((producer.after(feed.bridge), consumer))
     return tuple(bridged)
-
-
-def _pair_ports(seam: _Seam) -> PortPairs:
-    """Pair each tensor that is fed with the input that it goes to."""
-    contract, upstream = seam.contract, seam.upstream
-    if contract is None:
-        return ()
-    inputs = {port.path: port for port in contract.inputs}
-    outputs = {port.path: port for port in upstream.outputs}
-    positions = dict[str, int]()
-    for number, argument in enumerate(contract.example.arguments):
-        if argument.name:
-            positions[argument.name] = number
-    pairs = list[PortPair]()
-    for number, feed in enumerate(seam.wiring.feeds):
-        position = number
-        if feed.name:
-            position = positions.get(feed.name, number)
-        part = get_path(upstream.result, feed.path)
-        for path, spec in leaves(part):
-            consumer = inputs.get((position, *path))
-            producer = outputs.get((*feed.path, *path))
-            if consumer is None or producer is None:
-                continue
-            output_port = ProducerPort(seam.edge.producer, producer, spec, upstream.ranges)
-            input_port = ConsumerPort(seam.edge.consumer, consumer)
-            pairs.append((output_port, input_port))
-    return tuple(pairs)

@@ -75,7 +75,8 @@ class ConsumerPort:
         return Side(self.model, self.port.name, self.port.dtype, dims)
 
 
-PortPairs = tuple[tuple[ProducerPort, ConsumerPort], ...]
+PortPair = tuple[ProducerPort, ConsumerPort]
+PortPairs = tuple[PortPair, ...]
 
 
 def format_dims(dims: Shape | None) -> tuple[str, ...] | None:

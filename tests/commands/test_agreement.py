@@ -11,6 +11,7 @@ from torch import nn
 
 from composecli import Verdict, check
 from tests.models import Argmax, Biased, Shelf, Tied, TwoInputs, TwoOutputs, encoder
+from tests.parsing import spec
 
 MODELS: dict[str, tuple[nn.Module, str]] = {
     "linear_10_5": (nn.Linear(10, 5), "scripted"),
@@ -73,7 +74,7 @@ def _contradicted(paths: dict[str, str], producer: str, consumers: tuple[str, ..
     wrong = list[str]()
     for consumer in consumers:
         report = check(paths[producer], paths[consumer])
-        runs = _runs(_load(paths, producer), _load(paths, consumer), report.models[0])
+        runs = _runs(_load(paths, producer), _load(paths, consumer), report.example)
         called = report.verdict
         agreed = {
             Verdict.COMPATIBLE: runs is True,
@@ -93,15 +94,14 @@ def _load(paths: dict[str, str], name: str) -> Any:
     return torch.jit.load(paths[name])
 
 
-def _runs(one: Any, other: Any, model: object) -> bool | None:
+def _runs(one: Any, other: Any, example: str | None) -> bool | None:
     """Whether the pair runs on the example that the verdict spoke for; None where there is none."""
-    contract = getattr(model, "contract", None)
-    if contract is None:
+    if example is None:
         return None
-    inputs = [
-        torch.zeros(argument.value.sizes, dtype=getattr(torch, argument.value.dtype))
-        for argument in contract.example.arguments
-    ]
+    inputs = list[torch.Tensor]()
+    for text in example.replace("], ", "]; ").split("; "):
+        tensor = spec(text)
+        inputs.append(torch.zeros(tensor.sizes, dtype=getattr(torch, tensor.dtype)))
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         given = one(*inputs)
         try:

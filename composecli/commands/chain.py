@@ -1,0 +1,159 @@
+"""A chain of models: the part that leads up to a seam, and the ports that meet there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from composecli.commands.composition import (
+    InferenceResult,
+)
+from composecli.commands.opened_model import OpenedModel, OpenedModels
+from composecli.commands.requests import CheckRequest, Selection
+from composecli.commands.results import SeamReport
+from composecli.commands.seam_report import Findings, Rows, seam_report
+from composecli.commands.session import Session
+from composecli.compose.compare import (
+    ConsumerPort,
+    PortPair,
+    PortPairs,
+    ProducerPort,
+)
+from composecli.compose.wiring import Edge, Wiring
+from composecli.core.blueprint import Sequential, Stage
+from composecli.core.contract import Contract, Port
+from composecli.core.dims import Free, free_dims
+from composecli.core.observations import Observation
+from composecli.core.pytree import (
+    Call,
+    KeyPath,
+    Tree,
+    get_path,
+    leaves,
+)
+from composecli.inference import NotFound
+
+Ports = tuple[Port, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The part of a chain that leads up to a seam.
+
+    `result` and `outputs` are those of its last stage, when the first one, which has the contract
+    `first`, gets `call`.
+    """
+
+    first: Contract
+
+    stages: tuple[Stage, ...]
+    call: Call
+    result: Tree
+    outputs: Ports
+
+    @property
+    def ranges(self) -> tuple[Free, ...]:
+        """The free dims of the input."""
+        ranges = list[Free]()
+        for port in self.first.inputs:
+            ranges += free_dims(port.dims or ())
+        return tuple(ranges)
+
+
+@dataclass
+class Chain:
+    """The models of a chain, with the contracts and the seams that are known so far."""
+
+    request: CheckRequest
+    session: Session
+    parts: OpenedModels
+    contracts: list[InferenceResult] = field(default_factory=list)
+    seams: list[SeamReport] = field(default_factory=list)
+    bridged: list[int] = field(default_factory=list)
+    selected: set[Selection] = field(default_factory=set)
+
+    def contract(self, number: int) -> Contract | None:
+        """Return the contract of a model; None if it was not found."""
+        found = self.contracts[number]
+        if isinstance(found, NotFound):
+            return None
+        return found.contract
+
+    def infer(self, number: int, given: Call | None = None) -> Contract | None:
+        """Infer the contract of the next model, and return it if it is found."""
+        found = self.session.infer(self.parts[number], given=given)
+        self.contracts.append(found)
+        return self.contract(number)
+
+    def report(self, edge: Edge, rows: Rows, findings: Findings) -> None:
+        """Add the report of the next seam."""
+        seam = seam_report(edge.producer, edge.consumer, rows, findings)
+        self.seams.append(seam)
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """One seam of a chain with the wiring of its ports.
+
+    `number` is that of the consumer, and `selected` the path of the part of the result that is
+    wired.
+    """
+
+    chain: Chain
+    number: int
+    upstream: Upstream
+    selected: KeyPath
+    wiring: Wiring
+    edge: Edge
+
+    @property
+    def contract(self) -> Contract | None:
+        """The contract of the consumer."""
+        return self.chain.contract(self.number)
+
+    @property
+    def stage(self) -> Stage:
+        """The consumer, fed without a bridge."""
+        consumer = self.chain.parts[self.number]
+        return Stage(consumer.handle, self.wiring.feeds)
+
+    def run(self, stage: Stage) -> Observation:
+        """Run everything up to this consumer."""
+        blueprint = Sequential((*self.upstream.stages, stage))
+        return self.chain.session.run(blueprint, self.upstream.call)
+
+
+def start_chain(part: OpenedModel, found: InferenceResult) -> Upstream | None:
+    """Return the chain that consists of one model; None if no call is known that it accepts."""
+    if isinstance(found, NotFound):
+        return None
+    contract = found.contract
+    stages = (Stage(part.handle),)
+    return Upstream(contract, stages, contract.example, contract.result, contract.outputs)
+
+
+def pair_ports(seam: Seam) -> PortPairs:
+    """Pair each tensor that is fed with the input that it goes to."""
+    contract, upstream = seam.contract, seam.upstream
+    if contract is None:
+        return ()
+    inputs = {port.path: port for port in contract.inputs}
+    outputs = {port.path: port for port in upstream.outputs}
+    positions = dict[str, int]()
+    for number, argument in enumerate(contract.example.arguments):
+        if argument.name:
+            positions[argument.name] = number
+    pairs = list[PortPair]()
+    for number, feed in enumerate(seam.wiring.feeds):
+        position = number
+        if feed.name:
+            position = positions.get(feed.name, number)
+        part = get_path(upstream.result, feed.path)
+        for path, spec in leaves(part):
+            consumer = inputs.get((position, *path))
+            producer = outputs.get((*feed.path, *path))
+            if consumer is None or producer is None:
+                continue
+            output_port = ProducerPort(seam.edge.producer, producer, spec, upstream.ranges)
+            input_port = ConsumerPort(seam.edge.consumer, consumer)
+            pairs.append((output_port, input_port))
+    return tuple(pairs)

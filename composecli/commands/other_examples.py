@@ -1,0 +1,130 @@
+"""Another example of a chain's input, if the first one does not fit and was our own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from composecli.commands.chain import Seam, Upstream, pair_ports, start_chain
+from composecli.compose.compare import PortPairs, compare
+from composecli.compose.fitting_sizes import fitting_sizes
+from composecli.compose.wiring import Wiring, wire
+from composecli.core.blueprint import Sequential
+from composecli.core.contract import Port, output_name
+from composecli.core.dims import Fixed
+from composecli.core.findings import Finding
+from composecli.core.input_spec import are_exact
+from composecli.core.observations import Accepted
+from composecli.core.pytree import Call, TensorSpec, call_leaves, leaves, replace_call_leaf, size_of
+from composecli.core.resizing import free_axes, resize
+from composecli.core.rules import Rule, Severity
+
+_ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE)
+_ABOUT_TENSORS = (*_ABOUT_SIZES, Rule.RANK_DIFFERS, Rule.DTYPE_DIFFERS)
+
+
+def with_other_example(seam: Seam, pairs: PortPairs, findings: Sequence[Finding]) -> Seam | None:
+    """Return the seam with an example at which its ports fit; None if none is known to run.
+
+    `Conv2d(3, 8, 3)` accepts `float32[1, 3, 7, 9]` from a model that turns `float32[7, 9, 3]` into
+    it, even if that was tried with `float32[2, 3, 8]`. The findings at the new example state its
+    conditions. Sizes and dtypes that the user stated are kept.
+    """
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    rules = {finding.rule for finding in errors if not finding.rule.about_every_size}
+    if not rules or not pairs:
+        return None
+    if rules <= set(_ABOUT_SIZES):
+        moved = _at_fitting_sizes(seam, pairs)
+        if moved is not None:
+            return moved
+    if rules <= set(_ABOUT_TENSORS):
+        return _at_example_of_consumer(seam, pairs)
+    return None
+
+
+def _at_fitting_sizes(seam: Seam, pairs: PortPairs) -> Seam | None:
+    """Return the seam with other sizes of the free dims of the chain's input."""
+    upstream = seam.upstream
+    if are_exact(seam.chain.session.options.inputs):
+        return None
+    sizes = dict[str, int]()
+    for axis, free in free_axes(upstream.first, upstream.call):
+        sizes.setdefault(free.name, size_of(upstream.call, axis))
+    changed = fitting_sizes(pairs, upstream.ranges, sizes)
+    if not changed:
+        return None
+    call = resize(upstream.first, upstream.call, changed)
+    blueprint = Sequential(upstream.stages)
+    observation = seam.chain.session.run(blueprint, call)
+    if not isinstance(observation, Accepted):
+        return None
+    moved = replace(upstream, call=call, result=observation.result)
+    return _fitting_seam(seam, moved)
+
+
+def _at_example_of_consumer(seam: Seam, pairs: PortPairs) -> Seam | None:
+    """Return the seam with the consumer's own example as the input of the chain.
+
+    An activation accepts and returns it, whatever its rank and dtype.
+    """
+    chain, upstream, contract = seam.chain, seam.upstream, seam.contract
+    producer = chain.parts[seam.number - 1]
+    if contract is None or len(pairs) != 1 or len(upstream.stages) != 1:
+        return None
+    # Parameters have a dtype and sizes of their own.
+    if producer.facts.parameters or chain.session.options.inputs:
+        return None
+    call = _with_tensor_of(upstream.call, contract.example)
+    if call is None:
+        return None
+    observation = chain.session.run(Sequential(upstream.stages), call)
+    if not isinstance(observation, Accepted):
+        return None
+    moved = replace(upstream, call=call, result=observation.result)
+    if _fitting_seam(seam, _with_fixed_outputs(moved)) is None:
+        return None
+    found = chain.session.infer(producer, given=call)
+    started = start_chain(producer, found)
+    if started is None:
+        return None
+    fitting = _fitting_seam(seam, replace(started, call=call, result=observation.result))
+    if fitting is not None:
+        chain.contracts[seam.number - 1] = found
+    return fitting
+
+
+def _with_fixed_outputs(upstream: Upstream) -> Upstream:
+    """Return the chain with the sizes and dtypes of its result as those of its outputs."""
+    outputs = list[Port]()
+    for path, spec in leaves(upstream.result):
+        dims = tuple(map(Fixed, spec.sizes))
+        outputs.append(Port(output_name(path), path, spec.dtype, dims))
+    return replace(upstream, outputs=tuple(outputs))
+
+
+def _with_tensor_of(call: Call, other: Call) -> Call | None:
+    """Return the call with the tensor of the other; None if one of them has not exactly one."""
+    leaves, others = list(call_leaves(call)), list(call_leaves(other))
+    if len(leaves) != 1 or len(others) != 1:
+        return None
+    (path, spec), (_, wanted) = leaves[0], others[0]
+    if (spec.dtype, spec.sizes) == (wanted.dtype, wanted.sizes):
+        return None
+    tensor = TensorSpec(wanted.dtype, wanted.sizes, wanted.below)
+    return replace_call_leaf(call, {path: tensor})
+
+
+def _fitting_seam(seam: Seam, upstream: Upstream) -> Seam | None:
+    """Return the seam behind another example; None if its ports do not fit there either."""
+    part = seam.chain.parts[seam.number]
+    selected = seam.selected
+    wiring = wire(upstream.result, part.facts.arguments, selected, seam.edge)
+    if not isinstance(wiring, Wiring):
+        return None
+    moved = replace(seam, upstream=upstream, wiring=wiring)
+    for producer, consumer in pair_ports(moved):
+        findings = compare(producer, consumer)
+        if any(finding.severity is Severity.ERROR for finding in findings):
+            return None
+    return moved

@@ -1,0 +1,124 @@
+"""Find sizes of a chain's input at which a consumer accepts what reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, product
+
+from composecli.compose.compare import PortPairs
+from composecli.core.dims import Dim, Free, admits, as_expr, as_free, sizes_between
+from composecli.core.size_expr import Expr, evaluate, symbols
+
+MAX_TRIED_SIZE = 4096
+MAX_CHANGES = 16
+# If two sizes have to change at once, as those of an image that is flattened: both to the same size
+# below this one, or each to any size up to the next.
+MAX_SIDE_OF_SQUARE = 1024
+MAX_SIDE = 96
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One axis of a seam: the size that the producer gives, and the dim that the consumer takes."""
+
+    gives: Expr
+    takes: Dim
+
+
+def fitting_sizes(
+    pairs: PortPairs, ranges: tuple[Free, ...], sizes: Sizes
+) -> dict[str, int] | None:
+    """Return sizes of the chain's input at which the dims of a seam fit; None if none are found.
+
+    A producer of `float32[1, C, H, W]` from `float32[H, W, C]` fits a consumer of
+    `float32[N, 3, H>=3, W>=3]` with `C=3, H=3, W=8`, the sizes next to those of the example
+    `float32[2, 8, 4]`. `ranges` are the free dims of the input, and `sizes` those of the example.
+    """
+    axes = list(_known_axes(pairs, sizes))
+    own = {free.name: free for free in ranges if free.name in sizes}
+    chosen = dict(sizes)
+    for _ in range(MAX_CHANGES):
+        wrong = _wrong_axes(axes, chosen)
+        if not wrong:
+            return {name: size for name, size in chosen.items() if size != sizes[name]}
+        better = _with_fewer_wrong_axes(axes, wrong, own, chosen)
+        if better is None:
+            return None
+        chosen = better
+    return None
+
+
+def _known_axes(pairs: PortPairs, sizes: Sizes) -> Iterator[_Axis]:
+    """Yield the axes whose size follows from the input, those with free dims first."""
+    derived = list[_Axis]()
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) != len(producer.dims):
+            continue
+        for given, taken in zip(producer.dims, dims, strict=True):
+            expr = as_expr(given)
+            if expr is None or not symbols(expr) <= sizes.keys():
+                continue
+            axis = _Axis(expr, taken)
+            if as_free(taken) is None:
+                derived.append(axis)
+            else:
+                yield axis
+    yield from derived
+
+
+def _wrong_axes(axes: list[_Axis], sizes: Sizes) -> list[_Axis]:
+    """Return the axes that do not fit at these sizes of the input."""
+    wrong = list[_Axis]()
+    bound = dict[str, int]()
+    for axis in axes:
+        value = evaluate(axis.gives, sizes)
+        free = as_free(axis.takes)
+        fits = value > 0 and admits(axis.takes, value) is not False
+        if free is not None:
+            fits = fits and bound.setdefault(free.name, value) == value
+        needed = as_expr(axis.takes)
+        if free is None and needed is not None and symbols(needed) <= bound.keys():
+            fits = fits and evaluate(needed, bound) == value
+        if not fits:
+            wrong.append(axis)
+    return wrong
+
+
+def _with_fewer_wrong_axes(
+    axes: list[_Axis], wrong: list[_Axis], ranges: Mapping[str, Free], sizes: Sizes
+) -> dict[str, int] | None:
+    """Return the sizes with one of them changed as little as makes more axes fit."""
+    for axis in wrong:
+        names = sorted(symbols(axis.gives) & ranges.keys())
+        for changes in _changes(names, ranges, sizes):
+            changed = {**sizes, **changes}
+            if len(_wrong_axes(axes, changed)) < len(wrong):
+                return changed
+    return None
+
+
+def _changes(names: list[str], ranges: Mapping[str, Free], sizes: Sizes) -> Iterator[Sizes]:
+    """Yield other sizes for one of these symbols, the nearest first, then for two at once."""
+    for name in names:
+        own = ranges[name]
+        tried = sizes_between(own, own.low, own.high or MAX_TRIED_SIZE)
+        for size in _nearest_first(tried, sizes[name]):
+            yield {name: size}
+    for pair in combinations(names, 2):
+        one, other = pair
+        squares = range(1, MAX_SIDE_OF_SQUARE)
+        for size in _nearest_first(squares, sizes[one]):
+            if all(admits(ranges[name], size) for name in pair):
+                yield dict.fromkeys(pair, size)
+        sides = [sizes_between(ranges[name], 1, MAX_SIDE) for name in pair]
+        for first, second in product(*sides):
+            yield {one: first, other: second}
+
+
+def _nearest_first(tried: Iterable[int], size: int) -> list[int]:
+    """Return the sizes by their distance from this one."""
+    return sorted(tried, key=lambda other: abs(other - size))
