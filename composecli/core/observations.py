@@ -55,13 +55,15 @@ class Read:
 class Accepted:
     """The forward ran. `results` are the results of the stages, in order.
 
-    `reads_values`: a size or a branch may depend on the values of the input.
+    `reads_values`: a size or a branch may depend on the values of the input. `unread` is the size
+    in bytes of the weights that the forward ran without: it did not multiply with them.
     """
 
     results: tuple[Tree, ...]
     device: str
     parameter_ops: tuple[ParameterOp, ...] = ()
     reads_values: bool = False
+    unread: int = 0
     read: tuple[Read, ...] = ()
 
     @property

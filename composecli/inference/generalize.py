@@ -50,6 +50,9 @@ _LENGTH_SETTINGS = (
 # Pixels and samples that share one use of a weight, by input rank: convolutions are strided.
 _ELEMENTS_PER_USE = {2: 300, 3: 64}
 _ELEMENTS_PER_USE_OF_IMAGES = 500
+# What a transformer of width 2,500 does without its weights: about 30 operations per layer and
+# feature, beside 12 products with as many weights as there are features.
+_SHARE_OF_OTHER_OPS = 0.001
 
 
 def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: Prober) -> Contract:
@@ -107,7 +110,7 @@ def _to_example(
     vocabularies = {spec.below for spec in specs if spec.may_hold_ids}
     lengths = _table_lengths(hints.facts) - vocabularies
     limits = tuple(sorted(lengths))
-    cost = _multiplications_per_element(hints.facts, specs)
+    cost = _multiplications_per_element(hints.facts, specs, accepted.unread)
     stated = dict(candidate.dims)
     others: tuple[Leaves, ...] = ()
     if accepted.reads_values:
@@ -158,17 +161,20 @@ def _table_lengths_of_layer(layer: LayerFact) -> set[int]:
     return lengths
 
 
-def _multiplications_per_element(facts: ModelFacts, specs: list[TensorSpec]) -> float:
+def _multiplications_per_element(facts: ModelFacts, specs: list[TensorSpec], unread: int) -> float:
     """Estimate how many multiplications one element of the input causes.
 
-    A token is multiplied with every weight, a pixel with few.
+    A token is multiplied with every weight, a pixel with few. Nothing is multiplied with weights
+    that are not read, which have `unread` bytes, but there are the ops between them.
     """
+    share_read = 1 - min(1.0, unread / max(1, facts.size))
+    parameters = facts.parameters * max(share_read, _SHARE_OF_OTHER_OPS)
     if any(spec.may_hold_ids for spec in specs):
-        return facts.parameters
+        return parameters
     ranks = [len(spec.sizes) for spec in specs]
     rank = max(ranks, default=0)
     elements_per_use = _ELEMENTS_PER_USE.get(rank, _ELEMENTS_PER_USE_OF_IMAGES)
-    return facts.parameters / elements_per_use
+    return parameters / elements_per_use
 
 
 def _at_joint_end(example: Example, axes: tuple[Axis, ...], prober: Prober) -> Example:

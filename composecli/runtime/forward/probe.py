@@ -74,8 +74,13 @@ def probe(
     if detail is Detail.PARAMETER_OPS:
         recording, result, error = _record_forward(first, values, seed)
         if error is None:
-            parameter_ops = tuple(recording.parameter_ops)
-            return Accepted((tree_of(result),), device, parameter_ops, recording.reads_values)
+            return Accepted(
+                (tree_of(result),),
+                device,
+                tuple(recording.parameter_ops),
+                recording.reads_values,
+                _unread_bytes(first.model),
+            )
     last_error = LastOpError()
     used_models = list(used.values())
     restoring = preserving_state(used_models, seed)
@@ -92,6 +97,13 @@ def probe(
         part = _Part(number, used[number])
         return _explained(rejected, failed, part, recording, seed)
     return Accepted(results, device)
+
+
+def _unread_bytes(model: Model) -> int:
+    """Return the size of the weights of a model that were not read."""
+    if model.weights is None:
+        return 0
+    return sum(storage.nbytes() for storage in model.weights.unread.values())
 
 
 def reject_input(error: BaseException, device: str) -> Rejected:

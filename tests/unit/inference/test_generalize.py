@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from composecli.core.contract import Contract, Evidence, EvidenceKind
 from composecli.core.facts import LayerFact, NamedSizes
 from composecli.core.observations import Accepted, ParameterOp
@@ -74,3 +76,18 @@ def test_recorded_contract_of_an_exported_program_is_confirmed() -> None:
     hints = Hints(facts(), exported=recorded)
     contract = generalized(Candidate(recorded.example), embed, hints)
     assert str(contract) == "int64[N, 8] -> float32[N, 8, 3]"
+
+
+@pytest.mark.parametrize(("unread", "dim"), [(12_000_000_000, "T<=512"), (0, "T")])
+def test_length_is_tried_if_the_weights_of_a_large_model_are_not_read(
+    unread: int, dim: str
+) -> None:
+    def positions(tried: Call) -> Tree | None:
+        return embed(tried) if sizes(tried)[1] <= 512 else None
+
+    table = LayerFact("positions", "Embedding", (NamedSizes("weight", "float32", (512, 3)),))
+    large = replace(facts(table), parameters=3_000_000_000, size=12_000_000_000)
+    tried = candidate("int64[2, 8]")
+    accepted = Accepted((spec("float32[2, 8, 3]"),), "cpu", unread=unread)
+    contract = generalize(tried, accepted, Hints(large), prober(positions))
+    assert str(contract) == f"int64[N, {dim}] -> float32[N, {dim}, 3]"
