@@ -150,11 +150,11 @@ def _format_sequence(kind: str, items: list[str]) -> str:
     return f"({inner})"
 
 
-def fresh_name(spec: TensorSpec, axis: int, used: set[str]) -> str:
+def fresh_name(spec: TensorSpec, axis: int, used: set[str], layout: str = "") -> str:
     """Name a free dim by convention, numbered if the name is in use, and add it to `used`.
 
     Axis 2 of a tensor of rank 4 is `H`, a second one `H2`. Axis 1 of integers of rank 2 is `T`:
-    they are tokens.
+    they are tokens. `layout` has the names of all axes if they are known: `HWC`.
     """
     rank = len(spec.sizes)
     base = f"D{axis}"
@@ -163,6 +163,8 @@ def fresh_name(spec: TensorSpec, axis: int, used: set[str]) -> str:
     is_index = not is_floating(spec.dtype) and not is_complex(spec.dtype)
     if rank == 2 and axis == 1 and is_index:
         base = "T"
+    if len(layout) == rank:
+        base = layout[axis]
     name = base
     number = 1
     while name in used:

@@ -56,7 +56,8 @@ class Example:
     `fixed` are axes that are known to be fixed, and `stated` are dims that are known, by the path
     of their tensor. `limits` are lengths of tables that the model contains, at which a free axis
     may end. `cost` is roughly how many multiplications one element of the input causes.
-    `other_values` are results of the same call with other values.
+    `other_values` are results of the same call with other values, and `layouts` the names of the
+    axes of images, by path.
     """
 
     call: Call
@@ -66,6 +67,7 @@ class Example:
     limits: tuple[int, ...] = ()
     cost: float = 1.0
     other_values: tuple[Leaves, ...] = ()
+    layouts: Mapping[KeyPath, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from composecli.core.pytree import (
     Axis,
     Call,
     KeyPath,
+    Literal,
     TensorSpec,
     Tree,
     TreeSequence,
@@ -66,7 +67,8 @@ class Candidate:
     """A call worth trying.
 
     `dims` are the dims of ports that are stated, by path; `fixed_axes` are axes whose size a
-    parameter implies; `target` is the size that this candidate was solved for.
+    parameter implies; `target` is the size that this candidate was solved for. `layouts` are the
+    names of the axes of images, such as `HWC`, by path.
     """
 
     call: Call
@@ -74,6 +76,7 @@ class Candidate:
     dims: tuple[tuple[KeyPath, Shape], ...] = ()
     fixed_axes: tuple[Axis, ...] = ()
     target: SizeTarget | None = None
+    layouts: tuple[tuple[KeyPath, str], ...] = ()
 
 
 def initial_candidates(facts: ModelFacts) -> Iterator[Candidate]:
@@ -113,8 +116,7 @@ def _nth_call(
 def _with_states(facts: ModelFacts) -> Iterator[Candidate]:
     """Yield the input of a recurrent layer with its states, batch second and batch first."""
     arguments = facts.needed_arguments
-    takes_literals = any(literal_values(argument.type_name) for argument in arguments)
-    if len(arguments) < 2 or takes_literals:
+    if len(arguments) < 2 or not all(_may_be_state(argument, facts) for argument in arguments[1:]):
         return
     for layer in facts.layers:
         specs = list(layer_inputs(layer))
@@ -134,6 +136,18 @@ def _with_states(facts: ModelFacts) -> Iterator[Candidate]:
         return
 
 
+def _may_be_state(argument: ArgumentFact, facts: ModelFacts) -> bool:
+    """Return whether an argument may be a recurrent state, by its name and type."""
+    if literal_values(argument.type_name) or _is_optional(argument):
+        return False
+    return not any(tensors_by_name(argument.name, facts))
+
+
+def _is_optional(argument: ArgumentFact) -> bool:
+    """Return whether the type allows None."""
+    return argument.type_name.startswith(("Optional[", "typing.Optional["))
+
+
 def _values(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
     """Return values for one argument (None if the signature is unknown), the most likely first."""
     if argument is None:
@@ -142,6 +156,9 @@ def _values(argument: ArgumentFact | None, facts: ModelFacts) -> list[Tree]:
     literals = literal_values(type_name)
     if literals:
         return literals
+    if _is_optional(argument):
+        inner = type_name.partition("[")[2].removesuffix("]")
+        return [Literal(None), *_values(replace(argument, type_name=inner), facts)]
     named = tensors_by_name(argument.name, facts)
     proposed = (*named, *usual_tensors(facts))
     tensors = list(dict.fromkeys(proposed))

@@ -10,8 +10,9 @@ from dataclasses import replace
 from itertools import islice, product
 
 from composecli.core.facts import ModelFacts
-from composecli.core.pytree import Literal, TensorSpec, Tree
+from composecli.core.pytree import Fill, Literal, TensorSpec, Tree
 from composecli.inference.parameter_ops import BATCH, EMBEDDING, LENGTH, layer_inputs
+from composecli.inference.tables import table_lengths
 
 MAX_LAYERS = 12
 IMAGE_RANK = 4
@@ -22,8 +23,9 @@ _LITERALS: dict[str, tuple[bool | int | float | str, ...]] = {
     "str": ("",),
     "number": (1, 1.0),
 }
-_ID_NAMES = ("ids", "tokens", "token", "src", "tgt", "text", "words")
-_STEP_NAMES = ("timestep", "timesteps", "step", "steps", "lengths")
+_ID_NAMES = ("ids", "tokens", "token", "src", "tgt", "text", "words", "indices", "index", "idx")
+_STEP_NAMES = ("timestep", "timesteps", "step", "steps")
+_LENGTH_NAMES = ("lengths", "length", "lens", "len")
 _AUDIO_NAMES = ("audio", "wave", "wav", "waveform", "speech")
 # One of each rank that is common: rows, images, sequences, video, scalars.
 _COMMON_SIZES = ((2, 3), (2, 3, 64, 64), (2, 3, 8), (2, 3, 16, 64, 64), (2,))
@@ -52,6 +54,9 @@ def usual_tensors(facts: ModelFacts) -> Iterator[TensorSpec]:
     for layer in layers[:MAX_LAYERS]:
         expected |= dict.fromkeys(layer_inputs(layer))
     yield from expected
+    for spec in expected:
+        if len(spec.sizes) == 3 and spec.sizes[:2] == (LENGTH, BATCH):
+            yield replace(spec, sizes=(BATCH, LENGTH, spec.sizes[2]))
     yield from _sequences(facts)
     rows = list[TensorSpec]()
     for spec in expected:
@@ -89,6 +94,11 @@ def tensors_by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
         yield TensorSpec("int64", (BATCH, LENGTH, 4), below=2)
     elif last_word in _ID_NAMES and has_vocabulary:
         yield ids(facts)
+    elif last_word in _LENGTH_NAMES:
+        # A length of 1 is allowed for sequences of every length.
+        yield TensorSpec("int64", (BATCH,), below=2, fill=Fill.POSITIVE)
+    elif last_word == "offsets":
+        yield TensorSpec("int64", (BATCH,), fill=Fill.ZEROS)
     elif last_word in _STEP_NAMES:
         yield TensorSpec("int64", (BATCH,), below=LENGTH)
         yield TensorSpec(facts.float_dtype, (BATCH,))
@@ -129,6 +139,10 @@ def lengths(facts: ModelFacts) -> Iterator[int]:
         yield 2 * values[0]
     for values in setting_values(facts, *_LENGTH_SETTINGS):
         yield values[-1]
+    for length in table_lengths(facts):
+        # A stride of 2 before the table halves the length.
+        yield length
+        yield 2 * length
     yield from _COMMON_LENGTHS
 
 

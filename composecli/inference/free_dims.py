@@ -103,7 +103,8 @@ def _name_groups(example: Example, groups: list[AxisGroup]) -> None:
     for group in groups:
         if not group.name:
             path, axis = group.axes[0]
-            group.assign_name(fresh_name(specs[path], axis, used))
+            layout = example.layouts.get(path, "")
+            group.assign_name(fresh_name(specs[path], axis, used, layout))
 
 
 def _find_all_bounds(example: Example, groups: list[AxisGroup], probe: Probe) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from composecli.core.contract import Contract, Evidence, EvidenceKind, Port, input_name
-from composecli.core.facts import LayerFact, ModelFacts
+from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted
 from composecli.core.pytree import (
     Axis,
@@ -30,15 +30,13 @@ from composecli.inference.free_dims import ExploredAxes, explore_axes
 from composecli.inference.hints import Hints, argument_name
 from composecli.inference.optional_inputs import optional_inputs
 from composecli.inference.parameter_ops import (
-    EMBEDDING,
     fixed_axes,
     fixed_recurrent_axes,
     ids_below,
 )
 from composecli.inference.prober import Prober
+from composecli.inference.tables import MAX_TABLE_LENGTH, MIN_TABLE_LENGTH, table_lengths
 
-MIN_TABLE_LENGTH = 9
-MAX_TABLE_LENGTH = 8192
 # A vocabulary of fewer ids is not worth mentioning.
 MIN_REPORTED_VOCABULARY = 9
 _LENGTH_SETTINGS = (
@@ -108,22 +106,33 @@ def _to_example(
             fixed.add(axis)
     # The rows of an embedding of tokens do not limit how many tokens there are.
     vocabularies = {spec.below for spec in specs if spec.may_hold_ids}
-    lengths = _table_lengths(hints.facts) - vocabularies
+    lengths = _possible_limits(hints.facts) - vocabularies
     limits = tuple(sorted(lengths))
     cost = _multiplications_per_element(hints.facts, specs, accepted.unread)
     stated = dict(candidate.dims)
     others: tuple[Leaves, ...] = ()
     if accepted.reads_values:
         others = tuple(_results_of_other_values(call, prober))
-    return Example(call, accepted.result, frozenset(fixed), stated, limits, cost, others)
+    layouts = dict(candidate.layouts)
+    return Example(call, accepted.result, frozenset(fixed), stated, limits, cost, others, layouts)
 
 
 def _results_of_other_values(call: Call, prober: Prober) -> Iterator[Leaves]:
     """Yield the results of the call with other values of the same sizes, if it is accepted."""
-    for fill in (Fill.ZEROS, Fill.POSITIVE, Fill.NEGATIVE):
-        observation = prober.outcome(filled(call, fill))
+    calls = [filled(call, fill) for fill in (Fill.ZEROS, Fill.POSITIVE, Fill.NEGATIVE)]
+    for other in (*calls, _with_larger_lengths(call)):
+        observation = prober.outcome(other)
         if isinstance(observation, Accepted):
             yield tuple(leaves(observation.result))
+
+
+def _with_larger_lengths(call: Call) -> Call:
+    """Return the call with every length greater by 1."""
+    changes = dict[KeyPath, TensorSpec]()
+    for path, spec in call_leaves(call):
+        if spec.fill is Fill.POSITIVE:
+            changes[path] = replace(spec, below=spec.below + 1)
+    return replace_call_leaf(call, changes)
 
 
 def _accepts_next_size(call: Call, axis: Axis, prober: Prober) -> bool:
@@ -136,29 +145,12 @@ def _accepts_next_size(call: Call, axis: Axis, prober: Prober) -> bool:
     return isinstance(observation, Accepted)
 
 
-def _table_lengths(facts: ModelFacts) -> set[int]:
-    """Return lengths of tables of positions, masks and the like, at which a free axis may end."""
-    lengths = set[int]()
-    for layer in facts.layers:
-        lengths |= _table_lengths_of_layer(layer)
+def _possible_limits(facts: ModelFacts) -> set[int]:
+    """Return lengths at which a free axis may end: those of tables, and the model's settings."""
+    limits = set(table_lengths(facts))
     for values in setting_values(facts, *_LENGTH_SETTINGS):
-        lengths |= set(values)
-    return {length for length in lengths if MIN_TABLE_LENGTH <= length <= MAX_TABLE_LENGTH}
-
-
-def _table_lengths_of_layer(layer: LayerFact) -> set[int]:
-    """Return the lengths of one layer's tables and buffers."""
-    lengths = set[int]()
-    for tensor in layer.parameters:
-        rows = EMBEDDING.rows(layer, tensor)
-        if rows is not None:
-            lengths.add(rows)
-        elif len(tensor.sizes) == 3:
-            # `(1, positions, width)` or `(positions, 1, width)`.
-            lengths |= set(tensor.sizes[:2])
-    for tensor in layer.buffers:
-        lengths |= set(tensor.sizes)
-    return lengths
+        limits |= set(values)
+    return {limit for limit in limits if MIN_TABLE_LENGTH <= limit <= MAX_TABLE_LENGTH}
 
 
 def _multiplications_per_element(facts: ModelFacts, specs: list[TensorSpec], unread: int) -> float:

@@ -24,6 +24,7 @@ BATCH = 2
 LENGTH = 8
 # Height and width, or length, by input rank: cheap, and large enough for most networks.
 SPATIAL = {3: 64, 4: 64, 5: 16}
+_SPATIAL_NAMES = {3: "L", 4: "HW", 5: "DHW"}
 # For the runtime, which records models and forwards: the integer attributes of layers, and the ops
 # whose weight may be a tensor without a name (frozen into the graph, or computed by weight norm).
 LAYER_CONSTANTS = ("groups", "num_embeddings", "padding_idx")
@@ -253,11 +254,13 @@ class Embedding(OpFamily):
         return is_table and layer.class_name.startswith("Embedding")
 
     def layer_inputs(self, layer: LayerFact) -> Iterator[TensorSpec]:
-        """Yield a batch of ids below the number of rows."""
+        """Yield a batch of ids below the number of rows, and for a bag ids without a batch."""
         weight = _parameter(layer, "weight")
         if weight is not None:
             rows = weight.sizes[0]
             yield TensorSpec("int64", (BATCH, LENGTH), below=rows)
+            if layer.class_name == "EmbeddingBag":
+                yield TensorSpec("int64", (LENGTH,), below=rows)
 
     def owns_op(self, op: str) -> bool:
         """Return whether this is a look-up in a table."""
@@ -439,6 +442,31 @@ def implied_input(spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput |
     with axis 1 fixed.
     """
     return op_family(parameter_op.op).implied_input(spec, parameter_op)
+
+
+def image_layouts(spec: TensorSpec, parameter_op: ParameterOp) -> Iterator[tuple[str, TensorSpec]]:
+    """Yield images in other layouts, if `spec` reached a convolution with other sizes.
+
+    A model may add the batch to `(C, H, W)` itself, or accept channels last, with or without a
+    batch: `(N, H, W, C)`, `(H, W, C)`. An image of another dtype than the weight keeps it.
+    """
+    rank = len(parameter_op.weight.sizes)
+    if parameter_op.op not in _CONVOLUTIONS or rank not in SPATIAL:
+        return
+    if parameter_op.value.sizes == spec.sizes:
+        return
+    dtype = parameter_op.weight.dtype
+    if parameter_op.value.dtype != spec.dtype:
+        dtype = spec.dtype
+    batch, channels, *spatial = _image(_channels(parameter_op), rank, dtype).sizes
+    spatial_names = _SPATIAL_NAMES[rank]
+    layouts = {
+        f"N{spatial_names}C": (batch, *spatial, channels),
+        f"C{spatial_names}": (channels, *spatial),
+        f"{spatial_names}C": (*spatial, channels),
+    }
+    for names, sizes in layouts.items():
+        yield names, replace(spec, dtype=dtype, sizes=sizes, sample=None)
 
 
 def input_channels(weight: tuple[int, ...], groups: int, *, transposed: bool) -> int:

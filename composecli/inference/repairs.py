@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import ParameterOp, Rejected, Remedy
-from composecli.core.pytree import Argument, Call, KeyPath, Literal, TensorSpec, call_leaves
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    KeyPath,
+    Literal,
+    TensorSpec,
+    TreeSequence,
+    call_leaves,
+)
 from composecli.inference.candidates import Candidate, other_sizes, with_tensors
 from composecli.inference.conventions import (
     ids,
@@ -26,6 +34,7 @@ from composecli.inference.parameter_ops import (
     ELEMENTWISE,
     ImpliedInput,
     bare_op_name,
+    image_layouts,
     implied_input,
     input_operands,
     layer_inputs,
@@ -37,6 +46,7 @@ MAX_OTHER_SIZES = 14
 MAX_OPTIONAL_ARGUMENTS = 6
 MAX_PICTURES = 2
 MAX_KINDS = 10
+_LIST_LENGTHS = (3, 4, 1, 5)
 MAX_CHEAP_ELEMENTS = 1_000_000
 _LOGICAL_OPS = (
     "masked_fill",
@@ -59,19 +69,26 @@ def find_repairs(
     `float32[2, 10]` at cost 0. Other dtypes and ranks follow at costs 2 and 3.
     """
     paths = _blamed_inputs(candidate, rejected)
-    for repaired in _by_parameter(candidate, rejected):
-        yield 0, repaired
-    for repaired in _by_values(candidate, rejected, paths):
-        yield 0, repaired
-    for repaired in _by_other_operand(candidate, rejected):
+    implied = (
+        _by_parameter(candidate, rejected),
+        _by_values(candidate, rejected, paths),
+        _by_other_operand(candidate, rejected),
+        _by_sequence_layout(candidate, rejected),
+    )
+    for repaired in chain.from_iterable(implied):
         yield 0, repaired
     all_solved = from_mismatches(candidate, rejected, paths)
     for solved in islice(all_solved, MAX_SOLVED_SIZES):
         cost = _solver_cost(candidate, solved)
         yield cost, solved
-    for repaired in _by_dtype(candidate, rejected, paths, facts):
-        yield 2, repaired
-    for repaired in _by_optional_argument(candidate, rejected, facts):
+    for repaired in _by_layout(candidate, rejected):
+        yield 1, repaired
+    guessed = (
+        _by_list_length(candidate, rejected),
+        _by_dtype(candidate, rejected, paths, facts),
+        _by_optional_argument(candidate, rejected, facts),
+    )
+    for repaired in chain.from_iterable(guessed):
         yield 2, repaired
     yield from _by_literal(candidate, facts)
     for path in paths[:2]:
@@ -118,6 +135,48 @@ def _by_parameter(candidate: Candidate, rejected: Rejected) -> Iterator[Candidat
         fixed_axes = [axis for axis in changed.fixed_axes if axis[0] != path]
         fixed_axes += [(path, axis) for axis in implied.axes]
         yield replace(changed, fixed_axes=tuple(fixed_axes))
+
+
+def _by_layout(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
+    """Try other layouts of an image that reached a convolution in another form."""
+    for number, (path, spec) in enumerate(call_leaves(candidate.call)):
+        for parameter_op in rejected.parameter_ops:
+            if parameter_op.inputs not in ((), (number,)):
+                continue
+            for layout, image in image_layouts(spec, parameter_op):
+                changed = with_tensors(candidate, {path: image})
+                yield replace(changed, layouts=(*candidate.layouts, (path, layout)))
+
+
+def _by_sequence_layout(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
+    """Swap the batch and the length of a sequence that does not have as many as its lengths."""
+    if bare_op_name(rejected.op) != "_pack_padded_sequence":
+        return
+    for path, spec in call_leaves(candidate.call):
+        if len(spec.sizes) == 3:
+            first, second, width = spec.sizes
+            swapped = replace(spec, sizes=(second, first, width), sample=None)
+            yield with_tensors(candidate, {path: swapped})
+
+
+def _by_list_length(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
+    """Try lists of other lengths if the model's own code failed, perhaps at an index."""
+    if rejected.op is not None:
+        return
+    arguments = candidate.call.arguments
+    for number, argument in enumerate(arguments):
+        if not isinstance(argument.value, TreeSequence) or argument.value.kind != "list":
+            continue
+        items = argument.value.items
+        for length in _LIST_LENGTHS:
+            if length == len(items):
+                continue
+            # Keep the tensors that were repaired, and repeat the last one.
+            repeated = (*items[:length], *items[-1:] * (length - len(items)))
+            value = replace(argument.value, items=repeated)
+            changed = list(arguments)
+            changed[number] = replace(argument, value=value)
+            yield replace(candidate, call=Call(tuple(changed)), target=None)
 
 
 def _first_implied(
@@ -215,9 +274,11 @@ def _by_dtype(
     """Change the dtype of one of the blamed inputs; masks before ids if the op is logical."""
     specs = dict(call_leaves(candidate.call))
     if bare_op_name(rejected.op) in _LOGICAL_OPS:
-        dtypes = ("bool", facts.float_dtype, "int64")
+        dtypes: tuple[str, ...] = ("bool", facts.float_dtype, "int64")
     else:
         dtypes = (facts.float_dtype, "int64", "bool")
+    if rejected.op is None:
+        dtypes = (*dtypes, "uint8")
     for path in paths[:3]:
         spec = specs[path]
         for dtype in dtypes:

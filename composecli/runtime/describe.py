@@ -16,6 +16,7 @@ from composecli.inference.parameter_ops import LAYER_CONSTANTS
 from composecli.runtime.config_hints import read_settings
 from composecli.runtime.forward.data_dependence import weightless
 from composecli.runtime.model import Model, is_exported
+from composecli.runtime.packed_weights import packed_weights
 from composecli.runtime.tensors import (
     Identity,
     Values,
@@ -140,6 +141,7 @@ def _layers(module: nn.Module) -> tuple[LayerFact, ...]:
     layers = list[LayerFact]()
     for name, submodule in module.named_modules():
         parameters = _named_sizes(submodule.named_parameters(recurse=False))
+        parameters += packed_weights(submodule)
         buffers = _named_sizes(submodule.named_buffers(recurse=False))
         constants = _constants(submodule)
         kind = class_name(submodule)

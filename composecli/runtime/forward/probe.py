@@ -29,10 +29,11 @@ from composecli.runtime.model import Model, last_line
 from composecli.runtime.tensors import Values, tree_of, zeros_like
 
 # The messages of torch's allocator, C++, the system, and oneDNN, which only reports that it has no
-# primitive or memory.
+# primitive or memory. No descriptor of a primitive means that it does not support these sizes.
 _NO_MEMORY = re.compile(
     r"DefaultCPUAllocator|std::bad_alloc|[Cc]an(no|')t allocate memory|not enough memory|"
-    r"unable to mmap|could not (create|initialize|execute|get) an? (primitive|memory)"
+    r"unable to mmap|"
+    r"could not (create|initialize|execute|get) an? (primitive(?! descriptor)|memory)"
 )
 # Where TorchScript ends a message with these, the message of the op is lost.
 _EMPTY_ENDINGS = ("RuntimeError:", "interpreter.")
