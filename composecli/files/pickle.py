@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import pickletools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 MAX_OPCODES = 5_000_000
 
@@ -51,6 +52,8 @@ _LITERALS = frozenset(
     ]
 )
 _IGNORED = frozenset(("PROTO", "FRAME"))
+# A class, behind the source that the old format stores with it.
+_MODULE_REFERENCE = "module"
 
 
 class NotAPickle(Exception):
@@ -129,19 +132,28 @@ def operations(data: bytes) -> tuple[Operation, ...]:
     Raises:
         NotAPickle: if it ends early, or something follows its end.
     """
+    decoded = read_operations(data)
+    if decoded[-1].place + 1 != len(data):
+        raise NotAPickle("bytes after its end")
+    return decoded
+
+
+def read_operations(source: bytes | IO[bytes]) -> tuple[Operation, ...]:
+    """Decode the opcodes of the pickle at the start of these bytes, or at the place of a file.
+
+    Raises:
+        NotAPickle: if it ends early.
+    """
     decoded = list[Operation]()
     try:
         # pickletools warns of invalid escapes, which would be printed in the middle of a report.
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            for opcode, argument, place in pickletools.genops(data):
+            for opcode, argument, place in pickletools.genops(source):
                 decoded.append(Operation(opcode.name, argument, place or 0))
                 if len(decoded) > MAX_OPCODES:
                     raise NotAPickle("more opcodes than any model has")
     except (ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise NotAPickle(f"{type(error).__name__}: {error}") from None
-    last = decoded[-1]
-    if last.name != "STOP" or last.place + 1 != len(data):
-        raise NotAPickle("bytes after its end")
     return tuple(decoded)
 
 
@@ -292,26 +304,38 @@ class _Machine:
     def _op_empty_list(self, _: object) -> None:
         self.stack.append([])
 
-    _op_empty_set = _op_empty_list
+    def _op_empty_set(self, _: object) -> None:
+        """Push a set, as protocol 2 makes one: by a call of its class with a list."""
+        self.stack.append(_set_of("set", []))
+
+    def _op_frozenset(self, _: object) -> None:
+        """Push a frozenset of the items above the mark."""
+        items = self._pop_to_mark()
+        self.stack.append(_set_of("frozenset", items))
+
+    def _op_additems(self, _: object) -> None:
+        """Add the items above the mark to the set below it."""
+        items = self._pop_to_mark()
+        self.stack[-1].arguments[0].extend(items)
 
     def _op_list(self, _: object) -> None:
         self.stack.append(self._pop_to_mark())
 
     def _op_append(self, _: object) -> None:
-        """Append the top of the stack to the list below it."""
-        item = self._pop()
-        self.stack[-1].append(item)
+        """Append the top of the stack to the list or object below it."""
+        self._extend([self._pop()])
 
     def _op_appends(self, _: object) -> None:
-        """Add the items above the mark to the list, set or object below it."""
-        items = self._pop_to_mark()
+        """Add the items above the mark to the list or object below it."""
+        self._extend(self._pop_to_mark())
+
+    def _extend(self, items: list[object]) -> None:
+        """Add items to the list, or the object that is filled like one, on top of the stack."""
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(items)
         else:
             target.items.extend((None, item) for item in items)
-
-    _op_additems = _op_appends
 
     def _op_empty_dict(self, _: object) -> None:
         self.stack.append(PickleDict())
@@ -371,9 +395,21 @@ class _Machine:
         self._refer(Persistent(key))
 
     def _refer(self, reference: Persistent) -> None:
-        """Record and push a reference; nothing is loaded."""
-        self.references.append(reference)
-        self.stack.append(reference)
+        """Record and push a reference; nothing is loaded.
+
+        The old format refers to a class together with its source: this is just the class.
+        """
+        match reference.key:
+            case (kind, Global() as imported, *_) if kind == _MODULE_REFERENCE:
+                self.stack.append(imported)
+            case _:
+                self.references.append(reference)
+                self.stack.append(reference)
+
+
+def _set_of(name: str, items: list[object]) -> Constructed:
+    """Return a set or frozenset of these items."""
+    return Constructed(Global("builtins", name), (items,))
 
 
 def _pairs(items: list[Any]) -> list[tuple[object, object]]:
@@ -382,3 +418,50 @@ def _pairs(items: list[Any]) -> list[tuple[object, object]]:
         raise NotAPickle("a key without a value")
     keys, values = items[::2], items[1::2]
     return list(zip(keys, values, strict=True))
+
+
+def reachable(value: object) -> ParsedPickle:
+    """Return a part of a parsed pickle, with what unpickling that part alone would use."""
+    imports = dict[Global, None]()
+    constructed = list[Constructed]()
+    references = list[Persistent]()
+    for node in _walk(value):
+        if isinstance(node, Global):
+            imports[node] = None
+        elif isinstance(node, Constructed):
+            constructed.append(node)
+        elif isinstance(node, Persistent):
+            references.append(node)
+    return ParsedPickle(value, tuple(imports), tuple(constructed), tuple(references))
+
+
+def _walk(value: object) -> Iterator[object]:
+    """Yield a node and every node below it, each once and in order."""
+    visited = set[int]()
+    todo = [value]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, str | int | float | bytes) or node is None:
+            continue
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        yield node
+        todo.extend(reversed(_parts(node)))
+
+
+def _parts(node: object) -> list[object]:
+    """Return the nodes directly below a node."""
+    if isinstance(node, tuple | list):
+        return list(node)
+    if isinstance(node, Persistent):
+        return [node.key]
+    parts = list[object]()
+    if isinstance(node, Constructed):
+        parts = [node.function, node.arguments]
+    if isinstance(node, Constructed | PickleDict):
+        for pair in node.items:
+            parts += pair
+    if isinstance(node, Constructed):
+        parts.append(node.state)
+    return parts
