@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import string
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,15 @@ from composecli.core.rules import Rule
 from composecli.files import torchscript
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import Checkpoint, Content, scan_checkpoint
+from composecli.files.foreign_formats import (
+    FOREIGN_FORMATS,
+    Recognizer,
+    not_a_model,
+    not_regular,
+    starts_with,
+    unknown_bytes,
+    unreadable,
+)
 from composecli.files.pickle import NotAPickle
 from composecli.files.pt2 import exported_contract
 from composecli.files.pt2_layout import looks_exported
@@ -28,14 +37,9 @@ from composecli.files.zip_format import END_SIGNATURE, LOCAL_SIGNATURE
 HEAD_BYTES = 4096
 MAX_SHOWN_KEYS = 4
 MAX_SHOWN_MEMBERS = 3
-MAX_SHOWN_TEXT = 60
 
 # PROTO 2 and the number 0x1950a86a20f9469cfc6c: `torch.save` before PyTorch 1.6.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-_GIT_LFS = b"version https://git-lfs"
-_PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-# The file identifier of a flatbuffer is at offset 4.
-_MOBILE = b"PTMF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class WeightsFile:
 
 
 Sniffed = ModelFile | WeightsFile | Problem
+# What is in a file of that format: its path, first bytes and size.
+Sniffer = Callable[[str, bytes, int], Sniffed]
 
 
 def sniff(path: str) -> Sniffed:
@@ -93,126 +99,31 @@ def sniff(path: str) -> Sniffed:
         path.encode()
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            return _not_regular(path, status.st_mode)
+            return not_regular(path, status.st_mode)
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
     except (OSError, ValueError) as error:
-        return _unreadable(path, error)
-    if not head:
-        return Problem(
-            Rule.EMPTY_FILE,
-            "the file is empty",
-            path,
-            ("it has 0 bytes, probably from an interrupted save or download",),
-            ("save or download it again",),
-        )
-    if head.startswith((LOCAL_SIGNATURE, END_SIGNATURE)):
-        return _sniff_archive_file(path, status.st_size)
-    return _sniff_other(path, head, status.st_size)
+        return unreadable(path, error)
+    for recognizes, sniff_as in _FORMATS:
+        if recognizes(head, status.st_size):
+            return sniff_as(path, head, status.st_size)
+    return unknown_bytes(path, head)
 
 
-def _unreadable(path: str, error: OSError | ValueError) -> Problem:
-    """Return the problem of a path that cannot be opened."""
-    reason = getattr(error, "strerror", None) or str(error)
-    if isinstance(error, UnicodeError):
-        reason = "its name is not valid UTF-8, and PyTorch cannot open such a path"
-    title = f"cannot read the file: {reason}"
-    return Problem(Rule.NO_SUCH_FILE, title, path, help=("check the path",))
+def _safetensors(path: str, _head: bytes, size: int) -> WeightsFile:
+    """Return the weights in a safetensors file; its keys are not read here."""
+    return WeightsFile(path, size, ())
 
 
-def _not_regular(path: str, mode: int) -> Problem:
-    """Return the problem of a directory, a device, a pipe or a socket."""
-    if stat.S_ISDIR(mode):
-        title = "the path is a directory, not a file"
-        return Problem(Rule.NOT_A_REGULAR_FILE, title, path, help=("name a file inside it",))
-    title = "the path is not a regular file"
-    return Problem(Rule.NOT_A_REGULAR_FILE, title, path, help=("copy it into a file first",))
-
-
-def _sniff_other(path: str, head: bytes, size: int) -> Sniffed:
-    """Sniff a file that is not a zip archive."""
-    if head.startswith(_GIT_LFS):
-        return Problem(
-            Rule.GIT_LFS_POINTER,
-            "the file is a git-lfs pointer, not the model itself",
-            path,
-            ("the model was never fetched into this checkout",),
-            (f"git lfs pull --include '{Path(path).name}'",),
-        )
-    if _is_safetensors(head, size):
-        return WeightsFile(path, size, ())
-    if head.startswith(_LEGACY):
-        return Problem(
-            Rule.LEGACY_FORMAT,
-            "the file is in PyTorch's old format, from before 1.6",
-            path,
-            ("it is a single pickle and cannot be scanned before it runs",),
-            ("load it where you trust it, then torch.save(model, 'new.pt')",),
-        )
-    if _is_onnx(head):
-        return Problem(
-            Rule.ONNX_FILE,
-            "the file is an ONNX model",
-            path,
-            ("composecli reads models saved by PyTorch",),
-            ("torch.export.save(torch.export.export(model, args), 'model.pt2')",),
-        )
-    text = _as_text(head)
-    if text is not None:
-        return _text_file(path, text)
-    return _unknown_bytes(path, head)
-
-
-def _unknown_bytes(path: str, head: bytes) -> Problem:
-    """Return the problem of a binary file, with its format if it is recognized."""
-    if head.startswith(_PICKLE_PROTOCOLS):
-        note = "PyTorch saves models as zip archives with torch.save"
-        return _not_a_model(path, "a bare pickle", note)
-    if head[4:8] == _MOBILE:
-        note = "composecli reads TorchScript as zip archives"
-        return _not_a_model(path, "a mobile (flatbuffer) model", note)
-    note = f"it starts with the bytes {head[:8].hex(' ')}"
-    return _not_a_model(path, "in a format that composecli does not know", note)
-
-
-def _not_a_model(path: str, description: str, note: str) -> Problem:
-    """Return the problem of a file that holds something else."""
+def _legacy_format(path: str, _head: bytes, _size: int) -> Problem:
+    """Return the problem of a file in PyTorch's old format."""
     return Problem(
-        Rule.NOT_A_MODEL,
-        f"the file is {description}",
+        Rule.LEGACY_FORMAT,
+        "the file is in PyTorch's old format, from before 1.6",
         path,
-        (note,),
-        ("save a model with torch.jit.save, torch.export.save or torch.save(module, path)",),
+        ("it is a single pickle and cannot be scanned before it runs",),
+        ("load it where you trust it, then torch.save(model, 'new.pt')",),
     )
-
-
-def _text_file(path: str, text: str) -> Problem:
-    """Return the problem of a text file; a web page was probably meant to be a download."""
-    if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
-        note = "a login or error page was saved in place of the file"
-        return _not_a_model(path, "a web page", note)
-    stripped = text.strip()
-    if not stripped:
-        return _not_a_model(path, "a text file", "it contains only white space")
-    first_line = stripped.splitlines()[0][:MAX_SHOWN_TEXT]
-    return _not_a_model(path, "a text file", f"it starts with: {first_line}")
-
-
-def _as_text(head: bytes) -> str | None:
-    """Decode the head of a file, None if it is not printable UTF-8.
-
-    The head may end in the middle of a character, which has 4 bytes at most.
-    """
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:
-            return None
-        text = head[: error.start].decode("utf-8")
-    is_text = all(char.isprintable() or char in string.whitespace for char in text)
-    if is_text:
-        return text
-    return None
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -224,20 +135,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return starts_object and 2 <= length <= size - 8
 
 
-def _is_onnx(head: bytes) -> bool:
-    """Return whether this starts as an ONNX ModelProto does.
-
-    Its field 1 is the IR version; field 2, the producer, or 7 or 8, the graph or opset, comes next.
-    """
-    if len(head) < 8 or head[0] != 0x08:
-        return False
-    version = head[1]
-    if not 1 <= version <= 20:
-        return False
-    return head[2] in (0x12, 0x3A, 0x42)
-
-
-def _sniff_archive_file(path: str, size: int) -> Sniffed:
+def _sniff_archive_file(path: str, _head: bytes, size: int) -> Sniffed:
     """Open and sniff a zip archive."""
     try:
         archive = Archive(Path(path))
@@ -268,7 +166,7 @@ def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
     first_names = sorted(names)[:MAX_SHOWN_MEMBERS]
     members = ", ".join(first_names) or "nothing"
     description = "a zip archive that PyTorch did not write"
-    return _not_a_model(path, description, f"it holds {members}")
+    return not_a_model(path, description, f"it holds {members}")
 
 
 def _sniff_torchscript(path: str, size: int, archive: Archive) -> Sniffed:
@@ -315,10 +213,19 @@ def _sniff_checkpoint(path: str, size: int, archive: Archive) -> Sniffed:
             return WeightsFile(path, size, checkpoint.keys, checkpoint)
         case Content.TENSOR:
             note = "a model was expected; as an input, name it --input @FILE"
-            return _not_a_model(path, "a saved tensor", note)
+            return not_a_model(path, "a saved tensor", note)
         case Content.OTHER:
             description = "a saved Python object that is not a module"
-            return _not_a_model(path, description, "it contains no named tensors")
+            return not_a_model(path, description, "it contains no named tensors")
+
+
+# The first one that recognizes the head of a file decides what it is.
+_FORMATS: tuple[tuple[Recognizer, Sniffer], ...] = (
+    (starts_with(LOCAL_SIGNATURE, END_SIGNATURE), _sniff_archive_file),
+    (_is_safetensors, _safetensors),
+    (starts_with(_LEGACY), _legacy_format),
+    *FOREIGN_FORMATS,
+)
 
 
 def weights_alone(weights: WeightsFile) -> Problem:
