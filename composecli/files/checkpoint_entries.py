@@ -1,0 +1,169 @@
+"""Entries of a checkpoint: where the modules and the state dicts in its pickle are.
+
+Training code saves them beside other things: `{"model": module, "ema": None, "epoch": 3}`, or
+`{"state_dict": {...}, "optimizer_states": [...]}`. Everything here looks at parsed nodes: no object
+of the file is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from composecli.files.pickle import Constructed, Global, PickleDict
+
+# Checkpoints nest a few dicts: `{"callbacks": {"EMA": {"shadow": {...}}}}`.
+MAX_DEPTH = 5
+MAX_ENTRIES = 100_000
+
+# What training code keeps for itself: it holds tensors and modules, but no model.
+_TRAINING_STATE = re.compile(
+    r"(?i)(.*_)?(optim|optimi[sz]ers?|optims|(lr_?)?schedulers?|scaler|loops|rng)(_.*)?"
+)
+_TRAINING_MODULES = re.compile(
+    r"(?i)(.*_)?(criterion|criteria|loss|losses|loss_?fn|metrics?|hyper_?parameters|hparams|args"
+    r"|config)(_.*)?"
+)
+_MAPPINGS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which part of a checkpoint is meant: the entry at `key`, and `weights` or a module."""
+
+    key: str | None = None
+    weights: bool = False
+
+
+ANY_MODEL = Selector()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A part of a checkpoint, and the keys that lead to it from the outermost dict."""
+
+    path: tuple[str, ...]
+    node: object
+
+    @property
+    def key(self) -> str:
+        """The dotted key that names it on the command line; empty for the whole checkpoint."""
+        return ".".join(self.path)
+
+
+def items_of(node: object) -> list[tuple[object, object]] | None:
+    """Return the keys and values of a dict, None if a node is none.
+
+    An object that is filled like a dict is one: a subclass of dict, such as a configuration. Python
+    2 pickled an OrderedDict as a call with a list of pairs.
+    """
+    if isinstance(node, PickleDict):
+        return node.items
+    if not isinstance(node, Constructed):
+        return None
+    if str(node.function) in _MAPPINGS:
+        return [*_pairs(node.arguments), *node.items]
+    keyed = [item for item in node.items if item[0] is not None]
+    return keyed or None
+
+
+def _pairs(arguments: object) -> Iterator[tuple[object, object]]:
+    """Yield the keys and values in the argument of an OrderedDict."""
+    match arguments:
+        case (list(pairs),):
+            for pair in pairs:
+                match pair:
+                    case [key, value]:
+                        yield key, value
+
+
+def children(node: object) -> list[tuple[str, object]]:
+    """Return the entries directly inside a dict or a sequence, by their keys."""
+    items = items_of(node)
+    if items is not None:
+        return [(key, value) for key, value in items if isinstance(key, str)]
+    if isinstance(node, list | tuple):
+        return [(str(number), value) for number, value in enumerate(node)]
+    return []
+
+
+def is_module(node: object) -> bool:
+    """Return whether a node is an object with submodules: a module."""
+    if not isinstance(node, Constructed) or not isinstance(node.state, PickleDict):
+        return False
+    return node.state.get("_modules") is not None
+
+
+def is_tensor(node: object) -> bool:
+    """Return whether a node is a tensor, a parameter or an object that wraps one."""
+    if not isinstance(node, Constructed) or not isinstance(node.function, Global):
+        return False
+    is_of_torch = node.function.module.split(".")[0] == "torch"
+    return is_of_torch and node.function.name.startswith("_rebuild_")
+
+
+def is_state_dict(node: object) -> bool:
+    """Return whether a node is a dict with a tensor in it."""
+    items = items_of(node)
+    if items is None:
+        return False
+    return any(isinstance(key, str) and is_tensor(value) for key, value in items)
+
+
+def find_modules(value: object) -> tuple[Entry, ...]:
+    """Return the modules in a checkpoint, without losses and those inside other modules."""
+    return tuple(_search(value, is_module, (_TRAINING_STATE, _TRAINING_MODULES)))
+
+
+def find_state_dicts(value: object) -> tuple[Entry, ...]:
+    """Return the state dicts in a checkpoint, without those in the state of an optimizer."""
+    return tuple(_search(value, is_state_dict, (_TRAINING_STATE,)))
+
+
+def entry_at(value: object, key: str) -> Entry | None:
+    """Return the entry at a dotted key, None if there is none. A key may have dots in it."""
+    todo = [(Entry((), value), key)]
+    while todo:
+        entry, rest = todo.pop()
+        if not rest:
+            return entry
+        for name, child in children(entry.node):
+            inner = Entry((*entry.path, name), child)
+            if rest == name:
+                todo.append((inner, ""))
+            elif rest.startswith(f"{name}."):
+                todo.append((inner, rest.removeprefix(f"{name}.")))
+    return None
+
+
+def _search(
+    value: object, is_wanted: Callable[[object], bool], skipped: tuple[re.Pattern[str], ...]
+) -> Iterator[Entry]:
+    """Yield each wanted entry once, in the order of the file, the outer ones first.
+
+    Entries whose names match one of the `skipped` patterns are passed over.
+    """
+    visited = set[int]()
+    level = [Entry((), value)]
+    while level:
+        deeper = list[Entry]()
+        for entry in level:
+            if id(entry.node) in visited or len(visited) > MAX_ENTRIES:
+                continue
+            visited.add(id(entry.node))
+            if is_wanted(entry.node):
+                yield entry
+            if len(entry.path) < MAX_DEPTH and not is_module(entry.node):
+                deeper.extend(_inner(entry, skipped))
+        level = deeper
+
+
+def _inner(entry: Entry, skipped: tuple[re.Pattern[str], ...]) -> Iterator[Entry]:
+    """Yield the entries inside an entry that may hold others, without those to skip."""
+    for name, child in children(entry.node):
+        is_container = isinstance(child, Constructed | PickleDict | list | tuple)
+        if not is_container or is_tensor(child):
+            continue
+        if not any(pattern.fullmatch(name) for pattern in skipped):
+            yield Entry((*entry.path, name), child)
