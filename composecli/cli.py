@@ -130,7 +130,7 @@ KEY = click.option(
     "--key",
     cls=RepeatedOption,
     metavar="NAME",
-    help="The entry of a checkpoint that holds the weights, for factory@weights.",
+    help="The entry of a checkpoint that holds the weights or the module.",
 )
 TRUST = click.option(
     "--trust",

@@ -21,7 +21,7 @@ from composecli.core.findings import Finding
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
 from composecli.core.rules import Rule
-from composecli.files.archive import lacks_checksums
+from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
 from composecli.inference import Found

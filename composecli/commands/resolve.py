@@ -16,6 +16,7 @@ from composecli.core.model_ref import (
     parse_reference,
 )
 from composecli.core.rules import Rule
+from composecli.files.checkpoint_entries import Selector
 from composecli.files.sniff import ModelFile, WeightsFile, sniff, weights_alone
 
 
@@ -56,12 +57,15 @@ def identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...
     Raises:
         CouldNotAttempt: as `identify` does.
     """
-    targets = [identify(model, options.trust, options.allowed_ops) for model in models]
+    targets = [identify(model, options.trust, options.allowed_ops, options.key) for model in models]
     return tuple(targets)
 
 
 def identify(
-    text: str, trusts: tuple[Trust, ...] = (), allowed_ops: tuple[str, ...] = ()
+    text: str,
+    trusts: tuple[Trust, ...] = (),
+    allowed_ops: tuple[str, ...] = (),
+    key: str | None = None,
 ) -> Target:
     """Return the target that a MODEL argument names.
 
@@ -69,15 +73,14 @@ def identify(
         CouldNotAttempt: if there is no model, or it needs trust that the user has not given.
     """
     reference = locate(text)
-    sniffed = sniff(reference.path)
+    selector = Selector(key, weights=isinstance(reference, FactoryReference))
+    sniffed = sniff(reference.path, selector)
     if isinstance(sniffed, Problem):
         raise CouldNotAttempt(sniffed)
     trust = next((trust for trust in trusts if trust.covers(reference.path)), None)
     if isinstance(reference, FactoryReference):
         if isinstance(sniffed, ModelFile):
             raise CouldNotAttempt(_not_weights(sniffed))
-        if trust is None:
-            _refuse(sniffed.refusal())
         return Target(reference, ModelKind.FACTORY, None, trust)
     if isinstance(sniffed, WeightsFile):
         raise CouldNotAttempt(weights_alone(sniffed))

@@ -400,8 +400,8 @@ class Rule(StrEnum):
         Severity.UNKNOWN,
         (
             "Loading a pickle imports and runs what the pickle names. Modules that consist only "
-            "of torch.nn classes load without trust; this one names something else. If you "
-            "know where the file comes from, --trust loads it."
+            "of torch.nn classes load without trust, whatever is beside them in the file; this one "
+            "names something else. If you know where the file comes from, --trust loads it."
         ),
     )
     HOOKS_NOT_TRUSTED = (
@@ -419,9 +419,9 @@ class Rule(StrEnum):
         "legacy-format",
         Severity.UNKNOWN,
         (
-            "The file was saved by PyTorch before 1.6, or with "
-            "_use_new_zipfile_serialization=False. Load it somewhere where it is trusted, and "
-            "save it again with torch.save."
+            "The file is a tar archive, as PyTorch saved models before 2017. Load it somewhere "
+            "where it is trusted, and save it again with torch.save. The format that followed, "
+            "until PyTorch 1.6, is read."
         ),
     )
     KEYS_DO_NOT_FIT = (
@@ -429,8 +429,9 @@ class Rule(StrEnum):
         "keys-do-not-fit",
         Severity.UNKNOWN,
         (
-            "The weights do not fit the module that the factory built. --key selects the entry "
-            "of the checkpoint that holds the weights."
+            "The weights do not fit the module that the factory built, or several entries of the "
+            "checkpoint could be meant. --key selects the entry that holds the weights or the "
+            "module."
         ),
     )
     COULD_NOT_LOAD = (

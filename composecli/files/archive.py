@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from composecli.files.archive_checks import NotAnArchive, check_layout
 from composecli.files.pickle import Operation, ParsedPickle, interpret, operations
 from composecli.files.private_copy import anonymous_file
 
-__all__ = ["CHUNK_BYTES", "Archive", "NotAnArchive", "damaged_records", "lacks_checksums"]
+__all__ = ["CHUNK_BYTES", "MAX_TEXT_BYTES", "Archive", "NotAnArchive", "damaged_records"]
 
 MAX_TEXT_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
@@ -196,6 +197,16 @@ class Archive:
             remaining -= len(piece)
             yield piece
 
+    def byte_order(self) -> bytes:
+        """Return the byte order of the tensors: `little` or `big`. Unstated, it is this machine's.
+
+        Raises:
+            NotAnArchive: if the member that states it cannot be read.
+        """
+        if "byteorder" not in self._members:
+            return sys.byteorder.encode()
+        return self.read("byteorder")
+
     def checksum(self, name: str) -> int:
         """Return the recorded CRC-32 of a stored member, or compute it if none is recorded."""
         if self._has_checksums:
@@ -239,15 +250,6 @@ def _inflate(name: str, packed: bytes, member: zipfile.ZipInfo) -> bytes:
     if not inflater.eof or inflater.unused_data:
         raise NotAnArchive(f"{name} does not end where its header states")
     return data
-
-
-def lacks_checksums(path: str) -> bool:
-    """Return whether the file is an archive that was saved without checksums."""
-    try:
-        with Archive(Path(path)) as archive:
-            return not archive.has_checksums
-    except NotAnArchive:
-        return False
 
 
 def damaged_records(path: str) -> tuple[str, ...]:

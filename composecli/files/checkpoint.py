@@ -8,9 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from composecli.core.dtypes import DTYPES
-from composecli.core.pytree import TensorSpec, Tree, TreeMapping, leaves
-from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict
-from composecli.files.pickle_tree import tree_of
+from composecli.files.checkpoint_entries import (
+    ANY_MODEL,
+    Entry,
+    Selector,
+    children,
+    entry_at,
+    find_modules,
+    find_state_dicts,
+    is_module,
+    is_tensor,
+    items_of,
+)
+from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict, reachable
 
 MAX_KEYS = 12
 
@@ -32,21 +42,27 @@ _CALLABLE = frozenset(
         "torch.serialization._get_layout",
     )
 )
-# Importing these runs nothing.
-_INERT = frozenset(
+# What a pickle of tensors, numbers and texts names.
+_DATA = frozenset(
     (
         *_CALLABLE,
         "torch.nn.parameter.Parameter",
         "torch.nn.parameter.Buffer",
+        *(f"torch.{dtype.name}" for dtype in DTYPES),
+        "torch.per_tensor_affine",
+        "torch.per_channel_affine",
+    )
+)
+# Importing these runs nothing.
+_INERT = frozenset(
+    (
+        *_DATA,
         "torch.nn.functional.relu",
         "torch.nn.functional.gelu",
         "torch._C._nn.gelu",
         "torch.relu",
         "torch._C._VariableFunctions.relu",
         "torch._VariableFunctionsClass.relu",
-        *(f"torch.{dtype.name}" for dtype in DTYPES),
-        "torch.per_tensor_affine",
-        "torch.per_channel_affine",
     )
 )
 _HOOKS = (
@@ -87,6 +103,7 @@ class Content(StrEnum):
     MODULE = "module"
     WEIGHTS = "weights"
     TENSOR = "tensor"
+    SEVERAL = "several modules"
     OTHER = "other"
 
 
@@ -95,23 +112,63 @@ class Checkpoint:
     """The result of a scan.
 
     `untrusted` lists imports and calls beyond torch.nn's own classes, `hooks` the places where code
-    is attached to modules, and `keys` the first few names of the weights.
+    is attached to modules, and `keys` the first few names of the weights. All are about the part
+    that would be loaded: of the weights only tensors are, and never an object beside them.
+    `modules` are the keys of the modules in it.
     """
 
     content: Content
     untrusted: tuple[str, ...]
     hooks: tuple[str, ...]
     keys: tuple[str, ...]
+    modules: tuple[str, ...] = ()
 
 
-def scan_checkpoint(parsed: ParsedPickle) -> Checkpoint:
+def scan_checkpoint(parsed: ParsedPickle, selector: Selector = ANY_MODEL) -> Checkpoint:
     """Scan a pickle without unpickling it."""
-    imports = (f"it would import {name}" for name in parsed.imports if not is_inert(name))
-    tree = tree_of(parsed.value)
-    content = _content(parsed.value, tree)
-    untrusted = (*imports, *_unsafe_calls(parsed))
-    hooks = dict.fromkeys(_attached_code(parsed))
-    return Checkpoint(content, untrusted, tuple(hooks), _keys(tree))
+    content = _content(parsed.value, selector)
+    keys = tuple(name for name, _ in children(parsed.value)[:MAX_KEYS])
+    modules = tuple(entry.key for entry in find_modules(parsed.value))
+    if content is Content.WEIGHTS:
+        return Checkpoint(content, (), (), keys, modules)
+    module = chosen_module(parsed.value, selector.key) or Entry((), parsed.value)
+    part = reachable(module.node)
+    imports = (f"it would import {name}" for name in part.imports if not is_inert(name))
+    untrusted = (*imports, *unsafe_calls(part))
+    hooks = dict.fromkeys(_attached_code(part))
+    return Checkpoint(content, untrusted, tuple(hooks), keys, modules)
+
+
+def chosen_module(value: object, key: str | None) -> Entry | None:
+    """Return the module of a checkpoint: the whole of it, the entry at a key, or the only one.
+
+    None if there is none, or if it has to be chosen by its key.
+    """
+    root = Entry((), value)
+    if is_module(value) or _is_object(value):
+        return root
+    if key is not None:
+        entry = entry_at(value, key)
+        if entry is not None and is_module(entry.node):
+            return entry
+        return None
+    modules = find_modules(value)
+    if len(modules) == 1:
+        return modules[0]
+    return None
+
+
+def is_plain(node: object) -> bool:
+    """Return whether a node is only data: tensors, numbers, texts, and containers of them."""
+    part = reachable(node)
+    if not all(_is_storage(name) or str(name) in _DATA for name in part.imports):
+        return False
+    return next(unsafe_calls(part), None) is None
+
+
+def foreign_names(node: object) -> tuple[Global, ...]:
+    """Return what unpickling a node would import beyond torch.nn's own classes and data."""
+    return tuple(name for name in reachable(node).imports if not is_inert(name))
 
 
 def is_layer(name: Global) -> bool:
@@ -126,8 +183,12 @@ def is_layer(name: Global) -> bool:
 
 def is_inert(name: Global) -> bool:
     """Return whether importing this, and using it as PyTorch does, runs no code of the file's."""
-    is_storage = name.module in ("torch", "torch.storage") and name.name.endswith("Storage")
-    return is_storage or is_layer(name) or str(name) in _INERT
+    return _is_storage(name) or is_layer(name) or str(name) in _INERT
+
+
+def _is_storage(name: Global) -> bool:
+    """Return whether this is the name of a storage class."""
+    return name.module in ("torch", "torch.storage") and name.name.endswith("Storage")
 
 
 def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
@@ -139,7 +200,7 @@ def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
             yield function, names
 
 
-def _unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
+def unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
     """Yield each call that does more than make a container, a tensor or an empty layer."""
     for constructed in parsed.constructed:
         function = constructed.function
@@ -152,29 +213,28 @@ def _unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
             yield f"it would call {function}"
 
 
-def _content(value: object, tree: Tree) -> Content:
-    """Classify an unpickled value by its state and by the tree of its tensors."""
-    if isinstance(value, Constructed):
-        state = value.state
-        if isinstance(state, PickleDict) and state.get("_modules") is not None:
-            return Content.MODULE
-        if state is not None and not isinstance(tree, TreeMapping):
-            return Content.MODULE
-    if isinstance(tree, TensorSpec):
-        return Content.TENSOR
-    if not isinstance(tree, TreeMapping):
-        return Content.OTHER
-    has_tensor = next(leaves(tree), None) is not None
-    if has_tensor:
+def _content(value: object, selector: Selector) -> Content:
+    """Classify the part of a checkpoint that is meant."""
+    if is_module(value) or _is_object(value):
+        return Content.MODULE
+    modules = find_modules(value)
+    has_weights = next(iter(find_state_dicts(value)), None) is not None
+    if has_weights and (selector.weights or not modules):
         return Content.WEIGHTS
+    if chosen_module(value, selector.key) is not None:
+        return Content.MODULE
+    if modules:
+        return Content.SEVERAL
+    if is_tensor(value):
+        return Content.TENSOR
     return Content.OTHER
 
 
-def _keys(tree: Tree) -> tuple[str, ...]:
-    """Return the first keys of a state dict, for messages."""
-    if not isinstance(tree, TreeMapping):
-        return ()
-    return tuple(key for key, _ in tree.entries[:MAX_KEYS])
+def _is_object(value: object) -> bool:
+    """Return whether a value is an object of some class with a state, and no dict or tensor."""
+    if not isinstance(value, Constructed) or value.state is None:
+        return False
+    return items_of(value) is None and not is_tensor(value)
 
 
 def _submodules(root: object) -> Iterator[tuple[str, Constructed]]:

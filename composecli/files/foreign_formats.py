@@ -16,6 +16,8 @@ _GIT_LFS = b"version https://git-lfs"
 _PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 # The file identifier of a flatbuffer is at offset 4.
 _MOBILE = b"PTMF"
+_TAR_MAGIC_START = 257
+_TAR_MAGIC = b"ustar"
 
 # Whether a file is of a format, from its first bytes and its size.
 Recognizer = Callable[[bytes, int], bool]
@@ -39,14 +41,14 @@ def not_regular(path: str, mode: int) -> Problem:
     return Problem(Rule.NOT_A_REGULAR_FILE, title, path, help=("copy it into a file first",))
 
 
-def _empty(path: str, _head: bytes, _size: int) -> Problem:
+def _empty(path: str, _head: bytes) -> Problem:
     """Return the problem of a file without content."""
     note = "it has 0 bytes, probably from an interrupted save or download"
     help = ("save or download it again",)
     return Problem(Rule.EMPTY_FILE, "the file is empty", path, (note,), help)
 
 
-def _git_lfs_pointer(path: str, _head: bytes, _size: int) -> Problem:
+def _git_lfs_pointer(path: str, _head: bytes) -> Problem:
     """Return the problem of a pointer that git-lfs left in the place of a file."""
     return Problem(
         Rule.GIT_LFS_POINTER,
@@ -57,7 +59,7 @@ def _git_lfs_pointer(path: str, _head: bytes, _size: int) -> Problem:
     )
 
 
-def _onnx_model(path: str, _head: bytes, _size: int) -> Problem:
+def _onnx_model(path: str, _head: bytes) -> Problem:
     """Return the problem of an ONNX file."""
     return Problem(
         Rule.ONNX_FILE,
@@ -91,7 +93,7 @@ def not_a_model(path: str, description: str, note: str) -> Problem:
     )
 
 
-def _text_file(path: str, head: bytes, _size: int) -> Problem:
+def _text_file(path: str, head: bytes) -> Problem:
     """Return the problem of a text file; a web page was probably meant to be a download."""
     text = _as_text(head) or ""
     if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
@@ -154,10 +156,27 @@ def _is_empty(head: bytes, _size: int) -> bool:
     return not head
 
 
+def _is_tar(head: bytes, _size: int) -> bool:
+    """Return whether this starts with the header of a tar archive."""
+    return head[_TAR_MAGIC_START:].startswith(_TAR_MAGIC)
+
+
+def _tar_archive(path: str, _head: bytes) -> Problem:
+    """Return the problem of a tar archive, in which PyTorch saved models before 2017."""
+    return Problem(
+        Rule.LEGACY_FORMAT,
+        "the file is a tar archive, as PyTorch saved models before 2017",
+        path,
+        ("PyTorch itself loads it only with weights_only=False, which runs what is in it",),
+        ("load it where you trust it, then torch.save(model, 'new.pt')",),
+    )
+
+
 # The first one that recognizes the head of a file decides what it is.
-FOREIGN_FORMATS: tuple[tuple[Recognizer, Callable[[str, bytes, int], Problem]], ...] = (
+FOREIGN_FORMATS: tuple[tuple[Recognizer, Callable[[str, bytes], Problem]], ...] = (
     (_is_empty, _empty),
     (starts_with(_GIT_LFS), _git_lfs_pointer),
     (_is_onnx, _onnx_model),
+    (_is_tar, _tar_archive),
     (_is_text, _text_file),
 )

@@ -83,7 +83,7 @@ class _Reader:
                 "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" | "_rebuild_qtensor"
             ):
                 return _tensor(arguments)
-            case "torch._utils", "_rebuild_parameter":
+            case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
                 if not arguments:
                     return Opaque("Parameter")
                 return self.read(arguments[0], depth + 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from composecli.files.pickle import Constructed, Global, NotAPickle, Persistent, PickleDict
@@ -21,7 +22,15 @@ _CONSTANTS = {None: b"N", True: b"\x88", False: b"\x89"}
 _END = object()
 
 
-def dump(value: object) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A pickle, and the keys of the storages that it refers to, each once."""
+
+    data: bytes
+    storages: tuple[str, ...]
+
+
+def write(value: object) -> Written:
     """Return a pickle of the value, with every storage on the CPU.
 
     Nodes that are shared stay shared. However deep they are nested, the stack of Python is not
@@ -31,18 +40,20 @@ def dump(value: object) -> bytes:
         NotAPickle: if a node cannot be written: bytes, or a tuple inside itself.
     """
     writer = _Writer()
-    running = [writer.write(value)]
+    running = [iter([value])]
     while running:
         child = next(running[-1], _END)
         if child is _END:
             running.pop()
-        else:
+        elif type(child) in writer.containers:
             running.append(writer.write(child))
-    return bytes(writer.data + pickle.STOP)
+        else:
+            writer.data += _literal(child)
+    return Written(bytes(writer.data + pickle.STOP), tuple(writer.storages))
 
 
 class _Writer:
-    """Writes nodes. Each method yields the nodes that belong at that place of the pickle."""
+    """Writes nodes with parts. Each method yields the nodes that belong at that place."""
 
     def __init__(self) -> None:
         self.data = bytearray(pickle.PROTO + b"\x02")
@@ -50,7 +61,8 @@ class _Writer:
         # The memo is by identity: a node in it must not be freed.
         self._stored = list[object]()
         self._unfinished = set[int]()
-        self._writers: dict[type, Callable[[Any], Iterator[object]]] = {
+        self.storages = dict[str, None]()
+        self.containers: dict[type, Callable[[Any], Iterator[object]]] = {
             tuple: self._write_tuple,
             list: self._write_list,
             PickleDict: self._write_dict,
@@ -64,14 +76,10 @@ class _Writer:
         if place is not None:
             self.data += pickle.LONG_BINGET + struct.pack("<I", place)
             return
-        write = self._writers.get(type(node))
-        if write is None:
-            self.data += _literal(node)
-            return
         if id(node) in self._unfinished:
             raise NotAPickle("an object inside itself")
         self._unfinished.add(id(node))
-        yield from write(node)
+        yield from self.containers[type(node)](node)
         self._unfinished.discard(id(node))
 
     def _store(self, node: object) -> None:
@@ -126,7 +134,8 @@ class _Writer:
     def _write_reference(self, node: Persistent) -> Iterator[object]:
         """Write a reference to a storage, on the CPU."""
         match node.key:
-            case ("storage", storage_class, key, _, count):
+            case ("storage", storage_class, str(key), _, count):
+                self.storages[key] = None
                 yield ("storage", storage_class, key, "cpu", count)
             case _:
                 raise NotAPickle("a reference to something that is not a storage")

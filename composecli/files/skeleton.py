@@ -1,8 +1,7 @@
 """Skeletons: archives without their tensors, which are all that a question about shapes needs.
 
-The code and the pickles are the file's own, and the records are empty. PyTorch does not read the
-records of a checkpoint that it loads to the meta device. TorchScript's reader does read them,
-except for storages whose pickled device is `meta`.
+The code and the pickles are the file's own, and the records are empty. TorchScript's reader reads
+the records all the same, except for storages whose pickled device is `meta`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from composecli.files.archive import Archive
+from composecli.files.members import Members
 from composecli.files.pickle import Operation
-from composecli.files.zip_format import LOCAL_HEADER
 
 # Code with more constants than this is frozen: its weights are constants.
 MAX_CONSTANT_BYTES = 2**20
@@ -46,17 +45,9 @@ def script_skeleton(archive: Archive) -> bytes | None:
     return _write_skeleton(archive, pickles, whole_records)
 
 
-def checkpoint_skeleton(archive: Archive) -> bytes:
-    """Return a checkpoint without its tensors, to load to the meta device."""
-    pickles = {"data.pkl": archive.read("data.pkl")}
-    return _write_skeleton(archive, pickles, ())
-
-
-def has_foreign_byte_order(archive: Archive) -> bool:
+def has_foreign_byte_order(members: Members) -> bool:
     """Return whether its tensors have another byte order than this machine."""
-    if "byteorder" not in archive.names:
-        return False
-    return archive.read("byteorder") != sys.byteorder.encode()
+    return members.byte_order() != sys.byteorder.encode()
 
 
 def is_frozen(archive: Archive) -> bool:
@@ -66,20 +57,6 @@ def is_frozen(archive: Archive) -> bool:
     """
     size = sum(map(archive.size, _constants(archive)))
     return size > MAX_CONSTANT_BYTES
-
-
-def record_starts(skeleton: bytes) -> dict[int, str]:
-    """Return the record at each offset of a checkpoint's skeleton."""
-    with zipfile.ZipFile(io.BytesIO(skeleton)) as archive:
-        members = archive.infolist()
-    records = dict[int, str]()
-    for member in members:
-        name = member.filename.removeprefix(f"{_FOLDER}/")
-        if name.startswith("data/"):
-            # `zipfile` writes no extra field here.
-            header_length = LOCAL_HEADER.size + len(member.filename.encode())
-            records[member.header_offset + header_length] = name
-    return records
 
 
 def _constants(archive: Archive) -> list[str]:

@@ -7,6 +7,7 @@ import stat
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from composecli.core.contract import Contract
@@ -17,6 +18,7 @@ from composecli.core.rules import Rule
 from composecli.files import torchscript
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import Checkpoint, Content, scan_checkpoint
+from composecli.files.checkpoint_entries import ANY_MODEL, Selector
 from composecli.files.foreign_formats import (
     FOREIGN_FORMATS,
     Recognizer,
@@ -26,6 +28,8 @@ from composecli.files.foreign_formats import (
     unknown_bytes,
     unreadable,
 )
+from composecli.files.members import Members, open_members
+from composecli.files.old_format import is_old_format
 from composecli.files.pickle import NotAPickle
 from composecli.files.pt2 import exported_contract
 from composecli.files.pt2_layout import looks_exported
@@ -37,9 +41,6 @@ from composecli.files.zip_format import END_SIGNATURE, LOCAL_SIGNATURE
 HEAD_BYTES = 4096
 MAX_SHOWN_KEYS = 4
 MAX_SHOWN_MEMBERS = 3
-
-# PROTO 2 and the number 0x1950a86a20f9469cfc6c: `torch.save` before PyTorch 1.6.
-_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +70,37 @@ class ModelFile:
         return of_program(self.path, kind, self.reasons, allowed_ops)
 
 
+class WeightsFormat(StrEnum):
+    """A format of weights."""
+
+    PICKLED = "pickled"
+    SAFETENSORS = "safetensors"
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A file with weights and no code: a pickled state dict or safetensors.
+    """A file with weights, whose keys are read here only if it is pickled.
 
-    The keys of safetensors are not read here.
+    Only its tensors are loaded. Whatever else is in it is never built, so nothing has to be
+    trusted.
     """
 
     path: str
     size: int
     keys: tuple[str, ...]
-    checkpoint: Checkpoint | None = None
-
-    def refusal(self) -> Problem | None:
-        """Return why it is not loaded unless it is trusted, None if it has only tensors."""
-        if self.checkpoint is None:
-            return None
-        return of_checkpoint(self.path, self.checkpoint)
+    format: WeightsFormat = WeightsFormat.PICKLED
 
 
 Sniffed = ModelFile | WeightsFile | Problem
-# What is in a file of that format: its path, first bytes and size.
-Sniffer = Callable[[str, bytes, int], Sniffed]
+# What is in a file of a format: its path, its size, and the entry that is meant.
+Sniffer = Callable[[str, int, Selector], Sniffed]
 
 
-def sniff(path: str) -> Sniffed:
-    """Return the model or the weights in a file, or a problem that names its real format."""
+def sniff(path: str, selector: Selector = ANY_MODEL) -> Sniffed:
+    """Return the model or the weights in a file, or a problem that names its real format.
+
+    `selector` says which entry of a checkpoint is meant.
+    """
     try:
         path.encode()
         status = os.stat(path)
@@ -106,24 +112,16 @@ def sniff(path: str) -> Sniffed:
         return unreadable(path, error)
     for recognizes, sniff_as in _FORMATS:
         if recognizes(head, status.st_size):
-            return sniff_as(path, head, status.st_size)
+            return sniff_as(path, status.st_size, selector)
+    for is_foreign, problem in FOREIGN_FORMATS:
+        if is_foreign(head, status.st_size):
+            return problem(path, head)
     return unknown_bytes(path, head)
 
 
-def _safetensors(path: str, _head: bytes, size: int) -> WeightsFile:
+def _safetensors(path: str, size: int, _selector: Selector) -> WeightsFile:
     """Return the weights in a safetensors file; its keys are not read here."""
-    return WeightsFile(path, size, ())
-
-
-def _legacy_format(path: str, _head: bytes, _size: int) -> Problem:
-    """Return the problem of a file in PyTorch's old format."""
-    return Problem(
-        Rule.LEGACY_FORMAT,
-        "the file is in PyTorch's old format, from before 1.6",
-        path,
-        ("it is a single pickle and cannot be scanned before it runs",),
-        ("load it where you trust it, then torch.save(model, 'new.pt')",),
-    )
+    return WeightsFile(path, size, (), WeightsFormat.SAFETENSORS)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -135,26 +133,28 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return starts_object and 2 <= length <= size - 8
 
 
-def _sniff_archive_file(path: str, _head: bytes, size: int) -> Sniffed:
-    """Open and sniff a zip archive."""
+def _sniff_file(path: str, size: int, selector: Selector) -> Sniffed:
+    """Open and sniff a zip archive, or a file in the old format."""
     try:
-        archive = Archive(Path(path))
+        members = open_members(Path(path))
     except NotAnArchive as error:
         note = f"{error} ({size:,} bytes)"
         return damaged(path, note, title="the archive is truncated or damaged")
-    with archive:
-        return sniff_archive(path, size, archive)
+    with members:
+        return sniff_members(path, size, members, selector)
 
 
-def sniff_archive(path: str, size: int, archive: Archive) -> Sniffed:
-    """Return the model or the weights in an open archive, or a problem."""
+def sniff_members(path: str, size: int, members: Members, selector: Selector) -> Sniffed:
+    """Return the model or the weights in an open file, or a problem."""
     try:
-        return _sniff_members(path, size, archive)
+        if isinstance(members, Archive):
+            return _sniff_archive(path, size, members, selector)
+        return _sniff_checkpoint(path, size, members, selector)
     except (NotAnArchive, NotAPickle) as error:
         return damaged(path, str(error))
 
 
-def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
+def _sniff_archive(path: str, size: int, archive: Archive, selector: Selector) -> Sniffed:
     """Recognize an archive by its members, and sniff it as that format."""
     names = archive.names
     if "constants.pkl" in names and "data.pkl" in names:
@@ -162,7 +162,7 @@ def _sniff_members(path: str, size: int, archive: Archive) -> Sniffed:
     if looks_exported(names):
         return _sniff_exported(path, size, archive)
     if "data.pkl" in names:
-        return _sniff_checkpoint(path, size, archive)
+        return _sniff_checkpoint(path, size, archive, selector)
     first_names = sorted(names)[:MAX_SHOWN_MEMBERS]
     members = ", ".join(first_names) or "nothing"
     description = "a zip archive that PyTorch did not write"
@@ -198,33 +198,51 @@ def _sniff_exported(path: str, size: int, archive: Archive) -> Sniffed:
     return ModelFile(path, ModelKind.EXPORTED, size, exported=contract, reasons=reasons)
 
 
-def _sniff_checkpoint(path: str, size: int, archive: Archive) -> Sniffed:
+def _sniff_checkpoint(path: str, size: int, members: Members, selector: Selector) -> Sniffed:
     """Refuse damaged records, then tell modules, weights and tensors apart."""
-    parsed = archive.pickle("data.pkl")
-    messages = find_out_of_bounds(parsed, record_sizes(archive, "data/"))
+    parsed = members.pickle("data.pkl")
+    messages = find_out_of_bounds(parsed, record_sizes(members, "data/"))
     problem = of_records(path, tuple(messages))
     if problem is not None:
         return problem
-    checkpoint = scan_checkpoint(parsed)
+    checkpoint = scan_checkpoint(parsed, selector)
     match checkpoint.content:
         case Content.MODULE:
             return ModelFile(path, ModelKind.PICKLED, size, checkpoint=checkpoint)
         case Content.WEIGHTS:
-            return WeightsFile(path, size, checkpoint.keys, checkpoint)
+            return WeightsFile(path, size, checkpoint.keys)
+        case Content.SEVERAL:
+            return _several_modules(path, checkpoint.modules, selector.key)
         case Content.TENSOR:
             note = "a model was expected; as an input, name it --input @FILE"
             return not_a_model(path, "a saved tensor", note)
         case Content.OTHER:
-            description = "a saved Python object that is not a module"
-            return not_a_model(path, description, "it contains no named tensors")
+            return _other_object(path, checkpoint.keys)
+
+
+def _other_object(path: str, keys: tuple[str, ...]) -> Problem:
+    """Return the problem of a pickle without a module and without weights."""
+    note = "it contains no named tensors"
+    if keys:
+        note = f"no weights are in its entries: {', '.join(keys[:MAX_SHOWN_KEYS])}"
+    return not_a_model(path, "a saved Python object that is not a module", note)
+
+
+def _several_modules(path: str, modules: tuple[str, ...], key: str | None) -> Problem:
+    """Return the problem of a checkpoint with modules, of which none or no single one is named."""
+    title = f"the file contains {len(modules)} modules"
+    if key is not None:
+        title = f"the checkpoint has no module at the key {key}"
+    notes = (f"its modules: {', '.join(modules[:MAX_SHOWN_KEYS])}",)
+    help = (f"name the entry with the module: --key {modules[0]}",)
+    return Problem(Rule.KEYS_DO_NOT_FIT, title, path, notes, help)
 
 
 # The first one that recognizes the head of a file decides what it is.
 _FORMATS: tuple[tuple[Recognizer, Sniffer], ...] = (
-    (starts_with(LOCAL_SIGNATURE, END_SIGNATURE), _sniff_archive_file),
+    (starts_with(LOCAL_SIGNATURE, END_SIGNATURE), _sniff_file),
     (_is_safetensors, _safetensors),
-    (starts_with(_LEGACY), _legacy_format),
-    *FOREIGN_FORMATS,
+    (is_old_format, _sniff_file),
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from composecli.core.dtypes import DType, by_storage
-from composecli.files.archive import Archive
+from composecli.files.members import Members
 from composecli.files.pickle import Constructed, Global, ParsedPickle, Persistent
 from composecli.files.pickle_tree import dtype_of
 
@@ -39,18 +39,19 @@ class _Storage(NamedTuple):
         return self.items * self.dtype.size
 
 
-def record_sizes(archive: Archive, folder: str) -> Callable[[str], int | None]:
+def record_sizes(members: Members, folder: str) -> Callable[[str], int | None]:
     """Return a function from a storage's key to the size in bytes of its record in `folder`.
 
     It returns None if there is no such record.
     """
+    names = members.names
 
     def size_of(key: str) -> int | None:
         """Return the size of one record."""
         name = folder + key
-        if name not in archive.names:
+        if name not in names:
             return None
-        return archive.size(name)
+        return members.size(name)
 
     return size_of
 

@@ -176,7 +176,9 @@ class CachedAnswers:
         identity = self._fingerprint(request.reference.path)
         if identity is None or request.trusted or request.kind.traits.runs_user_code:
             return None
-        manner = (request.device, request.training, self._confinement)
+        # A checkpoint may have several modules.
+        entry = repr(request.key)
+        manner = (request.device, request.training, self._confinement, entry)
         return " ".join((identity, *manner, *sorted(request.allowed_ops)))
 
     def _fingerprint(self, path: str) -> str | None:

@@ -130,7 +130,7 @@ class OpenRequest(Request[Opened]):
 
     `trusted`: the file may run any code, provided that its content has this `sha256`, if given.
     `allowed_ops` extends the list of permitted ops. `key` is the entry of a checkpoint that holds
-    the weights.
+    the weights or the module.
     """
 
     activity: ClassVar[str] = "loading a model"

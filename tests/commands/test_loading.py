@@ -74,10 +74,12 @@ def test_key_selects_the_entry_with_the_weights(
 ) -> None:
     other = {name: value[:1] for name, value in module.state_dict().items()}
     torch.save({"model": other, "ema": {"shadow": module.state_dict()}}, "w.pt")
-    refused = composecli("check", "net:make@w.pt", five(shelf))
+    refused = composecli("check", "net:make@w.pt", five(shelf), "--key", "model")
     assert refused.code == 3
     assert "resized     0.weight  [1, 10] in the file, [16, 10] in the module" in refused.err
     assert composecli("check", "net:make@w.pt", five(shelf), "--key", "ema.shadow").code == 0
+    chosen = composecli("inspect", "net:make@w.pt")
+    assert "note: the weights are the entry ema.shadow of the checkpoint" in chosen.out
     missing = composecli("check", "net:make@w.pt", five(shelf), "--key", "nothing")
     assert missing.code == 3
     assert "available keys: model, ema" in missing.err

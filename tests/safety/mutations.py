@@ -113,6 +113,37 @@ def mutate(data: bytes, random: Random, mark: str) -> Mutated:
     return _mutate_again(mutated, random, mark)
 
 
+def mutate_old_format(data: bytes, random: Random, mark: str) -> Mutated:
+    """Return a file in the old format with one opcode changed, or its end cut or lengthened.
+
+    Of its five pickles the fourth is the object.
+    """
+    file = io.BytesIO(data)
+    places = [0]
+    for _ in range(5):
+        for _opcode in pickletools.genops(file):
+            pass
+        places.append(file.tell())
+    match random.randrange(8):
+        case 0:
+            cut = random.randrange(1, len(data) - places[4])
+            return Mutated(data[:-cut], f"{cut} bytes cut", broken=True)
+        case 1:
+            return Mutated(data + bytes(random.randrange(1, 64)), "bytes after", broken=True)
+        case 2:
+            offset = random.randrange(places[5], places[5] + 8)
+            changed = bytearray(data)
+            changed[offset] ^= random.randrange(1, 256)
+            return Mutated(bytes(changed), f"another count at {offset}", broken=True)
+    number = random.choice((3, 3, 3, 4))
+    start, end = places[number], places[number + 1]
+    content = data[start:end]
+    spans = _spans(content)
+    opcode = random.randrange(1, len(spans))
+    content = _change_opcode(content, spans, opcode, random, mark)
+    return Mutated(data[:start] + content + data[end:], f"opcode {opcode} of pickle {number}")
+
+
 def _open(data: bytes) -> zipfile.ZipFile:
     return zipfile.ZipFile(io.BytesIO(data))
 

@@ -16,7 +16,7 @@ from composecli.core.errors import CouldNotAttempt
 from composecli.core.model_ref import FileReference, ModelKind
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Argument, Call, TensorSpec
-from composecli.files.skeleton import checkpoint_skeleton
+from composecli.files.checkpoint_archive import checkpoint_skeleton
 from composecli.runtime.loading import load
 from composecli.runtime.loading.admission import admit, admit_copy, no_scan
 from composecli.workers.child import SubprocessWorker
@@ -179,10 +179,10 @@ def test_confined_worker_still_runs_a_model(tmp_path: Path, worker: SubprocessWo
 
 
 def _skeleton_after_a_change(path: Path, content: bytes) -> bytes:
-    """Read the tensors' places from a file that is replaced after it was scanned."""
+    """Return what is loaded of a file that is replaced after it was scanned."""
     with admit(request(path, ModelKind.PICKLED), no_scan) as archive:
         path.write_bytes(content)
-        return checkpoint_skeleton(archive)
+        return checkpoint_skeleton(archive, archive.pickle("data.pkl").value)
 
 
 @linux

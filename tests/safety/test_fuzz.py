@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
+from torch import nn
 
 from composecli.core.errors import Problem
 from composecli.files.sniff import sniff
 from tests.safety.fixtures import rewritten, saved
-from tests.safety.fuzz import fuzz
+from tests.safety.fuzz import Fuzzer, fuzz
+from tests.safety.mutations import mutate_old_format
 
 
 def test_mutated_files_are_analysed_or_refused() -> None:
     outcomes, failures = fuzz(120, 7)
     assert failures == []
+    assert outcomes["found"]
+    assert outcomes["CC904"]
+
+
+@pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.Sequential(nn.LSTM(3, 2))])
+def test_mutated_files_in_the_old_format_are_analysed_or_refused(
+    tmp_path: Path, module: nn.Module
+) -> None:
+    data = saved({"model": module, "epoch": 3}, _use_new_zipfile_serialization=False)
+    fuzzer = Fuzzer(tmp_path)
+    outcomes = Counter[str]()
+    try:
+        for number in range(60):
+            mutated = mutate_old_format(data, Random(number), str(fuzzer.mark))
+            outcome, failure = fuzzer.attempt(mutated)
+            assert not failure, (number, mutated.description)
+            outcomes[outcome] += 1
+    finally:
+        fuzzer.close()
     assert outcomes["found"]
     assert outcomes["CC904"]
 

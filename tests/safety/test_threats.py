@@ -286,8 +286,9 @@ def _set_structure(program: Any, type_name: str, context: object) -> None:
     signature["out_spec"] = json.dumps([1, outer])
 
 
-def _legacy_format(_: Path) -> bytes:
-    return saved(nn.Linear(3, 2), _use_new_zipfile_serialization=False)
+def _old(value: object) -> bytes:
+    """Return what `torch.save` wrote before PyTorch 1.6."""
+    return saved(value, _use_new_zipfile_serialization=False)
 
 
 def _huge_bytearray(_: Path) -> bytes:
@@ -322,6 +323,8 @@ class Threat(NamedTuple):
 
 
 PICKLE = ("CC908", "CC909")
+# A file with weights, of which only the tensors would be loaded.
+CODELESS = ("CC907",)
 SOURCE = ("CC926", "CC913")
 DEEP_SOURCE = ("CC916", "CC913", "CC926")
 WRITE = "torch.save(x, MARK)"
@@ -329,7 +332,12 @@ WRITE_ONES = "torch.save(torch.ones(1), MARK)"
 THREATS = [
     Threat(1, "code in a pickle", lambda m: saved({"a": Touch(m)}), PICKLE),
     Threat(1, "code in a module's pickle", lambda m: saved(_module_with(Touch(m))), ("CC909",)),
-    Threat(2, "the legacy format", _legacy_format, ("CC911",)),
+    Threat(
+        1, "code beside weights", lambda m: saved({"w": torch.ones(2), "a": Touch(m)}), CODELESS
+    ),
+    Threat(2, "code in the old format", lambda m: _old(_module_with(Touch(m))), ("CC909",)),
+    Threat(2, "a pickle of code in the old format", lambda m: _old([Touch(m)]), PICKLE),
+    Threat(2, "a short file in the old format", lambda _: _old(nn.Linear(3, 2))[:-4], ("CC904",)),
     Threat(3, "a shadowed forward", _shadowed, ("CC910",)),
     Threat(3, "a shadowed method of the class", _shadowed_method, ("CC910",)),
     Threat(3, "a state that is called", _set_state, ("CC910",)),

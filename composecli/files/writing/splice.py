@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from composecli.files.archive import CHUNK_BYTES, Archive, NotAnArchive
+from composecli.files.members import Members, open_members
 from composecli.files.skeleton import with_storages_on
 from composecli.files.writing.read_back import ExpectedChecksum, ReadBack
 from composecli.files.writing.zip_writer import ZipWriter
@@ -132,9 +133,9 @@ def splice(plan: Plan, target: Path, progress: Progress) -> Spliced:
     with ExitStack() as stack:
         skeleton = stack.enter_context(Archive(plan.skeleton))
         sources = _all_sources(plan, skeleton)
-        archives = dict[str, Archive]()
+        archives = dict[str, Members]()
         for path in {source.path for source in sources.values()}:
-            archives[path] = stack.enter_context(Archive(Path(path)))
+            archives[path] = stack.enter_context(open_members(Path(path)))
         file = stack.enter_context(target.open("w+b", buffering=0))
         read_back = ReadBack(file.fileno(), progress.stopped)
         writer = ZipWriter(file.fileno(), read_back.reached)
@@ -178,7 +179,7 @@ def _read_member(skeleton: Archive, name: str) -> bytes:
 @dataclass(frozen=True, slots=True)
 class _Record:
     source: Source
-    archive: Archive
+    archive: Members
 
 
 def _copy_record(

@@ -17,9 +17,11 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import ModelKind
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive, NotAnArchive
+from composecli.files.checkpoint_entries import Selector
+from composecli.files.members import Members, open_members
 from composecli.files.private_copy import copy_privately, digest
 from composecli.files.safety.refusals import Reason, damaged, of_program
-from composecli.files.sniff import ModelFile, Sniffed, WeightsFile, sniff, sniff_archive
+from composecli.files.sniff import ModelFile, Sniffed, WeightsFile, sniff, sniff_members
 from composecli.runtime.model import could_not_load
 from composecli.workers.protocol import OpenRequest
 
@@ -41,23 +43,41 @@ def admit(request: OpenRequest, scan: Scan) -> Iterator[Archive]:
         CouldNotAttempt: if the file is damaged, has changed its kind, or contains anything that is
             not trusted.
     """
+    with admit_members(request, scan) as members:
+        # Only checkpoints come in another format, too.
+        assert isinstance(members, Archive)
+        yield members
+
+
+@contextmanager
+def admit_members(request: OpenRequest, scan: Scan = no_scan) -> Iterator[Members]:
+    """Open a file of any format if it may be loaded. Its tensors are not read.
+
+    Raises:
+        CouldNotAttempt: as for `admit`.
+    """
     path = request.reference.path
     try:
-        archive = Archive(Path(path))
+        members = open_members(Path(path))
     except OSError as error:
         raise _unreadable(path, error) from error
     except NotAnArchive as error:
         raise CouldNotAttempt(damaged(path, str(error))) from error
-    with archive:
-        nbytes = os.stat(archive.fileno()).st_size
-        sniffed = sniff_archive(path, nbytes, archive)
-        problem = _problem(request, sniffed, archive, scan)
+    with members:
+        nbytes = os.stat(members.fileno()).st_size
+        sniffed = sniff_members(path, nbytes, members, selector(request))
+        problem = _problem(request, sniffed, members, scan)
         if problem is not None:
             raise CouldNotAttempt(problem)
         try:
-            yield archive
+            yield members
         except NotAnArchive as error:
             raise CouldNotAttempt(damaged(path, str(error))) from error
+
+
+def selector(request: OpenRequest) -> Selector:
+    """Return which entry of a checkpoint a request means."""
+    return Selector(request.key, weights=request.kind is ModelKind.FACTORY)
 
 
 @contextmanager
@@ -112,15 +132,16 @@ def _hash_problem(request: OpenRequest, copy: Path) -> Problem | None:
 
 def _problem_of_copy(request: OpenRequest, copy: Path, scan: Scan) -> Problem | None:
     """Return the reason not to load a copy, which need not be an archive."""
+    sniffed = sniff(str(copy), selector(request))
     try:
-        with Archive(copy) as archive:
-            return _problem(request, sniff(str(copy)), archive, scan)
+        with open_members(copy) as members:
+            return _problem(request, sniffed, members, scan)
     except NotAnArchive:
-        return _problem(request, sniff(str(copy)), None, scan)
+        return _problem(request, sniffed, None, scan)
 
 
 def _problem(
-    request: OpenRequest, sniffed: Sniffed, archive: Archive | None, scan: Scan
+    request: OpenRequest, sniffed: Sniffed, members: Members | None, scan: Scan
 ) -> Problem | None:
     """Return the reason not to load a file: its kind, its content by name, or its code."""
     if isinstance(sniffed, Problem):
@@ -131,26 +152,26 @@ def _problem(
     if request.kind is not kind:
         title = "the file changed while it was being read"
         return Problem(Rule.FILE_CHANGED, title, request.reference.name)
-    if request.trusted:
+    if request.trusted or isinstance(sniffed, WeightsFile):
         return None
-    if isinstance(sniffed, WeightsFile):
-        return sniffed.refusal()
     allowed_ops = frozenset(request.allowed_ops)
     refusal = sniffed.refusal(allowed_ops)
     if refusal is not None:
         return refusal
-    return _scan_problem(request, sniffed, archive, scan)
+    return _scan_problem(request, sniffed, members, scan)
 
 
 def _scan_problem(
-    request: OpenRequest, file: ModelFile, archive: Archive | None, scan: Scan
+    request: OpenRequest, file: ModelFile, members: Members | None, scan: Scan
 ) -> Problem | None:
     """Return the problem that lists what the scan has found in an archive, else None."""
-    if archive is None:
+    if members is None:
         return damaged(file.path, "it cannot be opened as an archive")
+    if not isinstance(members, Archive):
+        return None
     allowed_ops = frozenset(request.allowed_ops)
     try:
-        reasons = tuple(scan(archive, allowed_ops))
+        reasons = tuple(scan(members, allowed_ops))
     except RuntimeError as error:
         raise could_not_load(request, error) from error
     except NotAnArchive as error:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import io
 import os
 import sys
-from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,21 +18,13 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
-from composecli.files.skeleton import checkpoint_skeleton
-from composecli.runtime.loading.admission import admit, admit_copy, no_scan
-from composecli.runtime.loading.strict_keys import StateDict, fit_by_name, load_strictly
-from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
+from composecli.runtime.loading.strict_keys import fit_by_name, load_strictly, sizes_of
+from composecli.runtime.loading.weights_file import read_weights
+from composecli.runtime.model import Model, eager_arguments, last_line, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
 
-# Entries of checkpoints, and prefixes of all names in them, that training code and wrappers use.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-
 MAX_NAMES_SHOWN = 8
-
-_ZIP = b"PK"
-_PICKLE = b"\x80\x02"
 
 
 class FactoryLoader:
@@ -70,27 +58,27 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
     reference = request.reference
     assert isinstance(reference, FactoryReference)
     module = _make_module(reference)
-    names = set(module.state_dict())
-    _refuse_without_values(module, names, reference)
+    sizes = sizes_of(module)
+    _refuse_without_values(module, set(sizes), reference)
     _materialize(module)
 
-    def read(*, sizes_only: bool) -> StateDict:
-        """Return the weights of the file by the names that they have in the module."""
-        stored = _read_weights(request, reference, sizes_only=sizes_only)
-        return _strip_prefix(stored, names)
-
-    def load_values() -> None:
-        """Copy the values of the file into the module."""
-        load_strictly(module, read(sizes_only=False), reference)
+    def load_values() -> tuple[str, ...]:
+        """Copy the values of the file into the module, and return the notes about them."""
+        weights = read_weights(request, sizes, sizes_only=False)
+        load_strictly(module, weights, reference)
+        return weights.notes
 
     lazy_weights = None
-    if lazy and fit_by_name(module, read(sizes_only=True)):
-        lazy_weights = FactoryWeights(module, load_values)
-    else:
-        load_values()
+    if lazy:
+        weights = read_weights(request, sizes, sizes_only=True)
+        notes = weights.notes
+        if fit_by_name(module, weights.state):
+            lazy_weights = FactoryWeights(module, load_values)
+    if lazy_weights is None:
+        notes = load_values()
     module.to(request.device)
     set_training(module, request.training)
-    return Model(module, request, eager_arguments(module), {}, weights=lazy_weights)
+    return Model(module, request, eager_arguments(module), {}, notes, lazy_weights)
 
 
 def _make_module(reference: FactoryReference) -> nn.Module:
@@ -175,160 +163,3 @@ def _import(reference: FactoryReference) -> ModuleType:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _read_weights(
-    request: OpenRequest, reference: FactoryReference, *, sizes_only: bool
-) -> StateDict:
-    """Return the state dict of the file; with tensors without memory if only sizes are needed."""
-    with Path(reference.path).open("rb") as file:
-        is_pickled = file.read(2) in (_ZIP, _PICKLE)
-    if not is_pickled:
-        return _read_safetensors(reference, sizes_only=sizes_only)
-    try:
-        if sizes_only:
-            checkpoint = _read_sizes(request)
-        else:
-            checkpoint = _read_values(request)
-    except CouldNotAttempt:
-        raise
-    except Exception as error:
-        raise could_not_load(request, error) from error
-    return _state_dict(checkpoint, request.key, reference)
-
-
-def _read_sizes(request: OpenRequest) -> Any:
-    """Return the checkpoint with its tensors on meta, from the members that hold no values."""
-    with admit(request, no_scan) as archive:
-        skeleton = io.BytesIO(checkpoint_skeleton(archive))
-        return torch.load(skeleton, map_location="meta", weights_only=True)
-
-
-def _read_values(request: OpenRequest) -> Any:
-    """Return the checkpoint with its tensors in memory, from a private copy of the file."""
-    with admit_copy(request, no_scan) as copy:
-        return torch.load(copy, map_location="cpu", weights_only=True)
-
-
-def _read_safetensors(reference: FactoryReference, *, sizes_only: bool) -> StateDict:
-    """Return the tensors of a safetensors file; with `sizes_only`, float32 ones on meta.
-
-    Raises:
-        CouldNotAttempt: if the package is missing or the file is damaged.
-    """
-    try:
-        from safetensors import safe_open
-        from safetensors.torch import load_file
-    except ImportError as error:
-        title = "the weights are in safetensors format but that package is not installed"
-        help = ("pip install safetensors",)
-        problem = Problem(Rule.PACKAGE_MISSING, title, reference.name, help=help)
-        raise CouldNotAttempt(problem) from error
-    try:
-        if not sizes_only:
-            return dict(load_file(reference.path))
-        weights: StateDict = {}
-        with safe_open(reference.path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is not a mapping
-                stored = file.get_slice(name)
-                sizes = stored.get_shape()
-                weights[name] = torch.empty(sizes, device="meta")
-        return weights
-    except Exception as error:
-        title = "the safetensors file could not be read"
-        notes = (last_line(error),)
-        problem = Problem(Rule.COULD_NOT_LOAD, title, reference.name, notes)
-        raise CouldNotAttempt(problem) from error
-
-
-def _state_dict(checkpoint: Any, key: str | None, reference: FactoryReference) -> StateDict:
-    """Return the state dict in a checkpoint, at `key` or under one of the usual names."""
-    if key is None:
-        held = _unwrap(checkpoint)
-    else:
-        held = _entry(checkpoint, key, reference)
-    if _is_state_dict(held):
-        return _with_versions(held, held, "")
-    contents = type(held).__name__
-    if isinstance(held, Mapping):
-        contents = ", ".join(map(str, held))
-    title = "the checkpoint has no entry that is clearly the weights"
-    notes = (f"it contains: {contents}",)
-    help = ("name the entry that holds the weights: --key NAME",)
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help)
-    raise CouldNotAttempt(problem)
-
-
-def _entry(checkpoint: Any, key: str, reference: FactoryReference) -> Any:
-    """Return the entry at a dotted key."""
-    held = checkpoint
-    steps = list[str]()
-    if key:
-        steps = key.split(".")
-    for step in steps:
-        if isinstance(held, Mapping) and step in held:
-            held = held[step]
-            continue
-        names = "nothing"
-        if isinstance(held, Mapping):
-            names = ", ".join(map(str, held))
-        title = f"the checkpoint has no key {key}"
-        notes = (f"available keys: {names}",)
-        help = ("name one of them with --key",)
-        problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help)
-        raise CouldNotAttempt(problem)
-    return held
-
-
-def _unwrap(checkpoint: Any) -> Any:
-    """Descend into the entries of `WRAPPERS` until there are tensors, or no such entry."""
-    held = checkpoint
-    while isinstance(held, Mapping) and not _is_state_dict(held):
-        inner = [held[name] for name in WRAPPERS if isinstance(held.get(name), Mapping)]
-        if not inner:
-            break
-        held = inner[0]
-    return held
-
-
-def _is_state_dict(held: Any) -> bool:
-    """Whether a value is a mapping with at least one tensor in it, at the top level."""
-    if not isinstance(held, Mapping):
-        return False
-    return any(isinstance(value, torch.Tensor) for value in held.values())
-
-
-def _strip_prefix(weights: StateDict, wanted: set[str]) -> StateDict:
-    """Return the weights without the prefixes of wrappers, if more names match `wanted` that way.
-
-    A prefix is removed only if every name has it. Prefixes nest: `module._orig_mod.fc.weight`.
-    """
-    best = weights
-    todo = [weights]
-    while todo:
-        current = todo.pop()
-        found = wanted & current.keys()
-        if len(found) > len(wanted & best.keys()):
-            best = current
-        for prefix in PREFIXES:
-            if current and all(name.startswith(prefix) for name in current):
-                shorter = {name.removeprefix(prefix): value for name, value in current.items()}
-                todo.append(_with_versions(shorter, current, prefix))
-    return best
-
-
-def _with_versions(weights: Mapping[str, Any], source: Any, prefix: str) -> StateDict:
-    """Return the weights with the module versions that torch stores beside those of `source`.
-
-    They are in an attribute of the state dict, by the path of the module: `module.0` becomes `0`
-    without the prefix `module.`.
-    """
-    result = OrderedDict(weights)
-    stored = getattr(source, "_metadata", None)
-    if isinstance(stored, Mapping):
-        versions = OrderedDict[str, Any]()
-        for path, version in stored.items():
-            inner = f"{path}.".removeprefix(prefix)
-            versions[inner.removesuffix(".")] = version
-        result._metadata = versions  # type: ignore[attr-defined]
-    return result

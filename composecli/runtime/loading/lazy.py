@@ -47,18 +47,12 @@ class ArchiveLoader:
         Raises:
             CouldNotAttempt: if the file is not admitted or cannot be loaded.
         """
-        # On CUDA every tensor is moved, and a file that is trusted by its hash is read to its end.
-        if request.device not in ("cpu", "meta") or request.sha256 is not None:
-            return self.load_whole(request)
+        return load_lazily(request, self._try_lazily, self.load_whole)
+
+    def _try_lazily(self, request: OpenRequest) -> Attempt:
+        """Admit the archive, and load its model without the tensors if possible."""
         with admit(request, self.scan) as archive:
-            attempt = self.open_lazily(request, archive)
-        if isinstance(attempt, Model):
-            return attempt
-        model = self.load_whole(request)
-        if isinstance(attempt, NotLazy):
-            note = f"all its tensors were read: {attempt.reason}"
-            model = replace(model, notes=(*model.notes, note))
-        return model
+            return self.open_lazily(request, archive)
 
     def load_whole(self, request: OpenRequest) -> Model:
         """Load the model with all its tensors in memory.
@@ -68,3 +62,26 @@ class ArchiveLoader:
         """
         with admit_copy(request, self.scan) as copy:
             return self.read_whole(request, copy)
+
+
+def load_lazily(
+    request: OpenRequest,
+    open_lazily: Callable[[OpenRequest], Attempt],
+    load_whole: Callable[[OpenRequest], Model],
+) -> Model:
+    """Load a model without its tensors if possible; otherwise whole, with a note why.
+
+    Raises:
+        CouldNotAttempt: as the two functions do.
+    """
+    # On CUDA every tensor is moved, and a file that is trusted by its hash is read to its end.
+    if request.device not in ("cpu", "meta") or request.sha256 is not None:
+        return load_whole(request)
+    attempt = open_lazily(request)
+    if isinstance(attempt, Model):
+        return attempt
+    model = load_whole(request)
+    if isinstance(attempt, NotLazy):
+        note = f"all its tensors were read: {attempt.reason}"
+        model = replace(model, notes=(*model.notes, note))
+    return model

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.nn.modules
@@ -14,11 +14,22 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive
-from composecli.files.checkpoint import layers
-from composecli.files.safety.refusals import of_overrides
-from composecli.files.skeleton import checkpoint_skeleton, has_foreign_byte_order, record_starts
-from composecli.runtime.loading.admission import no_scan
-from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotAModel, NotLazy
+from composecli.files.checkpoint import chosen_module, is_layer, layers, scan_checkpoint
+from composecli.files.checkpoint_archive import (
+    checkpoint_skeleton,
+    record_starts,
+    whole_skeleton,
+    write_checkpoint,
+)
+from composecli.files.checkpoint_entries import Entry
+from composecli.files.checkpoint_weights import foreign_beside
+from composecli.files.members import Members, open_members
+from composecli.files.pickle import reachable
+from composecli.files.safety.refusals import of_checkpoint, of_overrides
+from composecli.files.skeleton import has_foreign_byte_order
+from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
+from composecli.runtime.loading.lazy import Attempt, NotAModel, NotLazy, load_lazily
+from composecli.runtime.loading.weights_sources import entry_of, left_out_notes
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
 from composecli.runtime.weights.lazy_weights import ArchiveWeights, TensorSlot
 from composecli.workers.protocol import OpenRequest
@@ -27,60 +38,156 @@ from composecli.workers.protocol import OpenRequest
 MAX_CONTAINER_DEPTH = 4
 
 
-def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
+class PickledLoader:
+    """Loads pickled modules, also those in a dict or in the old format."""
+
+    def load(self, request: OpenRequest) -> Model:
+        """Load the module, without its tensors if possible; otherwise a note states why not.
+
+        Raises:
+            CouldNotAttempt: if the file is not admitted or cannot be loaded.
+        """
+        return load_lazily(request, _open_lazily, self.load_whole)
+
+    def load_whole(self, request: OpenRequest) -> Model:
+        """Load the module with all its tensors in memory.
+
+        Raises:
+            CouldNotAttempt: if the file is not admitted or cannot be loaded.
+        """
+        if not request.trusted:
+            with admit_members(request) as members:
+                return _read_whole(request, members, None)
+        with admit_copy(request, no_scan) as copy, open_members(copy) as members:
+            return _read_whole(request, members, copy)
+
+
+LOADER = PickledLoader()
+
+
+def _open_lazily(request: OpenRequest) -> Attempt:
     """Return the module of a pickle without its tensors, or the reason to read the whole file."""
-    if not request.trusted:
-        _refuse_overrides(request, archive)
-    if has_foreign_byte_order(archive):
-        return NotLazy("they are stored in an unusual way")
-    skeleton = checkpoint_skeleton(archive)
+    with admit_members(request) as members:
+        if has_foreign_byte_order(members):
+            return NotLazy("they are stored in an unusual way")
+        try:
+            return _load_skeleton(request, members)
+        except CouldNotAttempt:
+            raise
+        except Exception as error:
+            return NotLazy(f"without them it does not load ({last_line(error)[:80]})")
+
+
+def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
+    """Return the module of an open file, with lazy weights in the place of its tensors."""
+    entry = _entry(request, members)
+    needs_trust = _needs_trust(request, members, entry)
+    if needs_trust:
+        if not isinstance(members, Archive):
+            return NotLazy("the old format is trusted as a whole")
+        skeleton = whole_skeleton(members)
+        module = _descend(_run_pickle(io.BytesIO(skeleton), "meta"), entry)
+    else:
+        skeleton = checkpoint_skeleton(members, entry.node)
+        module = _load_layers(io.BytesIO(skeleton), "meta")
+    if not isinstance(module, nn.Module):
+        return NotAModel()
+    _refuse_malformed(request, module)
     weights = None
-    try:
-        module = _unpickle(request, io.BytesIO(skeleton), "meta")
-        if not isinstance(module, nn.Module):
-            return NotAModel()
-        _refuse_malformed(request, module)
-        if request.device != "meta":
-            starts = record_starts(skeleton)
-            slots = tuple(_slots(module, starts))
-            weights = ArchiveWeights(archive, slots)
-            weights.fill_with_zeros()
-            if _has_tensors_without_memory(module):
-                return NotLazy("some are in data structures of the model's own")
-    except Exception as error:
-        return NotLazy(f"without them it does not load ({last_line(error)[:80]})")
-    set_training(module, request.training)
-    return Model(module, request, eager_arguments(module), {}, weights=weights)
+    if request.device != "meta":
+        starts = record_starts(skeleton)
+        slots = tuple(_slots(module, starts))
+        weights = ArchiveWeights(members, slots)
+        weights.fill_with_zeros()
+        if _has_tensors_without_memory(module):
+            return NotLazy("some are in data structures of the model's own")
+    return _model(request, module, _notes(members, entry, runs_all=needs_trust), weights)
 
 
-def _read_whole(request: OpenRequest, copy: Path) -> Model:
-    """Return the module of a pickle with its tensors; other objects are refused as no model."""
-    module = _unpickle_whole(request, copy)
+def _read_whole(request: OpenRequest, members: Members, copy: Path | None) -> Model:
+    """Return the module of a file with its tensors; other objects are refused as no model.
+
+    `copy` is the file if it is trusted.
+    """
+    entry = _entry(request, members)
+    needs_trust = _needs_trust(request, members, entry)
+    if needs_trust and copy is not None:
+        module = _unpickle(request, lambda: _descend(_run_pickle(copy, request.device), entry))
+    else:
+        module = _unpickle(request, lambda: _load_part(request, members, entry))
     if not isinstance(module, nn.Module):
         title = f"the file holds a {type(module).__name__}, not a module"
         problem = Problem(Rule.NOT_A_MODEL, title, request.reference.name)
         raise CouldNotAttempt(problem)
     _refuse_malformed(request, module)
+    return _model(request, module, _notes(members, entry, runs_all=needs_trust), None)
+
+
+def _model(
+    request: OpenRequest,
+    module: nn.Module,
+    notes: tuple[str, ...],
+    weights: ArchiveWeights | None,
+) -> Model:
+    """Return a module as a model, in the training state of the request."""
     set_training(module, request.training)
-    return Model(module, request, eager_arguments(module), {})
+    return Model(module, request, eager_arguments(module), {}, notes, weights)
 
 
-LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
+def _notes(members: Members, entry: Entry, *, runs_all: bool) -> tuple[str, ...]:
+    """Return which entry of the file the module is, and what beside it was not built."""
+    if not entry.path:
+        return ()
+    notes = [f"the module is the entry {entry.key} of the checkpoint"]
+    if not runs_all:
+        foreign = foreign_beside(members.pickle("data.pkl").value, entry.path)
+        notes += left_out_notes(foreign)
+    return tuple(notes)
 
 
-def _unpickle_whole(request: OpenRequest, copy: Path) -> Any:
-    """Return the object of a pickle, of whatever class.
+def _entry(request: OpenRequest, members: Members) -> Entry:
+    """Return the entry with the module, which admission has found."""
+    entry = chosen_module(members.pickle("data.pkl").value, request.key)
+    assert entry is not None
+    return entry
+
+
+def _needs_trust(request: OpenRequest, members: Members, entry: Entry) -> bool:
+    """Return whether the module is more than torch.nn's own classes, and is trusted to be.
 
     Raises:
-        CouldNotAttempt: if it overrides a method, needs a missing package, or does not load.
+        CouldNotAttempt: if an attribute would hide a method, and the file is not trusted.
+    """
+    overrides = _overrides(entry)
+    if not request.trusted:
+        if overrides:
+            raise CouldNotAttempt(of_overrides(request.reference.path, overrides))
+        return False
+    checkpoint = scan_checkpoint(members.pickle("data.pkl"), selector(request))
+    refusal = of_checkpoint(request.reference.path, checkpoint)
+    has_unknown_layers = not _known_layers().issuperset(_layer_names(entry))
+    return refusal is not None or bool(overrides) or has_unknown_layers
+
+
+def _layer_names(entry: Entry) -> set[str]:
+    """Return the names in torch.nn.modules that a module's pickle imports."""
+    return {str(name) for name in reachable(entry.node).imports if is_layer(name)}
+
+
+def _known_layers() -> set[str]:
+    """Return the names of the classes that are loaded without trust."""
+    classes = [member for member in _safe_globals() if isinstance(member, type)]
+    return {f"{member.__module__}.{member.__qualname__}" for member in classes}
+
+
+def _unpickle(request: OpenRequest, load: Callable[[], Any]) -> Any:
+    """Return the object that a function unpickles, of whatever class.
+
+    Raises:
+        CouldNotAttempt: if it needs a missing package, or does not load.
     """
     try:
-        if not request.trusted:
-            with Archive(copy) as archive:
-                _refuse_overrides(request, archive)
-        return _unpickle(request, copy, request.device)
-    except CouldNotAttempt:
-        raise
+        return load()
     except ModuleNotFoundError as error:
         title = "the pickle imports a module that is not installed here"
         notes = (last_line(error),)
@@ -94,12 +201,28 @@ def _unpickle_whole(request: OpenRequest, copy: Path) -> Any:
         raise could_not_load(request, error) from error
 
 
-def _unpickle(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any:
-    """Load a pickle; unless it is trusted, with torch.nn's own classes only."""
-    if request.trusted:
-        return torch.load(file, map_location=device, weights_only=False)
+def _run_pickle(file: Path | io.BytesIO, device: str) -> Any:
+    """Load a pickle that is trusted: whatever it names is imported and run."""
+    return torch.load(file, map_location=device, weights_only=False)
+
+
+def _load_part(request: OpenRequest, members: Members, entry: Entry) -> Any:
+    """Load the entry of a file and nothing else, with torch.nn's own classes only."""
+    with write_checkpoint(members, entry.node) as file:
+        return _load_layers(file, request.device)
+
+
+def _load_layers(file: IO[bytes], device: str) -> Any:
+    """Load a pickle with torch.nn's own classes only."""
     with torch.serialization.safe_globals(_safe_globals()):
         return torch.load(file, map_location=device, weights_only=True)
+
+
+def _descend(value: Any, entry: Entry) -> Any:
+    """Return the part of an unpickled object that an entry names."""
+    for key in entry.path:
+        value = entry_of(value, key)
+    return value
 
 
 def _safe_globals() -> list[Any]:
@@ -176,25 +299,20 @@ def _has_type_of(name: str, value: Any, default: Any) -> bool:
     return True
 
 
-def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
-    """Refuse attributes that would hide a method of their class.
-
-    Raises:
-        CouldNotAttempt: if an object of the pickle has one.
-    """
+def _overrides(entry: Entry) -> tuple[str, ...]:
+    """Return the attributes in a module's pickle that would hide a method of their class."""
     classes = dict[str, type]()
     for safe in _safe_globals():
         if isinstance(safe, type):
             classes[safe.__name__] = safe
     overrides = list[str]()
-    for name, keys in layers(archive.pickle("data.pkl")):
+    for name, keys in layers(reachable(entry.node)):
         kind = classes.get(name.name)
         for key in keys:
             member = getattr(kind, key, None)
             if callable(member):
                 overrides.append(f"{name}: {key} is overridden")
-    if overrides:
-        raise CouldNotAttempt(of_overrides(request.reference.path, tuple(overrides)))
+    return tuple(overrides)
 
 
 def _slots(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot]:

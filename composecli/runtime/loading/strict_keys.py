@@ -18,6 +18,18 @@ StateDict = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The weights of a file by their names in the module, on meta if only sizes were read.
+
+    `notes` say what was chosen, stripped and left out, and `help` what to do if it does not fit.
+    """
+
+    state: StateDict
+    notes: tuple[str, ...] = ()
+    help: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _KeyDifferences:
     """The rows to show for keys that differ between a module and a file."""
 
@@ -59,7 +71,17 @@ def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
     return keys.count == 0 and not any(map(_takes_part_in_loading, module.modules()))
 
 
-def load_strictly(module: nn.Module, weights: StateDict, reference: FactoryReference) -> None:
+def sizes_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
+    """Return the sizes of each tensor in the state dict of a module, None for other entries."""
+    sizes: dict[str, tuple[int, ...] | None] = {}
+    for name, value in module.state_dict().items():
+        sizes[name] = None
+        if isinstance(value, torch.Tensor):
+            sizes[name] = tuple(value.shape)
+    return sizes
+
+
+def load_strictly(module: nn.Module, weights: Weights, reference: FactoryReference) -> None:
     """Load the weights as torch does with `strict=True`, with the load hooks of the module.
 
     They rename the keys of older versions: BatchNorm had no `num_batches_tracked` before PyTorch
@@ -68,12 +90,12 @@ def load_strictly(module: nn.Module, weights: StateDict, reference: FactoryRefer
     Raises:
         CouldNotAttempt: if torch refuses them; it lists the keys that differ.
     """
-    keys = _key_differences(module.state_dict(), weights)
+    keys = _key_differences(module.state_dict(), weights.state)
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(weights.state)
     except Exception as error:
         if keys.count:
-            raise _other_keys(keys, reference) from error
+            raise _other_keys(keys, weights, reference) from error
         lines = [line.strip() for line in str(error).splitlines()]
         notes = tuple(lines[:MAX_KEYS_SHOWN])
         title = f"the module refuses the weights: {type(error).__name__}"
@@ -92,7 +114,9 @@ def _takes_part_in_loading(module: nn.Module) -> bool:
     return False
 
 
-def _other_keys(keys: _KeyDifferences, reference: FactoryReference) -> CouldNotAttempt:
+def _other_keys(
+    keys: _KeyDifferences, weights: Weights, reference: FactoryReference
+) -> CouldNotAttempt:
     """Return the error for weights with other keys or sizes; it shows the first of each kind."""
     title = (
         f"{len(keys.missing)} missing, {len(keys.unexpected)} unexpected"
@@ -104,8 +128,9 @@ def _other_keys(keys: _KeyDifferences, reference: FactoryReference) -> CouldNotA
     more = keys.count - len(rows)
     if more:
         rows.append(f"and {more} more")
-    help = ("check that this factory matches the weights, or name their entry with --key",)
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, tuple(rows), help)
+    help = "check that this factory matches the weights, or name their entry with --key"
+    notes = (*rows, *weights.notes)
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, weights.help or (help,))
     return CouldNotAttempt(problem)
 
 

@@ -16,12 +16,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from composecli.files.archive import Archive
+from composecli.files.members import Members
 from composecli.files.torchscript import Attributes
 
 # Larger parameters share zeros and later become pages of the file: they occupy no memory, and
 # nothing can be written to them.
 MAX_WRITABLE_BYTES = 2**16
+# PyTorch aligns its records to 64 bytes, and no dtype needs more than this.
+ALIGNMENT_BYTES = 16
 
 # By the name of the record that holds the values.
 Storages: TypeAlias = Mapping[str, torch.UntypedStorage]
@@ -61,7 +63,7 @@ class Reading:
 class ArchiveWeights:
     """The tensor slots of a model from an archive, and the records that were read for an op."""
 
-    archive: Archive
+    archive: Members
     slots: tuple[TensorSlot, ...]
     readings: list[Reading] = field(default_factory=list)
     _storages: dict[str, torch.UntypedStorage] = field(default_factory=dict)
@@ -152,15 +154,22 @@ class ArchiveWeights:
         return record in self._writable
 
     def _read(self, record: str) -> None:
-        """Map a record as it is in the file, or copy it if it may be written to."""
+        """Map a record as it is in the file, or copy it.
+
+        It is copied if it may be written to, or is at an odd place, as in the old format.
+        """
         start = self.archive.start(record)
         size = self.archive.size(record)
-        if record not in self._writable:
+        is_fixed = record not in self._writable
+        if is_fixed and start % ALIGNMENT_BYTES == 0:
             self._storages[record] = _storage_over(self._file, start, size)
         elif size > 0:
             end = start + size
             content = bytearray(self._file[start:end])
             values = _storage_over(content, 0, size)
+            if is_fixed:
+                self._storages[record] = values
+                return
             self._storages[record].copy_(values)
             self._read_since_reload.add(record)
 
@@ -181,7 +190,7 @@ class FactoryWeights:
     """The weights of a module that a factory made: those of its file, once an answer needs them."""
 
     module: nn.Module
-    load: Callable[[], None]
+    load: Callable[[], object]
     readings: list[Reading] = field(default_factory=list)
     slots: tuple[TensorSlot, ...] = ()
     read_only: frozenset[int] = frozenset()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from composecli.files import archive as archive_module
-from composecli.files.archive import Archive, NotAnArchive, damaged_records, lacks_checksums
+from composecli.files.archive import Archive, NotAnArchive, damaged_records
+from composecli.files.members import lacks_checksums
 from composecli.files.pickle import NotAPickle, PickleDict
 from tests.unit.files.archives import write_archive
 

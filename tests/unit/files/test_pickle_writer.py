@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composecli.files.pickle import NotAPickle, Persistent, parse
-from composecli.files.pickle_writer import dump
+from composecli.files.pickle_writer import write
+
+
+def dump(value: object) -> bytes:
+    return write(value).data
+
 
 PLAIN = st.recursive(
     st.none()

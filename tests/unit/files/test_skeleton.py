@@ -14,10 +14,8 @@ from composecli.files import skeleton
 from composecli.files.archive import Archive
 from composecli.files.pickle import operations, parse
 from composecli.files.skeleton import (
-    checkpoint_skeleton,
     has_foreign_byte_order,
     is_frozen,
-    record_starts,
     rewrite_device,
     script_skeleton,
 )
@@ -102,15 +100,6 @@ def test_a_script_keeps_its_code_and_constants(path: Path) -> None:
     assert devices(contents["archive/data.pkl"]) == ["meta", "meta"]
     assert devices(contents["archive/constants.pkl"]) == ["cpu"]
     assert not {"archive/extra/about", "archive/.storage_alignment"} & contents.keys()
-
-
-def test_the_records_of_a_checkpoint_start_where_they_should(path: Path) -> None:
-    with Archive(path) as archive:
-        data = checkpoint_skeleton(archive)
-    starts = record_starts(data)
-    assert sorted(starts.values()) == ["data/0", "data/1"]
-    with Archive.of_bytes(data) as written:
-        assert {written.start(name): name for name in ("data/0", "data/1")} == starts
 
 
 def test_code_with_large_constants_is_frozen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

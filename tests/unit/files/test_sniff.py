@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from composecli.files.sniff import ModelFile, WeightsFile, sniff
 from tests.models import Shelf
 
 
-def legacy() -> bytes:
+def oldest() -> bytes:
+    """A tar archive with one of the members that PyTorch wrote before version 0.1.10."""
     data = io.BytesIO()
-    torch.save(nn.Linear(2, 2), data, _use_new_zipfile_serialization=False)
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
     return data.getvalue()
 
 
@@ -52,7 +55,7 @@ WRONG = {
         "git-lfs",
     ),
     "onnx": (ONNX, "CC906", "ONNX"),
-    "legacy": (legacy(), "CC911", "old format"),
+    "oldest": (oldest(), "CC911", "tar archive"),
     "text": (b"hello world\n", "CC908", "text file"),
     "spaces": (b"  \n\n", "CC908", "text file"),
     "utf-8": ("käse\n".encode() * 2000, "CC908", "text file"),

@@ -241,7 +241,10 @@ def test_versions_survive_the_prefix_of_a_wrapper(folder: Path) -> None:
     del wrapped["module.1.num_batches_tracked"]
     with pytest.raises(CouldNotAttempt) as raised:
         load(open_request(folder, "norm", wrapped))
-    assert raised.value.problem.notes == ("missing     1.num_batches_tracked  []",)
+    assert raised.value.problem.notes == (
+        "missing     1.num_batches_tracked  []",
+        "stripped from the names of the weights: module.",
+    )
 
 
 def test_a_tensor_on_meta_without_weights_is_named(folder: Path) -> None:

@@ -1,0 +1,150 @@
+"""The weights in a checkpoint, from the nodes of its pickle: their sizes, and they alone as a node.
+
+Only tensors, numbers and texts of a checkpoint are ever loaded. An object of any other class beside
+them is left out: it is not built, and its class is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from composecli.core.pytree import TensorSpec
+from composecli.files.checkpoint import foreign_names, is_plain
+from composecli.files.checkpoint_entries import (
+    Entry,
+    children,
+    entry_at,
+    find_state_dicts,
+    is_tensor,
+    items_of,
+)
+from composecli.files.pickle import Constructed, Global, PickleDict
+from composecli.files.pickle_tree import tree_of
+from composecli.files.weight_names import Candidate, Fit, Sizes
+
+# Lightning stores its version beside the state dict of a training class.
+_LIGHTNING = "pytorch-lightning_version"
+# The sizes of a tensor whose class is not known: no module has such.
+_UNKNOWN_SIZES = (-1,)
+_ORDERED_DICT = Global("collections", "OrderedDict")
+
+
+@dataclass(frozen=True, slots=True)
+class StateDict:
+    """A state dict of a checkpoint.
+
+    `weights` are its nodes by name, and `foreign` the entries of classes that are not loaded, each
+    with its class.
+    """
+
+    candidate: Candidate
+    weights: Mapping[str, object]
+    foreign: Mapping[str, str]
+    versions: object = None
+
+    def part(self, fit: Fit) -> Constructed:
+        """Return the node of a state dict with these weights, by their names in the module."""
+        items = list[tuple[object, object]]()
+        for name, inner in fit.renamed.items():
+            items.append((inner, self.weights[name]))
+        state: PickleDict | None = None
+        if self.versions is not None and is_plain(self.versions):
+            metadata: tuple[object, object] = ("_metadata", _renamed(self.versions, fit))
+            state = PickleDict([metadata])
+        return Constructed(_ORDERED_DICT, (), state=state, items=items)
+
+
+def state_dicts(value: object, key: str | None) -> tuple[StateDict, ...]:
+    """Return the state dicts in a checkpoint that may be meant: all, or those at a dotted key.
+
+    The end of a key may also be the start of names: `state_dict.model` stands for the weights whose
+    names start with `model.` there.
+    """
+    if not key:
+        return tuple(_state_dict(value, entry) for entry in find_state_dicts(value))
+    entry = entry_at(value, key)
+    if entry is not None:
+        inner = find_state_dicts(entry.node)
+        entries = [Entry((*entry.path, *found.path), found.node) for found in inner]
+        return tuple(_state_dict(value, found) for found in entries)
+    words = key.split(".")
+    for length in range(len(words) - 1, -1, -1):
+        entry = entry_at(value, ".".join(words[:length]))
+        if entry is not None:
+            prefix = ".".join(words[length:]) + "."
+            return tuple(_below(_state_dict(value, entry), prefix))
+    return ()
+
+
+def foreign_beside(value: object, path: tuple[str, ...]) -> dict[str, str]:
+    """Return the entries beside those of a path that hold objects of other classes, with these."""
+    found = dict[str, str]()
+    for depth in range(len(path)):
+        entry = entry_at(value, ".".join(path[:depth]))
+        if entry is None:
+            return found
+        for name, child in children(entry.node):
+            names = foreign_names(child)
+            if name != path[depth] and names:
+                found[".".join((*path[:depth], name))] = str(names[0])
+    return found
+
+
+def _state_dict(value: object, entry: Entry) -> StateDict:
+    """Return the state dict at an entry of a checkpoint, without what is not loaded of it."""
+    weights = dict[str, object]()
+    foreign = dict[str, str]()
+    for name, node in items_of(entry.node) or []:
+        if not isinstance(name, str):
+            continue
+        if is_plain(node):
+            weights[name] = node
+        else:
+            foreign[name] = ", ".join(map(str, foreign_names(node)[:1])) or "a call"
+    sizes = {name: _sizes(node) for name, node in weights.items()}
+    candidate = Candidate(entry.path, sizes, _is_lightning(value))
+    return StateDict(candidate, weights, foreign, _versions(entry.node))
+
+
+def _below(held: StateDict, prefix: str) -> Iterator[StateDict]:
+    """Yield the weights whose names start with a prefix, without it; nothing if there are none."""
+    weights = dict[str, object]()
+    for name, node in held.weights.items():
+        if name.startswith(prefix):
+            weights[name.removeprefix(prefix)] = node
+    if weights:
+        sizes = {name: _sizes(node) for name, node in weights.items()}
+        path = (*held.candidate.path, prefix.removesuffix("."))
+        yield StateDict(Candidate(path, sizes), weights, {})
+
+
+def _sizes(node: object) -> Sizes:
+    """Return the sizes of a tensor, None for anything else."""
+    tree = tree_of(node)
+    if isinstance(tree, TensorSpec):
+        return tree.sizes
+    if is_tensor(node):
+        return _UNKNOWN_SIZES
+    return None
+
+
+def _is_lightning(value: object) -> bool:
+    """Return whether a checkpoint is of PyTorch Lightning."""
+    return any(name == _LIGHTNING for name, _ in children(value))
+
+
+def _versions(node: object) -> object:
+    """Return the versions of modules that PyTorch stores with a state dict, None without them."""
+    if isinstance(node, Constructed) and isinstance(node.state, PickleDict):
+        return node.state.get("_metadata")
+    return None
+
+
+def _renamed(versions: object, fit: Fit) -> Constructed:
+    """Return the versions by the paths of their submodules in the module."""
+    items = dict[object, object]()
+    for path, version in items_of(versions) or []:
+        if isinstance(path, str):
+            items[fit.module_path(path)] = version
+    return Constructed(_ORDERED_DICT, (), items=list(items.items()))

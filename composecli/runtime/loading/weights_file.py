@@ -1,0 +1,177 @@
+"""Reading weights: which of a file's tensors fit a module, and these alone.
+
+They are chosen by their names and sizes, before any value is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.rules import Rule
+from composecli.files.checkpoint_entries import children, entry_at
+from composecli.files.members import Members, open_members
+from composecli.files.sniff import WeightsFile, WeightsFormat, sniff
+from composecli.files.weight_names import Candidate, Choice, NamedSizes, choose, fitting_parts
+from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
+from composecli.runtime.loading.strict_keys import Weights
+from composecli.runtime.loading.weights_sources import (
+    PickledWeights,
+    SafetensorsWeights,
+    Source,
+    left_out_notes,
+    shown_names,
+)
+from composecli.runtime.model import could_not_load, last_line
+from composecli.workers.protocol import OpenRequest
+
+
+def read_weights(request: OpenRequest, wanted: NamedSizes, *, sizes_only: bool) -> Weights:
+    """Return the weights of the request's file that fit names and sizes of a module.
+
+    If only sizes are needed, no values are read.
+
+    Raises:
+        CouldNotAttempt: if the file is not admitted, has no weights, or several that fit.
+    """
+    try:
+        with _open(request) as source:
+            choice = _choose(request, source.candidates, wanted)
+            state = source.read(choice.place, choice.fit, sizes_only=sizes_only)
+            beside, within = source.foreign(choice.place)
+            candidate = source.candidates[choice.place]
+            notes = tuple(_notes(request, candidate, choice, {**beside, **within}))
+            help = tuple(_help(request, candidate, wanted, within))
+            return Weights(state, notes, help)
+    except CouldNotAttempt:
+        raise
+    except Exception as error:
+        raise could_not_load(request, error) from error
+
+
+@contextmanager
+def _open(request: OpenRequest) -> Iterator[Source]:
+    """Open the weights of a request; a trusted file is copied first.
+
+    Raises:
+        CouldNotAttempt: if the file is not admitted, or a package is missing to read it.
+    """
+    path = request.reference.path
+    found = sniff(path, selector(request))
+    if isinstance(found, Problem):
+        raise CouldNotAttempt(found)
+    form = WeightsFormat.PICKLED
+    if isinstance(found, WeightsFile):
+        form = found.format
+    with ExitStack() as stack:
+        copy: Path | None = None
+        if request.trusted:
+            copy = stack.enter_context(admit_copy(request, no_scan))
+        if form is WeightsFormat.SAFETENSORS:
+            yield _open_safetensors(request, str(copy or path))
+        elif copy is not None:
+            yield _open_pickled(request, stack.enter_context(open_members(copy)), copy)
+        else:
+            yield _open_pickled(request, stack.enter_context(admit_members(request)), None)
+
+
+def _open_pickled(request: OpenRequest, members: Members, copy: Path | None) -> Source:
+    """Return the state dicts of an open checkpoint.
+
+    Raises:
+        CouldNotAttempt: if it has none, or none at the key.
+    """
+    weights = PickledWeights(request.key, members, copy)
+    if not weights.candidates:
+        raise _no_weights(request, members.pickle("data.pkl").value)
+    return weights
+
+
+def _open_safetensors(request: OpenRequest, path: str) -> Source:
+    """Open a safetensors file.
+
+    Raises:
+        CouldNotAttempt: if the package is missing or the file is damaged.
+    """
+    name = request.reference.name
+    try:
+        return SafetensorsWeights(path)
+    except ImportError as error:
+        title = "the weights are in safetensors format but that package is not installed"
+        help = ("pip install safetensors",)
+        problem = Problem(Rule.PACKAGE_MISSING, title, name, help=help)
+        raise CouldNotAttempt(problem) from error
+    except Exception as error:
+        title = "the safetensors file could not be read"
+        notes = (last_line(error),)
+        problem = Problem(Rule.COULD_NOT_LOAD, title, name, notes)
+        raise CouldNotAttempt(problem) from error
+
+
+def _choose(request: OpenRequest, candidates: Sequence[Candidate], wanted: NamedSizes) -> Choice:
+    """Return the state dict that fits a module best.
+
+    Raises:
+        CouldNotAttempt: if several fit, and nothing says which one is meant.
+    """
+    choice = choose(candidates, wanted)
+    if choice is not None:
+        return choice
+    keys = [candidate.key for candidate in candidates]
+    title = "several entries of the checkpoint fit the module"
+    notes = (f"its state dicts: {shown_names(keys)}",)
+    help = tuple(f"name the one that is meant: --key {key}" for key in keys[:1])
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, request.reference.name, notes, help)
+    raise CouldNotAttempt(problem)
+
+
+def _notes(
+    request: OpenRequest, candidate: Candidate, choice: Choice, foreign: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield what was chosen, stripped and left out."""
+    if candidate.path and not request.key:
+        yield f"the weights are the entry {candidate.key} of the checkpoint"
+    if choice.rivals:
+        yield f"{shown_names(choice.rivals)} would fit, too: --key {choice.rivals[0]}"
+    if choice.fit.stripped:
+        yield f"stripped from the names of the weights: {shown_names(choice.fit.stripped)}"
+    if choice.fit.left_out:
+        yield f"not weights, and left out: {shown_names(choice.fit.left_out)}"
+    yield from left_out_notes(foreign)
+
+
+def _help(
+    request: OpenRequest,
+    candidate: Candidate,
+    wanted: NamedSizes,
+    foreign: Mapping[str, str],
+) -> Iterator[str]:
+    """Yield what to do if the weights do not fit: choose a part of them, or trust the file."""
+    for word in fitting_parts(candidate, wanted):
+        key = ".".join((*candidate.path, word))
+        yield f"--key {key} takes the weights whose names start with {word}."
+    if not foreign.keys().isdisjoint(wanted):
+        path = request.reference.path
+        yield f"--trust {path} builds all of its entries, if you know where the file comes from"
+
+
+def _no_weights(request: OpenRequest, value: object) -> CouldNotAttempt:
+    """Return the error for a checkpoint without weights, or without them at the key."""
+    key = request.key
+    title = "the checkpoint has no entry that is clearly the weights"
+    help = "name the entry that holds the weights: --key NAME"
+    names = [name for name, _ in children(value)]
+    notes = (f"it contains: {shown_names(names) or 'nothing'}",)
+    if key:
+        entry = entry_at(value, key)
+        if entry is None:
+            title = f"the checkpoint has no key {key}"
+            help = "name one of them with --key"
+            notes = (f"available keys: {shown_names(names) or 'nothing'}",)
+        else:
+            inner = [name for name, _ in children(entry.node)]
+            notes = (f"{key} contains: {shown_names(inner) or type(entry.node).__name__}",)
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, request.reference.name, notes, (help,))
+    return CouldNotAttempt(problem)

@@ -1,0 +1,140 @@
+"""Sources of weights: a pickled checkpoint, or a safetensors file."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from composecli.files.checkpoint_archive import checkpoint_skeleton, write_checkpoint
+from composecli.files.checkpoint_weights import StateDict, foreign_beside, state_dicts
+from composecli.files.members import Members
+from composecli.files.weight_names import Candidate, Fit
+
+MAX_NAMES_SHOWN = 6
+
+Tensors = dict[str, Any]
+
+
+class Source(Protocol):
+    """An open file with weights."""
+
+    candidates: Sequence[Candidate]
+
+    def read(self, place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
+        """Return the weights of a candidate by their names in the module."""
+
+    def foreign(self, place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return the entries beside a candidate, and in it, that are not built."""
+
+
+@dataclass
+class PickledWeights:
+    """The state dicts of a pickled checkpoint. `copy` is the file if it may run code."""
+
+    key: str | None
+    members: Members
+    copy: Path | None = None
+    candidates: Sequence[Candidate] = field(init=False)
+
+    def __post_init__(self) -> None:
+        value = self.members.pickle("data.pkl").value
+        self._held = state_dicts(value, self.key)
+        self.candidates = [held.candidate for held in self._held]
+
+    def read(self, place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
+        """Return the weights, which torch unpickles from an archive of them alone."""
+        held = self._held[place]
+        if held.foreign and self.copy is not None:
+            return _run_pickle(self.copy, held, fit)
+        part = held.part(fit)
+        # Sets are no part of tensors, but of the extra state of some modules.
+        with torch.serialization.safe_globals([set]):
+            tensors: Tensors
+            if sizes_only:
+                skeleton = io.BytesIO(checkpoint_skeleton(self.members, part))
+                tensors = torch.load(skeleton, map_location="meta", weights_only=True)
+            else:
+                with write_checkpoint(self.members, part) as file:
+                    tensors = torch.load(file, map_location="cpu", weights_only=True)
+        return tensors
+
+    def foreign(self, place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return the entries beside a candidate, and in it, that are not built."""
+        held = self._held[place]
+        value = self.members.pickle("data.pkl").value
+        beside = foreign_beside(value, held.candidate.path)
+        if self.copy is not None:
+            return beside, {}
+        return beside, held.foreign
+
+
+def _run_pickle(copy: Path, held: StateDict, fit: Fit) -> Tensors:
+    """Return the weights of a trusted file with all their entries, whatever these run."""
+    value = torch.load(copy, map_location="cpu", weights_only=False)
+    for key in held.candidate.path:
+        value = entry_of(value, key)
+    names = {**{name: name for name in held.foreign}, **fit.renamed}
+    return OrderedDict((names[name], value[name]) for name in value if name in names)
+
+
+@dataclass
+class SafetensorsWeights:
+    """The tensors of a safetensors file."""
+
+    path: str
+    candidates: Sequence[Candidate] = field(init=False)
+
+    def __post_init__(self) -> None:
+        from safetensors import safe_open
+
+        sizes = dict[str, tuple[int, ...]]()
+        with safe_open(self.path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is not a mapping
+                sizes[name] = tuple(file.get_slice(name).get_shape())
+        self.candidates = [Candidate((), sizes)]
+
+    def read(self, _place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
+        """Return the tensors; if only sizes are needed, float32 ones on meta."""
+        from safetensors.torch import load_file
+
+        if not sizes_only:
+            stored = load_file(self.path)
+            return {inner: stored[name] for name, inner in fit.renamed.items()}
+        (candidate,) = self.candidates
+        tensors: Tensors = {}
+        for name, inner in fit.renamed.items():
+            tensors[inner] = torch.empty(candidate.sizes[name] or (), device="meta")
+        return tensors
+
+    def foreign(self, _place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return nothing: the format holds tensors only."""
+        return {}, {}
+
+
+def entry_of(value: Any, key: str) -> Any:
+    """Return an entry of an unpickled dict, list or tuple."""
+    if isinstance(value, list | tuple):
+        return value[int(key)]
+    return value[key]
+
+
+def left_out_notes(foreign: Mapping[str, str]) -> Iterator[str]:
+    """Yield the note about entries that were not built, by their names and with their classes."""
+    if foreign:
+        entries = [f"{name} ({kind})" for name, kind in foreign.items()]
+        yield f"left out and never built: {shown_names(entries)}"
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return the first few names, and the number of the others."""
+    text = ", ".join(names[:MAX_NAMES_SHOWN])
+    more = len(names) - MAX_NAMES_SHOWN
+    if more > 0:
+        text += f" and {more} more"
+    return text

@@ -1,0 +1,169 @@
+"""Files of training code through the installed command: the old format, and dicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.checkpoints import LAYOUTS, NETWORKS, OLD_FORMAT, foreign_classes
+from tests.commands.running import Composecli, Installed
+from tests.safety.fixtures import Touch
+
+CONTRACT = "contract: float32[N, 4] -> float32[N, 2]"
+FACTORY = "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(4, 2))\n"
+
+
+def make() -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(4, 2))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a factory of the module that `make` makes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(FACTORY)
+    return tmp_path
+
+
+def test_weights_in_the_old_format_are_loaded(installed: Installed) -> None:
+    torch.save(make().state_dict(), "weights.pth", **OLD_FORMAT)
+    for options in ((), ("--trust", "weights.pth")):
+        ran = installed("inspect", "net.py:make@weights.pth", *options)
+        assert ran.code == 0, ran.err
+        assert CONTRACT in ran.out
+
+
+def test_a_module_in_the_old_format_is_loaded_and_joined(installed: Installed) -> None:
+    torch.save(make(), "module.pt", **OLD_FORMAT)
+    torch.save(nn.Linear(2, 3), "head.pt", **OLD_FORMAT)
+    inspected = installed("inspect", "module.pt", "--trust", "module.pt")
+    assert inspected.code == 0, inspected.err
+    assert CONTRACT in inspected.out
+    joined = installed("join", "module.pt", "head.pt", "-o", "both.pt")
+    assert joined.code == 0, joined.err
+    x = torch.rand(5, 4)
+    module = torch.load("module.pt", weights_only=False)
+    head = torch.load("head.pt", weights_only=False)
+    assert torch.equal(torch.jit.load("both.pt")(x), head(module(x)))
+    assert "was saved without checksums" in joined.out + joined.err
+
+
+@pytest.mark.parametrize(
+    ("layout", "note"),
+    [
+        ("a tensor beside the weights", "note: the weights are the entry model of the checkpoint"),
+        ("averaged", "note: not weights, and left out: n_averaged"),
+        ("compiled inside", "note: stripped from the names of the weights: _orig_mod."),
+        ("an average beside it", "note: ema would fit, too: --key ema"),
+        ("lightning with a loss", "note: not weights, and left out: criterion.weight"),
+        ("deepspeed", "note: left out and never built: args (argparse.Namespace)"),
+    ],
+)
+def test_the_report_says_what_was_chosen_and_stripped(
+    installed: Installed, layout: str, note: str
+) -> None:
+    with foreign_classes() as (own, own_dict):
+        torch.save(LAYOUTS[layout](make(), own, own_dict), "checkpoint.pt")
+    ran = installed("inspect", "net.py:make@checkpoint.pt")
+    assert ran.code == 0, ran.err
+    assert CONTRACT in ran.out
+    assert note in " ".join(ran.out.split())
+
+
+def test_objects_beside_the_weights_are_never_built(installed: Installed, folder: Path) -> None:
+    marker = folder / "marker"
+    checkpoint = {"net": make().state_dict(), "touch": Touch(marker)}
+    torch.save(checkpoint, "checkpoint.pt")
+    ran = installed("inspect", "net.py:make@checkpoint.pt")
+    assert ran.code == 0, ran.err
+    assert "never built: touch" in ran.out
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--key", "model"), ("--trust", "best.pt")])
+@pytest.mark.parametrize("old", [False, True])
+def test_the_only_module_of_a_dict_is_taken(
+    composecli: Composecli, options: tuple[str, ...], old: bool
+) -> None:
+    checkpoint = {"epoch": -1, "model": make(), "ema": None, "optimizer": None}
+    torch.save(checkpoint, "best.pt", _use_new_zipfile_serialization=not old)
+    ran = composecli("inspect", "best.pt", *options)
+    assert ran.code == 0, ran.err
+    assert CONTRACT in ran.out
+    assert "note: the module is the entry model of the checkpoint" in ran.out
+
+
+def test_the_module_of_a_training_script_is_taken_from_its_dict(installed: Installed) -> None:
+    with foreign_classes() as (own, _):
+        torch.save({"epoch": -1, "model": make(), "ema": None, "args": own()}, "best.pt")
+    ran = installed("inspect", "best.pt")
+    assert ran.code == 0, ran.err
+    assert CONTRACT in ran.out
+    assert "left out and never built: args" in ran.out
+
+
+def test_one_of_several_modules_is_named_by_its_key(installed: Installed) -> None:
+    """Each has its own answers, in the cache too."""
+    torch.save({"model": make(), "ema": nn.Linear(3, 2)}, "best.pt")
+    refused = installed("inspect", "best.pt")
+    assert refused.code == 3
+    assert "its modules: model, ema" in refused.err
+    for _ in range(2):
+        for key, width in (("model", 4), ("ema", 3)):
+            ran = installed("inspect", "best.pt", "--key", key)
+            assert ran.code == 0, ran.err
+            assert f"contract: float32[N, {width}] -> float32[N, 2]" in ran.out
+    absent = installed("inspect", "best.pt", "--key", "absent")
+    assert absent.code == 3
+    assert "no module at the key absent" in absent.err
+
+
+def weights_of(prefix: str) -> dict[str, Any]:
+    return {prefix + name: value for name, value in make().state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "words", "key"),
+    [
+        (
+            {"netG_A": weights_of(""), "netG_B": weights_of("")},
+            "several entries of the checkpoint fit the module",
+            "netG_A",
+        ),
+        (
+            {"state_dict": {**weights_of("student."), **weights_of("teacher.")}},
+            "--key state_dict.student takes the weights whose names start with student.",
+            "state_dict.teacher",
+        ),
+        (
+            {**weights_of("model."), "head.weight": torch.ones(2)},
+            "--key model takes the weights whose names start with model.",
+            "model",
+        ),
+    ],
+)
+def test_what_only_the_user_can_tell_is_asked_for(
+    composecli: Composecli, checkpoint: dict[str, Any], words: str, key: str
+) -> None:
+    torch.save(checkpoint, "checkpoint.pt")
+    refused = composecli("inspect", "net.py:make@checkpoint.pt")
+    assert refused.code == 3
+    assert words in " ".join(refused.err.split())
+    assert composecli("inspect", "net.py:make@checkpoint.pt", "--key", key).code == 0
+
+
+def test_weights_of_another_network_are_refused_in_every_layout(
+    composecli: Composecli, folder: Path
+) -> None:
+    (folder / "networks.py").write_text(NETWORKS)
+    for layout, checkpoint in LAYOUTS.items():
+        with foreign_classes() as (own, own_dict):
+            torch.save(checkpoint(make(), own, own_dict), "checkpoint.pt")
+        refused = composecli("inspect", "networks.py:mlp@checkpoint.pt")
+        assert refused.code == 3, layout
+        assert "CC912" in refused.err, layout
