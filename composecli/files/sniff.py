@@ -35,6 +35,7 @@ from composecli.files.pt2 import exported_contract
 from composecli.files.pt2_layout import looks_exported
 from composecli.files.safety import pt2_program
 from composecli.files.safety.refusals import Reason, damaged, of_checkpoint, of_program, of_records
+from composecli.files.shards import NotAnIndex, is_index, read_index
 from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 from composecli.files.zip_format import END_SIGNATURE, LOCAL_SIGNATURE
 
@@ -75,6 +76,7 @@ class WeightsFormat(StrEnum):
 
     PICKLED = "pickled"
     SAFETENSORS = "safetensors"
+    SHARDS = "an index of shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,33 @@ def sniff(path: str, selector: Selector = ANY_MODEL) -> Sniffed:
 def _safetensors(path: str, size: int, _selector: Selector) -> WeightsFile:
     """Return the weights in a safetensors file; its keys are not read here."""
     return WeightsFile(path, size, (), WeightsFormat.SAFETENSORS)
+
+
+def _sniff_index(path: str, size: int, _selector: Selector) -> Sniffed:
+    """Sniff every file that an index names: each must hold weights."""
+    try:
+        shards = read_index(path)
+    except (NotAnIndex, OSError) as error:
+        return damaged(path, str(error), title="the index does not fit its files")
+    for shard in shards:
+        found = _sniff_shard(shard)
+        if isinstance(found, Problem):
+            return found
+        if isinstance(found, ModelFile):
+            return not_a_model(shard, "not weights", f"{path} names it as a file with weights")
+    return WeightsFile(path, size, (), WeightsFormat.SHARDS)
+
+
+def _sniff_shard(path: str) -> Sniffed:
+    """Sniff a file that an index names, which is no index itself: that could be endless."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        return unreadable(path, error)
+    if is_index(head):
+        return not_a_model(path, "an index, not weights", "another index names it")
+    return sniff(path, Selector(weights=True))
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -243,6 +272,7 @@ _FORMATS: tuple[tuple[Recognizer, Sniffer], ...] = (
     (starts_with(LOCAL_SIGNATURE, END_SIGNATURE), _sniff_file),
     (_is_safetensors, _safetensors),
     (is_old_format, _sniff_file),
+    (is_index, _sniff_index),
 )
 
 

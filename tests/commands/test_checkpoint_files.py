@@ -1,12 +1,14 @@
-"""Files of training code through the installed command: the old format, and dicts."""
+"""Files of training code through the installed command: the old format, dicts, shards."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from tests.checkpoints import LAYOUTS, NETWORKS, OLD_FORMAT, foreign_classes
@@ -121,6 +123,42 @@ def test_one_of_several_modules_is_named_by_its_key(installed: Installed) -> Non
     absent = installed("inspect", "best.pt", "--key", "absent")
     assert absent.code == 3
     assert "no module at the key absent" in absent.err
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_shards_are_read_by_their_index(installed: Installed, kind: str) -> None:
+    weight_map = dict[str, str]()
+    for number, (name, value) in enumerate(make().state_dict().items()):
+        shard = f"model-{number + 1:05}-of-00002.{kind}"
+        weight_map[name] = shard
+        if kind == "bin":
+            torch.save({name: value}, shard)
+        else:
+            save_file({name: value}, shard)
+    index = {"metadata": {"total_size": 40}, "weight_map": weight_map}
+    Path(f"model.{kind}.index.json").write_text(json.dumps(index))
+    ran = installed("inspect", f"net.py:make@model.{kind}.index.json")
+    assert ran.code == 0, ran.err
+    assert CONTRACT in ran.out
+    Path(weight_map["0.bias"]).unlink()
+    missing = installed("inspect", f"net.py:make@model.{kind}.index.json")
+    assert missing.code == 3
+    assert f"its file {weight_map['0.bias']} is missing" in missing.err
+
+
+def test_values_of_shards_reach_the_joined_file(composecli: Composecli) -> None:
+    module = make()
+    weights = module.state_dict()
+    for name in weights:
+        torch.save({"state_dict": {name: weights[name]}}, f"{name}.bin")
+    weight_map = {name: f"{name}.bin" for name in weights}
+    Path("index.json").write_text(json.dumps({"weight_map": weight_map}))
+    torch.save(nn.Linear(2, 3), "head.pt")
+    joined = composecli("join", "net.py:make@index.json", "head.pt", "-o", "both.pt")
+    assert joined.code == 0, joined.err
+    x = torch.rand(5, 4)
+    head = torch.load("head.pt", weights_only=False)
+    assert torch.equal(torch.jit.load("both.pt")(x), head(module(x)))
 
 
 def weights_of(prefix: str) -> dict[str, Any]:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 from composecli.files.checkpoint_entries import children, entry_at
 from composecli.files.members import Members, open_members
+from composecli.files.safety.refusals import damaged
+from composecli.files.shards import NotAnIndex, read_index
 from composecli.files.sniff import WeightsFile, WeightsFormat, sniff
 from composecli.files.weight_names import Candidate, Choice, NamedSizes, choose, fitting_parts
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
@@ -20,6 +24,7 @@ from composecli.runtime.loading.strict_keys import Weights
 from composecli.runtime.loading.weights_sources import (
     PickledWeights,
     SafetensorsWeights,
+    ShardedWeights,
     Source,
     left_out_notes,
     shown_names,
@@ -47,6 +52,9 @@ def read_weights(request: OpenRequest, wanted: NamedSizes, *, sizes_only: bool) 
             return Weights(state, notes, help)
     except CouldNotAttempt:
         raise
+    except NotAnIndex as error:
+        title = "the index does not fit its files"
+        raise CouldNotAttempt(damaged(request.reference.path, str(error), title=title)) from error
     except Exception as error:
         raise could_not_load(request, error) from error
 
@@ -71,10 +79,23 @@ def _open(request: OpenRequest) -> Iterator[Source]:
             copy = stack.enter_context(admit_copy(request, no_scan))
         if form is WeightsFormat.SAFETENSORS:
             yield _open_safetensors(request, str(copy or path))
+        elif form is WeightsFormat.SHARDS:
+            shards = [
+                (stack.enter_context(_open(_shard_request(request, shard))), names)
+                for shard, names in read_index(path).items()
+            ]
+            yield ShardedWeights(shards)
         elif copy is not None:
             yield _open_pickled(request, stack.enter_context(open_members(copy)), copy)
         else:
             yield _open_pickled(request, stack.enter_context(admit_members(request)), None)
+
+
+def _shard_request(request: OpenRequest, path: str) -> OpenRequest:
+    """Return the request for one file of several."""
+    assert isinstance(request.reference, FactoryReference)
+    reference = replace(request.reference, path=path)
+    return replace(request, reference=reference, key=None, sha256=None)
 
 
 def _open_pickled(request: OpenRequest, members: Members, copy: Path | None) -> Source:

@@ -1,11 +1,11 @@
-"""Sources of weights: a pickled checkpoint, or a safetensors file."""
+"""Sources of weights: a pickled checkpoint, a safetensors file, or several of them."""
 
 from __future__ import annotations
 
 import io
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import torch
 from composecli.files.checkpoint_archive import checkpoint_skeleton, write_checkpoint
 from composecli.files.checkpoint_weights import StateDict, foreign_beside, state_dicts
 from composecli.files.members import Members
+from composecli.files.shards import NotAnIndex
 from composecli.files.weight_names import Candidate, Fit
 
 MAX_NAMES_SHOWN = 6
@@ -115,6 +116,42 @@ class SafetensorsWeights:
     def foreign(self, _place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Return nothing: the format holds tensors only."""
         return {}, {}
+
+
+@dataclass
+class ShardedWeights:
+    """The tensors of several files, each with the names that it has to hold."""
+
+    shards: Sequence[tuple[Source, tuple[str, ...]]]
+    candidates: Sequence[Candidate] = field(init=False)
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, tuple[int, ...] | None] = {}
+        for source, names in self.shards:
+            held = source.candidates[0].sizes
+            for name in names:
+                if name not in held:
+                    raise NotAnIndex(f"{name} is not in the file where it is said to be")
+                sizes[name] = held[name]
+        self.candidates = [Candidate((), sizes)]
+
+    def read(self, _place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
+        """Return the tensors of all files together."""
+        tensors: Tensors = {}
+        for source, names in self.shards:
+            renamed = {name: fit.renamed[name] for name in names if name in fit.renamed}
+            part = replace(fit, renamed=renamed)
+            tensors.update(source.read(0, part, sizes_only=sizes_only))
+        return tensors
+
+    def foreign(self, _place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Return what is not built of any of the files."""
+        beside, within = dict[str, str](), dict[str, str]()
+        for source, _ in self.shards:
+            others, inner = source.foreign(0)
+            beside.update(others)
+            within.update(inner)
+        return beside, within
 
 
 def entry_of(value: Any, key: str) -> Any:
