@@ -9,17 +9,18 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from composecli.commands.results import INTERRUPTED, OUR_BUG, ProblemReport, Report
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli import streams
+from composecli.commands.results import JoinReport, ProblemReport, Report
+from composecli.core.errors import CouldNotAttempt, Problem, system_problem
+from composecli.core.rules import Rule
 from composecli.report.formats import FORMATS
 from composecli.workers.protocol import Worker
 
-TERMINATED = 143
 DEFAULT_COLUMNS = 80
 MIN_PROGRESS_COLUMNS = 20
 _ELLIPSIS = " ..."
@@ -69,18 +70,53 @@ def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = N
         report = work(worker, progress.show)
     except CouldNotAttempt as failure:
         report = _report_problem(failure, debug=options.debug)
-    except KeyboardInterrupt:
-        progress.clear()
-        sys.stderr.write("interrupted\n")
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, Terminated) as stop:
+        report = ProblemReport(_problem_of_stop(stop))
+    except OSError as error:
+        report = _report_problem(CouldNotAttempt(system_problem(error)), debug=options.debug)
     except Exception as error:
         report = _report_bug(error, debug=options.debug)
     finally:
         progress.clear()
         if worker is not None:
             worker.close()
-    _print(report, options)
-    sys.exit(report.exit_code)
+    print_and_exit(report, options.format, quiet=options.quiet)
+
+
+def print_and_exit(report: Report, form: str, *, quiet: bool = False) -> NoReturn:
+    """Print a report and exit with its exit code, or with that of not being able to print it."""
+    failure = _print(report, form, quiet=quiet)
+    code = report.exit_code
+    if failure is not None:
+        problem = could_not_print(failure)
+        if isinstance(report, JoinReport) and report.written is not None:
+            note = f"{report.written.path} was written and verified"
+            problem = replace(problem, notes=(note,))
+        sys.stderr.write(f"{problem}\n")
+        code = problem.rule.exit_code
+    sys.exit(code)
+
+
+def could_not_print(error: OSError) -> Problem:
+    """Return the problem of a report that could not be printed."""
+    if streams.failure_of(sys.stdout) is None:
+        return system_problem(error)
+    reason = error.strerror or str(error)
+    return stdout_problem(reason)
+
+
+def stdout_problem(reason: str) -> Problem:
+    """Return the problem of a stdout that cannot be written."""
+    help = "redirect stdout to a file on another disk, or to /dev/null"
+    title = f"the report could not be printed: {reason}"
+    return Problem(Rule.COULD_NOT_PRINT, title, help=(help,))
+
+
+def _problem_of_stop(stop: BaseException) -> Problem:
+    """Return the problem of a command that Ctrl-C or SIGTERM ended before it had a result."""
+    if isinstance(stop, Terminated):
+        return Problem(Rule.TERMINATED, "terminated")
+    return Problem(Rule.INTERRUPTED, "interrupted")
 
 
 def _start(options: OutputOptions, start_worker: StartWorker) -> Worker:
@@ -105,9 +141,13 @@ def _start_real(options: OutputOptions, start_worker: StartWorker) -> Worker:
     return WorkerPool(partial(start_worker, options), options.workers)
 
 
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     """Turn SIGTERM into an exception, so that temporary files and the child are cleaned up."""
-    sys.exit(TERMINATED)
+    raise Terminated
 
 
 def _report_problem(failure: CouldNotAttempt, *, debug: bool) -> ProblemReport:
@@ -124,31 +164,36 @@ def _report_bug(error: Exception, *, debug: bool) -> ProblemReport:
         traceback.print_exception(error)
     note = f"{type(error).__name__}: {error}"
     help = ("run it again with --debug and report what it prints",)
-    problem = Problem(OUR_BUG, "a bug in composecli", None, (note,), help)
+    problem = Problem(Rule.A_BUG_OF_OURS, "a bug in composecli", None, (note,), help)
     return ProblemReport(problem)
 
 
-def _print(report: Report, options: OutputOptions) -> None:
-    """Print the report. If the reader has closed the pipe, keep the exit code."""
+def _print(report: Report, form: str, *, quiet: bool) -> OSError | None:
+    """Print the report; return why it could not be printed. A reader may close the pipe early."""
     try:
-        _render(report, options)
+        _render(report, form, quiet=quiet)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout again when it exits, which must not fail.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        streams.discard(sys.stdout)
+    except OSError as error:
+        streams.discard(sys.stdout)
+        return error
+    return None
 
 
-def _render(report: Report, options: OutputOptions) -> None:
+def _render(report: Report, form: str, *, quiet: bool) -> None:
     """Render the report; problems for people go to stderr, everything else to stdout."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    output_format = FORMATS[options.format]
-    file = sys.stdout
-    if output_format.is_for_people and isinstance(report, ProblemReport):
-        file = sys.stderr
-    output_format.render(report, file, quiet=options.quiet)
+    output_format = FORMATS[form]
+    if not output_format.is_for_people or not isinstance(report, ProblemReport):
+        output_format.render(report, sys.stdout, quiet=quiet)
+    elif report.problem.rule in (Rule.INTERRUPTED, Rule.TERMINATED):
+        sys.stderr.write(f"{report.problem.title}\n")
+    else:
+        output_format.render(report, sys.stderr, quiet=quiet)
 
 
 class _Progress:

@@ -10,7 +10,7 @@ from composecli.commands.opened_model import OpenedModels
 from composecli.commands.progress import Progress, silent
 from composecli.commands.provenance import provenance_json
 from composecli.commands.requests import JoinRequest
-from composecli.commands.resolve import identify_all
+from composecli.commands.resolve import identify_all, locate
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
@@ -36,9 +36,10 @@ def join(request: JoinRequest, worker: Worker, progress: Progress = silent) -> J
         CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
     """
     asked = request.check
-    targets = identify_all(asked.models, asked.options)
-    paths = tuple(target.path for target in targets)
+    # A mistake in the command line is told before any file is read.
+    paths = tuple(locate(model).path for model in asked.models)
     output = resolve_output(request.output, paths, force=request.force)
+    targets = identify_all(asked.models, asked.options)
     session = Session(worker, asked.options, progress)
     with staged(output) as stage, Digests(paths) as digests:
         session.confine(targets, (str(stage.path.parent),))

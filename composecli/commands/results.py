@@ -11,12 +11,9 @@ from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
-from composecli.core.rules import Rule
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
-OUR_BUG = Rule.A_BUG_OF_OURS
-# Click exits with 2 if the arguments are wrong.
-OK, NOT_COMPATIBLE, COULD_NOT_TELL, BUG, INTERRUPTED = 0, 1, 3, 70, 130
+OK, NOT_COMPATIBLE, COULD_NOT_TELL, INTERRUPTED = 0, 1, 3, 130
 
 _WORST_FIRST = (
     Verdict.INCOMPATIBLE,
@@ -158,9 +155,9 @@ class ProblemReport:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command: a bug of composecli has its own."""
-        if self.problem.rule is OUR_BUG:
-            return BUG
+        """The exit code of the command. A rule for findings about seams is a problem here."""
+        if self.problem.rule.is_problem:
+            return self.problem.rule.exit_code
         return COULD_NOT_TELL
 
 

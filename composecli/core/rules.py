@@ -13,6 +13,20 @@ class Severity(StrEnum):
     NOTE = "note"
 
 
+_EXIT_CODES = {Severity.ERROR: 1, Severity.UNKNOWN: 3, Severity.NOTE: 0}
+# By the codes of rules. 128 and the number of a signal is what shells make of that signal.
+_OWN_EXIT_CODES = {
+    "CC919": 2,
+    "CC920": 2,
+    "CC942": 130,
+    "CC943": 143,
+    "CC950": 2,
+    "CC951": 2,
+    "CC952": 2,
+    "CC970": 70,
+}
+
+
 class Rule(StrEnum):
     """One kind of finding or problem. Its value is the code: `Rule("CC203") is Rule.SIZE_DIFFERS`.
 
@@ -472,7 +486,10 @@ class Rule(StrEnum):
         "CC919",
         "output-exists",
         Severity.UNKNOWN,
-        "The output file already exists. --force replaces it once the new file is verified.",
+        (
+            "The output file already exists. --force replaces it once the new file is verified; "
+            "the help of the message has a name that is free."
+        ),
     )
     OUTPUT_IS_AN_INPUT = (
         "CC920",
@@ -581,6 +598,61 @@ class Rule(StrEnum):
             "the machine has."
         ),
     )
+    SYSTEM_REFUSED = (
+        "CC940",
+        "system-refused",
+        Severity.UNKNOWN,
+        (
+            "The operating system refused something that composecli needs in order to run: an "
+            "open file (ulimit -n), a process (ulimit -u), memory, or space on a disk. The title "
+            "has the reason of the system."
+        ),
+    )
+    COULD_NOT_PRINT = (
+        "CC941",
+        "could-not-print",
+        Severity.UNKNOWN,
+        (
+            "The report could not be written to stdout, because stdout is closed or its disk is "
+            "full. A reader that closes a pipe early, as head does, is not an error."
+        ),
+    )
+    INTERRUPTED = (
+        "CC942",
+        "was-interrupted",
+        Severity.UNKNOWN,
+        "Ctrl-C (SIGINT) ended the command before any result was known.",
+    )
+    TERMINATED = (
+        "CC943",
+        "was-terminated",
+        Severity.UNKNOWN,
+        "SIGTERM ended the command. No output file was written.",
+    )
+    USAGE = (
+        "CC950",
+        "usage-error",
+        Severity.UNKNOWN,
+        (
+            "The command line has a wrong argument or option. With --format json the error is "
+            "the report; otherwise the usage of the command is printed with it."
+        ),
+    )
+    OUTPUT_IS_NOT_A_FILE = (
+        "CC951",
+        "output-is-not-a-file",
+        Severity.UNKNOWN,
+        "The output is a folder, a device, a pipe or a socket. Name a file with -o.",
+    )
+    OUTPUT_IS_ANOTHER_FORMAT = (
+        "CC952",
+        "output-is-another-format",
+        Severity.UNKNOWN,
+        (
+            "The name of the output ends like that of another format, such as .pt2. join writes "
+            "TorchScript, which is named .pt."
+        ),
+    )
     A_BUG_OF_OURS = (
         "CC970",
         "a-bug-of-ours",
@@ -590,6 +662,19 @@ class Rule(StrEnum):
             "report what it prints."
         ),
     )
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether it keeps a command from answering, and is not a finding about a seam."""
+        return self.value.startswith("CC9")
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that has no worse finding or problem."""
+        own = _OWN_EXIT_CODES.get(self.value)
+        if own is not None:
+            return own
+        return _EXIT_CODES[self.severity]
 
     @property
     def bridgeable(self) -> bool:
