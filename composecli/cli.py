@@ -21,6 +21,7 @@ from composecli import __version__, console, streams
 from composecli.commands.requests import (
     DEFAULT_DIM,
     DEFAULT_SECONDS,
+    MAX_SEED,
     CheckRequest,
     InspectRequest,
     JoinRequest,
@@ -28,6 +29,7 @@ from composecli.commands.requests import (
     Options,
     parse_device,
     parse_memory,
+    parse_seconds,
     parse_selection,
 )
 from composecli.commands.results import ProblemReport, Report
@@ -81,6 +83,19 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         """Return the text with its value."""
         try:
             return Parsed(self._parse(value), value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The type of a time limit."""
+
+    name = "S"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number of seconds."""
+        try:
+            return parse_seconds(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -157,7 +172,7 @@ ALLOW_OP = click.option(
 )
 TIMEOUT = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     default=DEFAULT_SECONDS,
     show_default=True,
     metavar="S",
@@ -186,7 +201,7 @@ MAX_PROBES = click.option(
 )
 MAX_SECONDS = click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     default=Budget().seconds,
     show_default=True,
     metavar="S",
@@ -237,7 +252,7 @@ BRIDGE = click.option(
 )
 SEED = click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_SEED),
     default=0,
     show_default=True,
     help="Random seed of the generated layers.",
