@@ -190,10 +190,11 @@ class Rule(StrEnum):
         "contract-not-found",
         Severity.UNKNOWN,
         (
-            "No input that this model accepts was found. The notes list what was tried and how "
-            "far it got. State the input: --input 'float32[N,3,224,224]', once for each input "
-            "in order, or by name: --input 'ids=int64[1,16]' --input 'rate:=16000'. Inputs that "
-            "are lists or dicts are read from a file: --input @sample.pt."
+            "No input that this model accepts was found, so nothing is known about its seams. The "
+            "notes list what was tried and how far it got. State the input: --input "
+            "'float32[N,3,224,224]', once for each input in order, or by name: --input "
+            "'ids=int64[1,16]' --input 'rate:=16000'. Inputs that are lists or dicts are read "
+            "from a file: --input @sample.pt."
         ),
     )
     DEVICE_BAKED_IN = (
@@ -230,8 +231,8 @@ class Rule(StrEnum):
         "producer-refused",
         Severity.UNKNOWN,
         (
-            "No output reached the seam: the producer failed on its input, or an earlier seam "
-            "does not fit."
+            "No output reached the seam: the process of the producer died of its input, or an "
+            "earlier seam does not fit."
         ),
     )
     EXPLORED_ON_META = (
@@ -241,6 +242,16 @@ class Rule(StrEnum):
         (
             "Shapes were explored on the meta device, which accepts inputs that real kernels "
             "reject. The verdict rests on a forward on the CPU."
+        ),
+    )
+    STATED_INPUT_REFUSED = (
+        "CC310",
+        "stated-input-refused",
+        Severity.ERROR,
+        (
+            "The first model fails on the input that --input states for it, so nothing reaches "
+            "the seam. The finding names the submodule and the op that failed. Without --input, "
+            "the input is inferred."
         ),
     )
     # CC4xx: merging the outputs of parallel models.

@@ -171,7 +171,16 @@ class CachingWorker:
         worker = self._begin()
         if self._sandbox_request is not None:
             worker.ask(self._sandbox_request)
-        return [worker.ask(request) for request in self._answers.requests]
+        opened = list[Opened]()
+        *earlier, last = self._answers.requests
+        try:
+            opened += [worker.ask(request) for request in earlier]
+        except CouldNotAttempt:
+            # Its numbers of the models are not those of this object: the next request starts anew.
+            worker.close()
+            self._worker = None
+            raise
+        return [*opened, worker.ask(last)]
 
 
 def _is_reproducible(observation: Observation) -> bool:
