@@ -205,7 +205,7 @@ MAX_SECONDS = click.option(
     default=Budget().seconds,
     show_default=True,
     metavar="S",
-    help="Time limit for all of these forwards, in seconds.",
+    help="Time limit for all of these forwards, in seconds; one that takes longer is stopped.",
 )
 NO_CACHE = click.option("--no-cache", is_flag=True, help="Do not read or write the cache.")
 FORMAT = click.option(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from composecli.workers.protocol import Worker
 
 DEFAULT_COLUMNS = 80
 MIN_PROGRESS_COLUMNS = 20
-_ELLIPSIS = " ..."
+SECONDS_BETWEEN_DRAWINGS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = N
     signal.signal(signal.SIGTERM, _terminate)
     is_for_people = FORMATS[options.format].is_for_people
     is_shown = sys.stderr.isatty() and not options.quiet and is_for_people
-    progress = _Progress(is_shown=is_shown)
+    progress = ProgressLine(is_shown=is_shown)
     worker = None
     try:
         worker = _start(options, start_worker or start_subprocess)
@@ -196,40 +197,69 @@ def _render(report: Report, form: str, *, quiet: bool) -> None:
         output_format.render(report, sys.stderr, quiet=quiet)
 
 
-class _Progress:
-    """One line on the terminal's stderr that shows the current activity and is then erased."""
+class ProgressLine:
+    """One line on the terminal's stderr that shows what runs and for how long; erased at the end.
+
+    It is drawn again twice a second, so that it counts the seconds of one long forward, too.
+    """
 
     def __init__(self, *, is_shown: bool) -> None:
         self._is_shown = is_shown
+        self._text = ""
         self._length = 0
-        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def show(self, text: str) -> None:
-        """Replace the line. Any thread may call this."""
+        """Show this text from now on. Any thread may call this, as often as it likes."""
         if not self._is_shown:
             return
-        with self._lock:
-            self.clear()
-            line = text
-            if not text.isprintable():
-                line = ascii(text)
-            limit = max(MIN_PROGRESS_COLUMNS, _columns() - len(_ELLIPSIS))
-            line = line[:limit] + _ELLIPSIS
+        self._text = text
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._redraw, daemon=True)
+            self._thread.start()
+
+    def clear(self) -> None:
+        """Erase the line, for good."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._erase()
+            self._thread = None
+
+    def _redraw(self) -> None:
+        """Draw the line until the end. A fast command is done before, and nothing flickers."""
+        while not self._ended.wait(SECONDS_BETWEEN_DRAWINGS):
+            self._erase()
+            line = _progress_line(self._text, time.monotonic() - self._start)
             sys.stderr.write(line)
             sys.stderr.flush()
             self._length = len(line)
 
-    def clear(self) -> None:
-        """Erase the line."""
-        if self._length:
-            sys.stderr.write(f"\r{' ' * self._length}\r")
-            sys.stderr.flush()
-            self._length = 0
+    def _erase(self) -> None:
+        sys.stderr.write(f"\r{' ' * self._length}\r")
+        sys.stderr.flush()
+        self._length = 0
+
+
+def _progress_line(text: str, seconds: float) -> str:
+    """Return the text and the seconds, in the width of the terminal."""
+    if not text.isprintable():
+        text = ascii(text)
+    end = f" {seconds:.0f} s"
+    # The last column stays free: some terminals begin a new line after it.
+    limit = max(MIN_PROGRESS_COLUMNS, _columns()) - len(end) - 1
+    if len(text) > limit:
+        kept = text[: limit - 1]
+        text = f"{kept}…"
+    return text + end
 
 
 def _columns() -> int:
-    """Return the width of the terminal on stderr, or a default if it is none."""
+    """Return the width of the terminal on stderr, or a default if it is none or unknown."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
-        return DEFAULT_COLUMNS
+        columns = 0
+    return columns or DEFAULT_COLUMNS

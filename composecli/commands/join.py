@@ -24,7 +24,7 @@ from composecli.files.archive import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
 from composecli.inference import Found
-from composecli.workers.protocol import BuildRequest, ReferenceRequest, Verified, Worker
+from composecli.workers.protocol import BuildRequest, ReferenceRequest, Training, Verified, Worker
 
 MAX_NAMED_PARAMETERS = 3
 
@@ -110,6 +110,7 @@ def _write(
     if isinstance(blueprint, Parallel):
         merge = blueprint.merge
     notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
+    notes += _training_notes(request)
     notes += _verification_notes(reference, verified)
     notes += _checksum_notes(parts)
     return Written(
@@ -141,6 +142,14 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
     if first == second:
         title = "verified at one size with two seeds: the joined models accept no other size"
         yield Finding(Rule.ONE_BATCH_SIZE_VERIFIED, title)
+
+
+def _training_notes(request: JoinRequest) -> Iterator[Finding]:
+    """Yield a note if the models are not joined in the modes that they were saved in."""
+    training = request.check.options.training
+    if training is not Training.SAVED:
+        title = f"the written file is in {training} mode, because of --training {training}"
+        yield Finding(Rule.TRAINING_MODE_WRITTEN, title)
 
 
 def _checksum_notes(parts: OpenedModels) -> Iterator[Finding]:

@@ -344,6 +344,16 @@ class Rule(StrEnum):
             "cannot be detected."
         ),
     )
+    TRAINING_MODE_WRITTEN = (
+        "CC506",
+        "training-mode-written",
+        Severity.NOTE,
+        (
+            "With --training eval or train the models are put into that mode before they are "
+            "joined, and the joined file is in that mode when it is loaded. Its train() and "
+            "eval() methods change it. Without the option each model keeps its saved mode."
+        ),
+    )
     # CC9xx: problems that keep a command from answering.
     NO_SUCH_FILE = (
         "CC901",

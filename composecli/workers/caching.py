@@ -131,7 +131,8 @@ class CachingWorker:
         # The question names models by place, so that their numbers in this command do not matter.
         numbers = tuple(dict.fromkeys(models(request.blueprint)))
         places = {number: place for place, number in enumerate(numbers)}
-        question = _question(replace(request, blueprint=renumber(request.blueprint, places)))
+        blueprint = renumber(request.blueprint, places)
+        question = _question(replace(request, blueprint=blueprint, seconds=None))
         cached: Observation | None = self._answers.find(numbers, question, Accepted | Rejected)
         if cached is not None:
             return renumber_reads(cached, dict(enumerate(numbers)))

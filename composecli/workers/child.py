@@ -113,7 +113,7 @@ class SubprocessWorker:
             self._is_dead = True
             if self._closed or not _is_exploratory(request):
                 raise
-            if death.problem.rule is Rule.WORKER_TIMED_OUT:
+            if death.problem.rule is Rule.WORKER_TIMED_OUT and not self._is_shortened(request):
                 self._timeouts += 1
             if self._restarts == MAX_RESTARTS or self._timeouts == MAX_TIMEOUTS:
                 raise
@@ -142,10 +142,20 @@ class SubprocessWorker:
         # A child that has ended does not read: waiting for its reply says how it ended.
         with suppress(ChannelClosed):
             self._process.channel.send(request)
-        reply = self._receive(request, AnyReply, self._timeout)
+        reply = self._receive(request, AnyReply, self._seconds(request))
         if isinstance(reply, Failed):
             raise CouldNotAttempt(reply.problem)
         return reply
+
+    def _seconds(self, request: Request[Any]) -> float:
+        """Return the time that the reply may take."""
+        if isinstance(request, ProbeRequest) and request.seconds is not None:
+            return min(request.seconds, self._timeout)
+        return self._timeout
+
+    def _is_shortened(self, request: Request[Any]) -> bool:
+        """Whether the request has less time than usual, so that being late tells little."""
+        return self._seconds(request) < self._timeout
 
     def _receive(self, request: Request[Any], form: Any, seconds: float) -> Any:
         """Return the next message, which has this form.

@@ -15,7 +15,7 @@ from composecli.workers.protocol import (
     ReferenceRequest,
     VerifyRequest,
 )
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, Installed
 from tests.models import Argmax, Counter, Shelf, Tied
 
 
@@ -80,6 +80,27 @@ def test_shared_parameters_stay_shared(
     assert joined.code == 0, joined.out + joined.err
     module = load("both.pt")
     assert sum(parameter.numel() for parameter in set(module.parameters())) == 5 * 5 + 5 + 5
+
+
+@pytest.mark.parametrize("form", ["scripted", "traced", "pickled"])
+@pytest.mark.parametrize("training", ["eval", "train", "saved"])
+def test_a_join_says_in_which_mode_the_file_is(
+    installed: Installed, shelf: Shelf, here: Path, form: str, training: str
+) -> None:
+    dropout = nn.Sequential(nn.Linear(10, 5), nn.Dropout(0.0))
+    a = shelf.save("dropout", dropout, form, (torch.rand(2, 10),))
+    words = ("join", a, shelf.save("five", nn.Linear(5, 2)), "-o", "both.pt", "--force")
+    joined = installed.json(*words, "--training", training)
+    assert joined.code == 0
+    written = [note["title"] for note in joined.json["written"]["notes"] if note["code"] == "CC506"]
+    if training == "saved":
+        assert written == []
+        return
+    title = f"the written file is in {training} mode, because of --training {training}"
+    assert written == [title]
+    assert f"note[CC506]: {title}" in installed(*words, "--training", training).out
+    modes = {module.training for module in load("both.pt").modules()}
+    assert modes == {training == "train"}
 
 
 def test_inputs_are_never_changed(composecli: Composecli, shelf: Shelf, here: Path) -> None:
