@@ -34,6 +34,13 @@ from composecli.commands.requests import (
 )
 from composecli.commands.results import ProblemReport, Report
 from composecli.commands.trust import Trust, parse_op, parse_trust
+from composecli.completion import (
+    complete_device,
+    complete_file,
+    complete_input,
+    complete_output,
+    complete_rule,
+)
 from composecli.console import OutputOptions
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
@@ -115,6 +122,7 @@ DEVICE = click.option(
     type=ParsedType("DEVICE", parse_device),
     default="cpu",
     metavar="DEVICE",
+    shell_complete=complete_device,
     show_default=True,
     help="Device for probes: cpu, cuda, cuda:1, or meta (confirmed on the CPU).",
 )
@@ -125,6 +133,7 @@ INPUT = click.option(
     type=ParsedType("SPEC", parse_input),
     multiple=True,
     metavar="SPEC",
+    shell_complete=complete_input,
     help="An input of the first model: 'float32[N,3,224,224]', 1,3,224,224, ids=int64[1,16], "
     "rate:=16000, or @sample.pt. Repeat for each input.",
 )
@@ -135,6 +144,7 @@ SELECT = click.option(
     type=ParsedType("PORT", parse_selection),
     multiple=True,
     metavar="PORT",
+    shell_complete=complete_output,
     help="Use one of several outputs: logits, '[0]'; 2:logits for the second model.",
 )
 TRAINING = click.option(
@@ -158,6 +168,7 @@ TRUST = click.option(
     type=ParsedType("FILE", parse_trust),
     multiple=True,
     metavar="FILE",
+    shell_complete=complete_file,
     help="Allow this model file to run arbitrary code. Repeatable. "
     "FILE@sha256:HEX pins the content.",
 )
@@ -239,9 +250,16 @@ STRICT = click.option(
     help="Require a fit at every size that the first model accepts, not only at the example.",
 )
 
-MODELS = click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
+MODELS = click.argument(
+    "models", nargs=-1, required=True, metavar="A B [C ...]", shell_complete=complete_file
+)
 OUTPUT = click.option(
-    "-o", "--output", required=True, metavar="OUT", help="The TorchScript file to write."
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    shell_complete=complete_file,
+    help="The TorchScript file to write.",
 )
 BRIDGE = click.option(
     "--bridge",
@@ -396,7 +414,7 @@ def join_command(models: tuple[str, ...], **values: Any) -> NoReturn:
 
 
 @main.command("inspect", epilog=EXIT_CODES, short_help="Show what a model accepts and returns.")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=complete_file)
 @_options(*OF_EVERY_COMMAND)
 def inspect_command(model: str, **values: Any) -> NoReturn:
     """Show what a model accepts and returns, with evidence, layers and device dependencies."""
@@ -412,7 +430,7 @@ def inspect_command(model: str, **values: Any) -> NoReturn:
 
 
 @main.command("explain", short_help="Show the help page of a rule, such as CC203.")
-@click.argument("rule", required=False, metavar="[CODE]")
+@click.argument("rule", required=False, metavar="[CODE]", shell_complete=complete_rule)
 def explain_command(rule: str | None) -> None:
     """Explain a rule by its code or name (CC203, size-differs); without one, list them all."""
     if rule is None:
