@@ -17,6 +17,7 @@ from composecli.commands.writing import Workspace, build, plan_splice, write_and
 from composecli.compose.other_sizes import free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, Parallel, bridges
 from composecli.core.findings import Finding
+from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
 from composecli.core.rules import Rule
@@ -110,7 +111,7 @@ def _write(
     if isinstance(blueprint, Parallel):
         merge = blueprint.merge
     notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
-    notes += _training_notes(request)
+    notes += _training_notes(request, parts)
     notes += _verification_notes(reference, verified)
     notes += _checksum_notes(parts)
     return Written(
@@ -144,11 +145,15 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
         yield Finding(Rule.ONE_BATCH_SIZE_VERIFIED, title)
 
 
-def _training_notes(request: JoinRequest) -> Iterator[Finding]:
+def _training_notes(request: JoinRequest, parts: OpenedModels) -> Iterator[Finding]:
     """Yield a note if the models are not joined in the modes that they were saved in."""
     training = request.check.options.training
     if training is not Training.SAVED:
         title = f"the written file is in {training} mode, because of --training {training}"
+        exported = [part.name for part in parts if part.target.kind is ModelKind.EXPORTED]
+        if exported:
+            names = ", ".join(dict.fromkeys(exported))
+            title += f", except {names}, which stays in the mode it was exported in"
         yield Finding(Rule.TRAINING_MODE_WRITTEN, title)
 
 

@@ -221,10 +221,10 @@ class _Child:
         other.close()
 
     def examine(self, job: Job) -> list[Row]:
-        self.connection.send(job)
         try:
+            self.connection.send(job)
             return list(self.connection.recv())
-        except EOFError:
+        except (EOFError, ConnectionError):
             self.process.join()
             exit_code = self.process.exitcode
             self._start()
