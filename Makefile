@@ -51,7 +51,8 @@ $(ZOO)/.ready: $(VENV)/.ready
 	touch $@
 
 # Infer the contract of every model of the zoo in every form, and compare it with running the model.
-# Takes about an hour. For a part of it: WORDS="--source torch.nn".
+# Takes about an hour. For a part of it: WORDS="--source torch.nn"; for every model in another dtype:
+# WORDS="--dtype float16" or bfloat16.
 zoo: $(ZOO)/.ready
 	PYTHONPATH=$(ZOO_PATH) $(BIN)/python -m tests.zoo.run $(WORDS)
 

@@ -1,5 +1,31 @@
-"""python -m composecli"""
+"""python -m composecli, and the installed command."""
 
-from composecli.cli import run
+from __future__ import annotations
 
-run()
+import sys
+from typing import NoReturn
+
+_INTERRUPTED, _COULD_NOT_TELL = 130, 3
+
+
+def run() -> NoReturn:
+    """Import and run the command line. Whatever ends the import has a message and a code, too."""
+    try:
+        from composecli import cli
+
+        cli.run()
+    except KeyboardInterrupt:
+        _exit("interrupted", _INTERRUPTED)
+    except OSError as error:
+        _exit(f"error: composecli could not start: {error}", _COULD_NOT_TELL)
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    """Exit with a message, which is lost if stderr is closed."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{message}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -11,11 +11,13 @@ from composecli.commands.inspect import inspect as run_inspect
 from composecli.commands.join import join as run_join
 from composecli.commands.requests import (
     DEFAULT_DIM,
+    MAX_SEED,
     CheckRequest,
     InspectRequest,
     JoinRequest,
     Options,
     parse_device,
+    parse_seconds,
     parse_selection,
 )
 from composecli.commands.results import CheckReport, InspectReport, JoinReport
@@ -46,8 +48,11 @@ def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
     `options(inputs=["float32[N,3,224,224]"])` is `--input 'float32[N,3,224,224]'`.
 
     Raises:
-        ValueError: if the text of an option has no meaning.
+        ValueError: if an option has no meaning, such as a budget of no probes.
     """
+    # Written so that nan is refused, too.
+    if not max_probes >= 1:
+        raise ValueError(f"max_probes={max_probes} is not a number of probes above 0")
     return Options(
         parse_device(device),
         tuple(parse_input(text) for text in inputs),
@@ -56,7 +61,7 @@ def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
         key,
         tuple(parse_trust(fspath(file)) for file in trust),
         tuple(parse_op(text) for text in allow_ops),
-        Budget(max_probes, max_seconds),
+        Budget(max_probes, parse_seconds(str(max_seconds))),
     )
 
 
@@ -101,6 +106,8 @@ def join(  # noqa: PLR0913 (the options of the command line, all by keyword)
         CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
         ValueError: if there are fewer than two models, or a text has no meaning.
     """
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed={seed} is not between 0 and 2**63 - 1")
     request = _check_request(models, options)
     request = replace(request, mode=Mode(mode), strict=strict, merge=Merge(merge), dim=dim)
     request = replace(request, bridge=BridgeMode(bridge))

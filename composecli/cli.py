@@ -5,20 +5,23 @@ Neither torch nor rich is imported here, so that help and errors come at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any, Generic, NoReturn, TypeVar
 
 import click
 
-from composecli import __version__, console
+from composecli import __version__, console, streams
 from composecli.commands.requests import (
     DEFAULT_DIM,
     DEFAULT_SECONDS,
+    MAX_SEED,
     CheckRequest,
     InspectRequest,
     JoinRequest,
@@ -26,15 +29,25 @@ from composecli.commands.requests import (
     Options,
     parse_device,
     parse_memory,
+    parse_seconds,
     parse_selection,
 )
-from composecli.commands.results import BUG, INTERRUPTED, OUR_BUG, Report
+from composecli.commands.results import ProblemReport, Report
 from composecli.commands.trust import Trust, parse_op, parse_trust
+from composecli.completion import (
+    complete_device,
+    complete_file,
+    complete_input,
+    complete_output,
+    complete_rule,
+)
 from composecli.console import OutputOptions
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
+from composecli.core.errors import Problem
 from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
+from composecli.core.rules import Rule
 from composecli.inference.prober import Budget
 from composecli.report.explain import find_rule, format_rule, list_rules
 from composecli.report.formats import DEFAULT_FORMAT, FORMATS
@@ -44,7 +57,7 @@ EXIT_CODES = """\b
 Exit codes, the same in every format:
   0  compatible (join: written and verified)
   1  not compatible (or bridgeable, unless you asked for the bridge)
-  2  usage error
+  2  usage error, or an output that exists
   3  could not tell: unreadable, refused as unsafe, crashed, unknown
   70 a bug in composecli
 """
@@ -81,6 +94,19 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
+class Seconds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The type of a time limit."""
+
+    name = "S"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number of seconds."""
+        try:
+            return parse_seconds(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def _choice(members: Iterable[StrEnum]) -> click.ParamType:  # type: ignore[type-arg,unused-ignore]
     """Return a parameter type that accepts the values of these members."""
     return click.Choice([str(member) for member in members])
@@ -96,6 +122,7 @@ DEVICE = click.option(
     type=ParsedType("DEVICE", parse_device),
     default="cpu",
     metavar="DEVICE",
+    shell_complete=complete_device,
     show_default=True,
     help="Device for probes: cpu, cuda, cuda:1, or meta (confirmed on the CPU).",
 )
@@ -106,6 +133,7 @@ INPUT = click.option(
     type=ParsedType("SPEC", parse_input),
     multiple=True,
     metavar="SPEC",
+    shell_complete=complete_input,
     help="An input of the first model: 'float32[N,3,224,224]', 1,3,224,224, ids=int64[1,16], "
     "rate:=16000, or @sample.pt. Repeat for each input.",
 )
@@ -116,6 +144,7 @@ SELECT = click.option(
     type=ParsedType("PORT", parse_selection),
     multiple=True,
     metavar="PORT",
+    shell_complete=complete_output,
     help="Use one of several outputs: logits, '[0]'; 2:logits for the second model.",
 )
 TRAINING = click.option(
@@ -139,6 +168,7 @@ TRUST = click.option(
     type=ParsedType("FILE", parse_trust),
     multiple=True,
     metavar="FILE",
+    shell_complete=complete_file,
     help="Allow this model file to run arbitrary code. Repeatable. "
     "FILE@sha256:HEX pins the content.",
 )
@@ -153,7 +183,7 @@ ALLOW_OP = click.option(
 )
 TIMEOUT = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     default=DEFAULT_SECONDS,
     show_default=True,
     metavar="S",
@@ -182,11 +212,11 @@ MAX_PROBES = click.option(
 )
 MAX_SECONDS = click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     default=Budget().seconds,
     show_default=True,
     metavar="S",
-    help="Time limit for all of these forwards, in seconds.",
+    help="Time limit for all of these forwards, in seconds; one that takes longer is stopped.",
 )
 NO_CACHE = click.option("--no-cache", is_flag=True, help="Do not read or write the cache.")
 FORMAT = click.option(
@@ -220,9 +250,16 @@ STRICT = click.option(
     help="Require a fit at every size that the first model accepts, not only at the example.",
 )
 
-MODELS = click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
+MODELS = click.argument(
+    "models", nargs=-1, required=True, metavar="A B [C ...]", shell_complete=complete_file
+)
 OUTPUT = click.option(
-    "-o", "--output", required=True, metavar="OUT", help="The TorchScript file to write."
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    shell_complete=complete_file,
+    help="The TorchScript file to write.",
 )
 BRIDGE = click.option(
     "--bridge",
@@ -233,7 +270,7 @@ BRIDGE = click.option(
 )
 SEED = click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_SEED),
     default=0,
     show_default=True,
     help="Random seed of the generated layers.",
@@ -264,8 +301,48 @@ def _mode_option(modes: tuple[Mode, ...], help: str) -> Callable[[Command], Comm
     return click.option("--mode", type=choice, default="sequential", show_default=True, help=help)
 
 
+class CommandGroup(click.Group):
+    """The commands. A usage error is a JSON report if the command line asks for JSON."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
+        """Run a command line, and exit with its exit code."""
+        words = list(args if args is not None else sys.argv[1:])
+        named["standalone_mode"] = False
+        try:
+            return super().main(words, *more, **named)
+        except click.ClickException as error:
+            if _asks_for(words, "json"):
+                console.print_and_exit(_usage_report(error), "json")
+            error.show()
+            sys.exit(Rule.USAGE.exit_code)
+
+
+def _asks_for(words: list[str], form: str) -> bool:
+    """Return whether a command line, which may be wrong, has `--format` with this value."""
+    value = ""
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word == "--":
+            break
+        if word == "--format":
+            value = following
+        elif word.startswith("--format="):
+            value = word.removeprefix("--format=")
+    return value == form
+
+
+def _usage_report(error: click.ClickException) -> ProblemReport:
+    """Return the report of a wrong command line, with the command that explains it."""
+    help = "composecli --help"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        help = f"{error.ctx.command_path} --help"
+    return ProblemReport(Problem(Rule.USAGE, error.format_message(), help=(help,)))
+
+
 @click.group(
-    name="composecli", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=CommandGroup,
+    name="composecli",
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="composecli")
 def main() -> None:
@@ -337,7 +414,7 @@ def join_command(models: tuple[str, ...], **values: Any) -> NoReturn:
 
 
 @main.command("inspect", epilog=EXIT_CODES, short_help="Show what a model accepts and returns.")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=complete_file)
 @_options(*OF_EVERY_COMMAND)
 def inspect_command(model: str, **values: Any) -> NoReturn:
     """Show what a model accepts and returns, with evidence, layers and device dependencies."""
@@ -353,7 +430,7 @@ def inspect_command(model: str, **values: Any) -> NoReturn:
 
 
 @main.command("explain", short_help="Show the help page of a rule, such as CC203.")
-@click.argument("rule", required=False, metavar="[CODE]")
+@click.argument("rule", required=False, metavar="[CODE]", shell_complete=complete_rule)
 def explain_command(rule: str | None) -> None:
     """Explain a rule by its code or name (CC203, size-differs); without one, list them all."""
     if rule is None:
@@ -531,28 +608,52 @@ def run() -> NoReturn:
     """Run the command line of this process, and exit with its exit code."""
     try:
         _run()
+    except SystemExit as end:
+        if sys.flags.inspect and not sys.flags.interactive:
+            _leave(end)
+        raise
     finally:
         # Everything is cleaned up: a signal that comes while Python exits should end it silently.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
 
 
+def _leave(end: SystemExit) -> NoReturn:
+    """Exit at once: with PYTHONINSPECT, Python would print a traceback and exit with 1."""
+    code = end.code
+    if not isinstance(code, int):
+        code = 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
 def _run() -> NoReturn:
     """Run the command line, and turn every exception into a message and an exit code."""
+    if not streams.prepare():
+        problem = console.stdout_problem("stdout is closed")
+        _exit_with(problem)
     # Exit code 1 means not compatible, so neither Ctrl-C nor a bug may exit with it.
     try:
-        result = main(prog_name="composecli", standalone_mode=False)
+        result = main(prog_name="composecli")
         sys.exit(result or 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        sys.stderr.write("interrupted\n")
+        sys.exit(Rule.INTERRUPTED.exit_code)
+    except BrokenPipeError:
+        streams.discard(sys.stdout)
+        sys.exit(0)
+    except OSError as error:
+        streams.discard(sys.stdout)
+        _exit_with(console.could_not_print(error))
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exception(error)
-        title = f"error[{OUR_BUG}]: a bug in composecli"
         note = f"{type(error).__name__}: {error}"
-        click.echo(f"{title}\n  note: {note}", err=True)
-        sys.exit(BUG)
+        _exit_with(Problem(Rule.A_BUG_OF_OURS, "a bug in composecli", notes=(note,)))
+
+
+def _exit_with(problem: Problem) -> NoReturn:
+    """Print a problem, without any library, and exit with its exit code."""
+    sys.stderr.write(f"{problem}\n")
+    sys.exit(problem.rule.exit_code)

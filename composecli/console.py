@@ -7,22 +7,24 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from composecli.commands.results import INTERRUPTED, OUR_BUG, ProblemReport, Report
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli import streams
+from composecli.commands.results import JoinReport, ProblemReport, Report
+from composecli.core.errors import CouldNotAttempt, Problem, system_problem
+from composecli.core.rules import Rule
 from composecli.report.formats import FORMATS
 from composecli.workers.protocol import Worker
 
-TERMINATED = 143
 DEFAULT_COLUMNS = 80
 MIN_PROGRESS_COLUMNS = 20
-_ELLIPSIS = " ..."
+SECONDS_BETWEEN_DRAWINGS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +64,60 @@ def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = N
     signal.signal(signal.SIGTERM, _terminate)
     is_for_people = FORMATS[options.format].is_for_people
     is_shown = sys.stderr.isatty() and not options.quiet and is_for_people
-    progress = _Progress(is_shown=is_shown)
+    progress = ProgressLine(is_shown=is_shown)
     worker = None
     try:
         worker = _start(options, start_worker or start_subprocess)
         report = work(worker, progress.show)
     except CouldNotAttempt as failure:
         report = _report_problem(failure, debug=options.debug)
-    except KeyboardInterrupt:
-        progress.clear()
-        sys.stderr.write("interrupted\n")
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, Terminated) as stop:
+        report = ProblemReport(_problem_of_stop(stop))
+    except OSError as error:
+        report = _report_problem(CouldNotAttempt(system_problem(error)), debug=options.debug)
     except Exception as error:
         report = _report_bug(error, debug=options.debug)
     finally:
         progress.clear()
         if worker is not None:
             worker.close()
-    _print(report, options)
-    sys.exit(report.exit_code)
+    print_and_exit(report, options.format, quiet=options.quiet)
+
+
+def print_and_exit(report: Report, form: str, *, quiet: bool = False) -> NoReturn:
+    """Print a report and exit with its exit code, or with that of not being able to print it."""
+    failure = _print(report, form, quiet=quiet)
+    code = report.exit_code
+    if failure is not None:
+        problem = could_not_print(failure)
+        if isinstance(report, JoinReport) and report.written is not None:
+            note = f"{report.written.path} was written and verified"
+            problem = replace(problem, notes=(note,))
+        sys.stderr.write(f"{problem}\n")
+        code = problem.rule.exit_code
+    sys.exit(code)
+
+
+def could_not_print(error: OSError) -> Problem:
+    """Return the problem of a report that could not be printed."""
+    if streams.failure_of(sys.stdout) is None:
+        return system_problem(error)
+    reason = error.strerror or str(error)
+    return stdout_problem(reason)
+
+
+def stdout_problem(reason: str) -> Problem:
+    """Return the problem of a stdout that cannot be written."""
+    help = "redirect stdout to a file on another disk, or to /dev/null"
+    title = f"the report could not be printed: {reason}"
+    return Problem(Rule.COULD_NOT_PRINT, title, help=(help,))
+
+
+def _problem_of_stop(stop: BaseException) -> Problem:
+    """Return the problem of a command that Ctrl-C or SIGTERM ended before it had a result."""
+    if isinstance(stop, Terminated):
+        return Problem(Rule.TERMINATED, "terminated")
+    return Problem(Rule.INTERRUPTED, "interrupted")
 
 
 def _start(options: OutputOptions, start_worker: StartWorker) -> Worker:
@@ -105,9 +142,13 @@ def _start_real(options: OutputOptions, start_worker: StartWorker) -> Worker:
     return WorkerPool(partial(start_worker, options), options.workers)
 
 
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     """Turn SIGTERM into an exception, so that temporary files and the child are cleaned up."""
-    sys.exit(TERMINATED)
+    raise Terminated
 
 
 def _report_problem(failure: CouldNotAttempt, *, debug: bool) -> ProblemReport:
@@ -124,67 +165,101 @@ def _report_bug(error: Exception, *, debug: bool) -> ProblemReport:
         traceback.print_exception(error)
     note = f"{type(error).__name__}: {error}"
     help = ("run it again with --debug and report what it prints",)
-    problem = Problem(OUR_BUG, "a bug in composecli", None, (note,), help)
+    problem = Problem(Rule.A_BUG_OF_OURS, "a bug in composecli", None, (note,), help)
     return ProblemReport(problem)
 
 
-def _print(report: Report, options: OutputOptions) -> None:
-    """Print the report. If the reader has closed the pipe, keep the exit code."""
+def _print(report: Report, form: str, *, quiet: bool) -> OSError | None:
+    """Print the report; return why it could not be printed. A reader may close the pipe early."""
     try:
-        _render(report, options)
+        _render(report, form, quiet=quiet)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout again when it exits, which must not fail.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        streams.discard(sys.stdout)
+    except OSError as error:
+        streams.discard(sys.stdout)
+        return error
+    return None
 
 
-def _render(report: Report, options: OutputOptions) -> None:
+def _render(report: Report, form: str, *, quiet: bool) -> None:
     """Render the report; problems for people go to stderr, everything else to stdout."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    output_format = FORMATS[options.format]
-    file = sys.stdout
-    if output_format.is_for_people and isinstance(report, ProblemReport):
-        file = sys.stderr
-    output_format.render(report, file, quiet=options.quiet)
+    output_format = FORMATS[form]
+    if not output_format.is_for_people or not isinstance(report, ProblemReport):
+        output_format.render(report, sys.stdout, quiet=quiet)
+    elif report.problem.rule in (Rule.INTERRUPTED, Rule.TERMINATED):
+        sys.stderr.write(f"{report.problem.title}\n")
+    else:
+        output_format.render(report, sys.stderr, quiet=quiet)
 
 
-class _Progress:
-    """One line on the terminal's stderr that shows the current activity and is then erased."""
+class ProgressLine:
+    """One line on the terminal's stderr that shows what runs and for how long; erased at the end.
+
+    It is drawn again twice a second, so that it counts the seconds of one long forward, too.
+    """
 
     def __init__(self, *, is_shown: bool) -> None:
         self._is_shown = is_shown
+        self._text = ""
         self._length = 0
-        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def show(self, text: str) -> None:
-        """Replace the line. Any thread may call this."""
+        """Show this text from now on. Any thread may call this, as often as it likes."""
         if not self._is_shown:
             return
-        with self._lock:
-            self.clear()
-            line = text
-            if not text.isprintable():
-                line = ascii(text)
-            limit = max(MIN_PROGRESS_COLUMNS, _columns() - len(_ELLIPSIS))
-            line = line[:limit] + _ELLIPSIS
+        self._text = text
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._redraw, daemon=True)
+            self._thread.start()
+
+    def clear(self) -> None:
+        """Erase the line, for good."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._erase()
+            self._thread = None
+
+    def _redraw(self) -> None:
+        """Draw the line until the end. A fast command is done before, and nothing flickers."""
+        while not self._ended.wait(SECONDS_BETWEEN_DRAWINGS):
+            self._erase()
+            line = _progress_line(self._text, time.monotonic() - self._start)
             sys.stderr.write(line)
             sys.stderr.flush()
             self._length = len(line)
 
-    def clear(self) -> None:
-        """Erase the line."""
-        if self._length:
-            sys.stderr.write(f"\r{' ' * self._length}\r")
-            sys.stderr.flush()
-            self._length = 0
+    def _erase(self) -> None:
+        sys.stderr.write(f"\r{' ' * self._length}\r")
+        sys.stderr.flush()
+        self._length = 0
+
+
+def _progress_line(text: str, seconds: float) -> str:
+    """Return the text and the seconds, in the width of the terminal."""
+    if not text.isprintable():
+        text = ascii(text)
+    end = f" {seconds:.0f} s"
+    # The last column stays free: some terminals begin a new line after it.
+    limit = max(MIN_PROGRESS_COLUMNS, _columns()) - len(end) - 1
+    if len(text) > limit:
+        kept = text[: limit - 1]
+        text = f"{kept}…"
+    return text + end
 
 
 def _columns() -> int:
-    """Return the width of the terminal on stderr, or a default if it is none."""
+    """Return the width of the terminal on stderr, or a default if it is none or unknown."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):
-        return DEFAULT_COLUMNS
+        columns = 0
+    return columns or DEFAULT_COLUMNS

@@ -118,6 +118,7 @@ class Seam:
 
     def run(self, stage: Stage) -> Observation:
         """Run everything up to this consumer."""
+        self.chain.session.progress(f"running {self.edge.consumer} behind {self.edge.producer}")
         blueprint = Sequential((*self.upstream.stages, stage))
         return self.chain.session.run(blueprint, self.upstream.call)
 

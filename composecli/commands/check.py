@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from composecli.commands.composition import Composition
 from composecli.commands.opened_model import OpenedModels
-from composecli.commands.portability import device_notes
+from composecli.commands.portability import with_device_notes
 from composecli.commands.progress import Progress, silent
 from composecli.commands.requests import CheckRequest
 from composecli.commands.resolve import identify_all
-from composecli.commands.results import CheckReport, ModelReport, SeamReport
+from composecli.commands.results import CheckReport, ModelReport
 from composecli.commands.session import Session
 from composecli.core.blueprint import Mode
 from composecli.core.pytree import leaves
@@ -26,6 +24,10 @@ def check(request: CheckRequest, worker: Worker, progress: Progress = silent) ->
     """
     session = Session(worker, request.options, progress)
     try:
+        if request.mode is Mode.PAIRS:
+            from composecli.commands.pairs import check_pairs
+
+            return check_pairs(request, session)
         targets = identify_all(request.models, request.options)
         session.confine(targets)
         parts = tuple(session.open(target) for target in targets)
@@ -37,21 +39,15 @@ def check(request: CheckRequest, worker: Worker, progress: Progress = silent) ->
 
 
 def judge(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
-    """Judge opened models together, in the mode of the request."""
+    """Judge opened models together, in a chain or in parallel."""
     # Each mode is imported when it is used: a command does not wait for the others.
-    match request.mode:
-        case Mode.SEQUENTIAL:
-            from composecli.commands.sequential import check_sequential
+    if request.mode is Mode.PARALLEL:
+        from composecli.commands.parallel import check_parallel
 
-            return check_sequential(request, session, parts)
-        case Mode.PARALLEL:
-            from composecli.commands.parallel import check_parallel
+        return check_parallel(request, session, parts)
+    from composecli.commands.sequential import check_sequential
 
-            return check_parallel(request, session, parts)
-        case Mode.PAIRS:
-            from composecli.commands.pairs import check_pairs
-
-            return check_pairs(request, session, parts)
+    return check_sequential(request, session, parts)
 
 
 def check_report(
@@ -75,23 +71,11 @@ def check_report(
         request.options.device,
         request.strict,
         tuple(models),
-        _with_device_notes(composition.seams, parts, session),
+        with_device_notes(composition.seams, parts, session.options),
         call,
         result,
         isolation=session.sandbox,
     )
-
-
-def _with_device_notes(
-    seams: tuple[SeamReport, ...], parts: OpenedModels, session: Session
-) -> tuple[SeamReport, ...]:
-    """Return the seams, the first one with the notes on devices: they concern the whole command."""
-    notes = device_notes(parts, session.options)
-    if not seams:
-        return ()
-    findings = (*seams[0].findings, *notes)
-    first = replace(seams[0], findings=findings)
-    return (first, *seams[1:])
 
 
 def _interrupted_report(request: CheckRequest, session: Session) -> CheckReport:

@@ -10,6 +10,7 @@ from composecli.compose.confirm import format_error, rejection_finding
 from composecli.core.blueprint import Blueprint
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Side
+from composecli.core.observations import RejectionKind
 from composecli.core.pytree import Call, Tree, keystr, leaves
 from composecli.core.rules import Rule
 from composecli.inference import Found, NotFound
@@ -62,7 +63,10 @@ def _stated_refused(name: str, found: NotFound) -> Finding:
     if finding.rule in (Rule.DEPENDS_ON_VALUES, Rule.OUT_OF_MEMORY):
         return finding
     title = f"{name} fails on the input that was stated for it"
-    return replace(finding, rule=Rule.PRODUCER_REFUSED, title=title)
+    rule = Rule.STATED_INPUT_REFUSED
+    if rejected.kind is RejectionKind.WORKER_DIED:
+        rule = Rule.PRODUCER_REFUSED
+    return replace(finding, rule=rule, title=title)
 
 
 def _notes(facts: ModelFacts, found: NotFound) -> tuple[str, ...]:

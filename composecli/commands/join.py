@@ -10,7 +10,7 @@ from composecli.commands.opened_model import OpenedModels
 from composecli.commands.progress import Progress, silent
 from composecli.commands.provenance import provenance_json
 from composecli.commands.requests import JoinRequest
-from composecli.commands.resolve import identify_all
+from composecli.commands.resolve import identify_all, locate
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
@@ -18,6 +18,7 @@ from composecli.compose.other_sizes import free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, Parallel, bridges
 from composecli.core.contract import Contract, accepts_call
 from composecli.core.findings import Finding
+from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
 from composecli.core.rules import Rule
@@ -25,7 +26,7 @@ from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
 from composecli.inference import Found
-from composecli.workers.protocol import BuildRequest, ReferenceRequest, Verified, Worker
+from composecli.workers.protocol import BuildRequest, ReferenceRequest, Training, Verified, Worker
 
 MAX_NAMED_PARAMETERS = 3
 
@@ -37,9 +38,10 @@ def join(request: JoinRequest, worker: Worker, progress: Progress = silent) -> J
         CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
     """
     asked = request.check
-    targets = identify_all(asked.models, asked.options)
-    paths = tuple(target.path for target in targets)
+    # A mistake in the command line is told before any file is read.
+    paths = tuple(locate(model).path for model in asked.models)
     output = resolve_output(request.output, paths, force=request.force)
+    targets = identify_all(asked.models, asked.options)
     session = Session(worker, asked.options, progress)
     with staged(output) as stage, Digests(paths) as digests:
         session.confine(targets, (str(stage.path.parent),))
@@ -115,6 +117,7 @@ def _write(
     if isinstance(blueprint, Parallel):
         merge = blueprint.merge
     notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
+    notes += _training_notes(request, parts)
     notes += _verification_notes(reference, verified)
     notes += _checksum_notes(parts)
     return Written(
@@ -146,6 +149,18 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
     if first == second:
         title = "verified at one size with two seeds: the joined models accept no other size"
         yield Finding(Rule.ONE_BATCH_SIZE_VERIFIED, title)
+
+
+def _training_notes(request: JoinRequest, parts: OpenedModels) -> Iterator[Finding]:
+    """Yield a note if the models are not joined in the modes that they were saved in."""
+    training = request.check.options.training
+    if training is not Training.SAVED:
+        title = f"the written file is in {training} mode, because of --training {training}"
+        exported = [part.name for part in parts if part.target.kind is ModelKind.EXPORTED]
+        if exported:
+            names = ", ".join(dict.fromkeys(exported))
+            title += f", except {names}, which stays in the mode it was exported in"
+        yield Finding(Rule.TRAINING_MODE_WRITTEN, title)
 
 
 def _checksum_notes(parts: OpenedModels) -> Iterator[Finding]:

@@ -280,15 +280,16 @@ def _pair_findings(branches: _Branches, number: int) -> Findings:
     refusals, parts = branches.shared.refusals, branches.parts
     if 0 not in refusals and number not in refusals:
         return merge_findings(branches.outputs[0], branches.outputs[number], branches.merge)
-    refusing, accepting = parts[0], parts[number]
-    rejected = refusals.get(0)
+    refusing_number, accepting_number = 0, number
     if number in refusals:
-        refusing, accepting = accepting, refusing
-        rejected = refusals[number]
-    assert rejected is not None
-    finding = rejection_finding(rejected, refusing.name)
+        refusing_number, accepting_number = number, 0
+    refusing, accepting = parts[refusing_number], parts[accepting_number]
+    finding = rejection_finding(refusals[refusing_number], refusing.name)
     if finding.rule is not Rule.REFUSED_BY_CONSUMER:
         return (finding,)
+    found = branches.contracts[refusing_number]
+    if isinstance(found, NotFound) and not branches.session.options.inputs:
+        return (not_found_finding(refusing.name, refusing.facts, found, stated=False),)
     title = f"{refusing.name} fails on the input that {accepting.name} accepts"
     sides = (*_input_sides(branches, 0), *_input_sides(branches, number))
     changed = replace(finding, rule=Rule.INPUTS_NOT_SHARED, title=title, sides=sides)
@@ -327,7 +328,7 @@ def _rows(branches: _Branches, number: int, findings: Findings) -> Rows:
         rows.append(PortRow(*texts, Verdict.COMPATIBLE))
     rules = [finding.rule for finding in findings]
     first = len(rows) - 1
-    if Rule.INPUTS_NOT_SHARED in rules:
+    if Rule.INPUTS_NOT_SHARED in rules or Rule.CONTRACT_NOT_FOUND in rules:
         first = 0
     for index in range(max(first, 0), len(rows)):
         rows[index] = replace(rows[index], verdict=Verdict.UNKNOWN)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import Options
+from composecli.commands.results import SeamReport
 from composecli.core.findings import Finding, Side
 from composecli.core.rules import Rule
 
@@ -26,6 +29,18 @@ def device_notes(parts: OpenedModels, options: Options) -> tuple[Finding, ...]:
         title = "shapes were explored on meta; the verdict rests on a forward on the cpu"
         notes.append(Finding(Rule.EXPLORED_ON_META, title))
     return tuple(notes)
+
+
+def with_device_notes(
+    seams: tuple[SeamReport, ...], parts: OpenedModels, options: Options
+) -> tuple[SeamReport, ...]:
+    """Return the seams, the first one with the notes on devices: they concern the whole command."""
+    notes = device_notes(parts, options)
+    if not seams:
+        return ()
+    findings = (*seams[0].findings, *notes)
+    first = replace(seams[0], findings=findings)
+    return (first, *seams[1:])
 
 
 def _baked_devices(part: OpenedModel) -> tuple[str, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from composecli.core.pytree import Call
 
 Progress = Callable[[str], None]
 
-# Fast models are done before the first report, so that nothing flickers.
-SECONDS_BEFORE_FIRST_REPORT = 1.0
-SECONDS_BETWEEN_REPORTS = 0.5
+MAX_NAME_CHARS = 30
 
 
 def silent(_text: str) -> None:
@@ -17,23 +16,18 @@ def silent(_text: str) -> None:
 
 
 class ProbeCounter:
-    """Counts the probes of one model, and reports the count while inference goes on.
+    """Counts the probes of one model, and reports each of them with its call."""
 
-    `clock` returns the time in seconds.
-    """
-
-    def __init__(
-        self, progress: Progress, name: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, progress: Progress, name: str) -> None:
         self._progress = progress
         self._name = name
-        self._clock = clock
+        if len(name) > MAX_NAME_CHARS:
+            # The call has to fit on the line, too.
+            end = name[1 - MAX_NAME_CHARS :]
+            self._name = f"…{end}"
         self._count = 0
-        self._next_report = clock() + SECONDS_BEFORE_FIRST_REPORT
 
-    def step(self) -> None:
-        """Count one more probe, and report if the last report is old enough."""
+    def step(self, call: Call) -> None:
+        """Report one more probe, which is about to run."""
         self._count += 1
-        if self._clock() > self._next_report:
-            self._next_report += SECONDS_BETWEEN_REPORTS
-            self._progress(f"inferring the contract of {self._name}: {self._count} probes")
+        self._progress(f"inferring {self._name}: probe {self._count} on {call}")

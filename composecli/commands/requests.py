@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from composecli.commands.trust import Trust
 from composecli.core.blueprint import Merge, Mode
@@ -15,6 +17,11 @@ from composecli.workers.protocol import Isolation, Training
 
 DEFAULT_SECONDS = 300.0
 DEFAULT_DIM = 1
+# About three years. Timers of the system overflow at about a hundred times that.
+MAX_SECONDS = 10**8
+MAX_BYTES = 2**62
+# Random number generators of torch take 64 bits, with a sign.
+MAX_SEED = 2**63 - 1
 _SELECTION = re.compile(r"(?:(?P<model>\d+):)?(?P<port>.+)", re.DOTALL)
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[kMGT])?B?")
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -77,10 +84,29 @@ def parse_memory(text: str) -> int:
         ValueError: if it is not a size, or is zero.
     """
     match = _MEMORY.fullmatch(text)
-    if match is None or not float(match["number"]):
-        raise ValueError(f"{text} is not a size (8G, 500M)")
-    unit = _BYTES[match["unit"] or ""]
-    return int(float(match["number"]) * unit)
+    size = 0
+    if match is not None:
+        unit = _BYTES[match["unit"] or ""]
+        size = int(Decimal(match["number"]) * unit)
+    if not 0 < size <= MAX_BYTES:
+        raise ValueError(f"{text} is not a size of memory (8G, 500M)")
+    return size
+
+
+def parse_seconds(text: str) -> float:
+    """Return a time limit in seconds.
+
+    Raises:
+        ValueError: if it is not a number, not above 0, or so large that it limits nothing.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    # A comparison with nan is false.
+    if not 0 < seconds <= MAX_SECONDS:
+        raise ValueError(f"{text} is not a time in seconds above 0 and up to {MAX_SECONDS:,}")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,9 @@ from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
-from composecli.core.rules import Rule
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
-OUR_BUG = Rule.A_BUG_OF_OURS
-# Click exits with 2 if the arguments are wrong.
-OK, NOT_COMPATIBLE, COULD_NOT_TELL, BUG, INTERRUPTED = 0, 1, 3, 70, 130
+OK, NOT_COMPATIBLE, COULD_NOT_TELL, INTERRUPTED = 0, 1, 3, 130
 
 _WORST_FIRST = (
     Verdict.INCOMPATIBLE,
@@ -59,8 +56,28 @@ class SeamReport:
     verdict: Verdict
 
 
+class Answer:
+    """What the reports of all commands have in common: an exit code, and what follows from it."""
+
+    __slots__ = ()
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        raise NotImplementedError
+
+    @property
+    def ok(self) -> bool:
+        """Whether the answer is yes: compatible, written and verified, or a contract was found."""
+        return self.exit_code == OK
+
+    def __bool__(self) -> bool:
+        """Return whether the answer is yes."""
+        return self.ok
+
+
 @dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Answer):
     """The result of `check`.
 
     The verdict applies to the input `example`, for which the last model returned `result`.
@@ -105,7 +122,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class JoinReport:
+class JoinReport(Answer):
     """The result of `join`: that of the check, and the file if the check allowed it.
 
     `bridged` are the numbers of the seams that have a bridge in the file.
@@ -124,7 +141,7 @@ class JoinReport:
 
 
 @dataclass(frozen=True, slots=True)
-class InspectReport:
+class InspectReport(Answer):
     """The result of `inspect`.
 
     `finding` is the reason if there is no contract. `file_size` is in bytes.
@@ -151,16 +168,16 @@ class InspectReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ProblemReport:
+class ProblemReport(Answer):
     """The problem that kept a command from having any other result."""
 
     problem: Problem
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command: a bug of composecli has its own."""
-        if self.problem.rule is OUR_BUG:
-            return BUG
+        """The exit code of the command. A rule for findings about seams is a problem here."""
+        if self.problem.rule.is_problem:
+            return self.problem.rule.exit_code
         return COULD_NOT_TELL
 
 

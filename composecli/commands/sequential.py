@@ -113,7 +113,7 @@ def _no_producer_finding(chain: Chain, number: int) -> Finding:
     """Return why nothing reaches a seam: no input of its producer is known or reaches it."""
     part, found = chain.parts[number], chain.contracts[number]
     if isinstance(found, NotFound):
-        stated = bool(chain.session.options.inputs)
+        stated = number == 0 and bool(chain.session.options.inputs)
         return not_found_finding(part.name, part.facts, found, stated=stated)
     return Finding(
         Rule.PRODUCER_REFUSED,
@@ -164,6 +164,7 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     observation = seam.run(seam.stage)
     fed = pairs or _pair_unknown_inputs(seam)
     confirmed = confirm(tuple(findings), observation, fed)
+    confirmed = _without_contract(seam, confirmed)
     confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
     has_fix = any(finding.fix is not None for finding in confirmed)
     if not has_fix and _adopt_contract_at_rank(seam, pairs, findings):
@@ -173,6 +174,22 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     if passed is None:
         return None
     return _extend(seam, pairs, passed)
+
+
+def _without_contract(seam: Seam, findings: Findings) -> Findings:
+    """Return the findings; a refusal by a model that no input is known to run says nothing."""
+    found = seam.chain.contracts[seam.number]
+    if isinstance(found, Found):
+        return findings
+    part = seam.chain.parts[seam.number]
+    unknown = not_found_finding(part.name, part.facts, found, stated=False)
+    known = list[Finding]()
+    for finding in findings:
+        if finding.rule is Rule.REFUSED_BY_CONSUMER:
+            known.append(replace(unknown, sides=finding.sides))
+        else:
+            known.append(finding)
+    return tuple(known)
 
 
 def _rows(seam: Seam, pairs: PortPairs, compared: list[Findings]) -> Rows:

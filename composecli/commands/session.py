@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -129,10 +130,11 @@ class Session:
                 return previous
         self.progress(f"inferring the contract of {part.name}")
         counter = ProbeCounter(self.progress, part.name)
+        deadline = time.monotonic() + self.options.budget.seconds
 
         def probe(call: Call, detail: Detail) -> Observation:
-            counter.step()
-            return self._explorer.explore(part, call, detail)
+            counter.step(call)
+            return self._explorer.explore(part, call, detail, deadline)
 
         hints = _hints(part, stated, given)
         found = infer(hints, probe, self.options.budget)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+from dataclasses import dataclass, replace
 
 from composecli.core.rules import Rule
+
+_RAISE_FILES = "'ulimit -n 256' allows more open files"
+_RAISE_PROCESSES = "'ulimit -u' shows how many processes are allowed"
+_SYSTEM_HELP = {
+    errno.EMFILE: _RAISE_FILES,
+    errno.ENFILE: _RAISE_FILES,
+    errno.EAGAIN: _RAISE_PROCESSES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +36,36 @@ class Problem:
         """The code of the rule, as in `CC901`."""
         return self.rule.value
 
+    def __str__(self) -> str:
+        """The message, with a line for each part: the title, the place, the notes and the help."""
+        lines = [f"error[{self.code}]: {self.title}"]
+        if self.where is not None:
+            lines.append(f"  {self.where}")
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  help: {help}" for help in self.help]
+        return "\n".join(lines)
+
 
 class CouldNotAttempt(Exception):
-    """The command cannot be carried out: unreadable, refused, crashed. Exit code 3."""
+    """The command cannot be carried out: unreadable, refused, crashed.
+
+    Its text is the whole message of the problem.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.title)
+        super().__init__(problem)
         self.problem = problem
+
+
+def system_problem(error: OSError) -> Problem:
+    """Return the problem of an error of the operating system that no other problem explains."""
+    reason = error.strerror or str(error) or type(error).__name__
+    where = None
+    if error.filename is not None:
+        where = str(error.filename)
+    title = f"the system refused to go on: {reason}"
+    problem = Problem(Rule.SYSTEM_REFUSED, title, where)
+    if error.errno in _SYSTEM_HELP:
+        help = _SYSTEM_HELP[error.errno]
+        return replace(problem, help=(help,))
+    return problem

@@ -13,6 +13,20 @@ class Severity(StrEnum):
     NOTE = "note"
 
 
+_EXIT_CODES = {Severity.ERROR: 1, Severity.UNKNOWN: 3, Severity.NOTE: 0}
+# By the codes of rules. 128 and the number of a signal is what shells make of that signal.
+_OWN_EXIT_CODES = {
+    "CC919": 2,
+    "CC920": 2,
+    "CC942": 130,
+    "CC943": 143,
+    "CC950": 2,
+    "CC951": 2,
+    "CC952": 2,
+    "CC970": 70,
+}
+
+
 class Rule(StrEnum):
     """One kind of finding or problem. Its value is the code: `Rule("CC203") is Rule.SIZE_DIFFERS`.
 
@@ -186,10 +200,11 @@ class Rule(StrEnum):
         "contract-not-found",
         Severity.UNKNOWN,
         (
-            "No input that this model accepts was found. The notes list what was tried and how "
-            "far it got. State the input: --input 'float32[N,3,224,224]', once for each input "
-            "in order, or by name: --input 'ids=int64[1,16]' --input 'rate:=16000'. Inputs that "
-            "are lists or dicts are read from a file: --input @sample.pt."
+            "No input that this model accepts was found, so nothing is known about its seams. The "
+            "notes list what was tried and how far it got. State the input: --input "
+            "'float32[N,3,224,224]', once for each input in order, or by name: --input "
+            "'ids=int64[1,16]' --input 'rate:=16000'. Inputs that are lists or dicts are read "
+            "from a file: --input @sample.pt."
         ),
     )
     DEVICE_BAKED_IN = (
@@ -226,8 +241,8 @@ class Rule(StrEnum):
         "producer-refused",
         Severity.UNKNOWN,
         (
-            "No output reached the seam: the producer failed on its input, or an earlier seam "
-            "does not fit."
+            "No output reached the seam: the process of the producer died of its input, or an "
+            "earlier seam does not fit."
         ),
     )
     EXPLORED_ON_META = (
@@ -237,6 +252,16 @@ class Rule(StrEnum):
         (
             "Shapes were explored on the meta device, which accepts inputs that real kernels "
             "reject. The verdict rests on a forward on the CPU."
+        ),
+    )
+    STATED_INPUT_REFUSED = (
+        "CC310",
+        "stated-input-refused",
+        Severity.ERROR,
+        (
+            "The first model fails on the input that --input states for it, so nothing reaches "
+            "the seam. The finding names the submodule and the op that failed. Without --input, "
+            "the input is inferred."
         ),
     )
     # CC4xx: merging the outputs of parallel models.
@@ -327,6 +352,16 @@ class Rule(StrEnum):
             "The archive was saved without checksums "
             "(torch.serialization.set_crc32_options(False)), so a flipped bit in its weights "
             "cannot be detected."
+        ),
+    )
+    TRAINING_MODE_WRITTEN = (
+        "CC506",
+        "training-mode-written",
+        Severity.NOTE,
+        (
+            "With --training eval or train the models are put into that mode before they are "
+            "joined, and the joined file is in that mode when it is loaded. Its train() and "
+            "eval() methods change it. Without the option each model keeps its saved mode."
         ),
     )
     # CC9xx: problems that keep a command from answering.
@@ -483,7 +518,10 @@ class Rule(StrEnum):
         "CC919",
         "output-exists",
         Severity.UNKNOWN,
-        "The output file already exists. --force replaces it once the new file is verified.",
+        (
+            "The output file already exists. --force replaces it once the new file is verified; "
+            "the help of the message has a name that is free."
+        ),
     )
     OUTPUT_IS_AN_INPUT = (
         "CC920",
@@ -592,6 +630,61 @@ class Rule(StrEnum):
             "the machine has."
         ),
     )
+    SYSTEM_REFUSED = (
+        "CC940",
+        "system-refused",
+        Severity.UNKNOWN,
+        (
+            "The operating system refused something that composecli needs in order to run: an "
+            "open file (ulimit -n), a process (ulimit -u), memory, or space on a disk. The title "
+            "has the reason of the system."
+        ),
+    )
+    COULD_NOT_PRINT = (
+        "CC941",
+        "could-not-print",
+        Severity.UNKNOWN,
+        (
+            "The report could not be written to stdout, because stdout is closed or its disk is "
+            "full. A reader that closes a pipe early, as head does, is not an error."
+        ),
+    )
+    INTERRUPTED = (
+        "CC942",
+        "was-interrupted",
+        Severity.UNKNOWN,
+        "Ctrl-C (SIGINT) ended the command before any result was known.",
+    )
+    TERMINATED = (
+        "CC943",
+        "was-terminated",
+        Severity.UNKNOWN,
+        "SIGTERM ended the command. No output file was written.",
+    )
+    USAGE = (
+        "CC950",
+        "usage-error",
+        Severity.UNKNOWN,
+        (
+            "The command line has a wrong argument or option. With --format json the error is "
+            "the report; otherwise the usage of the command is printed with it."
+        ),
+    )
+    OUTPUT_IS_NOT_A_FILE = (
+        "CC951",
+        "output-is-not-a-file",
+        Severity.UNKNOWN,
+        "The output is a folder, a device, a pipe or a socket. Name a file with -o.",
+    )
+    OUTPUT_IS_ANOTHER_FORMAT = (
+        "CC952",
+        "output-is-another-format",
+        Severity.UNKNOWN,
+        (
+            "The name of the output ends like that of another format, such as .pt2. join writes "
+            "TorchScript, which is named .pt."
+        ),
+    )
     A_BUG_OF_OURS = (
         "CC970",
         "a-bug-of-ours",
@@ -601,6 +694,19 @@ class Rule(StrEnum):
             "report what it prints."
         ),
     )
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether it keeps a command from answering, and is not a finding about a seam."""
+        return self.value.startswith("CC9")
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that has no worse finding or problem."""
+        own = _OWN_EXIT_CODES.get(self.value)
+        if own is not None:
+            return own
+        return _EXIT_CODES[self.severity]
 
     @property
     def bridgeable(self) -> bool:

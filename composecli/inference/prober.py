@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from composecli.core.errors import CouldNotAttempt
-from composecli.core.observations import Accepted, Detail, Observation, Untried
+from composecli.core.observations import (
+    Accepted,
+    Detail,
+    Observation,
+    Rejected,
+    RejectionKind,
+    Untried,
+)
 from composecli.core.pytree import Call
 
 INTERRUPTED = "it was interrupted"
@@ -58,13 +65,13 @@ class Prober:
         """Run one forward and remember its observation, unless the budget is spent."""
         if self.count >= self.budget.probes:
             self.stopped = f"the budget of {self.budget.probes} probes is spent"
-        elif time.monotonic() - self.start_time > self.budget.seconds:
-            self.stopped = f"the budget of {self.budget.seconds:g} s is spent"
+        elif self._is_late():
+            self.stopped = self._late
         if self.stopped:
             return Untried(self.stopped)
         self.count += 1
         try:
-            memory[call] = self.ask(call, detail)
+            observation = self.ask(call, detail)
         except KeyboardInterrupt:
             self.stopped = INTERRUPTED
             return Untried(self.stopped)
@@ -75,4 +82,22 @@ class Prober:
                 raise
             self.stopped = failure.problem.title
             return Untried(self.stopped)
-        return memory[call]
+        if _was_stopped(observation) and self._is_late():
+            # It was stopped at the end of the budget: that does not say that the model rejects it.
+            self.stopped = self._late
+            return Untried(self._late)
+        memory[call] = observation
+        return observation
+
+    def _is_late(self) -> bool:
+        """Whether the seconds of the budget are spent."""
+        return time.monotonic() - self.start_time > self.budget.seconds
+
+    @property
+    def _late(self) -> str:
+        return f"the budget of {self.budget.seconds:g} s is spent"
+
+
+def _was_stopped(observation: Observation) -> bool:
+    """Whether the process that ran the forward ended before the forward did."""
+    return isinstance(observation, Rejected) and observation.kind is RejectionKind.WORKER_DIED

@@ -18,8 +18,15 @@ _EFFECTS = {
 def format_rule(rule: Rule) -> str:
     """Return the page of help for one rule: its code, name, explanation and effect."""
     explanation = textwrap.fill(rule.help, MAX_COLUMNS)
-    effect = _EFFECTS[rule.severity]
+    effect = _effect(rule)
     return f"{rule.value}  {rule.slug}\n\n{explanation}\n\n{effect}\n"
+
+
+def _effect(rule: Rule) -> str:
+    """Return what a finding or problem of this rule does to a command."""
+    if rule.is_problem:
+        return f"It ends the command: exit code {rule.exit_code}."
+    return _EFFECTS[rule.severity]
 
 
 def list_rules() -> Iterator[str]:

@@ -16,6 +16,7 @@ from composecli.core.findings import Verdict
 from composecli.report.text import Line, sanitize
 
 DEFAULT_COLUMNS = 80
+MIN_COLUMNS = 40
 _HANGING_INDENT = 10
 VERDICT_STYLES = {
     Verdict.COMPATIBLE: "bold green",
@@ -69,11 +70,28 @@ class Screen(Console):
         self.print_lines(Line("", line) for line in lines)
 
 
-def _columns(file: IO[str]) -> int | None:
-    """Return the width if it is not that of a terminal: 80, unless COLUMNS sets another one."""
-    if file.isatty() or "COLUMNS" in os.environ:
-        return None
+def _columns(file: IO[str]) -> int:
+    """Return the width: what COLUMNS says, or that of the terminal, or 80.
+
+    Shells set COLUMNS to 0 if they do not know the width, and so do scripts by mistake.
+    """
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdecimal() and int(stated) > 0:
+        return max(MIN_COLUMNS, int(stated))
+    if file.isatty():
+        return _terminal_columns(file)
     return DEFAULT_COLUMNS
+
+
+def _terminal_columns(file: IO[str]) -> int:
+    """Return the width of a terminal, which may not know it."""
+    try:
+        columns = os.get_terminal_size(file.fileno()).columns
+    except OSError:
+        columns = 0
+    if columns == 0:
+        return DEFAULT_COLUMNS
+    return max(MIN_COLUMNS, columns)
 
 
 def new_table() -> Table:

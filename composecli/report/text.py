@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from rich.cells import cell_len
+
 from composecli.core.errors import Problem
 from composecli.core.findings import Finding, Side
 
@@ -58,7 +60,7 @@ def format_finding(
     """
     label = label or str(finding.severity)
     yield from _format_title(label, finding.code, finding.title, width)
-    yield from _format_sides(finding)
+    yield from _format_sides(finding, max(MIN_WRAP_COLUMNS, width))
     for note in finding.notes:
         yield from _format_note(note, width)
     if finding.fix is not None and with_fix:
@@ -113,38 +115,63 @@ def _format_note(text: str, width: int) -> Iterator[Line]:
         yield Line("note", line)
 
 
-def _format_sides(finding: Finding) -> Iterator[Line]:
+def _format_sides(finding: Finding, width: int) -> Iterator[Line]:
     """Yield the sides with models and ports aligned, and mark the axis in the last one that has it.
 
     a.pt  output 0  float32[N, 5]
     b.pt  input     float32[N, 3]
                                ^ axis 1
+
+    If that is wider than the screen, the names of the models get lines of their own: a terminal
+    would break the lines, and the mark would be below something else.
     """
-    model_widths = [len(sanitize(side.model)) for side in finding.sides]
-    port_widths = [len(sanitize(side.port)) for side in finding.sides]
-    model_width = max(model_widths, default=0)
-    port_width = max(port_widths, default=0)
+    models = [sanitize(side.model) for side in finding.sides]
+    ports = [sanitize(side.port) for side in finding.sides]
+    texts = [sanitize(side.text) for side in finding.sides]
+    model_width = max(map(cell_len, models), default=0)
+    port_width = max(map(cell_len, ports), default=0)
+    text_width = max(map(cell_len, texts), default=0)
+    start = len(_INDENT) + model_width + 2
+    is_stacked = start + port_width + 2 + text_width > width
+    if is_stacked:
+        start = 2 * len(_INDENT)
     mark = None
-    for side in finding.sides:
-        model = sanitize(side.model).ljust(model_width)
-        port = sanitize(side.port).ljust(port_width)
-        start = f"{_INDENT}{model}  {port}  "
-        line = f"{start}{sanitize(side.text)}"
-        yield Line("side", line.rstrip())
-        mark = _format_mark(side, finding.axis, len(start)) or mark
+    for side, model, port, text in zip(finding.sides, models, ports, texts, strict=True):
+        if is_stacked:
+            yield Line("side", f"{_INDENT}{model}")
+            beginning = " " * start
+        else:
+            beginning = f"{_INDENT}{_pad(model, model_width)}  "
+        line = f"{beginning}{_pad(port, port_width)}  {text}"
+        if line.strip():
+            yield Line("side", line.rstrip())
+        mark = _format_mark(side, finding.axis, start + port_width + 2, width) or mark
     if mark is not None:
         yield mark
 
 
-def _format_mark(side: Side, axis: int | None, column: int) -> Line | None:
-    """Return the line that marks the axis below a side whose text starts at `column`."""
+def _pad(text: str, columns: int) -> str:
+    """Return the text with spaces up to this number of columns; a wide character takes two."""
+    return text + " " * (columns - cell_len(text))
+
+
+def _format_mark(side: Side, axis: int | None, column: int, width: int) -> Line | None:
+    """Return the line that marks the axis below a side whose text starts at `column`.
+
+    If the axis is beyond the width of the screen, the line names the dim instead.
+    """
     if axis is None or side.dims is None or axis >= len(side.dims):
         return None
     # The text is `float32[N, 5]`: a bracket follows the dtype, and a comma and a space each dim.
-    column += len(side.dtype) + 1
+    start = column + len(side.dtype) + 1
     for dim in side.dims[:axis]:
-        column += len(dim) + 2
-    margin = " " * column
-    width = max(1, len(side.dims[axis]))
-    carets = "^" * width
-    return Line("mark", f"{margin}{carets} axis {axis}")
+        start += len(dim) + 2
+    name = f"axis {axis}"
+    marked = side.dims[axis]
+    length = max(1, len(marked))
+    if start + length + 1 + len(name) > width:
+        margin = " " * column
+        return Line("mark", f"{margin}{name}: {sanitize(marked)}")
+    margin = " " * start
+    carets = "^" * length
+    return Line("mark", f"{margin}{carets} {name}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, system_problem
 from composecli.core.observations import Rejected, RejectionKind
 from composecli.core.rules import Rule
 from composecli.runtime.in_process import InProcessWorker
@@ -83,6 +83,8 @@ class Server:
             help = ("use --max-memory SIZE to allow more",)
             problem = Problem(Rule.MEMORY_RAN_OUT, title, None, (), help)
             return _failed(problem, error)
+        except OSError as error:
+            return _failed(system_problem(error), error)
         except Exception as error:
             title = f"a bug in composecli's worker: {type(error).__name__}"
             notes = (str(error)[:MAX_NOTE_LENGTH],)

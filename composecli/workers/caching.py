@@ -131,7 +131,8 @@ class CachingWorker:
         # The question names models by place, so that their numbers in this command do not matter.
         numbers = tuple(dict.fromkeys(models(request.blueprint)))
         places = {number: place for place, number in enumerate(numbers)}
-        question = _question(replace(request, blueprint=renumber(request.blueprint, places)))
+        blueprint = renumber(request.blueprint, places)
+        question = _question(replace(request, blueprint=blueprint, seconds=None))
         cached: Observation | None = self._answers.find(numbers, question, Accepted | Rejected)
         if cached is not None:
             return renumber_reads(cached, dict(enumerate(numbers)))
@@ -171,7 +172,16 @@ class CachingWorker:
         worker = self._begin()
         if self._sandbox_request is not None:
             worker.ask(self._sandbox_request)
-        return [worker.ask(request) for request in self._answers.requests]
+        opened = list[Opened]()
+        *earlier, last = self._answers.requests
+        try:
+            opened += [worker.ask(request) for request in earlier]
+        except CouldNotAttempt:
+            # Its numbers of the models are not those of this object: the next request starts anew.
+            worker.close()
+            self._worker = None
+            raise
+        return [*opened, worker.ask(last)]
 
 
 def _is_reproducible(observation: Observation) -> bool:

@@ -42,9 +42,10 @@ class WorkerDied(CouldNotAttempt):
 class SubprocessWorker:
     """The Worker protocol over pipes.
 
-    The child starts immediately and imports torch while the command reads files. If it dies of an
-    exploratory probe, the probe counts as rejected and a new child takes over. `untrusted`: the
-    child opens untrusted files and gets only the environment variables that it needs.
+    The child starts immediately and imports torch while the command reads files. If it dies, a new
+    child takes over at the next request; an exploratory probe that it dies of counts as rejected.
+    `untrusted`: the child opens untrusted files and gets only the environment variables that it
+    needs.
     """
 
     parallelism = 1
@@ -68,6 +69,7 @@ class SubprocessWorker:
         self._timeouts = 0
         self._closed = False
         self._is_ready = False
+        self._is_dead = False
         self._process = self._start()
 
     def ask(self, request: Request[R]) -> R:
@@ -79,7 +81,7 @@ class SubprocessWorker:
         """
         if isinstance(request, OpenRequest):
             self._model_name = request.reference.name
-        reply: R = self._exchange_or_restart(request)
+        reply: R = self._exchange_or_reject(request)
         if not isinstance(reply, reply_types(type(request))):
             raise self._invalid(request, f"a {type(reply).__name__}")
         if isinstance(request, _STATEFUL):
@@ -101,18 +103,20 @@ class SubprocessWorker:
         self._closed = True
         self._process.close()
 
-    def _exchange_or_restart(self, request: Request[Any]) -> Any:
-        """Return the reply. If an exploratory probe kills the child, restart it."""
+    def _exchange_or_reject(self, request: Request[Any]) -> Any:
+        """Return the reply, of a new child if the last one died; reject a probe that kills it."""
+        if self._is_dead and not self._closed:
+            self._restart()
         try:
             return self._exchange(request)
         except WorkerDied as death:
+            self._is_dead = True
             if self._closed or not _is_exploratory(request):
                 raise
-            if death.problem.rule is Rule.WORKER_TIMED_OUT:
+            if death.problem.rule is Rule.WORKER_TIMED_OUT and not self._is_shortened(request):
                 self._timeouts += 1
             if self._restarts == MAX_RESTARTS or self._timeouts == MAX_TIMEOUTS:
                 raise
-            self._restart()
             title = death.problem.title
             kind = RejectionKind.WORKER_DIED
             return Rejected(0, "ChildEnded", title, "its process", kind=kind)
@@ -125,6 +129,7 @@ class SubprocessWorker:
         self._process = self._start()
         for request in self._state:
             self._exchange(request)
+        self._is_dead = False
 
     def _exchange(self, request: Request[Any]) -> Any:
         """Send a request and wait for the reply until the time limit.
@@ -137,10 +142,20 @@ class SubprocessWorker:
         # A child that has ended does not read: waiting for its reply says how it ended.
         with suppress(ChannelClosed):
             self._process.channel.send(request)
-        reply = self._receive(request, AnyReply, self._timeout)
+        reply = self._receive(request, AnyReply, self._seconds(request))
         if isinstance(reply, Failed):
             raise CouldNotAttempt(reply.problem)
         return reply
+
+    def _seconds(self, request: Request[Any]) -> float:
+        """Return the time that the reply may take."""
+        if isinstance(request, ProbeRequest) and request.seconds is not None:
+            return min(request.seconds, self._timeout)
+        return self._timeout
+
+    def _is_shortened(self, request: Request[Any]) -> bool:
+        """Whether the request has less time than usual, so that being late tells little."""
+        return self._seconds(request) < self._timeout
 
     def _receive(self, request: Request[Any], form: Any, seconds: float) -> Any:
         """Return the next message, which has this form.

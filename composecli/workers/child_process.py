@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 from composecli.workers.channel import Channel
 from composecli.workers.output_tail import Tail
@@ -28,28 +29,34 @@ class ChildProcess:
     """A running `python -m MODULE READING WRITING`, with the descriptors of two pipes."""
 
     def __init__(self, module: str, environment: dict[str, str], *, show_output: bool) -> None:
-        child_reading, writing = os.pipe()
-        reading, child_writing = os.pipe()
+        self._output: Tail | None = None
+        with ExitStack() as on_failure, ExitStack() as childs_own:
+            child_reading, writing = os.pipe()
+            childs_own.callback(os.close, child_reading)
+            on_failure.callback(os.close, writing)
+            reading, child_writing = os.pipe()
+            childs_own.callback(os.close, child_writing)
+            on_failure.callback(os.close, reading)
+            if show_output:
+                target = sys.stderr.fileno()
+            else:
+                self._output = Tail(MAX_TAIL_BYTES)
+                on_failure.callback(self._output.close)
+                target = self._output.writing
+            # A session of its own: killing its process group ends every process that it started.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(child_reading), str(child_writing)],
+                stdin=subprocess.DEVNULL,
+                stdout=target,
+                stderr=target,
+                pass_fds=(child_reading, child_writing),
+                start_new_session=True,
+                env=environment,
+                cwd=_folder(),
+            )
+            on_failure.pop_all()
         self.channel = Channel(reading, writing)
         self._descriptors = [reading, writing]
-        self._output: Tail | None = None
-        if show_output:
-            target = sys.stderr.fileno()
-        else:
-            self._output = Tail(MAX_TAIL_BYTES)
-            target = self._output.writing
-        # A session of its own: killing its process group ends every process that it started.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(child_reading), str(child_writing)],
-            stdin=subprocess.DEVNULL,
-            stdout=target,
-            stderr=target,
-            pass_fds=(child_reading, child_writing),
-            start_new_session=True,
-            env=environment,
-        )
-        os.close(child_reading)
-        os.close(child_writing)
         if self._output is not None:
             self._output.start()
 
@@ -95,6 +102,18 @@ class ChildProcess:
             self.kill()
         while self._descriptors:
             os.close(self._descriptors.pop())
+
+
+def _folder() -> str | None:
+    """Return the working folder for a child; None for that of this process.
+
+    Python does not start in a folder that was deleted, where no path is relative to anything.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return os.path.abspath(os.sep)
+    return None
 
 
 def child_environment(*, untrusted: bool) -> dict[str, str]:

@@ -20,6 +20,11 @@ class Tail:
         self._kept = b""
         self._thread = threading.Thread(target=self._drain, daemon=True)
 
+    def close(self) -> None:
+        """Close both ends of a pipe that is not read."""
+        os.close(self._reading)
+        os.close(self.writing)
+
     def start(self) -> None:
         """Close this process's copy of the writing end, and start to read."""
         os.close(self.writing)

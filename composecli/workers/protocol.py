@@ -163,7 +163,11 @@ class SampleRequest(Request[Sampled]):
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest(Request[Accepted | Rejected]):
-    """Run the models of a blueprint once, one by one, on inputs generated from the seed."""
+    """Run the models of a blueprint once, one by one, on inputs generated from the seed.
+
+    `seconds` is what is left of the time for inference: a child is stopped then, even if each
+    request may take longer. It does not change the answer.
+    """
 
     activity: ClassVar[str] = "running a forward"
 
@@ -171,6 +175,7 @@ class ProbeRequest(Request[Accepted | Rejected]):
     call: Call
     seed: int = 0
     detail: Detail = Detail.REASON
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, Installed
 from tests.models import (
     Argmax,
     Biased,
@@ -118,6 +118,36 @@ def test_unknown_never_exits_with_0(composecli: Composecli, shelf: Shelf) -> Non
     assert composecli("check", a, b, "--input", "float32[N,17,4]").code == 0
 
 
+class Never(nn.Module):
+    """Accepts no input that a search could find."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.size(0) == 17
+        assert x.size(1) == 1234
+        return x
+
+
+@pytest.mark.parametrize("mode", ["sequential", "parallel", "pairs"])
+def test_a_model_that_no_input_runs_is_unknown_on_either_side(
+    composecli: Composecli, shelf: Shelf, mode: str
+) -> None:
+    never, other = shelf.save("never", Never()), shelf.save("linear", nn.Linear(10, 5))
+    for pair in ((never, other), (other, never)):
+        checked = composecli.json("check", *pair, "--mode", mode)
+        assert checked.code == 3
+        assert set(checked.codes) == {"CC304"}
+
+
+def test_a_stated_input_that_the_first_model_refuses_is_an_answer(
+    installed: Installed, shelf: Shelf
+) -> None:
+    a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
+    for mode in ("sequential", "parallel"):
+        checked = installed.json("check", a, b, "--input", "2,11", "--mode", mode)
+        assert (checked.code, checked.json["verdict"]) == (1, "incompatible")
+    assert checked.codes[0] == "CC310"
+
+
 @pytest.mark.parametrize("port", ["nothing", "2:logits", "7:logits", "[4]"])
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
 def test_a_missing_output_cannot_be_selected(
@@ -156,4 +186,4 @@ def test_the_ranges_of_an_exported_consumer_are_a_condition(
     stated = composecli.json(
         "check", path, shelf.save("five", nn.Linear(5, 2)), "--input", "100,10"
     )
-    assert (stated.code, stated.codes[0]) == (3, "CC308")
+    assert (stated.code, stated.codes[0]) == (1, "CC310")

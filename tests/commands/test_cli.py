@@ -65,6 +65,28 @@ def test_the_process_of_a_check_never_imports_torch(shelf: Shelf) -> None:
     assert ran.stderr.endswith("code 0, torch False")
 
 
+NO_NUMBERS = {
+    "--timeout": ["nan", "inf", "-inf", "-1", "0", "1e300", "soon", ""],
+    "--max-seconds": ["nan", "inf", "-2.5", "0", "1e10", "soon"],
+    "--max-probes": ["0", "-1", "nan", "1.5"],
+    "--max-memory": ["0", "-8G", "nan", "inf", "0.0001", "99999999999999999T", "8X"],
+    "--seed": ["-1", "99999999999999999999", "nan"],
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [(option, value) for option in NO_NUMBERS for value in NO_NUMBERS[option]]
+)
+def test_numbers_without_meaning_are_usage_errors(
+    composecli: Composecli, option: str, value: str
+) -> None:
+    words = ["join", "a.pt", "b.pt", "-o", "c.pt", option, value]
+    ran = composecli(*words)
+    assert ran.code == 2
+    assert f"Invalid value for '{option}'" in ran.err
+    assert composecli.json(*words).json["error"]["code"] == "CC950"
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -15,7 +15,7 @@ from composecli.workers.protocol import (
     ReferenceRequest,
     VerifyRequest,
 )
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, Installed
 from tests.models import Argmax, Counter, Shelf, Tied
 
 
@@ -82,6 +82,27 @@ def test_shared_parameters_stay_shared(
     assert sum(parameter.numel() for parameter in set(module.parameters())) == 5 * 5 + 5 + 5
 
 
+@pytest.mark.parametrize("form", ["scripted", "traced", "pickled"])
+@pytest.mark.parametrize("training", ["eval", "train", "saved"])
+def test_a_join_says_in_which_mode_the_file_is(
+    installed: Installed, shelf: Shelf, here: Path, form: str, training: str
+) -> None:
+    dropout = nn.Sequential(nn.Linear(10, 5), nn.Dropout(0.0))
+    a = shelf.save("dropout", dropout, form, (torch.rand(2, 10),))
+    words = ("join", a, shelf.save("five", nn.Linear(5, 2)), "-o", "both.pt", "--force")
+    joined = installed.json(*words, "--training", training)
+    assert joined.code == 0
+    written = [note["title"] for note in joined.json["written"]["notes"] if note["code"] == "CC506"]
+    if training == "saved":
+        assert written == []
+        return
+    title = f"the written file is in {training} mode, because of --training {training}"
+    assert written == [title]
+    assert f"note[CC506]: {title}" in installed(*words, "--training", training).out
+    modes = {module.training for module in load("both.pt").modules()}
+    assert modes == {training == "train"}
+
+
 def test_inputs_are_never_changed(composecli: Composecli, shelf: Shelf, here: Path) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2), "pickled")
     before = [Path(path).read_bytes() for path in (a, b)]
@@ -89,12 +110,12 @@ def test_inputs_are_never_changed(composecli: Composecli, shelf: Shelf, here: Pa
     assert [Path(path).read_bytes() for path in (a, b)] == before
     for name in (a, f"{os.path.dirname(a)}/../{Path(a).parent.name}/{Path(a).name}"):
         refused = composecli("join", a, b, "-o", name, "--force")
-        assert refused.code == 3
+        assert refused.code == 2
         assert "CC920" in refused.err
     os.link(a, here / "hard.pt")
     os.symlink(b, here / "soft.pt")
     for name in ("hard.pt", "soft.pt"):
-        assert composecli("join", a, b, "-o", name, "--force").code == 3
+        assert composecli("join", a, b, "-o", name, "--force").code == 2
     assert [Path(path).read_bytes() for path in (a, b)] == before
 
 
@@ -104,8 +125,9 @@ def test_an_existing_output_is_kept_unless_forced(
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
     Path("both.pt").write_text("mine")
     kept = composecli("join", a, b, "-o", "both.pt")
-    assert kept.code == 3
+    assert kept.code == 2
     assert "CC919" in kept.err
+    assert "help: -o both-2.pt is free\n  help: --force replaces the file" in kept.err
     assert Path("both.pt").read_text() == "mine"
     os.chmod("both.pt", 0o640)
     os.symlink("both.pt", "link.pt")
@@ -115,21 +137,29 @@ def test_an_existing_output_is_kept_unless_forced(
     assert load("both.pt")(torch.rand(2, 10)).shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["no/such/both.pt", ".", "pipe", "x" * 300 + ".pt", "nul\0l.pt"])
+IMPOSSIBLE = [
+    ("no/such/both.pt", 3, "CC921"),
+    ("x" * 300 + ".pt", 3, "CC921"),
+    ("nul\0l.pt", 3, "CC921"),
+    (".", 2, "CC951"),
+    ("folder/", 2, "CC951"),
+    ("no/such/folder/", 2, "CC951"),
+    ("pipe", 2, "CC951"),
+    ("both.pt2", 2, "CC952"),
+    ("no/such/both.PT2", 2, "CC952"),
+    ("both.onnx", 2, "CC952"),
+]
+
+
+@pytest.mark.parametrize(("name", "exit_code", "code"), IMPOSSIBLE)
 def test_an_impossible_output_is_refused_first(
-    composecli: Composecli, shelf: Shelf, here: Path, name: str
+    composecli: Composecli, here: Path, name: str, exit_code: int, code: str
 ) -> None:
     os.mkfifo("pipe")
-    refused = composecli(
-        "join",
-        shelf.save("linear", nn.Linear(10, 5)),
-        shelf.save("five", nn.Linear(5, 2)),
-        "-o",
-        name,
-        "--force",
-    )
-    assert refused.code == 3
-    assert "CC921" in refused.err
+    os.mkdir("folder")
+    refused = composecli("join", "a.pt", "b.pt", "-o", name, "--force")
+    assert refused.code == exit_code
+    assert code in refused.err
     assert stat.S_ISFIFO(os.stat("pipe").st_mode)
 
 

@@ -6,6 +6,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from composecli.commands.check import check
@@ -13,7 +14,7 @@ from composecli.commands.requests import CheckRequest
 from composecli.core.blueprint import Mode
 from composecli.runtime.in_process import InProcessWorker
 from composecli.workers.protocol import ProbeRequest, R, Request
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, Installed
 from tests.models import Ids, Shelf, TwoOutputs, encoder
 
 
@@ -83,3 +84,55 @@ def test_an_input_belongs_to_one_first_model(
 def test_nothing_is_joined_of_pairs(composecli: Composecli, shelf: Shelf, tmp_path: Path) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
     assert composecli("join", path, path, "--mode", "pairs", "-o", tmp_path / "both.pt").code == 2
+
+
+BAD = {
+    "missing.pt": (None, "CC901"),
+    "empty.pt": (b"", "CC903"),
+    "text.pt": (b"not a model", "CC908"),
+    "cut.pt": (b"PK\x03\x04 cut", "CC904"),
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_bad_file_is_a_row_of_the_pairs(
+    installed: Installed, shelf: Shelf, here: Path, place: int
+) -> None:
+    """It has the problem that it would have by itself, and the others are judged as without it."""
+    good = [shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_5", nn.Linear(5, 2))]
+    for name, (content, code) in BAD.items():
+        if content is not None:
+            Path(name).write_bytes(content)
+        paths = [*good[:place], name, *good[place:]]
+        together = installed.json("check", "--mode", "pairs", *paths)
+        seams = {(seam["producer"], seam["consumer"]): seam for seam in together.json["seams"]}
+        assert list(seams) == list(permutations(paths, 2))
+        assert seams[good[0], good[1]]["verdict"] == "compatible"
+        assert together.code == 1
+        for pair, seam in seams.items():
+            if name in pair:
+                found = [finding["code"] for finding in seam["findings"]]
+                assert (seam["verdict"], found) == ("unknown", [code])
+        row = together.json["models"][place]
+        assert (row["name"], row["contract"]) == (name, None)
+        assert row["notes"][0].startswith(f"{code}: ")
+
+
+def test_a_model_that_hangs_is_a_row_of_the_pairs(
+    installed: Installed, shelf: Shelf, here: Path
+) -> None:
+    Path("slow.py").write_text("import time\ndef make():\n    time.sleep(60)\n")
+    weights = shelf.folder / "slow_weights.pt"
+    torch.save(nn.Linear(3, 3).state_dict(), weights)
+    slow = f"slow.py:make@{weights}"
+    good = [shelf.save("linear", nn.Linear(10, 5)), shelf.save("head_5", nn.Linear(5, 2))]
+    words = ("--trust", weights, "--timeout", "4", "--no-cache")
+    together = installed.json("check", "--mode", "pairs", slow, *good, *words)
+    seams = {(seam["producer"], seam["consumer"]): seam for seam in together.json["seams"]}
+    assert seams[good[0], good[1]]["verdict"] == "compatible"
+    assert seams[slow, good[0]]["findings"][0]["code"] == "CC917"
+
+
+def test_pairs_of_bad_files_alone_are_a_problem(installed: Installed, here: Path) -> None:
+    ran = installed.json("check", "--mode", "pairs", "no.pt", "nor.pt")
+    assert (ran.code, ran.json["error"]["code"]) == (3, "CC901")

@@ -18,8 +18,8 @@ def test_a_refused_input_is_a_finding(composecli: Composecli, shelf: Shelf) -> N
         "--input",
         "2,11",
     )
-    assert checked.code == 3
-    assert checked.codes[0] == "CC308"
+    assert checked.code == 1
+    assert checked.codes[0] == "CC310"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,30 @@ def test_problems_are_raised_as_exceptions(shelf: Shelf, here: Path) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("five", nn.Linear(5, 2))
     report = composecli.join(a, Path(b), output="both.pt")
     assert report.exit_code == 0
-    assert composecli.check(a, b).verdict is composecli.Verdict.COMPATIBLE
+    checked = composecli.check(a, b)
+    assert checked.verdict is composecli.Verdict.COMPATIBLE
+    assert checked
+    assert checked.ok
+    assert not composecli.check(b, a)
     assert str(composecli.inspect(a).model.contract) == "float32[N, 10] -> float32[N, 5]"
     with pytest.raises(CouldNotAttempt, match="output already exists"):
         composecli.join(a, b, output="both.pt")
     with pytest.raises(ValueError, match="two models"):
         composecli.check(a)
+
+
+def test_the_text_of_an_exception_is_the_whole_message(here: Path) -> None:
+    Path("both.pt").touch()
+    with pytest.raises(CouldNotAttempt) as caught:
+        composecli.join("a.pt", "b.pt", output="both.pt")
+    assert str(caught.value) == (
+        "error[CC919]: the output already exists\n"
+        "  both.pt\n"
+        "  help: -o both-2.pt is free\n"
+        "  help: --force replaces the file"
+    )
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert copied.problem == caught.value.problem
 
 
 def test_options_are_parsed_as_on_the_command_line() -> None:
@@ -55,11 +74,23 @@ def test_options_are_parsed_as_on_the_command_line() -> None:
         {"training": "sometimes"},
         {"allow_ops": ["from_file"]},
         {"trust": ["a.pt@sha256:12"]},
+        {"max_probes": 0},
+        {"max_probes": -1},
+        {"max_seconds": 0},
+        {"max_seconds": -2.5},
+        {"max_seconds": float("nan")},
+        {"max_seconds": float("inf")},
     ],
 )
 def test_an_option_without_meaning_is_a_value_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         composecli.options(**wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_torch_cannot_take_is_a_value_error(seed: int) -> None:
+    with pytest.raises(ValueError, match="seed="):
+        composecli.join("a.pt", "b.pt", output="both.pt", seed=seed)
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "sideways"}, {"merge": "divide"}])

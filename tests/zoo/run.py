@@ -1,6 +1,8 @@
 """Infer the contracts of the zoo's models and compare them with running the models.
 
-python -m tests.zoo.run [--source S] [--name REGEX] [--form F] [--jobs 2] [--show]
+python -m tests.zoo.run [--source S] [--name REGEX] [--form F] [--dtype D] [--jobs 2] [--show]
+
+Models run in the child process of the command line, in its sandbox.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,7 +36,7 @@ from composecli.commands.session import Session
 from composecli.commands.trust import Trust
 from composecli.inference import Found, NotFound
 from composecli.workers.child import SubprocessWorker
-from composecli.workers.protocol import Worker
+from composecli.workers.protocol import SandboxRequest, Worker
 from tests.zoo import nn_models, torchvision_models, transformers_models
 from tests.zoo.judge import Judgement, judge
 from tests.zoo.report import Row, describe, table
@@ -45,13 +47,20 @@ SOURCES = {
     "torchvision": torchvision_models.entries,
     "transformers": transformers_models.entries,
 }
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 MAX_SECONDS_PER_FORM = 240
 MAX_MODELS_PER_WORKER = 8
 WORKER_TIMEOUT_SECONDS = 60
 FOLDER = tempfile.TemporaryDirectory()
 
-# The source, the name and the forms of one model.
-Job = tuple[str, str, tuple[str, ...]]
+
+class Job(NamedTuple):
+    """One model to examine: its forms, and the float dtype that it is cast to; None for its own."""
+
+    source: str
+    name: str
+    forms: tuple[str, ...]
+    dtype: str | None = None
 
 
 class _TookTooLong(BaseException):
@@ -62,7 +71,7 @@ def _raise_took_too_long(*_: Any) -> None:
     raise _TookTooLong
 
 
-def examine(entry: Entry, forms: tuple[str, ...], worker: Worker) -> list[Row]:
+def examine(entry: Entry, job: Job, worker: Worker) -> list[Row]:
     """Build one model and return a row for each form that it can be saved in."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -70,13 +79,15 @@ def examine(entry: Entry, forms: tuple[str, ...], worker: Worker) -> list[Row]:
     signal.signal(signal.SIGALRM, _raise_took_too_long)
     try:
         specimen = entry.build()
+        if job.dtype is not None:
+            specimen = specimen.cast(getattr(torch, job.dtype))
         with torch.no_grad():
             specimen.call(specimen.module)
     except Exception as error:
         sys.stderr.write(f"{entry.source} {entry.name}: cannot be built: {error}\n")
         return []
     rows = list[Row]()
-    for form in forms:
+    for form in job.forms:
         signal.alarm(MAX_SECONDS_PER_FORM)
         try:
             row = _examine_form(entry, specimen, form, worker)
@@ -101,6 +112,8 @@ def _warm_worker() -> Worker:
     Measured times are then those of the models, not of imports.
     """
     worker = SubprocessWorker(WORKER_TIMEOUT_SECONDS)
+    # The rights of a process are given up once, so they are those for the files of all models.
+    worker.ask(SandboxRequest((FOLDER.name,), (), None, WORKER_TIMEOUT_SECONDS, files=True))
     module = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3))
     specimen = Specimen(module, (torch.ones(2, 3).long(),))
     for form in ("scripted", "exported", "pickled"):
@@ -181,15 +194,14 @@ def _serve(connection: Connection) -> None:
     worker = _warm_worker()
     examined = 0
     while (job := connection.recv()) is not None:
-        source, name, forms = job
-        entry = next(entry for entry in SOURCES[source]() if entry.name == name)
+        entry = next(entry for entry in SOURCES[job.source]() if entry.name == job.name)
         if examined % MAX_MODELS_PER_WORKER == MAX_MODELS_PER_WORKER - 1:
             worker.close()
             shutil.rmtree(FOLDER.name)
             Path(FOLDER.name).mkdir()
             worker = _warm_worker()
         examined += 1
-        connection.send(examine(entry, forms, worker))
+        connection.send(examine(entry, job, worker))
 
 
 class _Child:
@@ -209,19 +221,18 @@ class _Child:
         other.close()
 
     def examine(self, job: Job) -> list[Row]:
-        self.connection.send(job)
         try:
+            self.connection.send(job)
             return list(self.connection.recv())
-        except EOFError:
+        except (EOFError, ConnectionError):
             self.process.join()
             exit_code = self.process.exitcode
             self._start()
-        source, name, forms = job
-        if len(forms) == 1:
-            return [_broken(source, name, forms[0], f"died: {exit_code}")]
+        if len(job.forms) == 1:
+            return [_broken(job.source, job.name, job.forms[0], f"died: {exit_code}")]
         rows = list[Row]()
-        for form in forms:
-            rows += self.examine((source, name, (form,)))
+        for form in job.forms:
+            rows += self.examine(job._replace(forms=(form,)))
         return rows
 
 
@@ -257,7 +268,7 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
             continue
         for entry in entries():
             if re.search(arguments.name, entry.name):
-                yield source, entry.name, forms
+                yield Job(source, entry.name, forms, arguments.dtype)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -265,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", choices=tuple(SOURCES))
     parser.add_argument("--name", default="", help="only models whose names match this expression")
     parser.add_argument("--form", help="only these forms, separated by commas")
+    parser.add_argument("--dtype", choices=DTYPES, help="cast every model to this dtype first")
     parser.add_argument("--jobs", type=int, default=2, help="processes to run at the same time")
     parser.add_argument(
         "--show", action="store_true", help="print the contracts that are right, too"

@@ -38,6 +38,32 @@ class Specimen:
             return module(**self.named)
         return module(*self.inputs)
 
+    def cast(self, dtype: torch.dtype) -> Specimen:
+        """Return the same call of the model in another float dtype; ids and masks stay as they are.
+
+        The model itself is changed: its parameters and buffers of float dtypes.
+        """
+        inputs = _cast(self.inputs, dtype)
+        module = self.module.to(dtype)
+        plain = self.plain
+        if plain is not None:
+            plain = plain.to(dtype)
+        named = self.named
+        if named is not None:
+            named = _cast(dict(named), dtype)
+        return Specimen(module, inputs, plain, named)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Return a value with all floats in it cast."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return value.to(dtype)
+    if isinstance(value, tuple | list):
+        return type(value)(_cast(item, dtype) for item in value)
+    if isinstance(value, dict):
+        return {key: _cast(item, dtype) for key, item in value.items()}
+    return value
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from composecli.core.errors import CouldNotAttempt, Problem
@@ -20,6 +22,15 @@ MIN_FREE_BYTES = 2**16
 MAX_NAME_LENGTH = 160
 
 _SUFFIX = ".composecli-tmp"
+_SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
+_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})", re.DOTALL)
+# What files are expected to be that are named like this.
+_OTHER_FORMATS = {
+    ".pt2": "a torch.export archive",
+    ".onnx": "an ONNX model",
+    ".safetensors": "weights in safetensors format",
+    ".pte": "an ExecuTorch program",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,8 @@ def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> Output
     """Return the output, if it may be written.
 
     Raises:
-        CouldNotAttempt: if it is an input, exists and must not be replaced, or has no folder.
+        CouldNotAttempt: if it is an input, exists and must not be replaced, has no folder, is not a
+            file, or is named as another format.
     """
     with _os_errors_as_problems(path):
         target = Path(os.path.realpath(path))
@@ -53,20 +65,58 @@ def _find_problem(
             title = f"the output is the input {name}"
             help = ("choose another name with -o",)
             return Problem(Rule.OUTPUT_IS_AN_INPUT, title, path, help=help)
-    if target.exists() and not target.is_file():
-        kind = "a device, a pipe or a socket"
-        if target.is_dir():
-            kind = "a directory"
+    kind = _other_kind(path, target)
+    if kind is not None:
         title = f"the output is {kind}"
-        return Problem(Rule.COULD_NOT_WRITE, title, path, help=("name a file with -o",))
+        return Problem(Rule.OUTPUT_IS_NOT_A_FILE, title, path, help=("name a file with -o",))
+    problem = _wrong_suffix(target, path)
+    if problem is not None:
+        return problem
     if target.exists() and not force:
-        help = ("--force replaces it",)
-        return Problem(Rule.OUTPUT_EXISTS, "the output already exists", path, help=help)
+        free = (f"-o {_free_name(path)} is free", "--force replaces the file")
+        return Problem(Rule.OUTPUT_EXISTS, "the output already exists", path, help=free)
     if not target.parent.is_dir():
         title = "the folder of the output does not exist"
         help = (f"mkdir -p {target.parent}",)
         return Problem(Rule.COULD_NOT_WRITE, title, path, help=help)
     return None
+
+
+def _other_kind(path: str, target: Path) -> str | None:
+    """Return what the output is if it is not the name of a file; None if it is one."""
+    if target.is_dir() or path.endswith(_SEPARATORS):
+        return "a folder"
+    if target.exists() and not target.is_file():
+        return "a device, a pipe or a socket"
+    return None
+
+
+def _wrong_suffix(target: Path, path: str) -> Problem | None:
+    """Return the problem of a name that promises another format than TorchScript."""
+    suffix = target.suffix.lower()
+    if suffix not in _OTHER_FORMATS:
+        return None
+    title = f"the output is named as {_OTHER_FORMATS[suffix]}, and join writes TorchScript"
+    stem = path[: -len(suffix)]
+    name = f"{stem}.pt"
+    if os.path.exists(name):
+        name = _free_name(name)
+    return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, path, help=(f"-o {name}",))
+
+
+def _free_name(path: str) -> str:
+    """Return a name for a file next to an existing one: `both-2.pt` for `both.pt`."""
+    stem, suffix = os.path.splitext(path)
+    match = _NUMBERED.fullmatch(stem)
+    number = 2
+    if match is not None:
+        stem = match["stem"]
+        number = int(match["number"]) + 1
+    for candidate in count(number):
+        name = f"{stem}-{candidate}{suffix}"
+        if not os.path.lexists(name):
+            break
+    return shlex.quote(name)
 
 
 def _is_same_file(target: Path, name: str) -> bool:

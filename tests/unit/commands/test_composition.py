@@ -64,7 +64,7 @@ def test_a_search_that_ran_out_of_time_says_so() -> None:
 
 def test_a_stated_input_that_is_refused_is_a_finding_of_its_own() -> None:
     finding = not_found_finding("a.pt", FACTS, tried("float32[2, 11]"), stated=True)
-    assert finding.code == "CC308"
+    assert finding.code == "CC310"
     assert finding.title == "a.pt fails on the input that was stated for it"
     assert finding.sides[0].port == "float32[2, 11]"
 

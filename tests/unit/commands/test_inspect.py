@@ -53,7 +53,7 @@ def test_a_refused_input_is_the_finding(shelf: Shelf) -> None:
     report = inspect(InspectRequest(path, options), InProcessWorker())
     assert report.model.contract is None
     assert report.finding is not None
-    assert report.finding.code == "CC308"
+    assert report.finding.code == "CC310"
     assert report.exit_code == 3
 
 

@@ -1,40 +1,31 @@
-"""Progress: how often a waiting person is told."""
+"""Progress: what a waiting person is told."""
 
 from __future__ import annotations
 
 from composecli.commands.progress import ProbeCounter, silent
+from composecli.core.pytree import Argument, Call
+from tests.parsing import spec
+
+CALL = Call((Argument(spec("float32[2, 10]")),))
 
 
-class Clock:
-    """A clock that the test advances."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-def test_a_fast_search_reports_nothing() -> None:
-    reports, clock = list[str](), Clock()
-    counter = ProbeCounter(reports.append, "a.pt", clock)
-    for _ in range(9):
-        clock.seconds += 0.1
-        counter.step()
-    assert reports == []
+def test_each_probe_is_reported_with_its_call() -> None:
+    reports = list[str]()
+    counter = ProbeCounter(reports.append, "a.pt")
+    counter.step(CALL)
+    counter.step(CALL)
+    assert reports == [
+        "inferring a.pt: probe 1 on float32[2, 10]",
+        "inferring a.pt: probe 2 on float32[2, 10]",
+    ]
 
 
-def test_a_slow_search_reports_twice_a_second() -> None:
-    reports, clock = list[str](), Clock()
-    counter = ProbeCounter(reports.append, "a.pt", clock)
-    for _ in range(300):
-        clock.seconds += 0.01
-        counter.step()
-    assert 3 <= len(reports) <= 5
-    assert reports[0].startswith("inferring the contract of a.pt: 10")
-    assert reports[0].endswith(" probes")
+def test_a_long_name_leaves_room_for_the_call() -> None:
+    reports = list[str]()
+    ProbeCounter(reports.append, "/a-folder" * 20 + "/a.pt").step(CALL)
+    assert len(reports[0]) < 80
+    assert "/a.pt: probe 1 on float32[2, 10]" in reports[0]
 
 
 def test_silence_is_silent() -> None:
-    counter = ProbeCounter(silent, "a.pt", iter([0.0, 5.0]).__next__)
-    counter.step()
+    ProbeCounter(silent, "a.pt").step(CALL)

@@ -88,3 +88,16 @@ def test_an_inspection_succeeds_if_there_is_a_contract() -> None:
 @pytest.mark.parametrize(("rule", "code"), [(Rule.NOT_A_MODEL, 3), (Rule.A_BUG_OF_OURS, 70)])
 def test_a_bug_has_an_exit_code_of_its_own(rule: Rule, code: int) -> None:
     assert ProblemReport(Problem(rule, "title")).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ok"),
+    [(COMPATIBLE, True), (BRIDGEABLE, False), (INCOMPATIBLE, False), (UNKNOWN, False)],
+)
+def test_a_report_is_true_if_the_models_fit(verdict: Verdict, ok: bool) -> None:
+    report = check_report(verdict)
+    assert (report.ok, bool(report)) == (ok, ok)
+    assert not replace(report, interrupted=True)
+    assert bool(JoinReport(report, WRITTEN))
+    assert not JoinReport(report, None)
+    assert not ProblemReport(Problem(Rule.NO_SUCH_FILE, "no file"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.observations import Detail, Observation, Untried
+from composecli.core.observations import Detail, Observation, Rejected, RejectionKind, Untried
 from composecli.core.pytree import Call
 from composecli.core.rules import Rule
 from composecli.inference.prober import INTERRUPTED, Budget, Prober
 from tests.unit.inference.builders import REJECTED, accepted, call
+
+DIED = Rejected(0, "ChildEnded", "it was stopped", "cpu", kind=RejectionKind.WORKER_DIED)
 
 
 def accept(tried: Call, detail: Detail) -> Observation:
@@ -72,3 +76,18 @@ def test_failure_of_the_worker_ends_inference_only_after_an_accepted_call(
     else:
         with pytest.raises(CouldNotAttempt):
             prober.outcome(call("float32[3]"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answer"),
+    [(0.05, Untried("the budget of 0.05 s is spent")), (60.0, DIED)],
+)
+def test_a_forward_that_is_stopped_at_the_end_of_the_budget_was_not_tried(
+    seconds: float, answer: Observation | Untried
+) -> None:
+    def hang(tried: Call, detail: Detail) -> Observation:
+        time.sleep(0.1)
+        return DIED
+
+    prober = Prober(hang, Budget(seconds=seconds))
+    assert prober.outcome(call("float32[2]")) == answer

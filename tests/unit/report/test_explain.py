@@ -27,5 +27,16 @@ def test_a_page_fits_on_a_screen_and_states_the_effect(rule: Rule) -> None:
     assert ("exit code" in page.splitlines()[-1]) == (rule.severity.value != "note")
 
 
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [("CC203", 1), ("CC304", 3), ("CC901", 3), ("CC919", 2), ("CC942", 130), ("CC970", 70)],
+)
+def test_a_page_tells_the_exit_code(code: str, exit_code: int) -> None:
+    rule = find_rule(code)
+    assert rule is not None
+    assert rule.exit_code == exit_code
+    assert format_rule(rule).rstrip().endswith(f"exit code {exit_code}.")
+
+
 def test_every_rule_is_listed_once() -> None:
     assert [line.split()[0] for line in list_rules()] == [rule.value for rule in Rule]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from composecli.core.errors import Problem
 from composecli.core.findings import Finding, Fix, Side
@@ -85,3 +88,64 @@ def test_a_problem_is_laid_out_with_its_place_and_help() -> None:
     assert len(notes) > 1
     assert all(len(line) <= 60 for line in notes)
     assert all(line.startswith("        ") for line in notes[1:])
+
+
+def rendered(*sides: Side, axis: int, width: int = 80) -> list[str]:
+    """Return the sides of a finding as lines, without its title."""
+    finding = Finding(Rule.SIZE_DIFFERS, "feature width differs", sides, axis)
+    return [line.text for line in format_finding(finding, width)][1:]
+
+
+LONG = "/models/" + "a-folder-of-the-team/" * 3
+
+
+def test_long_paths_get_lines_of_their_own_so_that_the_mark_lines_up() -> None:
+    lines = rendered(
+        Side(f"{LONG}a.pt", "output 0", "float32", ("N", "5")),
+        Side(f"{LONG}b.pt", "input", "float32", ("N", "768")),
+        axis=1,
+    )
+    assert lines == [
+        f"  {LONG}a.pt",
+        "    output 0  float32[N, 5]",
+        f"  {LONG}b.pt",
+        "    input     float32[N, 768]",
+        "                         ^^^ axis 1",
+    ]
+
+
+def test_a_mark_counts_the_columns_of_wide_characters() -> None:
+    lines = rendered(
+        Side("模型.pt", "output 0", "float32", ("N", "5")),
+        Side("b.pt", "input", "float32", ("N", "3")),
+        axis=1,
+    )
+    assert lines == [
+        "  模型.pt  output 0  float32[N, 5]",
+        "  b.pt     input     float32[N, 3]",
+        "                                ^ axis 1",
+    ]
+
+
+def test_an_axis_beyond_the_screen_is_named() -> None:
+    dims = (*("a_long_name_of_a_dim" for _ in range(4)), "7")
+    lines = rendered(Side("a.pt", "output 0", "float32", dims), axis=4)
+    assert lines[-1] == "              axis 4: 7"
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8"), max_size=90), min_size=2, max_size=2),
+    st.integers(40, 120),
+    st.integers(0, 3),
+)
+def test_carets_stand_below_their_dim(names: list[str], width: int, axis: int) -> None:
+    dims = ("N", "64", "H//2", "ceil(W/8)")
+    sides = [Side(name, "output 0", "float32", dims) for name in names]
+    *_, above, mark = rendered(*sides, axis=axis, width=width)
+    if "^" not in mark:
+        return
+    carets = mark.strip().partition(" ")[0]
+    assert len(carets) == len(dims[axis])
+    end = cell_len(above) - cell_len(above.rpartition("float32[")[2])
+    start = end + sum(len(dim) + 2 for dim in dims[:axis])
+    assert mark.index("^") == start

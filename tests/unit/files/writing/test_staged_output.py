@@ -37,9 +37,33 @@ def test_an_output_is_refused_if_it_must_not_be_written(tmp_path: Path) -> None:
     assert refusal(existing) is Rule.OUTPUT_EXISTS
     assert refusal(link, str(existing), force=True) is Rule.OUTPUT_IS_AN_INPUT
     assert refusal(tmp_path / "none", str(tmp_path / "none")) is Rule.OUTPUT_IS_AN_INPUT
-    assert refusal(tmp_path, force=True) is Rule.COULD_NOT_WRITE
-    assert refusal(tmp_path / "pipe", force=True) is Rule.COULD_NOT_WRITE
+    assert refusal(tmp_path, force=True) is Rule.OUTPUT_IS_NOT_A_FILE
+    assert refusal(tmp_path / "pipe", force=True) is Rule.OUTPUT_IS_NOT_A_FILE
     assert refusal(tmp_path / "no folder" / "out") is Rule.COULD_NOT_WRITE
+
+
+@pytest.mark.parametrize(
+    ("path", "existing", "free"),
+    [
+        ("both.pt", ["both.pt"], "both-2.pt"),
+        ("both.pt", ["both.pt", "both-2.pt", "both-3.pt"], "both-4.pt"),
+        ("both-2.pt", ["both-2.pt"], "both-3.pt"),
+        ("both", ["both"], "both-2"),
+        ("my models.pt", ["my models.pt"], "'my models-2.pt'"),
+        ("x.pt2", [], "x.pt"),
+        ("x.pt2", ["x.pt"], "x-2.pt"),
+        ("x.PT2", ["x.PT2"], "x.pt"),
+    ],
+)
+def test_the_help_names_an_output_that_is_free(
+    here: Path, path: str, existing: list[str], free: str
+) -> None:
+    for name in existing:
+        Path(name).touch()
+    with pytest.raises(CouldNotAttempt) as caught:
+        resolve_output(path, (), force=False)
+    assert caught.value.problem.help[0].removesuffix(" is free") == f"-o {free}"
+    assert caught.value.problem.rule.exit_code == 2
 
 
 def test_a_link_is_followed_to_its_target(tmp_path: Path) -> None:
