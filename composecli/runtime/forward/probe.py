@@ -21,11 +21,12 @@ from composecli.core.observations import (
 )
 from composecli.core.pytree import Tree
 from composecli.runtime.bridge_steps import make_layers
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.data_dependence import LastOpError, weightless
 from composecli.runtime.forward.op_recorder import Recording, recording_ops
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import BlueprintRun, ModelFailed, run_blueprint
-from composecli.runtime.model import Model, last_line
+from composecli.runtime.model import Model
 from composecli.runtime.tensors import Values, tree_of, zeros_like
 
 # The messages of torch's allocator, C++, the system, and oneDNN, which only reports that it has no
@@ -101,7 +102,7 @@ def reject_input(error: BaseException, device: str) -> Rejected:
     return Rejected(
         0,
         type(error).__name__,
-        last_line(error),
+        telling_line(error),
         device,
         op="creating the input",
         kind=_kind(error),
@@ -141,7 +142,7 @@ def _rejected(failed: ModelFailed, device: str, op_error: BaseException | None) 
     return Rejected(
         stage=failed.number,
         error=_class_name(failed.error),
-        message=last_line(error),
+        message=telling_line(error),
         device=device,
         kind=_kind(error),
         results=_trees(failed.run),

@@ -23,11 +23,12 @@ from composecli.core.rules import Rule
 from composecli.files.archive import Archive
 from composecli.files.torchscript import attributes
 from composecli.runtime.bridge_steps import Layers, layer_name, make_layers
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import run_blueprint
 from composecli.runtime.joining.forward_source import forward_source, joined_signature, part_name
 from composecli.runtime.loading.torchscript import script_arguments
-from composecli.runtime.model import Model, last_line
+from composecli.runtime.model import Model
 from composecli.runtime.tensors import Maker, Values
 from composecli.workers.protocol import BuildRequest, Built, LeftOut
 
@@ -133,7 +134,7 @@ def _could_not_build(parts: list[Model], error: BaseException) -> CouldNotAttemp
     """Return the error that names the parts and quotes the last line of torch's message."""
     title = "PyTorch could not build one TorchScript module from the models"
     names = " and ".join(part.name for part in parts)
-    notes = (last_line(error),)
+    notes = (telling_line(error),)
     problem = Problem(Rule.COULD_NOT_BUILD, title, names, notes)
     return CouldNotAttempt(problem)
 
@@ -185,7 +186,7 @@ def _try_script(model: Model, values: Values) -> torch.jit.ScriptModule | _NotSc
         with warnings.catch_warnings(action="ignore"):
             scripted = torch.jit.script(model.module)
     except Exception as error:
-        message = last_line(error)
+        message = telling_line(error)
         return _NotScripted(
             f"it could not be scripted ({message}): one path through its code is kept"
         )
@@ -210,7 +211,7 @@ def _error_of_running(scripted: torch.jit.ScriptModule, model: Model, values: Va
         with torch.no_grad(), preserving_state([model], 0):
             scripted(*inputs.positional, **inputs.named)
     except Exception as error:
-        return last_line(error)
+        return telling_line(error)
     return None
 
 

@@ -15,12 +15,13 @@ from composecli.core.model_ref import FileReference, ModelKind
 from composecli.core.pytree import Call
 from composecli.runtime.bridge_steps import Layers, layer_name, make_layers
 from composecli.runtime.describe import shared_names
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.run import run_blueprint
 from composecli.runtime.joining.allclose import allclose
 from composecli.runtime.joining.forward_source import part_name
 from composecli.runtime.joining.gradients import Digest, Gradient, GradientRun, RunResult
 from composecli.runtime.loading import load, with_values
-from composecli.runtime.model import Model, last_line
+from composecli.runtime.model import Model
 from composecli.runtime.tensors import Maker
 from composecli.workers.protocol import Check, OpenRequest, ReferenceRequest, Training, Verified
 
@@ -162,7 +163,7 @@ def _try_run(gradient_run: GradientRun) -> RunResult | RunFailure:
     try:
         return gradient_run.run()
     except Exception as error:
-        return RunFailure(last_line(error))
+        return RunFailure(telling_line(error))
 
 
 def _request_for_written_file(path: str, device: str) -> OpenRequest:

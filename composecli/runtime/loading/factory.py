@@ -23,9 +23,10 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 from composecli.files.skeleton import checkpoint_skeleton
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit, admit_copy, no_scan
 from composecli.runtime.loading.strict_keys import StateDict, fit_by_name, load_strictly
-from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
+from composecli.runtime.model import Model, could_not_load, eager_arguments, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
 
@@ -103,7 +104,7 @@ def _make_module(reference: FactoryReference) -> nn.Module:
         factory = getattr(_import(reference), reference.factory)
         module = factory()
     except (Exception, SystemExit) as error:
-        note = f"{type(error).__name__}: {last_line(error)}"
+        note = f"{type(error).__name__}: {telling_line(error)}"
         raise _factory_failed(reference, "the factory could not be run", (note,)) from error
     if not isinstance(module, nn.Module):
         title = f"the factory returned a {type(module).__name__}, not a module"
@@ -236,7 +237,7 @@ def _read_safetensors(reference: FactoryReference, *, sizes_only: bool) -> State
         return weights
     except Exception as error:
         title = "the safetensors file could not be read"
-        notes = (last_line(error),)
+        notes = (telling_line(error),)
         problem = Problem(Rule.COULD_NOT_LOAD, title, reference.name, notes)
         raise CouldNotAttempt(problem) from error
 

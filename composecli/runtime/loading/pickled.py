@@ -17,9 +17,10 @@ from composecli.files.archive import Archive
 from composecli.files.checkpoint import layers
 from composecli.files.safety.refusals import of_overrides
 from composecli.files.skeleton import checkpoint_skeleton, has_foreign_byte_order, record_starts
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import no_scan
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotAModel, NotLazy
-from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
+from composecli.runtime.model import Model, could_not_load, eager_arguments, set_training
 from composecli.runtime.weights.lazy_weights import ArchiveWeights, TensorSlot
 from composecli.workers.protocol import OpenRequest
 
@@ -48,7 +49,7 @@ def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
             if _has_tensors_without_memory(module):
                 return NotLazy("some are in data structures of the model's own")
     except Exception as error:
-        return NotLazy(f"without them it does not load ({last_line(error)[:80]})")
+        return NotLazy(f"without them it does not load ({telling_line(error)[:80]})")
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {}, weights=weights)
 
@@ -83,7 +84,7 @@ def _unpickle_whole(request: OpenRequest, copy: Path) -> Any:
         raise
     except ModuleNotFoundError as error:
         title = "the pickle imports a module that is not installed here"
-        notes = (last_line(error),)
+        notes = (telling_line(error),)
         help = (
             "run composecli where the module can be imported,"
             " or save with torch.jit.script or torch.export"
