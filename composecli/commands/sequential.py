@@ -17,7 +17,7 @@ from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
 from composecli.commands.seam_report import Findings, Rows, port_rows, seam_report
 from composecli.commands.session import Session
-from composecli.commands.suggestions import with_select_fix
+from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.bridged import bridged_findings, moves_batch, needs_one_size
 from composecli.compose.compare import (
     ConsumerPort,
@@ -136,10 +136,21 @@ class _Passed:
 
 
 def check_sequential(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
-    """Judge every seam of the chain. The seams after one that fails are judged as well."""
-    chain = _Chain(request, session, parts)
+    """Judge every seam of the chain, and try the fixes of those that do not hold."""
     stated = session.stated_input(parts[0])
     first = session.infer(parts[0], stated=stated)
+
+    def judge(changed: CheckRequest) -> Composition:
+        return _judge_chain(changed, session, parts, first)
+
+    return with_tried_fixes(judge(request), request, judge)
+
+
+def _judge_chain(
+    request: CheckRequest, session: Session, parts: OpenedModels, first: InferenceResult
+) -> Composition:
+    """Judge every seam of the chain. The seams after one that fails are judged as well."""
+    chain = _Chain(request, session, parts)
     chain.contracts.append(first)
     upstream = _start(parts[0], first)
     unbroken = upstream is not None
@@ -187,10 +198,8 @@ def _judge_seam(chain: _Chain, number: int, upstream: Upstream | None) -> Upstre
         return None
     wiring = wire(upstream.result, part.facts.arguments, path, edge)
     if isinstance(wiring, Finding):
-        contract = chain.infer(number)
-        finding = with_select_fix(wiring, chain.request, number, upstream.result, contract)
-        rows = port_rows(_below(upstream.outputs, path), contract)
-        chain.report(edge, rows, (finding,))
+        rows = port_rows(_below(upstream.outputs, path), chain.infer(number))
+        chain.report(edge, rows, (wiring,))
         return None
     chain.infer(number, given=wiring.call)
     seam = _Seam(chain, number, upstream, wiring, edge)
@@ -222,7 +231,7 @@ def _selected_path(chain: _Chain, number: int, result: Tree) -> KeyPath | Findin
     when the last seam is reached is a mistake.
     """
     name = chain.parts[number - 1].name
-    for selection in chain.session.options.selections:
+    for selection in chain.request.options.selections:
         if selection.model not in (None, number):
             continue
         path = find_path(result, selection.port)
@@ -231,7 +240,7 @@ def _selected_path(chain: _Chain, number: int, result: Tree) -> KeyPath | Findin
             return path
         if selection.model == number:
             return no_such_output(name, selection.port, result)
-    unused = set(chain.session.options.selections) - chain.selected
+    unused = set(chain.request.options.selections) - chain.selected
     is_last = number == len(chain.parts) - 1
     if unused and is_last:
         mistaken = unused.pop()
@@ -391,7 +400,7 @@ def _ports_without_contract(result: Tree) -> Ports:
     ports = list[Port]()
     for path, spec in leaves(result):
         dims = (unknown,) * len(spec.sizes)
-        name = output_name(path)
+        name = output_name(path, result)
         ports.append(Port(name, path, spec.dtype, dims))
     return tuple(ports)
 

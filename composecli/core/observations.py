@@ -87,7 +87,9 @@ class Rejected:
     """The forward raised, in the stage with this number.
 
     `error` is the name of the exception's class, empty if it is only "Error".
-    `module` is the submodule if it is known; otherwise `code` may be the line of TorchScript.
+    `submodule` is where it failed, if that is known and not the model itself. `module` is what to
+    show: the submodule, or a parameter of the model. If there is none, `code` may be the line of
+    TorchScript.
     `operands` and `numbers` are the arguments of the failing op, and `ops` counts the ops on the
     input that ran before it. `kind` is `NO_FILE` if the sandbox does not allow opening a file.
     `remedies` are the changes with which the same forward runs.
@@ -99,6 +101,7 @@ class Rejected:
     device: str
     op: str | None = None
     module: str | None = None
+    submodule: str | None = None
     code: str | None = None
     operands: tuple[Operand, ...] = ()
     numbers: tuple[int, ...] = ()

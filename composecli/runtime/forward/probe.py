@@ -26,6 +26,7 @@ from composecli.runtime.forward.data_dependence import LastOpError, weightless
 from composecli.runtime.forward.op_recorder import Recording, recording_ops
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import BlueprintRun, ModelFailed, run_blueprint
+from composecli.runtime.forward.script_trace import failed_submodule
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import Values, tree_of, zeros_like
 
@@ -181,6 +182,7 @@ def _explained(
     explained = replace(
         rejected,
         module=recording.module,
+        submodule=recording.submodule or _traced_submodule(failed, part),
         code=_code_line(failed.error),
         ops=recording.ops,
         remedies=_remedies(part, values, seed),
@@ -190,6 +192,14 @@ def _explained(
     if failure is None:
         return explained
     return replace(explained, op=failure.op, operands=failure.operands, numbers=failure.numbers)
+
+
+def _traced_submodule(failed: ModelFailed, part: _Part) -> str | None:
+    """Return the submodule of TorchScript that failed, if the trace of the error tells it."""
+    module = part.model.module
+    if not isinstance(module, torch.jit.ScriptModule):
+        return None
+    return failed_submodule(module, failed.error)
 
 
 def _is_out_of_files(error: BaseException | None) -> bool:
