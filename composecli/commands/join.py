@@ -13,7 +13,13 @@ from composecli.commands.requests import JoinRequest
 from composecli.commands.resolve import identify_all
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
-from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
+from composecli.commands.writing import (
+    Workspace,
+    build,
+    lacks_backward,
+    plan_splice,
+    write_and_verify,
+)
 from composecli.compose.other_sizes import free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, Parallel, bridges
 from composecli.core.findings import Finding
@@ -24,7 +30,7 @@ from composecli.files.archive import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
 from composecli.inference import Found
-from composecli.workers.protocol import BuildRequest, ReferenceRequest, Verified, Worker
+from composecli.workers.protocol import BuildRequest, Built, ReferenceRequest, Verified, Worker
 
 MAX_NAMED_PARAMETERS = 3
 
@@ -103,12 +109,13 @@ def _write(
         return text.encode()
 
     plan = plan_splice(built, parts, workspace, provenance)
-    spliced, verified = write_and_verify(session.worker, reference, plan, workspace)
+    spliced, verified = write_and_verify(session.worker, reference, plan, workspace, built)
     stage.commit()
     merge = None
     if isinstance(blueprint, Parallel):
         merge = blueprint.merge
     notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
+    notes += _gradient_notes(built, verified)
     notes += _verification_notes(reference, verified)
     notes += _checksum_notes(parts)
     return Written(
@@ -117,9 +124,17 @@ def _write(
         spliced.sha256,
         bridges(blueprint),
         merge,
-        verified.checks,
+        tuple(check for check in verified.checks if check.passed),
         tuple(notes),
     )
+
+
+def _gradient_notes(built: Built, verified: Verified) -> Iterator[Finding]:
+    """Yield a note if gradients differ because TorchScript lacks the backward of a function."""
+    if any(lacks_backward(check, built) for check in verified.failed):
+        names = ", ".join(built.functions)
+        title = f"its gradients are not those of the models: the backward of {names} is lost"
+        yield Finding(Rule.LOST_IN_TRACING, title)
 
 
 def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iterator[Finding]:

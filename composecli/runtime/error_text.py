@@ -13,9 +13,8 @@ MAX_MESSAGE_LENGTH = 300
 # A chain of causes may be a circle.
 MAX_CAUSES = 16
 
-_TRACE_TITLE = re.compile(
-    r"Traceback (of TorchScript|\(most recent call last\))|The error stack is reproduced here:"
-)
+_TRACE = re.compile(r"Traceback (of TorchScript|\(most recent call last\))")
+_ERROR_STACK = "The error stack is reproduced here:"
 _FRAME = re.compile(r'\s*File ".*, line \d+')
 # A frame in the trace of a traced module: `/torch/nn/modules/linear.py(134): forward`.
 _TRACED_FRAME = re.compile(r"(<.*>|.*\.py)\(\d+\): \S+$")
@@ -109,14 +108,14 @@ def _balanced(line: str) -> str:
 
 def _message_lines(text: str) -> Iterator[str]:
     """Yield the lines that may be the message, without traces and code."""
-    lines = text.splitlines()
-    below = _below_last_trace(lines)
-    in_code = len(below) < len(lines)
-    for line in below:
+    lines, in_code = _below_last_trace(text.splitlines())
+    marks = [number for number, line in enumerate(lines) if _MARK in line]
+    last_mark = max(marks, default=-1)
+    for number, line in enumerate(lines):
         stripped = line.strip()
         if _FRAME.match(line):
             in_code = True
-        elif in_code and not line[:1].strip():
+        elif in_code and (not line[:1].strip() or number <= last_mark):
             continue
         else:
             in_code = False
@@ -124,9 +123,14 @@ def _message_lines(text: str) -> Iterator[str]:
                 yield stripped
 
 
-def _below_last_trace(lines: list[str]) -> list[str]:
-    """Return the lines below the last title of a trace; all of them if there is none."""
+def _below_last_trace(lines: list[str]) -> tuple[list[str], bool]:
+    """Return the lines below the last title of a trace, and whether frames follow there.
+
+    These are all lines if there is no trace.
+    """
     for number in reversed(range(len(lines))):
-        if _TRACE_TITLE.search(lines[number]):
-            return lines[number + 1 :]
-    return lines
+        if _TRACE.search(lines[number]):
+            return lines[number + 1 :], True
+        if _ERROR_STACK in lines[number]:
+            return lines[number + 1 :], False
+    return lines, False
