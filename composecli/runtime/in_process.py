@@ -209,8 +209,8 @@ class InProcessWorker:
             if weights is None:
                 continue
             for reading in weights.readings:
-                read = Read(number, reading.note, reading.records)
-                self._reads.append(read)
+                records, tensors = reading.records, reading.tensors
+                self._reads.append(Read(number, "", records, tensors, reading.op))
             weights.readings.clear()
         reads = tuple(self._reads)
         self._reads.clear()

@@ -106,7 +106,7 @@ NESTED = TreeMapping(
 
 
 def test_a_traced_part_gets_tensors_only_and_its_result_is_rebuilt() -> None:
-    flat = {(): FlatResult(NESTED, 0), ("logits",): FlatResult(SPEC, 3)}
+    flat: dict[KeyPath, FlatResult] = {(): FlatResult(NESTED, 0), ("logits",): FlatResult(SPEC, 3)}
     traced = PartForm(by_position=True, fixed={1: Literal(3), 2: Literal(None)}, flat=flat)
     signature = (X, Parameter("rate", "int", "rate"), Parameter("mask", "Optional[Tensor]", "mask"))
     blueprint = Sequential((Stage(5), Stage(5, (Feed(("logits",)),))))
