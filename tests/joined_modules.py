@@ -311,6 +311,21 @@ class Checkpointed(Layer):
         return checkpoint(self.fc, x, use_reentrant=True)
 
 
+class Lazy(nn.Module):
+    """Has layers that get their sizes from the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.LazyLinear(4)
+        self.norm = nn.LazyBatchNorm1d()
+        self.conv = nn.LazyConv1d(6, 2, groups=2)
+        self.up = nn.LazyConvTranspose1d(1, 3)
+
+    def forward(self, x):
+        y = self.norm(self.fc(x)).unflatten(1, (2, 2))
+        return self.up(self.conv(y)).flatten(1).repeat(1, 2)[:, :4]
+
+
 MODULES: dict[str, str | None] = {
     "OptionalLoss": "[0]",
     "NoneFirst": "[1]",
@@ -346,4 +361,5 @@ MODULES: dict[str, str | None] = {
     "Swish": None,
     "Rounded": None,
     "Checkpointed": None,
+    "Lazy": None,
 }

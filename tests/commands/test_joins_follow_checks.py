@@ -34,7 +34,10 @@ def parts(here: Path) -> Path:
 
 def saved(name: str) -> tuple[nn.Module, str]:
     """Return a module in eval mode, and the model to name on the command line."""
-    module = getattr(joined_modules, name)().eval()
+    module = getattr(joined_modules, name)()
+    if name == "Lazy":
+        module(torch.rand(3, 8))
+    module.eval()
     torch.save(module.state_dict(), "weights.pth")
     return module, f"modules.py:{name}@weights.pth"
 

@@ -25,6 +25,7 @@ from composecli.core.rules import Rule
 from composecli.files.skeleton import checkpoint_skeleton
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit, admit_copy, no_scan
+from composecli.runtime.loading.lazy_layers import finish_lazy_layers
 from composecli.runtime.loading.strict_keys import StateDict, fit_by_name, load_strictly
 from composecli.runtime.model import Model, could_not_load, eager_arguments, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
@@ -89,6 +90,7 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
         lazy_weights = FactoryWeights(module, load_values)
     else:
         load_values()
+        finish_lazy_layers(module)
     module.to(request.device)
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {}, weights=lazy_weights)

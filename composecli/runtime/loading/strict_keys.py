@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
@@ -41,6 +42,8 @@ def _key_differences(own: StateDict, weights: StateDict) -> _KeyDifferences:
     for name, value in own.items():
         if name not in weights:
             missing.append(f"missing     {name}  {_shape_text(value)}")
+        elif is_lazy(value):
+            continue
         elif getattr(weights[name], "shape", None) != getattr(value, "shape", None):
             in_file = _shape_text(weights[name])
             in_module = _shape_text(value)
@@ -55,8 +58,10 @@ def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
 
     The weights of such a module fit whatever their values are.
     """
+    if any(map(_takes_part_in_loading, module.modules())):
+        return False
     keys = _key_differences(module.state_dict(), weights)
-    return keys.count == 0 and not any(map(_takes_part_in_loading, module.modules()))
+    return keys.count == 0
 
 
 def load_strictly(module: nn.Module, weights: StateDict, reference: FactoryReference) -> None:
@@ -110,7 +115,7 @@ def _other_keys(keys: _KeyDifferences, reference: FactoryReference) -> CouldNotA
 
 
 def _shape_text(value: Any) -> str:
-    """Return the sizes of an entry; its type if it is not a tensor."""
-    if isinstance(value, torch.Tensor):
+    """Return the sizes of an entry; its type if it is not a tensor, or has no sizes yet."""
+    if isinstance(value, torch.Tensor) and not is_lazy(value):
         return str(list(value.shape))
     return type(value).__name__
