@@ -13,8 +13,8 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from composecli.compose.wiring import selector
 from composecli.core.contract import Contract
+from composecli.core.pytree import port_name
 from composecli.core.rules import Rule
 
 MAX_SECONDS = 0.6
@@ -93,7 +93,7 @@ def _outputs(contract: Contract) -> Iterator[tuple[str, str]]:
     """Yield the selection and the type of each output. A bare tensor needs no selection."""
     for port in contract.outputs:
         if port.path:
-            yield selector(contract.result, port.path), str(port)
+            yield port_name(port.path, contract.result), str(port)
 
 
 def _inputs(contract: Contract) -> Iterator[tuple[str, str]]:

@@ -46,6 +46,13 @@ def is_allowed(mode: BridgeMode, steps: Bridge) -> bool:
             return True
 
 
+def bridge_mode(steps: Bridge) -> BridgeMode:
+    """Return the mode that allows these steps, and no more than that."""
+    if _has_parameters(steps):
+        return BridgeMode.LINEAR
+    return BridgeMode.AUTO
+
+
 def _has_parameters(steps: Bridge) -> bool:
     """Return whether any step has parameters, which nobody has trained."""
     return any(step.parameter_count > 0 for step in steps)
@@ -56,10 +63,7 @@ def with_bridge_fix(findings: Findings, steps: Bridge, request: CheckRequest) ->
 
     An error that no bridge can resolve has no fix.
     """
-    mode = BridgeMode.AUTO
-    if _has_parameters(steps):
-        mode = BridgeMode.LINEAR
-    command = request.command("--bridge", str(mode), "-o", "both.pt")
+    command = request.command("--bridge", str(bridge_mode(steps)), "-o", "both.pt")
     effects = [f"adds {step}" for step in steps]
     fix = Fix(command, tuple(effects), steps)
     fixed = list[Finding]()

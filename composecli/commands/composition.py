@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from composecli.commands.results import SeamReport
-from composecli.commands.suggestions import stated_input_fix
-from composecli.compose.confirm import format_error, rejection_finding
+from composecli.commands.suggestions import stated_input_help
+from composecli.compose.confirm import format_error, place_of, rejection_finding
 from composecli.core.blueprint import Blueprint
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Side
 from composecli.core.observations import RejectionKind
-from composecli.core.pytree import Call, Tree, keystr, leaves
+from composecli.core.pytree import Call, Literal, Tree, leaves, port_name
 from composecli.core.rules import Rule
 from composecli.inference import Found, NotFound
+from composecli.inference.search import Attempt
 
 MAX_SHOWN_CALLS = 3
 InferenceResult = Found | NotFound
@@ -45,14 +47,32 @@ def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: 
     """
     if stated and found.tried:
         return _stated_refused(name, found)
-    tried = tuple(call for call, _ in found.tried)
+    attempts = _best_first(found.tried)
+    calls = tuple(call for call, _ in attempts)
+    place = None
+    if attempts:
+        _, furthest = attempts[0]
+        place = place_of(furthest)
     return Finding(
         Rule.CONTRACT_NOT_FOUND,
         f"the input of {name} could not be inferred",
         (Side(name, "its input"),),
-        notes=_notes(facts, found),
-        fix=stated_input_fix(name, facts, tried),
+        notes=_notes(facts, found, attempts),
+        help=(stated_input_help(facts, calls),),
+        place=place,
     )
+
+
+def _best_first(attempts: tuple[Attempt, ...]) -> list[Attempt]:
+    """Return the attempts, the best first: those that got furthest, and few others got as far."""
+    places = Counter(rejected.where for _, rejected in attempts)
+
+    def rank(attempt: Attempt) -> tuple[int, int]:
+        """Return what to sort by."""
+        _, rejected = attempt
+        return -rejected.ops, places[rejected.where]
+
+    return sorted(attempts, key=rank)
 
 
 def _stated_refused(name: str, found: NotFound) -> Finding:
@@ -69,13 +89,16 @@ def _stated_refused(name: str, found: NotFound) -> Finding:
     return replace(finding, rule=rule, title=title)
 
 
-def _notes(facts: ModelFacts, found: NotFound) -> tuple[str, ...]:
-    """Return the calls that were tried, the best error, and the arguments of forward."""
+def _notes(facts: ModelFacts, found: NotFound, attempts: list[Attempt]) -> tuple[str, ...]:
+    """Return an attempt for each place of failure, the best error, and the arguments of forward."""
     notes = list[str]()
-    for call, rejected in found.tried[:MAX_SHOWN_CALLS]:
-        notes.append(f"tried {call}: failed at {rejected.where}")
-    if found.tried:
-        _, furthest = found.tried[0]
+    by_place = {rejected.where: call for call, rejected in reversed(attempts)}
+    for _, rejected in attempts:
+        call = by_place.pop(rejected.where, None)
+        if call is not None and len(notes) < MAX_SHOWN_CALLS:
+            notes.append(f"tried {_call_text(call)}: failed at {rejected.where}")
+    if attempts:
+        _, furthest = attempts[0]
         notes.append(f"the best attempt ended with {format_error(furthest)}")
     arguments = list[str]()
     for argument in facts.arguments:
@@ -90,10 +113,17 @@ def _notes(facts: ModelFacts, found: NotFound) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _call_text(call: Call) -> str:
+    """Return the tensors of a call, or its plain values if it has none."""
+    literals = [item.value for item in call.arguments if isinstance(item.value, Literal)]
+    values = ", ".join(repr(literal.value) for literal in literals)
+    return str(call) or values or "a call without arguments"
+
+
 def no_such_output(name: str, port: str, result: Tree) -> Finding:
     """Return the finding that a model has no output of this name."""
-    names = [keystr(path) or "the tensor itself" for path, _ in leaves(result)]
-    outputs = ", ".join(names)
+    names = [port_name(path, result) or "the tensor itself" for path, _ in leaves(result)]
+    outputs = ", ".join(names) or "none"
     return Finding(
         Rule.NO_SUCH_OUTPUT,
         f"{name} has no output {port}",

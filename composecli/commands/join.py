@@ -13,7 +13,13 @@ from composecli.commands.requests import JoinRequest
 from composecli.commands.resolve import identify_all, locate
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
-from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
+from composecli.commands.writing import (
+    Workspace,
+    build,
+    lacks_backward,
+    plan_splice,
+    write_and_verify,
+)
 from composecli.compose.other_sizes import free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, Parallel, bridges
 from composecli.core.contract import Contract, accepts_call
@@ -26,7 +32,14 @@ from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
 from composecli.inference import Found
-from composecli.workers.protocol import BuildRequest, ReferenceRequest, Training, Verified, Worker
+from composecli.workers.protocol import (
+    BuildRequest,
+    Built,
+    ReferenceRequest,
+    Training,
+    Verified,
+    Worker,
+)
 
 MAX_NAMED_PARAMETERS = 3
 
@@ -111,13 +124,14 @@ def _write(
         return text.encode()
 
     plan = plan_splice(built, parts, workspace, provenance)
-    spliced, verified = write_and_verify(session.worker, reference, plan, workspace)
+    spliced, verified = write_and_verify(session.worker, reference, plan, workspace, built)
     stage.commit()
     merge = None
     if isinstance(blueprint, Parallel):
         merge = blueprint.merge
     notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
     notes += _training_notes(request, parts)
+    notes += _gradient_notes(built, verified)
     notes += _verification_notes(reference, verified)
     notes += _checksum_notes(parts)
     return Written(
@@ -126,9 +140,17 @@ def _write(
         spliced.sha256,
         bridges(blueprint),
         merge,
-        verified.checks,
+        tuple(check for check in verified.checks if check.passed),
         tuple(notes),
     )
+
+
+def _gradient_notes(built: Built, verified: Verified) -> Iterator[Finding]:
+    """Yield a note if gradients differ because TorchScript lacks the backward of a function."""
+    if any(lacks_backward(check, built) for check in verified.failed):
+        names = ", ".join(built.functions)
+        title = f"its gradients are not those of the models: the backward of {names} is lost"
+        yield Finding(Rule.LOST_IN_TRACING, title)
 
 
 def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iterator[Finding]:

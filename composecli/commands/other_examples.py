@@ -99,7 +99,7 @@ def _with_fixed_outputs(upstream: Upstream) -> Upstream:
     outputs = list[Port]()
     for path, spec in leaves(upstream.result):
         dims = tuple(map(Fixed, spec.sizes))
-        outputs.append(Port(output_name(path), path, spec.dtype, dims))
+        outputs.append(Port(output_name(path, upstream.result), path, spec.dtype, dims))
     return replace(upstream, outputs=tuple(outputs))
 
 

@@ -17,6 +17,7 @@ from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.seam_report import Findings, Rows, port_row, seam_report
 from composecli.commands.session import Session
+from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.compare import format_dims
 from composecli.compose.confirm import rejection_finding
 from composecli.compose.merge import (
@@ -86,21 +87,33 @@ class _WorkingBridges:
 
 
 def check_parallel(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
-    """Judge the first model with each of the others: the same input, and outputs that merge."""
+    """Judge the first model with each of the others, and try the fixes if they do not merge."""
     contracts = _infer_all(session, parts)
+
+    def judge(changed: CheckRequest) -> Composition:
+        return _judge_parallel(changed, session, parts, contracts)
+
+    return with_tried_fixes(judge(request), request, judge)
+
+
+def _judge_parallel(
+    request: CheckRequest, session: Session, parts: OpenedModels, contracts: Contracts
+) -> Composition:
+    """Judge the first model with each of the others: the same input, and outputs that merge."""
+    selections = request.options.selections
     calls = [found.contract.example for found in contracts if isinstance(found, Found)]
     if not calls:
         finding = _without_input(session, parts[0], contracts[0])
         seams = _blocked_seams(finding, parts)
         return Composition(contracts, seams, None, None, None)
     shared = _share_call(session, parts, calls)
-    missing = _missing_selection(session.options.selections, shared.results, parts)
+    missing = _missing_selection(selections, shared.results, parts)
     if missing is not None:
         seams = _blocked_seams(missing, parts)
         return Composition(contracts, seams, None, shared.call, None)
     outputs = dict[int, BranchOutput]()
     for number, result in shared.results.items():
-        path = _selected_path(session.options.selections, number, result)
+        path = _selected_path(selections, number, result)
         port = _output_port(contracts, number, path, shared.call)
         part = parts[number]
         tree = get_path(result, path)

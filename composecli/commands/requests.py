@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from composecli.commands.trust import Trust
@@ -22,6 +22,7 @@ MAX_SECONDS = 10**8
 MAX_BYTES = 2**62
 # Random number generators of torch take 64 bits, with a sign.
 MAX_SEED = 2**63 - 1
+_SELECT = "--select"
 _SELECTION = re.compile(r"(?:(?P<model>\d+):)?(?P<port>.+)", re.DOTALL)
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[kMGT])?B?")
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -37,6 +38,11 @@ class Selection:
 
     model: int | None
     port: str
+
+    def __str__(self) -> str:
+        if self.model is None:
+            return self.port
+        return f"{self.model}:{self.port}"
 
 
 def parse_selection(text: str) -> Selection:
@@ -113,7 +119,8 @@ def parse_seconds(text: str) -> float:
 class Options:
     """The options that all commands share.
 
-    `words` are those options of the command line that a suggested command has to repeat.
+    `words` are those options of the command line that a suggested command has to repeat, each with
+    its value.
     """
 
     device: str = "cpu"
@@ -126,6 +133,16 @@ class Options:
     budget: Budget = field(default_factory=Budget)
     limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()
+
+    def selecting(self, selections: tuple[Selection, ...]) -> Options:
+        """Return the same options with these outputs selected, and no other."""
+        words = list[str]()
+        for option, value in zip(self.words[::2], self.words[1::2], strict=True):
+            if option != _SELECT:
+                words += [option, value]
+        for selection in selections:
+            words += [_SELECT, str(selection)]
+        return replace(self, selections=selections, words=tuple(words))
 
     @property
     def real_device(self) -> str:

@@ -9,6 +9,7 @@ from composecli.commands.bridging import is_allowed, plan_bridges, steps_of, wit
 from composecli.commands.chain import Chain, Ports, Seam, Upstream, pair_ports, start_chain
 from composecli.commands.composition import (
     Composition,
+    InferenceResult,
     no_such_output,
     not_found_finding,
 )
@@ -17,7 +18,7 @@ from composecli.commands.other_examples import with_other_example
 from composecli.commands.requests import CheckRequest
 from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
-from composecli.commands.suggestions import with_select_fix
+from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.bridged import bridged_findings, moves_batch, needs_one_size
 from composecli.compose.compare import (
     ConsumerPort,
@@ -60,10 +61,21 @@ class _Passed:
 
 
 def check_sequential(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
-    """Judge every seam of the chain. The seams after one that fails are judged as well."""
-    chain = Chain(request, session, parts)
+    """Judge every seam of the chain, and try the fixes of those that do not hold."""
     stated = session.stated_input(parts[0])
     first = session.infer(parts[0], stated=stated)
+
+    def judge(changed: CheckRequest) -> Composition:
+        return _judge_chain(changed, session, parts, first)
+
+    return with_tried_fixes(judge(request), request, judge)
+
+
+def _judge_chain(
+    request: CheckRequest, session: Session, parts: OpenedModels, first: InferenceResult
+) -> Composition:
+    """Judge every seam of the chain. The seams after one that fails are judged as well."""
+    chain = Chain(request, session, parts)
     chain.contracts.append(first)
     upstream = start_chain(parts[0], first)
     unbroken = upstream is not None
@@ -99,10 +111,8 @@ def _judge_seam(chain: Chain, number: int, upstream: Upstream | None) -> Upstrea
         return None
     wiring = wire(upstream.result, part.facts.arguments, path, edge)
     if isinstance(wiring, Finding):
-        contract = chain.infer(number)
-        finding = with_select_fix(wiring, chain.request, number, upstream.result, contract)
-        rows = port_rows(_below(upstream.outputs, path), contract)
-        chain.report(edge, rows, (finding,))
+        rows = port_rows(_below(upstream.outputs, path), chain.infer(number))
+        chain.report(edge, rows, (wiring,))
         return None
     chain.infer(number, given=wiring.call)
     seam = Seam(chain, number, upstream, path, wiring, edge)
@@ -134,7 +144,7 @@ def _selected_path(chain: Chain, number: int, result: Tree) -> KeyPath | Finding
     when the last seam is reached is a mistake.
     """
     name = chain.parts[number - 1].name
-    for selection in chain.session.options.selections:
+    for selection in chain.request.options.selections:
         if selection.model not in (None, number):
             continue
         path = find_path(result, selection.port)
@@ -143,7 +153,7 @@ def _selected_path(chain: Chain, number: int, result: Tree) -> KeyPath | Finding
             return path
         if selection.model == number:
             return no_such_output(name, selection.port, result)
-    unused = set(chain.session.options.selections) - chain.selected
+    unused = set(chain.request.options.selections) - chain.selected
     is_last = number == len(chain.parts) - 1
     if unused and is_last:
         mistaken = unused.pop()
@@ -323,7 +333,7 @@ def _ports_without_contract(result: Tree) -> Ports:
     ports = list[Port]()
     for path, spec in leaves(result):
         dims = (unknown,) * len(spec.sizes)
-        name = output_name(path)
+        name = output_name(path, result)
         ports.append(Port(name, path, spec.dtype, dims))
     return tuple(ports)
 

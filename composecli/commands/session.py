@@ -21,7 +21,7 @@ from composecli.core.blueprint import Blueprint, single_model
 from composecli.core.contract import accepts_call
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.facts import ModelFacts
-from composecli.core.observations import Accepted, Detail, Observation
+from composecli.core.observations import Accepted, Detail, Observation, Read, reading_notes
 from composecli.core.pytree import Call
 from composecli.inference import Found, Hints, infer
 from composecli.inference.candidates import Candidate
@@ -49,7 +49,7 @@ class Session:
         self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
         self._stated: Candidate | None = None
         self._inferred = dict[int, InferenceResult]()
-        self._notes = dict[int, list[str]]()
+        self._reads = dict[int, list[Read]]()
         self._explorer = Explorer(self._probe)
         self._threads = ParallelMap(worker.parallelism)
 
@@ -92,12 +92,10 @@ class Session:
         return self._probe(ProbeRequest(blueprint, call))
 
     def _probe(self, request: ProbeRequest) -> Observation:
-        """Run a probe, and note the tensors that it had to read."""
+        """Run a probe, and keep what it had to read."""
         observation = self.worker.ask(request)
         for read in observation.read:
-            notes = self._notes.setdefault(read.model, [])
-            if read.note not in notes:
-                notes.append(read.note)
+            self._reads.setdefault(read.model, []).append(read)
         return observation
 
     def stated_input(self, part: OpenedModel) -> Candidate | None:
@@ -161,8 +159,8 @@ class Session:
         contract = None
         if isinstance(found, Found):
             contract = found.contract
-        read_notes = self._notes.get(part.handle, ())
-        notes = (*part.facts.notes, *read_notes)
+        reads = self._reads.get(part.handle, [])
+        notes = (*part.facts.notes, *reading_notes(reads))
         kind = str(part.target.kind)
         return ModelReport(part.name, kind, contract, found.probes, notes)
 

@@ -5,72 +5,45 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from composecli.commands.requests import CheckRequest
-from composecli.compose.wiring import selector
-from composecli.core.contract import Contract, accepts, fresh_name
+from composecli.core.contract import fresh_name
 from composecli.core.dtypes import is_floating
 from composecli.core.facts import ArgumentFact, ModelFacts
-from composecli.core.findings import Finding, Fix
 from composecli.core.input_spec import DeclaredTensor, example_sizes, parse_input
-from composecli.core.pytree import Call, TensorSpec, Tree, call_leaves, keystr, leaves
-from composecli.core.rules import Rule
+from composecli.core.pytree import Call, TensorSpec, call_leaves
 
 # The sizes of a typical image, for the user to replace.
 _IMAGE_SIZES = "N,3,224,224"
 _IMAGE_RANK = 4
 # A size for the last axis, if a call at the example sizes of the names was refused.
 _OTHER_SIZES = (16, 32, 64)
+# Stands for a tensor of which every form was refused.
+_REFUSED = ""
+_NAMES_OF_INTEGERS = ("ids", "mask", "tokens", "labels", "lengths", "positions", "indices", "index")
 _LITERALS = {"int": "1", "float": "1.0", "bool": "true", "str": "text"}
 _TENSOR_TYPES = ("", "Tensor", "torch.Tensor", "Optional[Tensor]")
 
 
-def with_select_fix(
-    finding: Finding, request: CheckRequest, number: int, result: Tree, contract: Contract | None
-) -> Finding:
-    """Return the finding with the `--select` that resolves it, if there is one.
-
-    That is the first output of model `number` that the only input of the next model accepts.
-    """
-    if finding.rule is not Rule.STRUCTURE_DIFFERS:
-        return finding
-    if contract is None or len(contract.required) != 1:
-        return finding
-    port = contract.inputs[0]
-    paths = [path for path, spec in leaves(result) if accepts(port, spec) is not False]
-    if not paths:
-        return finding
-    selection = selector(result, paths[0])
-    if len(request.models) > 2:
-        selection = f"{number}:{selection}"
-    command = request.command("--select", selection, name="check")
-    effect = f"feeds {keystr(paths[0])} to {port.name}"
-    fix = Fix(command, (effect,))
-    return replace(finding, fix=fix)
-
-
-def stated_input_fix(model: str, facts: ModelFacts, tried: tuple[Call, ...]) -> Fix:
-    """Return an `inspect` command whose inputs the user has to complete.
+def stated_input_help(facts: ModelFacts, tried: tuple[Call, ...]) -> str:
+    """Return advice to state the input of a model.
 
     The inputs have the names and the types of the arguments that a call needs. The user replaces
     their sizes. An input that was refused is not suggested again.
     """
     needed = facts.needed_arguments
-    if any(_is_nested(argument) for argument in needed):
-        command = shlex.join(["composecli", "inspect", model, "--input", "@sample.pt"])
-        return Fix(command, ("where sample.pt contains real inputs, saved with torch.save",))
-    words = ["composecli", "inspect", model]
+    values = list[str]()
     for number, argument in enumerate(needed):
-        value = _placeholder(argument, number, facts.float_dtype, tried)
+        value = _placeholder(argument, number, facts, tried)
         if len(needed) > 1 and ":=" not in value:
             value = f"{argument.name}={value}"
-        words += ["--input", value]
+        values.append(value)
     if not needed:
-        value = _tensor_placeholder(None, facts.float_dtype, tried)
-        words += ["--input", value]
-    effect = "replace the dtype and sizes with those of the real input"
-    if len(needed) > 1:
-        effect = "replace the dtype and sizes with those of each real input"
-    return Fix(shlex.join(words), (effect,))
+        values.append(_tensor_placeholder(None, facts.float_dtype, tried))
+    if any(_is_nested(argument) for argument in needed) or _REFUSED in values:
+        return "save a real input with torch.save, and state it: --input @sample.pt"
+    options = " ".join(shlex.join(["--input", value]) for value in values)
+    if len(values) > 1:
+        return f"state the real inputs: {options}, with their own dtypes and sizes"
+    return f"state a real input: {options}, with its own dtype and sizes"
 
 
 def _is_nested(argument: ArgumentFact) -> bool:
@@ -79,14 +52,30 @@ def _is_nested(argument: ArgumentFact) -> bool:
 
 
 def _placeholder(
-    argument: ArgumentFact, number: int, float_dtype: str, tried: tuple[Call, ...]
+    argument: ArgumentFact, number: int, facts: ModelFacts, tried: tuple[Call, ...]
 ) -> str:
     """Return the value of `--input` for one argument; `number` is its position."""
     literal = _LITERALS.get(argument.type_name)
     if literal is not None:
         return f"{argument.name}:={literal}"
     best = _tensor_of_best_attempt(argument, number, tried)
-    return _tensor_placeholder(best, float_dtype, tried)
+    if best is not None and not _may_have_dtype(argument, best.dtype, facts):
+        best = replace(best, dtype=facts.float_dtype)
+    return _tensor_placeholder(best, facts.float_dtype, tried)
+
+
+def _may_have_dtype(argument: ArgumentFact, dtype: str, facts: ModelFacts) -> bool:
+    """Whether an argument of a model with these weights may have this dtype.
+
+    Integers are ids or masks, which the name of the argument or an embedding tells.
+    """
+    if not facts.dtypes:
+        return True
+    if is_floating(dtype):
+        return dtype in facts.dtypes
+    if argument.name.endswith(_NAMES_OF_INTEGERS):
+        return True
+    return any("Embedding" in layer.class_name for layer in facts.layers)
 
 
 def _tensor_of_best_attempt(
@@ -105,7 +94,7 @@ def _tensor_of_best_attempt(
 
 
 def _tensor_placeholder(best: TensorSpec | None, float_dtype: str, tried: tuple[Call, ...]) -> str:
-    """Return a tensor to edit that no refused call had, if possible.
+    """Return a tensor to edit that no refused call had; `_REFUSED` if there is none.
 
     It has the dtype and the rank of the best attempt, and names in place of its sizes.
     """
@@ -114,12 +103,11 @@ def _tensor_placeholder(best: TensorSpec | None, float_dtype: str, tried: tuple[
         refused += [spec for _, spec in call_leaves(call)]
     if best is None:
         best = TensorSpec(float_dtype, (1,) * _IMAGE_RANK)
-    text = ""
     for sizes in _sizes_to_replace(best):
         text = f"{best.dtype}[{sizes}]"
         if not _is_among(text, refused):
-            break
-    return text
+            return text
+    return _REFUSED
 
 
 def _sizes_to_replace(spec: TensorSpec) -> list[str]:

@@ -19,8 +19,10 @@ from composecli.files.writing.digests import Digests
 from composecli.files.writing.splice import BackgroundSplice, DamagedRecord, Plan, Source, Spliced
 from composecli.files.writing.staged_output import OutputFile, StagedFile, could_not_write, full
 from composecli.workers.protocol import (
+    GRADIENTS,
     BuildRequest,
     Built,
+    Check,
     ReferenceRequest,
     Verified,
     VerifyRequest,
@@ -84,7 +86,7 @@ def _refuse_damaged(paths: Iterable[str]) -> None:
 
 
 def write_and_verify(
-    worker: Worker, reference: ReferenceRequest, plan: Plan, workspace: Workspace
+    worker: Worker, reference: ReferenceRequest, plan: Plan, workspace: Workspace, built: Built
 ) -> tuple[Spliced, Verified]:
     """Complete the staged file, load it again, and compare it with its parts.
 
@@ -111,7 +113,7 @@ def write_and_verify(
         with workspace.stage.flushing():
             verified = worker.ask(VerifyRequest(str(path), reference))
             spliced = splice.result()
-        _refuse_failed(verified, workspace.stage.output)
+        _refuse_failed(verified, workspace.stage.output, built)
     _refuse_changed(workspace)
     return spliced, verified
 
@@ -155,11 +157,20 @@ def _refuse_changed(workspace: Workspace) -> None:
         raise CouldNotAttempt(Problem(Rule.FILE_CHANGED, title, path))
 
 
-def _refuse_failed(verified: Verified, output: OutputFile) -> None:
-    """Refuse a joined file that does not behave like its parts."""
-    failed = [check for check in verified.checks if not check.passed]
+def _refuse_failed(verified: Verified, output: OutputFile, built: Built) -> None:
+    """Refuse a joined file that does not behave like its parts.
+
+    Its gradients may differ if a part has autograd functions: TorchScript has no backward of its
+    own for them.
+    """
+    failed = [check for check in verified.failed if not lacks_backward(check, built)]
     if failed:
         title = "the joined file differs from the separate models, so it was not kept"
-        notes = tuple(f"{check.name}: {check.detail}" for check in failed)
+        notes = (*(f"{check.name}: {check.detail}" for check in failed), *built.notes)
         problem = Problem(Rule.VERIFICATION_FAILED, title, output.path, notes)
         raise CouldNotAttempt(problem)
+
+
+def lacks_backward(check: Check, built: Built) -> bool:
+    """Whether a check failed because the file lacks the backward of an autograd function."""
+    return check.name == GRADIENTS and not check.passed and bool(built.functions)

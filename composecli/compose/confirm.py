@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from composecli.compose.compare import PortPairs
-from composecli.core.findings import Finding, Side
+from composecli.core.findings import Finding, Place, Side
 from composecli.core.observations import Accepted, Observation, Rejected, Remedy
 from composecli.core.pytree import TensorSpec
 from composecli.core.rules import Rule, Severity
@@ -91,14 +91,14 @@ def _add_rejection(
     """Add a note to the first error about the place where the consumer failed."""
     errors = (finding for finding in findings if finding.severity is Severity.ERROR)
     first = next(errors)
-    place = f"{consumer} fails at {rejected.where}"
+    failure = f"{consumer} fails at {rejected.where}"
     if rejected.tensors:
         operands = _describe_operands(rejected)
-        place += f", with operands {operands}"
-    notes = [*first.notes, place]
+        failure += f", with operands {operands}"
+    notes = [*first.notes, failure]
     if Remedy.EVAL_MODE in rejected.remedies:
         notes.append(_RUNS_IN_EVAL)
-    confirmed = replace(first, notes=tuple(notes))
+    confirmed = replace(first, notes=tuple(notes), place=place_of(rejected))
     result = list[Finding]()
     for finding in findings:
         if finding is first:
@@ -128,7 +128,14 @@ def rejection_finding(rejected: Rejected, consumer: str, sides: tuple[Side, ...]
         rule = Rule.DEPENDS_ON_VALUES
         title = f"{consumer} fails on these input values"
         notes.append("zeros of the same sizes pass, so the cause is the values, not the shapes")
-    return Finding(rule, title, sides, notes=tuple(notes))
+    return Finding(rule, title, sides, notes=tuple(notes), place=place_of(rejected))
+
+
+def place_of(rejected: Rejected) -> Place | None:
+    """Return where a forward failed, if that is known."""
+    if rejected.op is None and rejected.submodule is None:
+        return None
+    return Place(rejected.op, rejected.submodule)
 
 
 def _describe_operands(rejected: Rejected) -> str:

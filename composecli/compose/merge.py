@@ -19,8 +19,8 @@ from composecli.core.pytree import (
     Tree,
     call_leaves,
     describe_tree,
-    keystr,
     leaves,
+    port_name,
 )
 from composecli.core.rules import Rule
 
@@ -152,7 +152,7 @@ def _tensor(output: BranchOutput) -> TensorSpec:
 
 def _not_a_tensor(output: BranchOutput, sides: Sides) -> Finding:
     """Return the finding about a container, with the tensors in it to select from."""
-    names = [keystr(path) for path, _ in leaves(output.tree)]
+    names = [port_name((*output.path, *path)) for path, _ in leaves(output.tree)]
     ports = ", ".join(names) or "none"
     returned = describe_tree(output.tree)
     title = f"{output.model} returns {returned} where the merge needs a tensor"

@@ -17,8 +17,8 @@ from composecli.core.pytree import (
     TreeSequence,
     describe_tree,
     get_path,
-    keystr,
     leaves,
+    port_name,
 )
 from composecli.core.rules import Rule
 
@@ -61,9 +61,9 @@ def wire(
     if len(required) > 1:
         if isinstance(part, TensorSpec):
             return _count_finding(1, required, edge)
-        return _wire_items(part, required, selected, edge)
+        return _wire_items(result, required, selected, edge)
     if not _accepts(required, part):
-        return _structure_finding(part, required, edge)
+        return _structure_finding(result, required, selected, edge)
     feed = Feed(selected)
     call = Call((Argument(part),))
     return Wiring((feed,), call)
@@ -91,9 +91,10 @@ def _base_type(annotation: str) -> str:
 
 
 def _wire_items(
-    part: Tree, required: list[ArgumentFact], base: KeyPath, edge: Edge
+    result: Tree, required: list[ArgumentFact], base: KeyPath, edge: Edge
 ) -> Wiring | Finding:
-    """Wire one item of the container to each argument: by position, or by name for a mapping."""
+    """Wire one item of the selected container to each argument: by position, or by name if any."""
+    part = get_path(result, base)
     feeds = list[Feed]()
     arguments = list[Argument]()
     match part:
@@ -107,7 +108,7 @@ def _wire_items(
             for argument in required:
                 name = argument.name
                 if name not in values:
-                    return _structure_finding(part, required, edge)
+                    return _structure_finding(result, required, base, edge)
                 feed = Feed((*base, name), name)
                 feeds.append(feed)
                 arguments.append(Argument(values[name], name))
@@ -132,18 +133,18 @@ def _count_finding(count: int, required: list[ArgumentFact], edge: Edge) -> Find
     return Finding(Rule.INPUT_COUNT_DIFFERS, title, (producer, consumer), notes=(note,))
 
 
-def _structure_finding(part: Tree, required: list[ArgumentFact], edge: Edge) -> Finding:
+def _structure_finding(
+    result: Tree, required: list[ArgumentFact], selected: KeyPath, edge: Edge
+) -> Finding:
     """Return the finding about a wrong container, with the ports to select from."""
+    part = get_path(result, selected)
     returned = describe_tree(part)
     wanted = _describe_wanted(required)
     title = f"{edge.producer} returns {returned} where {wanted} is expected"
     producer = Side(edge.producer, returned)
     consumer = Side(edge.consumer, wanted)
     notes = list[str]()
-    selectors = list[str]()
-    for path, _ in leaves(part):
-        if path:
-            selectors.append(selector(part, path))
+    selectors = [port_name(path, result) for path, _ in leaves(part, selected) if path]
     if selectors:
         ports = ", ".join(selectors)
         notes.append(f"outputs to select from: {ports}")
@@ -160,13 +161,3 @@ def _describe_wanted(required: list[ArgumentFact]) -> str:
     if base not in _CONTAINERS:
         return "a tensor"
     return f"a {base} ({type_name})"
-
-
-def selector(part: Tree, path: KeyPath) -> str:
-    """Return the shortest value of `--select` that names the port at `path`."""
-    if len(path) != 1:
-        return keystr(path)
-    step = path[0]
-    if isinstance(part, TreeSequence) and part.names and isinstance(step, int):
-        return part.names[step]
-    return str(step)

@@ -91,6 +91,22 @@ def models(blueprint: Blueprint) -> tuple[int, ...]:
     return tuple(branch.model for branch in blueprint.branches)
 
 
+def used_paths(blueprint: Blueprint, model: int) -> tuple[KeyPath, ...]:
+    """Return which parts of a model's result are used, each once; the empty path is all of it.
+
+    The last model of a sequence returns the result of the whole.
+    """
+    paths = list[KeyPath]()
+    if isinstance(blueprint, Parallel):
+        paths += [branch.path for branch in blueprint.branches if branch.model == model]
+        return tuple(dict.fromkeys(paths))
+    following = (*blueprint.stages[1:], Stage(-1, (Feed(),)))
+    for stage, next_stage in zip(blueprint.stages, following, strict=True):
+        if stage.model == model:
+            paths += [feed.path for feed in next_stage.feeds]
+    return tuple(dict.fromkeys(paths))
+
+
 def renumber(blueprint: Blueprint, numbers: Mapping[int, int]) -> Blueprint:
     """Return the same blueprint with other numbers for its models."""
     if isinstance(blueprint, Sequential):

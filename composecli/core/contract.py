@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.core.dims import Shape, admits, as_expr, as_free, unknown_reason
@@ -18,7 +18,7 @@ from composecli.core.pytree import (
     TreeMapping,
     TreeSequence,
     call_leaves,
-    keystr,
+    port_name,
 )
 from composecli.core.size_expr import Expr, evaluate, symbols
 
@@ -177,17 +177,30 @@ def fresh_name(spec: TensorSpec, axis: int, used: set[str], layout: str = "") ->
 def input_name(path: KeyPath, argument: str | None) -> str:
     """Return the display name of an input: `ids`, or `input 0` if the argument has no name.
 
-    The path inside the argument follows: `input 1["mask"]`.
+    The path inside the argument follows: `batch.mask`, `input 1[0]`.
     """
     name = argument or f"input {path[0]}"
-    return name + keystr(path[1:])
+    inner = port_name(path[1:])
+    if inner and not inner.startswith("["):
+        inner = f".{inner}"
+    return name + inner
 
 
-def output_name(path: KeyPath) -> str:
-    """Return the display name of an output: `out["logits"]`, or `output 0` for a bare tensor."""
-    if not path:
-        return "output 0"
-    return f"out{keystr(path)}"
+def output_name(path: KeyPath, result: Tree | None = None) -> str:
+    """Return the display name of an output: `logits`, or `output 0` for a bare tensor.
+
+    `result` is what the path leads into; it has the names of a named tuple.
+    """
+    return port_name(path, result) or "output 0"
+
+
+def with_output_names(contract: Contract) -> Contract:
+    """Return the contract with the names that its outputs have in its result."""
+    outputs = list[Port]()
+    for port in contract.outputs:
+        name = output_name(port.path, contract.result)
+        outputs.append(replace(port, name=name))
+    return replace(contract, outputs=tuple(outputs))
 
 
 def accepts_dtype(port: Port, dtype: str) -> bool:

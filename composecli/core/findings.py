@@ -37,8 +37,20 @@ class Fix:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a forward failed: the op, `aten::mm`, and the submodule, `layers.3.attn`, if known."""
+
+    op: str | None
+    submodule: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact about a seam or a model. `axis` is marked in the text of each side."""
+    """One fact about a seam or a model. `axis` is marked in the text of each side.
+
+    `other_fixes` are alternatives to `fix`, and `help` is advice that is no command to run as it
+    is. `place` is where a forward failed.
+    """
 
     rule: Rule
     title: str
@@ -46,6 +58,16 @@ class Finding:
     axis: int | None = None
     notes: tuple[str, ...] = ()
     fix: Fix | None = None
+    other_fixes: tuple[Fix, ...] = ()
+    help: tuple[str, ...] = ()
+    place: Place | None = None
+
+    @property
+    def fixes(self) -> tuple[Fix, ...]:
+        """All fixes, the best one first."""
+        if self.fix is None:
+            return self.other_fixes
+        return (self.fix, *self.other_fixes)
 
     @property
     def code(self) -> str:

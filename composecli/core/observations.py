@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -41,14 +41,46 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Records of a model file that were read, and the reason. All were read if none is named.
+    """Records of a model file that were read, and why. All were read if none is named.
 
-    `model` is the handle of the model.
+    `model` is the handle of the model. Either `op` depends on the values of `tensors`, or of all
+    tensors if none is named, or `note` states another reason.
     """
 
     model: int
-    note: str
+    note: str = ""
     records: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    op: str = ""
+
+
+MAX_TENSORS_NAMED = 4
+
+
+def reading_notes(reads: Iterable[Read]) -> list[str]:
+    """Return what was read as notes: one for all the values that ops depend on.
+
+    the forward reads values of gate.bias, table and 6 more (aten::index, aten::item)
+    """
+    notes = dict[str, None]()
+    tensors = dict[str, None]()
+    ops = dict[str, None]()
+    everything = False
+    for read in reads:
+        if read.note:
+            notes[read.note] = None
+        if read.op:
+            ops[read.op] = None
+            tensors.update(dict.fromkeys(read.tensors))
+            everything = everything or not read.tensors
+    if not ops:
+        return list(notes)
+    named = ", ".join(list(tensors)[:MAX_TENSORS_NAMED])
+    if len(tensors) > MAX_TENSORS_NAMED:
+        named += f" and {len(tensors) - MAX_TENSORS_NAMED} more"
+    if everything:
+        named = "all its tensors"
+    return [*notes, f"the forward reads values of {named} ({', '.join(ops)})"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +125,9 @@ class Rejected:
     """The forward raised, in the stage with this number.
 
     `error` is the name of the exception's class, empty if it is only "Error".
-    `module` is the submodule if it is known; otherwise `code` may be the line of TorchScript.
+    `submodule` is where it failed, if that is known and not the model itself. `module` is what to
+    show: the submodule, or a parameter of the model. If there is none, `code` may be the line of
+    TorchScript.
     `operands` and `numbers` are the arguments of the failing op, and `ops` counts the ops on the
     input that ran before it. `kind` is `NO_FILE` if the sandbox does not allow opening a file.
     `remedies` are the changes with which the same forward runs.
@@ -105,6 +139,7 @@ class Rejected:
     device: str
     op: str | None = None
     module: str | None = None
+    submodule: str | None = None
     code: str | None = None
     operands: tuple[Operand, ...] = ()
     numbers: tuple[int, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -77,6 +78,9 @@ class TreeMapping:
     entries: tuple[tuple[str, Tree], ...]
     kind: str = "dict"
 
+
+# A key that needs no quotes in the name of a port.
+_WORD = re.compile(r"[A-Za-z_][\w-]*")
 
 Tree = TensorSpec | Literal | Opaque | TreeSequence | TreeMapping
 # Indices and keys that lead from the root of a tree to a part of it, as in JAX and torch.export.
@@ -215,6 +219,34 @@ def keystr(path: KeyPath) -> str:
     return "".join(texts)
 
 
+def port_name(path: KeyPath, tree: Tree | None = None) -> str:
+    """Return the name of the port at a path, as users see and write it.
+
+    It is `logits`, `[0]`, `hidden[0]` or `out.mean`; a key that is no word is quoted, `["a b"]`.
+    The items of a named tuple have the names of its fields if the tree is given.
+    """
+    texts = list[str]()
+    for step in path:
+        field = step
+        if isinstance(tree, TreeSequence) and tree.names and isinstance(step, int):
+            field = tree.names[step]
+        texts.append(_step_name(field, is_first=not texts))
+        if tree is not None:
+            tree = get_path(tree, (step,))
+    return "".join(texts)
+
+
+def _step_name(step: int | str, *, is_first: bool) -> str:
+    """Return one step of a port's name."""
+    if isinstance(step, int):
+        return f"[{step}]"
+    if not _WORD.fullmatch(step):
+        return f'["{step}"]'
+    if is_first:
+        return step
+    return f".{step}"
+
+
 def describe_tree(tree: Tree) -> str:
     """Return a description for users: `a tensor`, `a tuple of 2`, `a dict with logits, loss`."""
     match tree:
@@ -267,29 +299,44 @@ def select(tree: Tree, port: str) -> KeyPath:
 def find_path(tree: Tree, port: str) -> KeyPath | None:
     """Return the path that `port` names; None if the tree has no such port.
 
-    A port is `logits`, `[0]`, `out["logits"]`, `hidden.0` or the field of a named tuple.
+    The name is that of `port_name`, or any other way to write it in Python: `["logits"]`,
+    `out["logits"]`, `hidden.0`.
     """
-    subscripts = port.removeprefix("out")
-    for path in _paths(tree, ()):
-        dotted = ".".join(map(str, path))
-        if port == dotted:
+    candidates = [path for path in paths(tree) if path]
+    named = {path: port_name(path, tree) for path in candidates}
+    for path in candidates:
+        if port == named[path]:
             return path
-        subscripted = keystr(path)
-        texts = (subscripted, subscripted.replace('"', "'"), dotted)
-        if path and subscripts in texts:
+    for path in candidates:
+        if port in (keystr(path), _dotted(path)):
             return path
-    if isinstance(tree, TreeSequence) and port in tree.names:
-        return (tree.names.index(port),)
+    plain = _plain(port)
+    for path in candidates:
+        if plain in (_plain(named[path]), _plain(keystr(path))):
+            return path
     return None
 
 
-def _paths(tree: Tree, path: KeyPath) -> list[KeyPath]:
+def _dotted(path: KeyPath) -> str:
+    """Return the path with dots between its steps: `hidden.0`."""
+    return ".".join(map(str, path))
+
+
+def _plain(port: str) -> str:
+    """Return a name without what may be written in several ways: `hidden.0` for `hidden[0]`."""
+    text = port
+    if re.match(r"out[.\[]", text):
+        text = text[len("out") :]
+    return re.sub(r"""[\[.]["']?""", ".", re.sub(r"""["']?\]""", "", text)).removeprefix(".")
+
+
+def paths(tree: Tree, path: KeyPath = ()) -> list[KeyPath]:
     """Return the paths of all parts, the tree itself first."""
-    paths = [path]
+    found = [path]
     if isinstance(tree, TreeSequence):
         for number, item in enumerate(tree.items):
-            paths += _paths(item, (*path, number))
+            found += paths(item, (*path, number))
     if isinstance(tree, TreeMapping):
         for key, item in tree.entries:
-            paths += _paths(item, (*path, key))
-    return paths
+            found += paths(item, (*path, key))
+    return found

@@ -323,7 +323,9 @@ class Rule(StrEnum):
         (
             "The model was traced so that it could be joined. Tracing keeps one path through "
             "the code, drops the ranges and guards of a torch.export archive, and fixes the "
-            "model in its current train or eval mode."
+            "model in its current train or eval mode. Plain values of the call, such as an "
+            "integer, become constants, which the file checks. Objects that TorchScript does not "
+            "have become None in the result, and an autograd function loses its own backward."
         ),
     )
     BRIDGE_IS_UNTRAINED = (

@@ -137,7 +137,7 @@ class _ContractReader:
             inputs.append(Port(name, path, spec.dtype, dims))
         outputs = list[Port]()
         for (path, spec), dims in zip(leaves(result), output_shapes, strict=True):
-            name = output_name(path)
+            name = output_name(path, result)
             outputs.append(Port(name, path, spec.dtype, dims))
         evidence = (Evidence(EvidenceKind.EXPORTED),)
         return Contract(tuple(inputs), tuple(outputs), example, result, evidence)

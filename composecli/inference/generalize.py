@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from composecli.core.contract import Contract, Evidence, EvidenceKind, Port, input_name
+from composecli.core.contract import (
+    Contract,
+    Evidence,
+    EvidenceKind,
+    Port,
+    input_name,
+    with_output_names,
+)
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted
 from composecli.core.pytree import (
@@ -78,7 +85,7 @@ def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: P
     contract = _to_contract(candidate, example, explored, hints, accepted.device)
     optional = optional_inputs(contract, hints, prober)
     inputs = (*contract.inputs, *optional)
-    return replace(contract, inputs=inputs)
+    return with_output_names(replace(contract, inputs=inputs))
 
 
 def _with_vocabulary(call: Call, accepted: Accepted) -> Call:

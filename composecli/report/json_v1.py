@@ -177,6 +177,10 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "axis": finding.axis,
         "notes": list(finding.notes),
         "fix": _optional(finding.fix, _fix),
+        "other_fixes": [_fix(fix) for fix in finding.other_fixes],
+        "help": list(finding.help),
+        "op": _optional(finding.place, lambda place: place.op),
+        "submodule": _optional(finding.place, lambda place: place.submodule),
     }
 
 

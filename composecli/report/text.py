@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from composecli.core.errors import Problem
-from composecli.core.findings import Finding, Side
+from composecli.core.findings import Finding, Fix, Side
 
 MAX_TEXT_CHARS = 2000
 MAX_NAME_CHARS = 20
@@ -63,12 +63,20 @@ def format_finding(
     yield from _format_sides(finding, max(MIN_WRAP_COLUMNS, width))
     for note in finding.notes:
         yield from _format_note(note, width)
-    if finding.fix is not None and with_fix:
-        command = sanitize(finding.fix.command)
-        yield Line("help", f"{_INDENT}help: {command}")
-        for effect in finding.fix.effect:
-            text = sanitize(effect)
-            yield Line("note", f"{_INDENT}      {text}")
+    if with_fix:
+        for fix in finding.fixes:
+            yield from _format_fix(fix)
+        for help in finding.help:
+            yield from _format_text("help", help, width)
+
+
+def _format_fix(fix: Fix) -> Iterator[Line]:
+    """Yield the command and its effect."""
+    command = sanitize(fix.command)
+    yield Line("help", f"{_INDENT}help: {command}")
+    for effect in fix.effect:
+        text = sanitize(effect)
+        yield Line("note", f"{_INDENT}      {text}")
 
 
 def format_problem(problem: Problem, width: int) -> Iterator[Line]:
@@ -93,14 +101,20 @@ def _format_title(label: str, code: str, title: str, width: int) -> Iterator[Lin
         columns,
         subsequent_indent=_INDENT * 2,
         break_long_words=False,
+        break_on_hyphens=False,
     )
     for line in lines:
         yield Line(label, line)
 
 
 def _format_note(text: str, width: int) -> Iterator[Line]:
-    """Yield a note, wrapped; later lines are indented to the text of the first."""
-    first = f"{_INDENT}note: "
+    """Yield a note, wrapped."""
+    return _format_text("note", text, width)
+
+
+def _format_text(label: str, text: str, width: int) -> Iterator[Line]:
+    """Yield a text behind its label, wrapped; later lines are indented to the text of the first."""
+    first = f"{_INDENT}{label}: "
     others = " " * len(first)
     columns = max(MIN_WRAP_COLUMNS, width)
     lines = textwrap.wrap(
@@ -112,7 +126,7 @@ def _format_note(text: str, width: int) -> Iterator[Line]:
         break_on_hyphens=False,
     )
     for line in lines:
-        yield Line("note", line)
+        yield Line(label, line)
 
 
 def _format_sides(finding: Finding, width: int) -> Iterator[Line]:

@@ -14,13 +14,14 @@ from composecli.core.observations import Detail, Observation, Read
 from composecli.core.pytree import Argument, Call, TensorSpec, Tree, TreeMapping, TreeSequence
 from composecli.core.rules import Rule
 from composecli.runtime.describe import collect_facts, layer_rows
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.data_dependence import EVERYTHING, WRITABLE, ValuesRequired
 from composecli.runtime.forward.probe import probe, reject_input
 from composecli.runtime.forward.restore_state import ParameterMutated
 from composecli.runtime.joining.build import build, is_all_script
 from composecli.runtime.joining.verify import Reference, run_reference, verify
 from composecli.runtime.loading import load, load_whole, with_values
-from composecli.runtime.model import Model, last_line
+from composecli.runtime.model import Model
 from composecli.runtime.tensors import Maker, Values, tree_of
 from composecli.workers.protocol import (
     BuildRequest,
@@ -106,7 +107,7 @@ class InProcessWorker:
         except Exception as error:
             title = "the sample file could not be read"
             help = "save a tensor, or a tuple or dict of tensors, with torch.save"
-            notes = (last_line(error),)
+            notes = (telling_line(error),)
             problem = Problem(Rule.INPUT_DOES_NOT_APPLY, title, request.path, notes, (help,))
             raise CouldNotAttempt(problem) from error
         call = self._sample_call(value)
@@ -208,8 +209,8 @@ class InProcessWorker:
             if weights is None:
                 continue
             for reading in weights.readings:
-                read = Read(number, reading.note, reading.records)
-                self._reads.append(read)
+                records, tensors = reading.records, reading.tensors
+                self._reads.append(Read(number, "", records, tensors, reading.op))
             weights.readings.clear()
         reads = tuple(self._reads)
         self._reads.clear()

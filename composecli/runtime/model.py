@@ -12,11 +12,11 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ArgumentFact
 from composecli.core.rules import Rule
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.pt2.program import Program
 from composecli.runtime.weights.lazy_weights import LazyWeights
 from composecli.workers.protocol import OpenRequest, Training
 
-MAX_MESSAGE_LENGTH = 300
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -58,23 +58,9 @@ def could_not_load(request: OpenRequest, error: BaseException) -> CouldNotAttemp
         Rule.COULD_NOT_LOAD,
         f"PyTorch could not load this {request.kind}",
         request.reference.name,
-        (last_line(error),),
+        (telling_line(error),),
     )
     return CouldNotAttempt(problem)
-
-
-def last_line(error: BaseException) -> str:
-    """Return the message of an error in one line, at most 300 characters long.
-
-    TorchScript puts a trace before the message, so the last line is the one that matters.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    text = lines[-1].removeprefix("RuntimeError: ")
-    if len(text) > MAX_MESSAGE_LENGTH:
-        return text[: MAX_MESSAGE_LENGTH - 1] + "…"
-    return text
 
 
 def set_training(module: nn.Module, training: Training) -> None:

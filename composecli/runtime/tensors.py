@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeGuard, assert_never
 
@@ -195,22 +196,41 @@ def tree_of(value: Any, depth: int = 0) -> Tree:
         return Opaque(type(value).__name__)
     if isinstance(value, tuple | list):
         return _sequence_of(value, depth)
+    items = mapping_of(value)
+    if items is None:
+        return Opaque(type(value).__name__)
+    entries = list[tuple[str, Tree]]()
+    for key, item in items.items():
+        entries.append((str(key), tree_of(item, depth + 1)))
+    return TreeMapping(tuple(entries), type(value).__name__)
+
+
+def mapping_of(value: Any) -> Mapping[Any, Any] | None:
+    """Return a mapping, or the fields of a dataclass as one; None for any other value."""
     if isinstance(value, Mapping):
-        kind = type(value).__name__
-        entries = list[tuple[str, Tree]]()
-        for key, item in value.items():
-            entries.append((str(key), tree_of(item, depth + 1)))
-        return TreeMapping(tuple(entries), kind)
-    return Opaque(type(value).__name__)
+        return value
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return None
+    names = [field.name for field in dataclasses.fields(value)]
+    return {name: getattr(value, name, None) for name in names}
 
 
 def _sequence_of(value: tuple[Any, ...] | list[Any], depth: int) -> TreeSequence:
     """Return a sequence as a tree; a named tuple keeps the names of its fields."""
     items = tuple(tree_of(item, depth + 1) for item in value)
-    names = tuple(getattr(value, "_fields", ()))
     if isinstance(value, list):
-        return TreeSequence("list", items, names)
-    return TreeSequence("tuple", items, names)
+        return TreeSequence("list", items)
+    return TreeSequence("tuple", items, _field_names(value))
+
+
+def _field_names(value: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the names of a named tuple's fields; none if it is another tuple."""
+    names = getattr(value, "_fields", ())
+    if not isinstance(names, tuple) or len(names) != len(value):
+        return ()
+    if not all(isinstance(name, str) for name in names):
+        return ()
+    return names
 
 
 def zeros_like(value: Any) -> Any:
@@ -226,15 +246,16 @@ def zeros_like(value: Any) -> Any:
     return value
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return every tensor inside nested sequences and mappings, in order."""
+def tensors_in(value: Any, depth: int = 0) -> list[Tensor]:
+    """Return every tensor inside nested sequences, mappings and dataclasses, in order."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if not isinstance(value, tuple | list):
+    if value is None or isinstance(value, bool | int | float | str) or depth >= MAX_TREE_DEPTH:
         return []
+    items: Any = value
+    if not isinstance(value, tuple | list):
+        items = (mapping_of(value) or {}).values()
     tensors = list[Tensor]()
-    for item in value:
-        tensors += tensors_in(item)
+    for item in items:
+        tensors += tensors_in(item, depth + 1)
     return tensors

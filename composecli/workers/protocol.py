@@ -223,11 +223,12 @@ class Built:
     """A combined module that was written to a file.
 
     `notes` state what tracing lost. If records are left out, the file declares that its storages
-    are on the meta device.
+    are on the meta device. `functions` are the autograd functions whose own backward it lacks.
     """
 
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +262,10 @@ class ReferenceRequest(Request[Done]):
     seed: int
 
 
+# The name of the check that compares gradients.
+GRADIENTS = "gradients"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One comparison of the combined file with the separate models."""
@@ -285,6 +290,11 @@ class Verified:
     def passed(self) -> bool:
         """Whether all checks passed."""
         return all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
 
 
 @dataclass(frozen=True, slots=True)

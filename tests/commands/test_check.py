@@ -113,7 +113,7 @@ def test_unknown_never_exits_with_0(composecli: Composecli, shelf: Shelf) -> Non
     checked = composecli.json("check", a, b)
     assert checked.code == 3
     assert checked.codes[0] == "CC304"
-    assert "--input" in checked.json["seams"][0]["findings"][0]["fix"]["command"]
+    assert "--input" in checked.json["seams"][0]["findings"][0]["help"][0]
     assert composecli("check", a, b, "--input", "2,17,4").code in (0, 2, 3)
     assert composecli("check", a, b, "--input", "float32[N,17,4]").code == 0
 

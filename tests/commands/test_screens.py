@@ -129,6 +129,55 @@ def test_the_screen_matches_the_golden_file(
     assert all(len(line) <= 80 or line.strip().startswith(commands) for line in screen.splitlines())
 
 
+def _suggested(screen: str) -> list[list[str]]:
+    """Return each command that the help lines of a screen suggest, as words.
+
+    An option in a help line is for the command of the screen.
+    """
+    command = screen.splitlines()[0].removeprefix("$ composecli ")
+    words = list[list[str]]()
+    for text in re.findall(r"^ +help: (?:or )?(.*)$", screen, re.MULTILINE):
+        if text.startswith("composecli "):
+            words.append(shlex.split(text)[1:])
+        elif text.startswith("--"):
+            option, value = text.split()[:2]
+            words.append([*shlex.split(command), option, value.removesuffix(",")])
+    return words
+
+
+SUGGESTED = {
+    f"{path.stem}: {shlex.join(words)}": (path, words)
+    for path in sorted(GOLDEN.glob("*.txt"))
+    for words in _suggested(path.read_text())
+}
+
+
+@pytest.mark.parametrize("name", SUGGESTED)
+def test_every_help_line_of_a_screen_gets_further(
+    installed: Installed, models: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(models)
+    path, words = SUGGESTED[name]
+    Path("both.pt").unlink(missing_ok=True)
+    before = re.findall(r"\(exit code (\d+)\)", path.read_text())[-1]
+    after = installed(*words)
+    assert after.code == 0 or after.code != int(before), after.out + after.err
+
+
+# Help that is no command, nor an option: what to do instead.
+ADVICE = (
+    "check the path",
+    "save it with torch.jit.script(model).save(path) or torch.export.save",
+    "state a real input: --input 'float32[N,T,L]', with its own dtype and",
+)
+
+
+def test_every_other_help_line_is_advice() -> None:
+    for path in GOLDEN.glob("*.txt"):
+        for text in re.findall(r"^ +help: (?:or )?(.*)$", path.read_text(), re.MULTILINE):
+            assert text.startswith(("composecli ", "--")) or text in ADVICE
+
+
 def _stable(text: str) -> str:
     """Return the text without digests, file sizes and trailing spaces."""
     text = re.sub(r"sha256: [0-9a-f]{64}", "sha256: <digest>", text)

@@ -54,6 +54,15 @@ class Recording:
     reads_values: bool = False
 
     @property
+    def submodule(self) -> str | None:
+        """The submodule that failed; None if it is the model itself, or not known."""
+        name = self.module
+        failure = self.failure
+        if failure is not None and failure.parameter is not None:
+            name, _, _ = failure.parameter.rpartition(".")
+        return name or None
+
+    @property
     def module(self) -> str | None:
         """The submodule that failed: the owner of the parameter, or the one that was running."""
         if self.failure is not None and self.failure.parameter is not None:

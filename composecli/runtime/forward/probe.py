@@ -21,11 +21,13 @@ from composecli.core.observations import (
 )
 from composecli.core.pytree import Tree
 from composecli.runtime.bridge_steps import make_layers
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.data_dependence import LastOpError, weightless
 from composecli.runtime.forward.op_recorder import Recording, recording_ops
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import BlueprintRun, ModelFailed, run_blueprint
-from composecli.runtime.model import Model, last_line
+from composecli.runtime.forward.script_trace import failed_submodule
+from composecli.runtime.model import Model
 from composecli.runtime.tensors import Values, tree_of, zeros_like
 
 # The messages of torch's allocator, C++, the system, and oneDNN, which only reports that it has no
@@ -115,7 +117,7 @@ def reject_input(error: BaseException, device: str) -> Rejected:
     return Rejected(
         0,
         type(error).__name__,
-        last_line(error),
+        telling_line(error),
         device,
         op="creating the input",
         kind=_kind(error),
@@ -155,7 +157,7 @@ def _rejected(failed: ModelFailed, device: str, op_error: BaseException | None) 
     return Rejected(
         stage=failed.number,
         error=_class_name(failed.error),
-        message=last_line(error),
+        message=telling_line(error),
         device=device,
         kind=_kind(error),
         results=_trees(failed.run),
@@ -194,6 +196,7 @@ def _explained(
     explained = replace(
         rejected,
         module=recording.module,
+        submodule=recording.submodule or _traced_submodule(failed, part),
         code=_code_line(failed.error),
         ops=recording.ops,
         remedies=_remedies(part, values, seed),
@@ -203,6 +206,14 @@ def _explained(
     if failure is None:
         return explained
     return replace(explained, op=failure.op, operands=failure.operands, numbers=failure.numbers)
+
+
+def _traced_submodule(failed: ModelFailed, part: _Part) -> str | None:
+    """Return the submodule of TorchScript that failed, if the trace of the error tells it."""
+    module = part.model.module
+    if not isinstance(module, torch.jit.ScriptModule):
+        return None
+    return failed_submodule(module, failed.error)
 
 
 def _is_out_of_files(error: BaseException | None) -> bool:

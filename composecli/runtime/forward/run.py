@@ -13,7 +13,7 @@ from composecli.core.blueprint import Blueprint, Merge, Parallel, Sequential, St
 from composecli.core.pytree import KeyPath, keystr
 from composecli.runtime.bridge_steps import Layers, run_bridge
 from composecli.runtime.model import Model
-from composecli.runtime.tensors import Values
+from composecli.runtime.tensors import Values, mapping_of
 
 
 @dataclass
@@ -134,8 +134,9 @@ def get_value(value: Any, path: KeyPath) -> Any:
         KeyError: if the result has no such part.
     """
     for step in path:
-        if isinstance(value, Mapping):
-            value = _get_item(value, str(step))
+        items = mapping_of(value)
+        if items is not None:
+            value = _get_item(items, str(step))
         elif isinstance(value, tuple | list) and isinstance(step, int):
             value = value[step]
         else:

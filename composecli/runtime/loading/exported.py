@@ -27,9 +27,10 @@ from composecli.files.pt2_layout import (
     index_entries,
     program_members,
 )
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import no_scan
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
-from composecli.runtime.model import Model, could_not_load, last_line
+from composecli.runtime.model import Model, could_not_load
 from composecli.runtime.pt2.guards import UnknownGuard
 from composecli.runtime.pt2.nodes import Unsupported
 from composecli.runtime.pt2.program import Program
@@ -219,7 +220,7 @@ def _import_libraries(request: OpenRequest, copy: Path) -> None:
             importlib.import_module(module_name)
     except Exception as error:
         title = f"the archive needs {_libraries(foreign)}, which cannot be imported here"
-        notes = (last_line(error),)
+        notes = (telling_line(error),)
         help = ("install it in the same environment as composecli",)
         problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, help)
         raise CouldNotAttempt(problem) from error

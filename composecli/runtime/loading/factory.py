@@ -18,9 +18,11 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
+from composecli.runtime.error_text import telling_line
+from composecli.runtime.loading.lazy_layers import finish_lazy_layers
 from composecli.runtime.loading.strict_keys import fit_by_name, load_strictly, sizes_of
 from composecli.runtime.loading.weights_file import read_weights
-from composecli.runtime.model import Model, eager_arguments, last_line, set_training
+from composecli.runtime.model import Model, eager_arguments, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
 
@@ -76,6 +78,7 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
             lazy_weights = FactoryWeights(module, load_values)
     if lazy_weights is None:
         notes = load_values()
+        finish_lazy_layers(module)
     module.to(request.device)
     set_training(module, request.training)
     return Model(module, request, eager_arguments(module), {}, notes, lazy_weights)
@@ -91,7 +94,7 @@ def _make_module(reference: FactoryReference) -> nn.Module:
         factory = getattr(_import(reference), reference.factory)
         module = factory()
     except (Exception, SystemExit) as error:
-        note = f"{type(error).__name__}: {last_line(error)}"
+        note = f"{type(error).__name__}: {telling_line(error)}"
         raise _factory_failed(reference, "the factory could not be run", (note,)) from error
     if not isinstance(module, nn.Module):
         title = f"the factory returned a {type(module).__name__}, not a module"

@@ -27,10 +27,16 @@ from composecli.files.members import Members, open_members
 from composecli.files.pickle import reachable
 from composecli.files.safety.refusals import of_checkpoint, of_overrides
 from composecli.files.skeleton import has_foreign_byte_order
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.lazy import Attempt, NotAModel, NotLazy, load_lazily
 from composecli.runtime.loading.weights_sources import entry_of, left_out_notes
-from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
+from composecli.runtime.model import (
+    Model,
+    could_not_load,
+    eager_arguments,
+    set_training,
+)
 from composecli.runtime.weights.lazy_weights import ArchiveWeights, TensorSlot
 from composecli.workers.protocol import OpenRequest
 
@@ -75,7 +81,7 @@ def _open_lazily(request: OpenRequest) -> Attempt:
         except CouldNotAttempt:
             raise
         except Exception as error:
-            return NotLazy(f"without them it does not load ({last_line(error)[:80]})")
+            return NotLazy(f"without them it does not load ({telling_line(error)[:80]})")
 
 
 def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
@@ -190,7 +196,7 @@ def _unpickle(request: OpenRequest, load: Callable[[], Any]) -> Any:
         return load()
     except ModuleNotFoundError as error:
         title = "the pickle imports a module that is not installed here"
-        notes = (last_line(error),)
+        notes = (telling_line(error),)
         help = (
             "run composecli where the module can be imported,"
             " or save with torch.jit.script or torch.export"

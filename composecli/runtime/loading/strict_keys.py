@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
@@ -53,6 +54,8 @@ def _key_differences(own: StateDict, weights: StateDict) -> _KeyDifferences:
     for name, value in own.items():
         if name not in weights:
             missing.append(f"missing     {name}  {_shape_text(value)}")
+        elif is_lazy(value):
+            continue
         elif getattr(weights[name], "shape", None) != getattr(value, "shape", None):
             in_file = _shape_text(weights[name])
             in_module = _shape_text(value)
@@ -67,8 +70,10 @@ def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
 
     The weights of such a module fit whatever their values are.
     """
+    if any(map(_takes_part_in_loading, module.modules())):
+        return False
     keys = _key_differences(module.state_dict(), weights)
-    return keys.count == 0 and not any(map(_takes_part_in_loading, module.modules()))
+    return keys.count == 0
 
 
 def sizes_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
@@ -135,7 +140,7 @@ def _other_keys(
 
 
 def _shape_text(value: Any) -> str:
-    """Return the sizes of an entry; its type if it is not a tensor."""
-    if isinstance(value, torch.Tensor):
+    """Return the sizes of an entry; its type if it is not a tensor, or has no sizes yet."""
+    if isinstance(value, torch.Tensor) and not is_lazy(value):
         return str(list(value.shape))
     return type(value).__name__

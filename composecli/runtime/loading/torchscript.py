@@ -14,9 +14,10 @@ from composecli.core.rules import Rule
 from composecli.files.archive import Archive
 from composecli.files.skeleton import has_foreign_byte_order, is_frozen, script_skeleton
 from composecli.files.torchscript import Attributes, attributes
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
 from composecli.runtime.loading.torchscript_scan import unsafe_ops
-from composecli.runtime.model import Model, could_not_load, last_line, set_training
+from composecli.runtime.model import Model, could_not_load, set_training
 from composecli.runtime.weights.lazy_weights import ArchiveWeights, find_slots
 from composecli.workers.protocol import OpenRequest
 
@@ -49,7 +50,7 @@ def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
     except CouldNotAttempt:
         raise
     except Exception as error:
-        return NotLazy(f"without them it does not load ({last_line(error)[:80]})")
+        return NotLazy(f"without them it does not load ({telling_line(error)[:80]})")
     return _model(request, module, held, weights)
 
 

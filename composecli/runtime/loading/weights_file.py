@@ -19,6 +19,7 @@ from composecli.files.safety.refusals import damaged
 from composecli.files.shards import NotAnIndex, read_index
 from composecli.files.sniff import WeightsFile, WeightsFormat, sniff
 from composecli.files.weight_names import Candidate, Choice, NamedSizes, choose, fitting_parts
+from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.strict_keys import Weights
 from composecli.runtime.loading.weights_sources import (
@@ -29,7 +30,7 @@ from composecli.runtime.loading.weights_sources import (
     left_out_notes,
     shown_names,
 )
-from composecli.runtime.model import could_not_load, last_line
+from composecli.runtime.model import could_not_load
 from composecli.workers.protocol import OpenRequest
 
 
@@ -126,7 +127,7 @@ def _open_safetensors(request: OpenRequest, path: str) -> Source:
         raise CouldNotAttempt(problem) from error
     except Exception as error:
         title = "the safetensors file could not be read"
-        notes = (last_line(error),)
+        notes = (telling_line(error),)
         problem = Problem(Rule.COULD_NOT_LOAD, title, name, notes)
         raise CouldNotAttempt(problem) from error
 

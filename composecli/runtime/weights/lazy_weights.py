@@ -53,9 +53,10 @@ class TensorSlot:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """These records were read, or all if none is named. `note` states which op needed them."""
+    """These tensors and their records were read for an op, or all if none is named."""
 
-    note: str
+    op: str
+    tensors: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
 
 
@@ -124,18 +125,10 @@ class ArchiveWeights:
 
     def _reading(self, wanted: set[str], op: str, *, everything: bool) -> Reading:
         """Describe the reading of these records for an op; `everything` names none of them."""
-        records = tuple(sorted(wanted))
-        names = set[str]()
-        for slot in self.slots:
-            if slot.record in wanted:
-                names.add(slot.name)
-        shown = ", ".join(sorted(names))
         if everything:
-            records = ()
-            shown = "all tensors"
-        size = sum(map(self.archive.size, wanted))
-        note = f"the values of {shown} were read ({size:,} bytes): {op} depends on them"
-        return Reading(note, records)
+            return Reading(op)
+        names = {slot.name for slot in self.slots if slot.record in wanted}
+        return Reading(op, tuple(sorted(names)), tuple(sorted(wanted)))
 
     def meta_values(self) -> Iterator[tuple[str, str, AttributeValue]]:
         """Yield each submodule and attribute with what belongs there, on the meta device.
@@ -214,8 +207,7 @@ class FactoryWeights:
             return
         self._read = True
         if op is not None:
-            note = f"the values of all tensors were read: {op} depends on them"
-            self.readings.append(Reading(note))
+            self.readings.append(Reading(op))
         self.load()
 
     def is_writable(self, _record: str) -> bool:

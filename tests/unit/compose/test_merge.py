@@ -72,7 +72,7 @@ def test_only_tensors_are_merged(merge: Merge) -> None:
     for pair in ((output(DICT), output("float32[2, 5]")), (output("float32[2, 5]"), output(DICT))):
         (finding,) = merge_findings(*pair, MergeSpec(merge))
         assert finding.code == "CC405"
-        assert finding.notes == ('outputs to select from: ["logits"], ["features"]',)
+        assert finding.notes == ("outputs to select from: logits, features",)
 
 
 def test_a_tuple_holds_anything() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from composecli.compose.wiring import Edge, Wiring, selector, wire
+from composecli.compose.wiring import Edge, Wiring, wire
 from composecli.core.facts import ArgumentFact
 from composecli.core.findings import Finding
 from composecli.core.pytree import Literal, TensorSpec, Tree, TreeMapping, TreeSequence
@@ -69,16 +69,14 @@ def test_a_selected_output_is_wired_alone() -> None:
     assert wired.feeds[0].path == ("logits",)
 
 
-def test_an_output_is_selected_by_its_shortest_name() -> None:
-    named = TreeSequence("tuple", (A, B), ("mean", "scale"))
-    assert selector(named, (1,)) == "scale"
-    assert selector(TUPLE, (1,)) == "1"
-    assert selector(DICT, ("logits",)) == "logits"
-    assert selector(DICT, ("hidden", 0)) == '["hidden"][0]'
-
-
 def test_the_finding_lists_the_outputs_to_select_from() -> None:
     found = wire(DICT, facts("x"), (), EDGE)
     assert isinstance(found, Finding)
     assert found.title == "a.pt returns a dict with logits, hidden where a tensor is expected"
-    assert found.notes == ('outputs to select from: logits, ["hidden"][0], ["hidden"][1]',)
+    assert found.notes == ("outputs to select from: logits, hidden[0], hidden[1]",)
+
+
+def test_the_outputs_inside_a_selected_container_have_their_whole_names() -> None:
+    found = wire(DICT, facts("x"), ("hidden",), EDGE)
+    assert isinstance(found, Finding)
+    assert found.notes == ("outputs to select from: hidden[0], hidden[1]",)

@@ -16,6 +16,7 @@ from composecli.core.blueprint import (
     models,
     renumber,
     single_model,
+    used_paths,
 )
 from composecli.core.bridge import Cast, Flatten
 
@@ -45,3 +46,15 @@ def test_only_bridges_with_steps_are_listed() -> None:
 
 def test_a_single_model_receives_the_call_itself() -> None:
     assert single_model(3).stages == (Stage(3, ()),)
+
+
+def test_the_used_parts_of_a_result_are_those_that_go_on() -> None:
+    stages = (
+        Stage(0),
+        Stage(1, (Feed(("a",)), Feed((1,), "mask"))),
+        Stage(0, (Feed(),)),
+    )
+    assert used_paths(Sequential(stages), 0) == (("a",), (1,), ())
+    assert used_paths(Sequential(stages), 1) == ((),)
+    branches = (Branch(0, ("a",)), Branch(1), Branch(0, ("a",)))
+    assert used_paths(Parallel(branches, Merge.CAT), 0) == (("a",),)

@@ -50,9 +50,10 @@ def test_a_port_accepts(wanted: str, given: str, answer: bool | None) -> None:
 
 def test_ports_have_readable_names() -> None:
     assert output_name(()) == "output 0"
-    assert output_name(("logits",)) == 'out["logits"]'
-    assert output_name((0, "a")) == 'out[0]["a"]'
+    assert output_name(("logits",)) == "logits"
+    assert output_name((0, "a")) == "[0].a"
     assert input_name((0,), "ids") == "ids"
+    assert input_name((0, "mask"), "batch") == "batch.mask"
     assert input_name((1, 0), None) == "input 1[0]"
 
 

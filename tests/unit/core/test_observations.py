@@ -12,6 +12,7 @@ from composecli.core.observations import (
     Operand,
     Read,
     Rejected,
+    reading_notes,
     renumber_reads,
 )
 from tests.parsing import spec
@@ -49,3 +50,26 @@ def test_reads_are_renumbered_with_their_models(observation: Observation) -> Non
     read = replace(observation, read=(Read(3, "aten::item", ("data/0",)), Read(5, "aten::item")))
     renumbered = renumber_reads(read, {3: 0, 5: 1})
     assert renumbered.read == (Read(0, "aten::item", ("data/0",)), Read(1, "aten::item"))
+
+
+@pytest.mark.parametrize(
+    ("reads", "notes"),
+    [
+        ([], []),
+        ([Read(0, "all its tensors were read: why")], ["all its tensors were read: why"]),
+        (
+            [Read(0, tensors=("a",), op="aten::index")],
+            ["the forward reads values of a (aten::index)"],
+        ),
+        (
+            [Read(0, tensors=(name,), op=op) for name in "abcdef" for op in ("aten::x", "aten::y")],
+            ["the forward reads values of a, b, c, d and 2 more (aten::x, aten::y)"],
+        ),
+        (
+            [Read(0, tensors=("a",), op="aten::x"), Read(0, op="aten::y")],
+            ["the forward reads values of all its tensors (aten::x, aten::y)"],
+        ),
+    ],
+)
+def test_all_values_that_were_read_are_one_note(reads: list[Read], notes: list[str]) -> None:
+    assert reading_notes(reads) == notes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from composecli.core.pytree import (
     Argument,
@@ -19,6 +21,7 @@ from composecli.core.pytree import (
     get_path,
     keystr,
     leaves,
+    port_name,
     replace_call_leaf,
     replace_leaf,
     resized,
@@ -100,10 +103,60 @@ def test_a_tree_is_described(tree: Tree, text: str) -> None:
     assert describe_tree(tree) == text
 
 
-@pytest.mark.parametrize("path", [("logits",), ("hidden", 1)])
-def test_the_text_of_a_path_names_the_same_path(path: tuple[int | str, ...]) -> None:
-    assert find_path(DICT, keystr(path)) == path
-    assert find_path(DICT, f"out{keystr(path)}") == path
+NESTED = TreeSequence(
+    "tuple",
+    (A, TreeMapping((("a b", B), ("0", A), ("c", TreeSequence("tuple", (A, B), ("x", "y"))))), B),
+    ("mean", "extra", "scale"),
+)
+
+
+@pytest.mark.parametrize(
+    ("tree", "path", "name"),
+    [
+        (DICT, ("logits",), "logits"),
+        (DICT, ("hidden", 1), "hidden[1]"),
+        (TUPLE, (1,), "[1]"),
+        (NESTED, (0,), "mean"),
+        (NESTED, (1, "a b"), 'extra["a b"]'),
+        (NESTED, (1, "0"), 'extra["0"]'),
+        (NESTED, (1, "c", 1), "extra.c.y"),
+    ],
+)
+def test_a_port_has_one_name_and_is_found_by_every_way_to_write_it(
+    tree: Tree, path: tuple[int | str, ...], name: str
+) -> None:
+    assert port_name(path, tree) == name
+    dotted = ".".join(map(str, path))
+    texts = [name, keystr(path), keystr(path).replace('"', "'"), dotted, f"out{keystr(path)}"]
+    if not name.startswith("["):
+        texts.append(f"out.{name}")
+    for text in texts:
+        assert find_path(tree, text) == path
+
+
+KEYS = st.one_of(st.sampled_from(["a", "b", "a b", "0", "out"]), st.text(min_size=1, max_size=3))
+TREES: st.SearchStrategy[Tree] = st.recursive(
+    st.just(A),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda items: TreeSequence("list", tuple(items))),
+        st.dictionaries(KEYS, inner, max_size=3).map(lambda d: TreeMapping(tuple(d.items()))),
+    ),
+    max_leaves=8,
+)
+
+
+@given(TREES)
+def test_every_tensor_of_a_tree_is_found_by_its_name(tree: Tree) -> None:
+    for path, _ in leaves(tree):
+        name = port_name(path, tree)
+        if path:
+            assert port_name(find_path(tree, name) or (), tree) == name
+
+
+def test_a_word_is_found_before_another_way_to_write_a_path() -> None:
+    tree = TreeMapping((("a", TreeMapping((("b", A),))), ("a.b", B)))
+    assert find_path(tree, '["a.b"]') == ("a.b",)
+    assert find_path(tree, "a.b") == ("a", "b")
 
 
 def test_only_integers_of_32_and_64_bits_may_hold_ids() -> None:

@@ -13,7 +13,6 @@ from composecli.runtime.model import (
     could_not_load,
     eager_arguments,
     is_exported,
-    last_line,
     set_training,
 )
 from composecli.workers.protocol import OpenRequest, Training
@@ -44,20 +43,6 @@ def test_positional_arguments_are_known_by_name_type_and_default() -> None:
 
 def test_a_forward_without_a_signature_has_no_known_arguments() -> None:
     assert eager_arguments(Unsigned()) == ()
-
-
-@pytest.mark.parametrize(
-    ("message", "line"),
-    [
-        ("sizes differ", "sizes differ"),
-        ("Traceback of TorchScript\n  a line\nRuntimeError: sizes differ\n\n", "sizes differ"),
-        ("", "ValueError"),
-        ("x" * 301, "x" * 299 + "…"),
-        ("x" * 300, "x" * 300),
-    ],
-)
-def test_an_error_is_shown_in_one_line(message: str, line: str) -> None:
-    assert last_line(ValueError(message)) == line
 
 
 @pytest.mark.parametrize(

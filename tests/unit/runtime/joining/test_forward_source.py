@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from composecli.core.blueprint import Branch, Feed, Merge, Parallel, Sequential, Stage
 from composecli.core.bridge import Cast, Flatten, Linear, Squeeze
 from composecli.core.facts import ArgumentFact
-from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    KeyPath,
+    Literal,
+    Opaque,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+)
 from composecli.runtime.joining.forward_source import (
+    FlatResult,
     Parameter,
+    PartForm,
     forward_source,
     joined_signature,
     part_name,
+    single_call_source,
 )
 
 X = Parameter("x", "Tensor", None)
@@ -79,6 +94,56 @@ def test_a_model_that_is_used_twice_is_one_part() -> None:
     assert [part_name(blueprint, model) for model in (5, 3)] == ["part_0", "part_1"]
 
 
+NESTED = TreeMapping(
+    (
+        ("logits", SPEC),
+        ("loss", Literal(None)),
+        ("past", TreeSequence("tuple", (SPEC, Literal(float("inf"))))),
+        ("list", TreeSequence("list", (SPEC, Opaque("Cache")))),
+        ('a"b', TreeSequence("tuple", ())),
+    )
+)
+
+
+def test_a_traced_part_gets_tensors_only_and_its_result_is_rebuilt() -> None:
+    flat: dict[KeyPath, FlatResult] = {(): FlatResult(NESTED, 0), ("logits",): FlatResult(SPEC, 3)}
+    traced = PartForm(by_position=True, fixed={1: Literal(3), 2: Literal(None)}, flat=flat)
+    signature = (X, Parameter("rate", "int", "rate"), Parameter("mask", "Optional[Tensor]", "mask"))
+    blueprint = Sequential((Stage(5), Stage(5, (Feed(("logits",)),))))
+    changed = replace(traced, fixed={})
+    assert forward_source(Sequential((Stage(5),)), signature, {5: traced}) == source(
+        "def forward(self, x: Tensor, rate: int, mask: Optional[Tensor]):",
+        'assert rate == 3, "it was traced with another value"',
+        'assert mask is None, "it was traced with another value"',
+        "y0 = self.part_0(x)",
+        'return {"logits": y0[0], "loss": None, "past": (y0[1], float(\'inf\'),),'
+        ' "list": [y0[2], None], "a\\"b": ()}',
+    )
+    lines = forward_source(blueprint, (X,), {5: changed}).splitlines()
+    assert lines[2] == "    y1 = self.part_0(y0[3])"
+
+
+def test_a_part_may_be_called_without_gradients() -> None:
+    form = PartForm(without_gradients=True)
+    assert forward_source(Sequential((Stage(5),)), (X,), {5: form}) == source(
+        "def forward(self, x: Tensor):",
+        "with torch.no_grad():",
+        "    y0 = self.part_0(x)",
+        "return y0",
+    )
+
+
+def test_a_single_call_is_annotated_if_it_returns_tensors() -> None:
+    signature = (X, Parameter("mask", "Tensor", "mask"))
+    both: dict[KeyPath, Tree] = {("logits",): SPEC, (1,): SPEC}
+    assert single_call_source(signature, PartForm(), both) == source(
+        "def forward(self, x: Tensor, mask: Tensor) -> Tuple[Tensor, Tensor]:",
+        "y = self.part(x, mask=mask)",
+        'return (y["logits"], y[1],)',
+    )
+    assert "->" not in single_call_source(signature, PartForm(), {(): NESTED})
+
+
 def argument(name: str, type_name: str = "Tensor") -> ArgumentFact:
     return ArgumentFact(name, type_name, required=True)
 
@@ -105,6 +170,12 @@ def test_names_that_are_no_identifiers_are_replaced(
     call = Call((Argument(SPEC), Argument(SPEC)))
     signature = joined_signature(tuple(argument(name) for name in names), call)
     assert tuple(parameter.name for parameter in signature) == expected
+
+
+def test_positional_arguments_are_counted_without_the_named_ones() -> None:
+    call = Call((Argument(SPEC, "y"), Argument(SPEC)))
+    signature = joined_signature((argument("x"), argument("y")), call)
+    assert [parameter.name for parameter in signature] == ["y", "x"]
 
 
 def test_a_name_that_the_first_part_does_not_have_is_an_error() -> None:

@@ -158,7 +158,7 @@ def test_a_long_list_of_keys_is_cut(folder: Path) -> None:
     ("factory", "title", "notes"),
     [
         ("text", "the factory returned a str, not a module", ()),
-        ("fails", "the factory could not be run", ("ValueError: and the reason",)),
+        ("fails", "the factory could not be run", ("ValueError: one line",)),
         ("leaves", "the factory could not be run", ("SystemExit: 3",)),
         (
             "missing", "the factory could not be run",
