@@ -174,7 +174,7 @@ CONTRACTS = {
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_contract_says_how_sizes_follow(name: str, composecli: Composecli, shelf: Shelf) -> None:
     module, expected = CONTRACTS[name]
-    path = shelf.save(name, module)
+    path = shelf.save(f"tied_{name}", module)
     report = composecli.json("inspect", path).json
     assert report["model"]["contract"]["text"] == expected
 
@@ -183,7 +183,7 @@ def test_contract_says_how_sizes_follow(name: str, composecli: Composecli, shelf
 def test_decoder_takes_features_whose_sizes_round_to_a_factor_of_two(
     words: tuple[str, ...], installed: Installed, shelf: Shelf
 ) -> None:
-    encoder, decoder = shelf.save("encoder", Encoder()), shelf.save("decoder", Decoder())
+    encoder, decoder = shelf.save("tied_encoder", Encoder()), shelf.save("tied_decoder", Decoder())
     checked = installed.json("check", encoder, decoder, *words)
     (finding,) = checked.json["seams"][0]["findings"]
     assert finding["title"] == "compatible when H % 4 in {0, 3} and W % 4 in {0, 3}"
@@ -200,7 +200,7 @@ def test_decoder_takes_features_whose_sizes_round_to_a_factor_of_two(
 def test_join_refuses_sizes_that_do_not_follow(
     installed: Installed, shelf: Shelf, here: Path
 ) -> None:
-    encoder, decoder = shelf.save("encoder", Encoder()), shelf.save("decoder", Decoder())
+    encoder, decoder = shelf.save("tied_encoder", Encoder()), shelf.save("tied_decoder", Decoder())
     assert installed("join", encoder, decoder, "-o", "joined.pt").code == 0
     joined = torch.jit.load("joined.pt")
     assert joined(torch.rand(1, 3, 67, 40)).shape == (1, 8, 34, 20)

@@ -175,33 +175,8 @@ def test_window_of_sizes_has_both_ends(shelf: Shelf) -> None:
 def test_sizes_with_holes_are_unknown(shelf: Shelf) -> None:
     class Holed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            assert x.size(1) in (2, 5, 8, 19)
+            assert x.size(1) in (1, 2, 5, 6, 19)
             return x
 
     contract = inspect(shelf.save("holed", Holed()), options=options(inputs=["2,5"])).model.contract
     assert str(contract) == "float32[N, ?] -> float32[N, ?]"
-
-
-def test_broadcast_size_of_1_is_not_the_lower_bound(shelf: Shelf) -> None:
-    class Least(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            assert x.size(1) == 1 or x.size(1) >= 15
-            return x
-
-    contract = inspect(
-        shelf.save("least", Least()), options=options(inputs=["2,40"])
-    ).model.contract
-    assert str(contract) == "float32[N, D>=15] -> float32[N, D>=15]"
-
-
-def test_model_without_a_contract_lists_what_was_tried(shelf: Shelf) -> None:
-    class Odd(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            assert x.size(0) == 17
-            return x
-
-    report = inspect(shelf.save("odd_17", Odd()))
-    assert report.exit_code == 3
-    assert report.finding is not None
-    assert report.finding.code == "CC304"
-    assert any("tried float32[2, 3]" in note for note in report.finding.notes)

@@ -17,6 +17,7 @@ from composecli.core.contract import Contract
 from composecli.core.dims import Free, Shape, as_expr
 from composecli.core.pytree import TensorSpec
 from composecli.core.size_expr import evaluate
+from tests.parsing import spec
 
 WIDTHS = st.sampled_from([3, 4, 5])
 BETWEEN = st.sampled_from(["relu", "tanh", "dropout", "layer_norm", "batch_norm"])
@@ -79,7 +80,7 @@ def test_contract_verdict_and_join_agree_with_running(
         contract = report.models[0].contract
         assert contract is not None
         _holds_at(contract, one, larger)
-        runs = _runs(_load(paths[0]), _load(paths[1]), contract)
+        runs = _runs(_load(paths[0]), _load(paths[1]), report.example)
         assert (report.verdict is Verdict.COMPATIBLE) == runs
         assert report.verdict is not Verdict.UNKNOWN
         joined = join(*paths, output=Path(folder) / "both.pt", bridge="linear")
@@ -93,10 +94,10 @@ def _load(path: Path) -> Any:
         return torch.load(path, weights_only=False)
 
 
-def _runs(one: Any, other: Any, contract: Contract) -> bool:
-    inputs = [
-        _zeros(a.value) for a in contract.example.arguments if isinstance(a.value, TensorSpec)
-    ]
+def _runs(one: Any, other: Any, example: str | None) -> bool:
+    """Return whether the pair runs on the example that the verdict speaks for."""
+    assert example is not None
+    inputs = [_zeros(spec(text)) for text in example.replace("], ", "]; ").split("; ")]
     with torch.no_grad():
         given_tensor = one(*inputs)
         try:
@@ -106,8 +107,8 @@ def _runs(one: Any, other: Any, contract: Contract) -> bool:
     return True
 
 
-def _zeros(spec: TensorSpec) -> torch.Tensor:
-    return torch.zeros(spec.sizes, dtype=getattr(torch, spec.dtype))
+def _zeros(tensor: TensorSpec) -> torch.Tensor:
+    return torch.zeros(tensor.sizes, dtype=getattr(torch, tensor.dtype))
 
 
 def _holds_at(contract: Contract, module: nn.Module, larger: int) -> None:

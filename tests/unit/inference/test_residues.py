@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from composecli.core.dims import Free, admits, as_free, parse_dim, sizes_between
 from composecli.core.pytree import Call, Tree
+from composecli.inference.axis_groups import BROADCAST_RATIO
 from composecli.inference.free_dims import explore_axes
 from tests.parsing import spec
 from tests.unit.inference.builders import call, example, observe, sizes
@@ -66,3 +67,24 @@ def test_a_dim_that_is_found_admits_what_the_model_accepts(step: int, data: st.D
     if concluded is not None:
         # Size 1 counts as broadcast if 2 is refused.
         assert sizes_between(concluded, 2, 400) == sizes_between(dim, 2, 400)
+
+
+@settings(max_examples=150)
+@given(st.sets(st.integers(1, 90)), st.integers(2, 70))
+def test_a_dim_never_contradicts_the_sizes_that_were_tried(others: set[int], base: int) -> None:
+    accepted = {base, *others}
+    tried_sizes = set[int]()
+
+    def forward(tried: Call) -> Tree | None:
+        _, size = sizes(tried)
+        tried_sizes.add(size)
+        if size in accepted:
+            return spec(f"float32[{size}]")
+        return None
+
+    tried = example(call(f"float32[2, {base}]"), forward)
+    ((_, dim),) = explore_axes(tried, observe(forward)).inputs.values()
+    for size in tried_sizes - {1}:
+        # Sizes far below the others count as broadcast.
+        if size > base // BROADCAST_RATIO:
+            assert admits(dim, size) in (None, size in accepted)
