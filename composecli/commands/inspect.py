@@ -107,7 +107,7 @@ def _finding(session: Session, part: OpenedModel, found: InferenceResult) -> Fin
     """Return why there is no contract; None if there is one."""
     if isinstance(found, Found):
         return None
-    stated = bool(session.options.inputs)
+    stated = session.has_stated_call
     return not_found_finding(part.name, part.facts, found, stated=stated)
 
 

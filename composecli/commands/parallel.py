@@ -130,7 +130,7 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
     for part in parts:
         stated = session.stated_input(part)
         contracts.append(session.infer(part, stated=stated))
-    if session.options.inputs:
+    if session.has_stated_call:
         return tuple(contracts)
     examples = [found.contract.example for found in contracts if isinstance(found, Found)]
     if not examples:
@@ -144,7 +144,7 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
 def _without_input(session: Session, part: OpenedModel, found: InferenceResult) -> Finding:
     """Return the finding that no model has a contract, with the search for the first one's."""
     assert isinstance(found, NotFound)
-    stated = bool(session.options.inputs)
+    stated = session.has_stated_call
     return not_found_finding(part.name, part.facts, found, stated=stated)
 
 
@@ -301,7 +301,7 @@ def _pair_findings(branches: _Branches, number: int) -> Findings:
     if finding.rule is not Rule.REFUSED_BY_CONSUMER:
         return (finding,)
     found = branches.contracts[refusing_number]
-    if isinstance(found, NotFound) and not branches.session.options.inputs:
+    if isinstance(found, NotFound) and not branches.session.has_stated_call:
         return (not_found_finding(refusing.name, refusing.facts, found, stated=False),)
     title = f"{refusing.name} fails on the input that {accepting.name} accepts"
     sides = (*_input_sides(branches, 0), *_input_sides(branches, number))

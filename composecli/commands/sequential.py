@@ -123,7 +123,7 @@ def _no_producer_finding(chain: Chain, number: int) -> Finding:
     """Return why nothing reaches a seam: no input of its producer is known or reaches it."""
     part, found = chain.parts[number], chain.contracts[number]
     if isinstance(found, NotFound):
-        stated = number == 0 and bool(chain.session.options.inputs)
+        stated = number == 0 and chain.session.has_stated_call
         return not_found_finding(part.name, part.facts, found, stated=stated)
     return Finding(
         Rule.PRODUCER_REFUSED,

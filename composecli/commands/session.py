@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from composecli.commands.composition import InferenceResult
@@ -16,7 +17,7 @@ from composecli.commands.progress import ProbeCounter, Progress
 from composecli.commands.requests import Options
 from composecli.commands.resolve import Target
 from composecli.commands.results import ModelReport
-from composecli.commands.stated_inputs import state_inputs
+from composecli.commands.stated_inputs import is_partial, state_inputs
 from composecli.core.blueprint import Blueprint, single_model
 from composecli.core.contract import accepts_call
 from composecli.core.errors import CouldNotAttempt
@@ -48,6 +49,7 @@ class Session:
         self.sandbox: Sandbox | None = None
         self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
         self._stated: Candidate | None = None
+        self._partial = dict[int, Candidate]()
         self._inferred = dict[int, InferenceResult]()
         self._reads = dict[int, list[Read]]()
         self._explorer = Explorer(self._probe)
@@ -101,15 +103,25 @@ class Session:
     def stated_input(self, part: OpenedModel) -> Candidate | None:
         """Return the call that `--input` states; None without that option.
 
-        In parallel, every model gets the call that is stated for the first one.
+        In parallel, every model gets the call that is stated for the first one. If other arguments
+        are needed than those that are stated, there is no call yet: inference finds them.
         """
         if not self.options.inputs:
             return None
         if self._stated is None:
-            self._stated = state_inputs(
+            candidate = state_inputs(
                 self.options.inputs, part.name, part.facts, part.target.kind, self.worker
             )
+            if is_partial(candidate, part.facts):
+                self._partial[part.handle] = candidate
+                return None
+            self._stated = candidate
         return self._stated
+
+    @property
+    def has_stated_call(self) -> bool:
+        """Whether `--input` states a whole call, so that no other is tried."""
+        return self._stated is not None
 
     def infer(
         self, part: OpenedModel, *, stated: Candidate | None = None, given: Call | None = None
@@ -134,7 +146,7 @@ class Session:
             counter.step(call)
             return self._explorer.explore(part, call, detail, deadline)
 
-        hints = _hints(part, stated, given)
+        hints = replace(_hints(part, stated, given), partial=self._partial.get(part.handle))
         found = infer(hints, probe, self.options.budget)
         self.partial_results.append(self.report(part, found))
         if found.stopped == INTERRUPTED:

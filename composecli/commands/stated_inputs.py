@@ -59,6 +59,13 @@ def state_inputs(
     return Candidate(Call(tuple(arguments)), evidence, tuple(stated_dims))
 
 
+def is_partial(stated: Candidate, facts: ModelFacts) -> bool:
+    """Return whether the model needs other arguments than those that are stated, all by name."""
+    names = {argument.name for argument in stated.call.arguments}
+    needed = {argument.name for argument in facts.needed_arguments}
+    return None not in names and not needed <= names
+
+
 def _states_dims(declared: DeclaredTensor) -> bool:
     """Return whether the dims are a statement about the model, and not only an example."""
     if declared.dtype is not None:

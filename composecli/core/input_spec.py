@@ -118,10 +118,11 @@ def are_exact(inputs: tuple[Declared, ...]) -> bool:
 
     Saved tensors have the sizes that they were saved with, and a plain value has none.
     """
-    for declared in inputs:
+    tensors = [declared for declared in inputs if not isinstance(declared, DeclaredLiteral)]
+    for declared in tensors:
         if isinstance(declared, DeclaredTensor) and any(map(is_variable, declared.dims)):
             return False
-    return bool(inputs)
+    return bool(tensors)
 
 
 def example_sizes(dims: Shape, known: dict[str, int] | None = None) -> tuple[int, ...]:

@@ -79,12 +79,15 @@ class Candidate:
     layouts: tuple[tuple[KeyPath, str], ...] = ()
 
 
-def initial_candidates(facts: ModelFacts) -> Iterator[Candidate]:
+def initial_candidates(facts: ModelFacts, partial: Candidate | None = None) -> Iterator[Candidate]:
     """Yield the calls to begin with.
 
     Each argument is what its name and type suggest, else what the first layers with parameters
-    expect, else a tensor of each rank.
+    expect, else a tensor of each rank. The arguments of `partial` are as they are stated.
     """
+    if partial is not None:
+        yield from _with_statements(facts, partial)
+        return
     if not facts.arguments:
         yield Candidate(Call(()))
     yield from _with_states(facts)
@@ -96,6 +99,39 @@ def initial_candidates(facts: ModelFacts) -> Iterator[Candidate]:
         if call not in proposed:
             proposed.add(call)
             yield Candidate(call)
+
+
+def _with_statements(facts: ModelFacts, partial: Candidate) -> Iterator[Candidate]:
+    """Yield calls with the stated arguments, and values that are likely for the others."""
+    stated = {argument.name: argument.value for argument in partial.call.arguments}
+    needed = facts.needed_arguments
+    arguments = [fact for fact in facts.arguments if fact in needed or fact.name in stated]
+    values_by_argument = list[list[Tree]]()
+    for fact in arguments:
+        if fact.name in stated:
+            values_by_argument.append([stated[fact.name]])
+        else:
+            values_by_argument.append(_values(fact, facts))
+    numbers = {fact.name: number for number, fact in enumerate(arguments)}
+    dims = list[tuple[KeyPath, Shape]]()
+    for (number, *rest), shape in partial.dims:
+        assert isinstance(number, int)
+        name = partial.call.arguments[number].name or ""
+        dims.append(((numbers[name], *rest), shape))
+    for number in range(MAX_LAYERS):
+        call = _nth_call(tuple(arguments), values_by_argument, number)
+        yield Candidate(call, partial.evidence, tuple(dims))
+
+
+def keeps_statements(candidate: Candidate, facts: ModelFacts, partial: Candidate | None) -> bool:
+    """Return whether a candidate has the arguments that the user stated."""
+    if partial is None:
+        return True
+    stated = {argument.name: argument.value for argument in partial.call.arguments}
+    needed = facts.needed_arguments
+    arguments = [fact for fact in facts.arguments if fact in needed or fact.name in stated]
+    values = zip(arguments, candidate.call.arguments, strict=False)
+    return all(stated.get(fact.name, argument.value) == argument.value for fact, argument in values)
 
 
 def _nth_call(

@@ -28,9 +28,9 @@ def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFo
     prober = Prober(ask, budget or Budget())
     guesses: Iterator[Candidate] = iter(())
     if hints.stated is None:
-        guesses = initial_candidates(hints.facts)
+        guesses = initial_candidates(hints.facts, hints.partial)
     stated = _stated_candidates(hints)
-    found = search(stated, guesses, hints.facts, prober.trace)
+    found = search(stated, guesses, hints, prober.trace)
     if not isinstance(found, FoundCandidate):
         return NotFound(tuple(found), prober.count, prober.stopped)
     found = _match_weights(found, hints, prober)
@@ -44,6 +44,8 @@ def _stated_candidates(hints: Hints) -> Iterator[Candidate]:
     """Yield the user's input alone, or else the file's records and a producer's real output."""
     if hints.stated is not None:
         yield hints.stated
+        return
+    if hints.partial is not None:
         return
     if hints.exported is not None:
         dims = list[tuple[KeyPath, Shape]]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from composecli.core.dims import Free, as_free
+from composecli.core.dims import Free, as_free, example_size
 from composecli.core.pytree import Axis, Call, call_leaves
 from composecli.inference.axis_groups import AxisGroup, Example, make_group, try_size
 from composecli.inference.prober import Probe
@@ -31,9 +31,12 @@ def groups_of(example: Example, probe: Probe) -> Iterator[AxisGroup]:
         (0, 2), base 8               fixed by the weight; if that is not known, it accepts only 8
         (1, 2), base 8               likewise
     """
-    yield from _stated_groups(example)
     axes = _unstated_axes(example)
     singles = [make_group(example, (axis,)) for axis in axes]
+    for stated in _stated_groups(example):
+        group = _with_unstated_axes(example, stated, singles, probe)
+        singles = _outside([group], singles)
+        yield group
     tied = list(_tied_inputs(example, singles, probe))
     stuck = list[AxisGroup]()
     for group in _outside(tied, singles):
@@ -59,6 +62,25 @@ def _stated_groups(example: Example) -> Iterator[AxisGroup]:
                 axes_by_name.setdefault(free.name, []).append((path, axis))
     for name, axes in axes_by_name.items():
         yield make_group(example, tuple(axes), first_dims[name])
+
+
+def _with_unstated_axes(
+    example: Example, stated: AxisGroup, singles: list[AxisGroup], probe: Probe
+) -> AxisGroup:
+    """Return the stated group with the same axis of other inputs, if they only change together."""
+    assert stated.stated is not None
+    size = example_size(stated.stated, stated.base + 1)
+    alike = list[Axis]()
+    for single in singles:
+        (axis,) = single.axes
+        if single.base == stated.base and axis[1] == stated.axes[0][1]:
+            alike.append(axis)
+    if not alike or size == stated.base or try_size(example.call, stated, size, probe):
+        return stated
+    together = make_group(example, (*stated.axes, *alike), stated.stated)
+    if try_size(example.call, together, size, probe):
+        return together
+    return stated
 
 
 def _unstated_axes(example: Example) -> list[Axis]:

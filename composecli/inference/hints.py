@@ -15,7 +15,8 @@ class Hints:
     """Knowledge of a model before any forward runs.
 
     `stated` comes from the user. It excludes all other candidates: if it is rejected, nothing
-    else is tried. `exported` is the contract that an exported program records, `traced` the
+    else is tried. `partial` has some of the arguments, by name, and the others are found.
+    `exported` is the contract that an exported program records, `traced` the
     example that a trace records, and `given` the output of a producer that this model should
     accept.
     """
@@ -25,6 +26,7 @@ class Hints:
     exported: Contract | None = None
     traced: Call | None = None
     given: Call | None = None
+    partial: Candidate | None = None
 
 
 def argument_name(facts: ModelFacts, call: Call, path: KeyPath) -> str | None:

@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, Rejected, Untried
 from composecli.core.pytree import Call, call_leaves
-from composecli.inference.candidates import Candidate
+from composecli.inference.candidates import Candidate, keeps_statements
+from composecli.inference.hints import Hints
 from composecli.inference.prober import Probe
 from composecli.inference.repairs import find_repairs
 
@@ -103,8 +103,13 @@ def _dtypes_and_ranks(call: Call) -> str:
     return " ".join(kinds)
 
 
+def _is_allowed(candidate: Candidate, hints: Hints) -> bool:
+    """Return whether a candidate keeps what the user stated."""
+    return keeps_statements(candidate, hints.facts, hints.partial)
+
+
 def search(
-    stated: Iterable[Candidate], guessed: Iterable[Candidate], facts: ModelFacts, probe: Probe
+    stated: Iterable[Candidate], guessed: Iterable[Candidate], hints: Hints, probe: Probe
 ) -> FoundCandidate | list[Attempt]:
     """Return the first candidate that is accepted, or all rejected attempts, the furthest first.
 
@@ -131,7 +136,8 @@ def search(
                 return FoundCandidate(candidate, accepted)
             case Rejected() as rejected:
                 attempts.append((candidate.call, rejected))
-                repairs = find_repairs(candidate, rejected, facts)
+                found = find_repairs(candidate, rejected, hints.facts)
+                repairs = [repair for repair in found if _is_allowed(repair[1], hints)]
                 frontier.add_repairs(entry, rejected, repairs)
             case Untried():
                 break

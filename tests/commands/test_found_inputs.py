@@ -238,3 +238,51 @@ def test_static_int8_weights_tell_their_sizes(composecli: Composecli, tmp_path: 
         quantization.convert(module, inplace=True)
         torch.jit.script(module).save(path)
     assert _contract(composecli, path) == "float32[N, 4, H>=3, W>=3] -> float32[N, 3]"
+
+
+class Recorder(nn.Module):
+    """Accepts one sampling rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 16)
+
+    def forward(self, wav: Tensor, sr: int, gain: float = 1.0) -> Tensor:
+        assert sr == 44100
+        return self.conv(wav) * gain
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "contract"),
+    [
+        (Recorder, ("--input", "sr:=44100"), "float32[1, D>=16], 44100 -> float32[4, D - 15]"),
+        (
+            Recorder,
+            ("--input", "sr:=44100", "--input", "gain:=0.5"),
+            "float32[1, D>=16], 44100, gain=0.5 -> float32[4, D - 15]",
+        ),
+        (
+            MaybeMasked,
+            ("--input", "mask=bool[N,16]"),
+            "float32[N, 12], bool[N, 16] -> float32[N, 16]",
+        ),
+    ],
+)
+def test_arguments_that_are_not_stated_are_found(
+    module: type[nn.Module],
+    words: tuple[str, ...],
+    contract: str,
+    composecli: Composecli,
+    shelf: Shelf,
+) -> None:
+    path = shelf.save(f"found_{module.__name__}", module().eval())
+    inspected = composecli.json("inspect", path, *words).json["model"]
+    assert inspected["contract"]["text"] == contract
+    assert inspected["contract"]["evidence"][0]["kind"] == "declared"
+
+
+def test_a_stated_argument_is_never_replaced(composecli: Composecli, shelf: Shelf) -> None:
+    path = shelf.save("found_Recorder", Recorder().eval())
+    inspected = composecli("inspect", path, "--input", "sr:=8000")
+    assert inspected.code == 3
+    assert "CC304" in inspected.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from composecli.core.observations import Observation, Rejected, Untried
 from composecli.core.pytree import Call
 from composecli.inference.candidates import initial_candidates
+from composecli.inference.hints import Hints
 from composecli.inference.search import MAX_CANDIDATES, FoundCandidate, search
 from tests.unit.inference.builders import REJECTED, accepted, candidate, facts
 
@@ -22,7 +23,7 @@ def test_attempt_that_got_furthest_is_repaired_first() -> None:
     search(
         [],
         [candidate("float32[2, 3]"), candidate("float32[2, 7]"), candidate("float32[2, 5, 5]")],
-        facts(),
+        Hints(facts()),
         probe,
     )
     second = order.index("float32[2, 7]")
@@ -38,7 +39,7 @@ def test_search_ends_with_the_budget_and_returns_what_was_tried() -> None:
         left[0] -= 1
         return REJECTED if left[0] >= 0 else Untried("spent")
 
-    tried = search([], initial_candidates(facts()), facts(), probe)
+    tried = search([], initial_candidates(facts()), Hints(facts()), probe)
     assert isinstance(tried, list)
     assert len(tried) == 3
 
@@ -51,7 +52,7 @@ def test_stated_candidates_are_not_repaired() -> None:
         return REJECTED
 
     stated = [candidate("float32[2, 3]"), candidate("float32[2, 4]")]
-    search(stated, [], facts(), probe)
+    search(stated, [], Hints(facts()), probe)
     assert order == ["float32[2, 3]", "float32[2, 4]"]
 
 
@@ -60,7 +61,7 @@ def test_huge_calls_are_never_probed() -> None:
         assert call.elements < 10**7
         return REJECTED
 
-    attempts = search([], [candidate("float32[2, 3, 4000, 4000]")], facts(), probe)
+    attempts = search([], [candidate("float32[2, 3, 4000, 4000]")], Hints(facts()), probe)
     assert attempts == []
 
 
@@ -70,7 +71,7 @@ def test_first_accepted_candidate_is_returned() -> None:
     def probe(call: Call) -> Observation:
         return accepted("float32[2, 1]") if "4]" in str(call) else REJECTED
 
-    found = search([], guesses, facts(), probe)
+    found = search([], guesses, Hints(facts()), probe)
     assert isinstance(found, FoundCandidate)
     assert str(found.candidate.call) == "float32[2, 4]"
 
@@ -80,7 +81,7 @@ def test_attempts_are_returned_furthest_first() -> None:
         return Rejected(0, "RuntimeError", "no", "cpu", ops=call.elements)
 
     stated = [candidate("float32[2, 3]"), candidate("float32[2, 9]"), candidate("float32[2, 5]")]
-    attempts = search(stated, [], facts(), probe)
+    attempts = search(stated, [], Hints(facts()), probe)
     assert isinstance(attempts, list)
     assert [str(call) for call, _ in attempts] == [
         "float32[2, 9]",

@@ -7,6 +7,7 @@ import pytest
 from composecli.core.observations import Accepted, Observation, Operand, ParameterOp, Rejected
 from composecli.core.pytree import Call, call_leaves
 from composecli.inference.candidates import Candidate
+from composecli.inference.hints import Hints
 from composecli.inference.search import FoundCandidate, search
 from composecli.inference.size_solver import from_mismatches, mismatches
 from tests.parsing import spec
@@ -78,7 +79,7 @@ def test_steps_continue_until_the_operands_match() -> None:
             return Accepted((image,), "cpu")
         return rejected("aten::addmm", (f"float32[2, {have}]", (0,)), ("float32[400, 120]", ()))
 
-    found = search([], [candidate("float32[2, 1, 64, 64]")], facts(), probe)
+    found = search([], [candidate("float32[2, 1, 64, 64]")], Hints(facts()), probe)
     assert isinstance(found, FoundCandidate)
     ((_, accepted),) = call_leaves(found.candidate.call)
     assert features(accepted.sizes[2]) == 400
