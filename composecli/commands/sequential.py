@@ -34,7 +34,7 @@ from composecli.compose.wiring import Edge, wire
 from composecli.core.blueprint import Feed, Sequential, Stage
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Port, output_name
-from composecli.core.dims import Unknown, fixed_size
+from composecli.core.dims import Unknown, fixed_size, is_variable
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation
@@ -309,8 +309,19 @@ def _adopt_contract_at_rank(seam: Seam, pairs: PortPairs, findings: list[Finding
     (port,) = found.contract.required[:1] or (consumer.port,)
     if port.dims is None or len(port.dims) != rank:
         return False
+    previous = chain.contracts[number]
     chain.contracts[number] = found
+    if is_variable(producer.dims[-1]) and not _fits_elsewhere(seam):
+        chain.contracts[number] = previous
+        return False
     return True
+
+
+def _fits_elsewhere(seam: Seam) -> bool:
+    """Return whether another example of the chain's input fits the consumer."""
+    pairs = pair_ports(seam)
+    findings = [finding for pair in pairs for finding in compare(*pair)]
+    return with_other_example(seam, pairs, findings) is not None
 
 
 def _extend(seam: Seam, pairs: PortPairs, passed: _Passed) -> Upstream:

@@ -49,7 +49,7 @@ def complete(*words: str, **variables: str) -> list[str]:
     ("words", "offered"),
     [
         (["ex"], ["plain,explain"]),
-        (["explain", "CC20"], [f"plain,CC20{number}" for number in range(1, 9)]),
+        (["explain", "CC20"], [f"plain,CC20{number}" for number in range(1, 10)]),
         (["explain", "cc301"], ["plain,CC301"]),
         (["explain", "feature"], []),
         (["explain", "rank"], ["plain,rank-differs"]),

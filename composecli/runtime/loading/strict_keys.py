@@ -77,11 +77,14 @@ def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
 
 
 def sizes_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    """Return the sizes of each tensor in the state dict of a module, None for other entries."""
+    """Return the sizes of each tensor in the state dict of a module.
+
+    They are None for other entries, and for lazy layers, which take the sizes of their weights.
+    """
     sizes: dict[str, tuple[int, ...] | None] = {}
     for name, value in module.state_dict().items():
         sizes[name] = None
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and not is_lazy(value):
             sizes[name] = tuple(value.shape)
     return sizes
 
