@@ -375,10 +375,14 @@ class Convolution(OpFamily):
         return op in _CONVOLUTIONS
 
     def implied_input(self, spec: TensorSpec, parameter_op: ParameterOp) -> ImpliedInput | None:
-        """Replace the channels, or the whole input if its rank is another."""
+        """Replace the channels, or the whole input if its rank is another.
+
+        A convolution adds a batch to an input without one. Batches are usual, so that is implied.
+        """
         weight = parameter_op.weight
         rank = len(weight.sizes)
-        if parameter_op.value.sizes != spec.sizes or rank not in SPATIAL:
+        value = parameter_op.value.sizes
+        if value not in (spec.sizes, (1, *spec.sizes)) or rank not in SPATIAL:
             return None
         channels = _channels(parameter_op)
         if len(spec.sizes) != rank:

@@ -255,11 +255,15 @@ class Recorder(nn.Module):
 @pytest.mark.parametrize(
     ("module", "words", "contract"),
     [
-        (Recorder, ("--input", "sr:=44100"), "float32[1, D>=16], 44100 -> float32[4, D - 15]"),
+        (
+            Recorder,
+            ("--input", "sr:=44100"),
+            "float32[N, 1, L>=16], 44100 -> float32[N, 4, L - 15]",
+        ),
         (
             Recorder,
             ("--input", "sr:=44100", "--input", "gain:=0.5"),
-            "float32[1, D>=16], 44100, gain=0.5 -> float32[4, D - 15]",
+            "float32[N, 1, L>=16], 44100, gain=0.5 -> float32[N, 4, L - 15]",
         ),
         (
             MaybeMasked,
