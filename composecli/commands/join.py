@@ -9,6 +9,7 @@ from composecli.commands.composition import Composition
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.progress import Progress, silent
 from composecli.commands.provenance import provenance_json
+from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import JoinRequest
 from composecli.commands.resolve import identify_all
 from composecli.commands.results import JoinReport, Written
@@ -35,6 +36,12 @@ def join(request: JoinRequest, worker: Worker, progress: Progress = silent) -> J
     Raises:
         CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
     """
+    with remedies_written_out(request):
+        return _join(request, worker, progress)
+
+
+def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinReport:
+    """Check the models, and write the file in a place of its own until it is verified."""
     asked = request.check
     targets = identify_all(asked.models, asked.options)
     paths = tuple(target.path for target in targets)

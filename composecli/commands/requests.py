@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from composecli.commands.trust import Trust
 from composecli.core.blueprint import Merge, Mode
@@ -109,6 +110,21 @@ class Options:
         return self.device
 
 
+class ModelsRequest(Protocol):
+    """A request about models: the command that the user ran, which a message may suggest anew."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The MODEL arguments."""
+
+    @property
+    def options(self) -> Options:
+        """The options that all commands share."""
+
+    def retry(self, models: tuple[str, ...], *more: str) -> str:
+        """Return the same command for other models, with more words."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
     """A request to check models. `bridge` is the kind of steps that a join may insert."""
@@ -133,6 +149,12 @@ class CheckRequest:
         words += [*self.options.words, *more]
         return shlex.join(words)
 
+    def retry(self, models: tuple[str, ...], *more: str) -> str:
+        """Return the same check of other models, with more words."""
+        if self.strict:
+            more = ("--strict", *more)
+        return replace(self, models=models).command(*more, name="check")
+
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
@@ -143,6 +165,29 @@ class JoinRequest:
     seed: int = 0
     force: bool = False
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The MODEL arguments."""
+        return self.check.models
+
+    @property
+    def options(self) -> Options:
+        """The options that all commands share."""
+        return self.check.options
+
+    def retry(self, models: tuple[str, ...], *more: str) -> str:
+        """Return the same join of other models, with more words."""
+        words = list[str]()
+        if self.check.strict:
+            words.append("--strict")
+        if self.check.bridge is not BridgeMode.NONE:
+            words += ["--bridge", str(self.check.bridge)]
+        if self.seed:
+            words += ["--seed", str(self.seed)]
+        if self.force:
+            words.append("--force")
+        return replace(self.check, models=models).command(*words, *more, "-o", self.output)
+
 
 @dataclass(frozen=True, slots=True)
 class InspectRequest:
@@ -150,3 +195,12 @@ class InspectRequest:
 
     model: str
     options: Options = field(default_factory=Options)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The MODEL argument."""
+        return (self.model,)
+
+    def retry(self, models: tuple[str, ...], *more: str) -> str:
+        """Return the same command for another model, with more words."""
+        return shlex.join(["composecli", "inspect", *models, *self.options.words, *more])

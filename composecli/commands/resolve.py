@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from composecli.commands.requests import Options
 from composecli.commands.trust import Trust
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import (
     FactoryReference,
     FileReference,
@@ -89,8 +89,8 @@ def identify(
 def _not_weights(file: ModelFile) -> Problem:
     """Return the problem of a factory whose weights file is a whole model."""
     title = f"the file contains a whole model ({file.kind}), not weights"
-    help = (f"name the file alone: {file.path}",)
-    return Problem(Rule.NOT_A_MODEL, title, file.path, help=help)
+    remedies = (Remedy(model=file.path, effect="loads the model as it was saved"),)
+    return Problem(Rule.NOT_A_MODEL, title, file.path, remedies=remedies)
 
 
 def _refuse(refusal: Problem | None) -> None:

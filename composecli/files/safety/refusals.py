@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from composecli.core.errors import Problem
+from composecli.core.errors import Problem, Remedy
 from composecli.core.rules import Rule
 from composecli.files.checkpoint import Checkpoint
 
 MAX_SHOWN = 6
-MAX_SUGGESTED_OPS = 3
+MAX_SUGGESTED_OPS = 12
 
 _FETCH_AGAIN = ("download or save it again",)
 
@@ -25,6 +26,12 @@ class Reason:
     op: str | None = None
 
 
+def trust(path: str) -> Remedy:
+    """Return the remedy that runs whatever a file contains."""
+    effect = "runs its code, so use this only if you know where the file comes from"
+    return Remedy(("--trust", path), effect=effect)
+
+
 def damaged(path: str, *notes: str, title: str = "the archive is damaged") -> Problem:
     """Return the problem of an archive that is not as it was written; the notes show that."""
     return Problem(Rule.TRUNCATED_ARCHIVE, title, path, notes, _FETCH_AGAIN)
@@ -38,10 +45,8 @@ def of_checkpoint(path: str, checkpoint: Checkpoint) -> Problem | None:
             "the pickle imports code from outside torch.nn",
             path,
             shown(checkpoint.untrusted),
-            (
-                f"--trust {path} runs it, if you know where the file comes from",
-                "or save it with torch.jit.script(model).save(path) or torch.export.save",
-            ),
+            ("save it with torch.jit.script(model).save(path) or torch.export.save",),
+            remedies=(trust(path),),
         )
     if checkpoint.hooks:
         return of_overrides(path, checkpoint.hooks)
@@ -55,7 +60,7 @@ def of_overrides(path: str, hooks: tuple[str, ...]) -> Problem:
         "the pickled module carries code in addition to its classes",
         path,
         shown(hooks),
-        (f"--trust {path} keeps it, if you know where the file comes from",),
+        remedies=(trust(path),),
     )
 
 
@@ -66,15 +71,26 @@ def of_program(
     reasons = tuple(reason for reason in reasons if reason.op not in allowed_ops)
     if not reasons:
         return None
-    help = [f"--trust {path} runs it, if you know where the file comes from"]
-    ops = dict.fromkeys(reason.op for reason in reasons if reason.op is not None)
-    if ops:
-        suggested = list(ops)[:MAX_SUGGESTED_OPS]
-        options = " ".join(f"--allow-op {op}" for op in suggested)
-        help.append(f"or {options}, if you accept what it does")
     title = f"the {kind} contains code that needs trust to run"
     texts = tuple(reason.text for reason in reasons)
-    return Problem(Rule.PROGRAM_NOT_TRUSTED, title, path, shown(texts), tuple(help))
+    remedies = (trust(path), *_allowing(reasons))
+    return Problem(Rule.PROGRAM_NOT_TRUSTED, title, path, shown(texts), remedies=remedies)
+
+
+def _allowing(reasons: tuple[Reason, ...]) -> Iterator[Remedy]:
+    """Yield the remedy that allows the ops by name, if a few ops are the only reasons."""
+    ops = list[str]()
+    for reason in reasons:
+        if reason.op is None:
+            return
+        if reason.op not in ops:
+            ops.append(reason.op)
+    if len(ops) > MAX_SUGGESTED_OPS:
+        return
+    words = list[str]()
+    for op in ops:
+        words += ["--allow-op", op]
+    yield Remedy(tuple(words), effect="allows what it uses, and nothing else")
 
 
 def of_records(path: str, messages: tuple[str, ...]) -> Problem | None:

@@ -27,6 +27,7 @@ from composecli.files.pt2_layout import (
     index_entries,
     program_members,
 )
+from composecli.files.safety.refusals import trust
 from composecli.runtime.loading.admission import no_scan
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
 from composecli.runtime.model import Model, could_not_load, last_line
@@ -195,14 +196,13 @@ def _libraries(foreign: tuple[str, ...]) -> str:
 def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNotAttempt:
     """Return the error for a file that is not trusted to import the packages of its classes."""
     libraries = _libraries(foreign)
-    path = request.reference.path
     title = f"the archive uses objects of {libraries}, which is not imported"
     notes = tuple(f"it names {name}" for name in foreign[:MAX_TYPES_SHOWN])
-    help = (
-        f"--trust {path} imports {libraries}, if you know where the file comes from",
-        "or export a module that returns plain tensors, tuples or dicts",
+    help = ("export a module that returns plain tensors, tuples or dicts",)
+    remedies = (trust(request.reference.path),)
+    problem = Problem(
+        Rule.PACKAGE_MISSING, title, request.reference.name, notes, help, remedies=remedies
     )
-    problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, help)
     return CouldNotAttempt(problem)
 
 
