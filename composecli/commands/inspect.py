@@ -133,6 +133,8 @@ def _interrupted_report(session: Session, part: OpenedModel) -> InspectReport:
     )
 
 
-def _file_size(part: OpenedModel) -> int:
-    """Return the size of the file, or of a factory's weights, in bytes."""
+def _file_size(part: OpenedModel) -> int | None:
+    """Return the size of the file, or of a factory's weights, in bytes; None without a file."""
+    if part.target.path is None:
+        return None
     return Path(part.target.path).stat().st_size

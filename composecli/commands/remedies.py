@@ -10,6 +10,8 @@ from composecli.commands.requests import ModelsRequest
 from composecli.commands.resolve import locate
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 
+_GIVEN_ONCE = ("--key", "--device", "--training")
+
 
 @contextmanager
 def remedies_written_out(request: ModelsRequest) -> Iterator[None]:
@@ -38,7 +40,7 @@ def _command(remedy: Remedy, where: str | None, request: ModelsRequest) -> str:
             models.append(remedy.model)
         else:
             models.append(model)
-    return request.retry(tuple(models), *_new_words(remedy.words, request.options.words))
+    return request.retry(tuple(models), _all_words(request.options.words, remedy.words))
 
 
 def _is_at(model: str, where: str | None) -> bool:
@@ -46,11 +48,15 @@ def _is_at(model: str, where: str | None) -> bool:
     return where in (model, locate(model).path)
 
 
-def _new_words(words: tuple[str, ...], given: tuple[str, ...]) -> list[str]:
-    """Return the options, pairs of a name and a value, that the command does not have yet."""
+def _all_words(given: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the options, pairs of a name and a value, with new ones behind those that were given.
+
+    One that can be given only once replaces what was given.
+    """
     pairs = list(zip(given[::2], given[1::2], strict=True))
-    new = list[str]()
-    for pair in zip(words[::2], words[1::2], strict=True):
-        if pair not in pairs:
-            new += pair
-    return new
+    for name, value in zip(new[::2], new[1::2], strict=True):
+        if name in _GIVEN_ONCE:
+            pairs = [pair for pair in pairs if pair[0] != name]
+        if (name, value) not in pairs:
+            pairs.append((name, value))
+    return tuple(word for pair in pairs for word in pair)

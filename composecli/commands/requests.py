@@ -88,7 +88,8 @@ def parse_memory(text: str) -> int:
 class Options:
     """The options that all commands share.
 
-    `words` are those options of the command line that a suggested command has to repeat.
+    `imports` are modules, files and folders of Python that the user vouches for. `words` are those
+    options of the command line that a suggested command has to repeat.
     """
 
     device: str = "cpu"
@@ -98,6 +99,7 @@ class Options:
     key: str | None = None
     trust: tuple[Trust, ...] = ()
     allowed_ops: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     budget: Budget = field(default_factory=Budget)
     limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()
@@ -121,8 +123,8 @@ class ModelsRequest(Protocol):
     def options(self) -> Options:
         """The options that all commands share."""
 
-    def retry(self, models: tuple[str, ...], *more: str) -> str:
-        """Return the same command for other models, with more words."""
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same command for other models, with `words` for those of the options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,16 @@ class CheckRequest:
         words += [*self.options.words, *more]
         return shlex.join(words)
 
-    def retry(self, models: tuple[str, ...], *more: str) -> str:
-        """Return the same check of other models, with more words."""
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same check of other models, with `words` for those of the options."""
+        more: tuple[str, ...] = ()
         if self.strict:
-            more = ("--strict", *more)
-        return replace(self, models=models).command(*more, name="check")
+            more = ("--strict",)
+        return self.changed(models, words).command(*more, name="check")
+
+    def changed(self, models: tuple[str, ...], words: tuple[str, ...]) -> CheckRequest:
+        """Return the same request for other models and options."""
+        return replace(self, models=models, options=replace(self.options, words=words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +182,18 @@ class JoinRequest:
         """The options that all commands share."""
         return self.check.options
 
-    def retry(self, models: tuple[str, ...], *more: str) -> str:
-        """Return the same join of other models, with more words."""
-        words = list[str]()
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same join of other models, with `words` for those of the options."""
+        more = list[str]()
         if self.check.strict:
-            words.append("--strict")
+            more.append("--strict")
         if self.check.bridge is not BridgeMode.NONE:
-            words += ["--bridge", str(self.check.bridge)]
+            more += ["--bridge", str(self.check.bridge)]
         if self.seed:
-            words += ["--seed", str(self.seed)]
+            more += ["--seed", str(self.seed)]
         if self.force:
-            words.append("--force")
-        return replace(self.check, models=models).command(*words, *more, "-o", self.output)
+            more.append("--force")
+        return self.check.changed(models, words).command(*more, "-o", self.output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +208,6 @@ class InspectRequest:
         """The MODEL argument."""
         return (self.model,)
 
-    def retry(self, models: tuple[str, ...], *more: str) -> str:
-        """Return the same command for another model, with more words."""
-        return shlex.join(["composecli", "inspect", *models, *self.options.words, *more])
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same command for another model, with `words` for those of the options."""
+        return shlex.join(["composecli", "inspect", *models, *words])

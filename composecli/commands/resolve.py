@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from composecli.commands.near_misses import with_near_misses
 from composecli.commands.requests import Options
 from composecli.commands.trust import Trust
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
@@ -13,6 +14,7 @@ from composecli.core.model_ref import (
     FileReference,
     ModelKind,
     Reference,
+    literal_arguments,
     parse_reference,
 )
 from composecli.core.rules import Rule
@@ -38,9 +40,14 @@ class Target:
         return self.reference.name
 
     @property
-    def path(self) -> str:
-        """The file of the model, or of its weights."""
+    def path(self) -> str | None:
+        """The file of the model, or of its weights; None for a factory without weights."""
         return self.reference.path
+
+
+def paths_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
+    """Return the files of the targets, in order."""
+    return tuple(target.path for target in targets if target.path is not None)
 
 
 def locate(text: str) -> Reference:
@@ -69,21 +76,61 @@ def identify(
         CouldNotAttempt: if there is no model, or it needs trust that the user has not given.
     """
     reference = locate(text)
-    sniffed = sniff(reference.path)
-    if isinstance(sniffed, Problem):
-        raise CouldNotAttempt(sniffed)
-    trust = next((trust for trust in trusts if trust.covers(reference.path)), None)
     if isinstance(reference, FactoryReference):
-        if isinstance(sniffed, ModelFile):
-            raise CouldNotAttempt(_not_weights(sniffed))
-        if trust is None:
-            _refuse(sniffed.refusal())
-        return Target(reference, ModelKind.FACTORY, None, trust)
+        return _identify_factory(reference, trusts)
+    sniffed = _sniffed(reference, reference.path)
+    trust = _trust_in(reference.path, trusts)
     if isinstance(sniffed, WeightsFile):
         raise CouldNotAttempt(weights_alone(sniffed))
     if trust is None:
         _refuse(sniffed.refusal(frozenset(allowed_ops)))
     return Target(reference, sniffed.kind, sniffed, trust)
+
+
+def _identify_factory(reference: FactoryReference, trusts: tuple[Trust, ...]) -> Target:
+    """Return the target of a factory, whose weights are checked if it has any.
+
+    A pickled module is accepted as weights: its tensors are read, and nothing in it is run.
+    """
+    _refuse(_problem_of_arguments(reference))
+    if reference.path is None:
+        return Target(reference, ModelKind.FACTORY_ALONE, None)
+    sniffed = _sniffed(reference, reference.path)
+    trust = _trust_in(reference.path, trusts)
+    if isinstance(sniffed, WeightsFile):
+        if trust is None:
+            _refuse(sniffed.refusal())
+    elif sniffed.kind is not ModelKind.PICKLED:
+        raise CouldNotAttempt(_not_weights(sniffed))
+    return Target(reference, ModelKind.FACTORY, None, trust)
+
+
+def _problem_of_arguments(reference: FactoryReference) -> Problem | None:
+    """Return the problem of a call whose arguments are not literals."""
+    try:
+        literal_arguments(reference.arguments)
+    except ValueError as error:
+        title = "the arguments of the factory are not literals"
+        help = ("write numbers, 'texts', True, None, lists or dicts: net.py:Net(10, act='relu')",)
+        return Problem(Rule.FACTORY_FAILED, title, reference.name, (str(error),), help)
+    return None
+
+
+def _sniffed(reference: Reference, path: str) -> ModelFile | WeightsFile:
+    """Return the content of the file of a reference.
+
+    Raises:
+        CouldNotAttempt: if there is no model and no weights in it.
+    """
+    sniffed = sniff(path)
+    if isinstance(sniffed, Problem):
+        raise CouldNotAttempt(with_near_misses(sniffed, reference))
+    return sniffed
+
+
+def _trust_in(path: str, trusts: tuple[Trust, ...]) -> Trust | None:
+    """Return the first trust that covers a file."""
+    return next((trust for trust in trusts if trust.covers(path)), None)
 
 
 def _not_weights(file: ModelFile) -> Problem:

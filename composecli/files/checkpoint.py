@@ -11,8 +11,11 @@ from composecli.core.dtypes import DTYPES
 from composecli.core.pytree import TensorSpec, Tree, TreeMapping, leaves
 from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict
 from composecli.files.pickle_tree import tree_of
+from composecli.files.pickled_module import PickledClass, pickled_class
 
 MAX_KEYS = 12
+# The modules that pickles name in place of the script that was run.
+_SCRIPT = ("__main__", "__mp_main__")
 
 _LAYER_MODULE = re.compile(r"torch\.nn\.modules\.[a-z]+")
 # Calling these only makes a container or a tensor of data in the file.
@@ -95,13 +98,16 @@ class Checkpoint:
     """The result of a scan.
 
     `untrusted` lists imports and calls beyond torch.nn's own classes, `hooks` the places where code
-    is attached to modules, and `keys` the first few names of the weights.
+    is attached to modules, and `keys` the first few names of the weights. `pickled` is the class of
+    a module, unless torch has it, and `script_names` are the classes of the script that saved it.
     """
 
     content: Content
     untrusted: tuple[str, ...]
     hooks: tuple[str, ...]
     keys: tuple[str, ...]
+    pickled: PickledClass | None = None
+    script_names: tuple[str, ...] = ()
 
 
 def scan_checkpoint(parsed: ParsedPickle) -> Checkpoint:
@@ -111,7 +117,20 @@ def scan_checkpoint(parsed: ParsedPickle) -> Checkpoint:
     content = _content(parsed.value, tree)
     untrusted = (*imports, *_unsafe_calls(parsed))
     hooks = dict.fromkeys(_attached_code(parsed))
-    return Checkpoint(content, untrusted, tuple(hooks), _keys(tree))
+    names = (name.name for name in parsed.imports if name.module in _SCRIPT)
+    script_names = tuple(dict.fromkeys(names))
+    pickled = _own_class(parsed.value, content)
+    return Checkpoint(content, untrusted, tuple(hooks), _keys(tree), pickled, script_names)
+
+
+def _own_class(value: object, content: Content) -> PickledClass | None:
+    """Return the class of a pickled module, None if torch itself has it."""
+    pickled = pickled_class(value)
+    if pickled is None or content is not Content.MODULE:
+        return None
+    if is_inert(Global(pickled.module, pickled.name)) or pickled.module.startswith("torch."):
+        return None
+    return pickled
 
 
 def is_layer(name: Global) -> bool:

@@ -22,6 +22,7 @@ from composecli.files.pt2 import exported_contract
 from composecli.files.pt2_layout import looks_exported
 from composecli.files.safety import pt2_program
 from composecli.files.safety.refusals import Reason, damaged, of_checkpoint, of_program, of_records
+from composecli.files.safety.remedies import for_weights
 from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 from composecli.files.zip_format import END_SIGNATURE, LOCAL_SIGNATURE
 
@@ -334,4 +335,5 @@ def weights_alone(weights: WeightsFile) -> Problem:
         weights.path,
         tuple(notes),
         (f"name a factory that builds the module: package.module:factory@{weights.path}",),
+        remedies=for_weights(weights.path, weights.keys),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from composecli.core.errors import Problem, Remedy
 from composecli.core.rules import Rule
 from composecli.files.checkpoint import Checkpoint
+from composecli.files.safety.remedies import for_checkpoint, trust
 
 MAX_SHOWN = 6
 MAX_SUGGESTED_OPS = 12
@@ -26,12 +27,6 @@ class Reason:
     op: str | None = None
 
 
-def trust(path: str) -> Remedy:
-    """Return the remedy that runs whatever a file contains."""
-    effect = "runs its code, so use this only if you know where the file comes from"
-    return Remedy(("--trust", path), effect=effect)
-
-
 def damaged(path: str, *notes: str, title: str = "the archive is damaged") -> Problem:
     """Return the problem of an archive that is not as it was written; the notes show that."""
     return Problem(Rule.TRUNCATED_ARCHIVE, title, path, notes, _FETCH_AGAIN)
@@ -46,7 +41,7 @@ def of_checkpoint(path: str, checkpoint: Checkpoint) -> Problem | None:
             path,
             shown(checkpoint.untrusted),
             ("save it with torch.jit.script(model).save(path) or torch.export.save",),
-            remedies=(trust(path),),
+            remedies=for_checkpoint(path, checkpoint),
         )
     if checkpoint.hooks:
         return of_overrides(path, checkpoint.hooks)

@@ -41,7 +41,7 @@ def admit(request: OpenRequest, scan: Scan) -> Iterator[Archive]:
         CouldNotAttempt: if the file is damaged, has changed its kind, or contains anything that is
             not trusted.
     """
-    path = request.reference.path
+    path = request.path
     try:
         archive = Archive(Path(path))
     except OSError as error:
@@ -67,7 +67,7 @@ def admit_copy(request: OpenRequest, scan: Scan) -> Iterator[Path]:
     Raises:
         CouldNotAttempt: as for `admit`, or if the file does not have the hash that is trusted.
     """
-    path = request.reference.path
+    path = request.path
     with _copy(path) as copy:
         problem = _hash_problem(request, copy)
         if problem is None:
@@ -125,21 +125,30 @@ def _problem(
     """Return the reason not to load a file: its kind, its content by name, or its code."""
     if isinstance(sniffed, Problem):
         return sniffed
-    kind = ModelKind.FACTORY
-    if not isinstance(sniffed, WeightsFile):
-        kind = sniffed.kind
-    if request.kind is not kind:
+    if not _is_of_kind(sniffed, request.kind):
         title = "the file changed while it was being read"
         return Problem(Rule.FILE_CHANGED, title, request.reference.name)
     if request.trusted:
         return None
     if isinstance(sniffed, WeightsFile):
         return sniffed.refusal()
+    if request.kind is ModelKind.FACTORY:
+        return None
     allowed_ops = frozenset(request.allowed_ops)
     refusal = sniffed.refusal(allowed_ops)
     if refusal is not None:
         return refusal
     return _scan_problem(request, sniffed, archive, scan)
+
+
+def _is_of_kind(sniffed: ModelFile | WeightsFile, kind: ModelKind) -> bool:
+    """Return whether a file holds a model of this kind, or weights for a factory.
+
+    The weights may be a pickled module: its tensors are read, and nothing in it runs.
+    """
+    if kind is ModelKind.FACTORY:
+        return isinstance(sniffed, WeightsFile) or sniffed.kind is ModelKind.PICKLED
+    return isinstance(sniffed, ModelFile) and sniffed.kind is kind
 
 
 def _scan_problem(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.facts import ArgumentFact
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive
@@ -27,7 +27,7 @@ from composecli.files.pt2_layout import (
     index_entries,
     program_members,
 )
-from composecli.files.safety.refusals import trust
+from composecli.files.safety.remedies import trust
 from composecli.runtime.loading.admission import no_scan
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
 from composecli.runtime.model import Model, could_not_load, last_line
@@ -199,7 +199,11 @@ def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNot
     title = f"the archive uses objects of {libraries}, which is not imported"
     notes = tuple(f"it names {name}" for name in foreign[:MAX_TYPES_SHOWN])
     help = ("export a module that returns plain tensors, tuples or dicts",)
-    remedies = (trust(request.reference.path),)
+    words = list[str]()
+    for name in foreign:
+        words += ["--import", name.rpartition(".")[0]]
+    importing = Remedy(tuple(words), effect=f"imports {libraries}, and runs no code of the file")
+    remedies = (importing, trust(request.path))
     problem = Problem(
         Rule.PACKAGE_MISSING, title, request.reference.name, notes, help, remedies=remedies
     )

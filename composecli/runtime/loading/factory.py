@@ -1,29 +1,39 @@
 """Factories and their weights.
 
-Naming a factory is consent to run it. Its weights are read as data.
+Naming a factory is consent to run it. Its weights are read as data, unless their file is trusted.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import difflib
 import io
-import os
-import sys
+import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
+from composecli.files.archive import Archive
+from composecli.files.pickled_module import Unreadable
+from composecli.files.safety.remedies import TRUST_EFFECT
 from composecli.files.skeleton import checkpoint_skeleton
 from composecli.runtime.loading.admission import admit, admit_copy, no_scan
+from composecli.runtime.loading.factory_call import make_module
+from composecli.runtime.loading.own_code import load_trusted, own_modules
+from composecli.runtime.loading.stored_state import (
+    StoredState,
+    holds_module,
+    put_dtypes,
+    read_sizes,
+    read_values,
+)
 from composecli.runtime.loading.strict_keys import StateDict, fit_by_name, load_strictly
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
@@ -34,6 +44,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 MAX_NAMES_SHOWN = 8
+MAX_ENTRIES_SHOWN = 3
+MAX_ENTRY_DEPTH = 3
+UNTRAINED = "its weights are untrained (no file was named)"
 
 _ZIP = b"PK"
 _PICKLE = b"\x80\x02"
@@ -62,14 +75,35 @@ class FactoryLoader:
         return _load(request, lazy=False)
 
 
+class FactoryAloneLoader:
+    """Loads a module that a factory makes, with the values that the factory gives it."""
+
+    def load(self, request: OpenRequest) -> Model:
+        """Return the module, whose initial values are the same each time.
+
+        Raises:
+            CouldNotAttempt: if the factory fails.
+        """
+        reference = request.reference
+        assert isinstance(reference, FactoryReference)
+        module = make_module(reference)
+        _refuse_without_values(module, set(), reference)
+        module.to(request.device)
+        set_training(module, request.training)
+        return Model(module, request, eager_arguments(module), {}, (UNTRAINED,))
+
+    load_whole = load
+
+
 LOADER = FactoryLoader()
+LOADER_ALONE = FactoryAloneLoader()
 
 
 def _load(request: OpenRequest, *, lazy: bool) -> Model:
     """Return the module of a factory; if `lazy`, only the sizes in the file are read now."""
     reference = request.reference
     assert isinstance(reference, FactoryReference)
-    module = _make_module(reference)
+    module = _make_module(request, reference)
     names = set(module.state_dict())
     _refuse_without_values(module, names, reference)
     _materialize(module)
@@ -77,7 +111,13 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
     def read(*, sizes_only: bool) -> StateDict:
         """Return the weights of the file by the names that they have in the module."""
         stored = _read_weights(request, reference, sizes_only=sizes_only)
-        return _strip_prefix(stored, names)
+        weights = _strip_prefix(stored, names)
+        if isinstance(stored, StoredState):
+            # A pickled module has no versions: its class is the one that the factory makes.
+            weights._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+            stored.put_modes(module)
+            put_dtypes(module, weights)
+        return weights
 
     def load_values() -> None:
         """Copy the values of the file into the module."""
@@ -93,22 +133,36 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
     return Model(module, request, eager_arguments(module), {}, weights=lazy_weights)
 
 
-def _make_module(reference: FactoryReference) -> nn.Module:
-    """Call the factory without arguments; it may fail, exit, or return anything.
+def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module:
+    """Return the module of a factory. If it fails, a pickled module may still be trusted.
 
     Raises:
-        CouldNotAttempt: unless it returns a module.
+        CouldNotAttempt: if the factory fails.
     """
     try:
-        factory = getattr(_import(reference), reference.factory)
-        module = factory()
-    except (Exception, SystemExit) as error:
-        note = f"{type(error).__name__}: {last_line(error)}"
-        raise _factory_failed(reference, "the factory could not be run", (note,)) from error
-    if not isinstance(module, nn.Module):
-        title = f"the factory returned a {type(module).__name__}, not a module"
-        raise _factory_failed(reference, title)
-    return module
+        return make_module(reference)
+    except CouldNotAttempt as failure:
+        with Path(request.path).open("rb") as file:
+            is_archive = file.read(2) == _ZIP
+        if is_archive and _is_pickled_module(request):
+            problem = failure.problem
+            remedies = (*problem.remedies, _trust_alone(request))
+            failure.problem = replace(problem, remedies=remedies)
+        raise
+
+
+def _is_pickled_module(request: OpenRequest) -> bool:
+    """Return whether the weights of a factory are those of a pickled module."""
+    with admit(request, no_scan) as archive:
+        return holds_module(archive)
+
+
+def _trust_alone(request: OpenRequest) -> Remedy:
+    """Return the remedy that unpickles the module as it is, with the classes of the factory."""
+    words = ["--trust", request.path]
+    for name in own_modules(request):
+        words += ["--import", name]
+    return Remedy(tuple(words), request.path, TRUST_EFFECT)
 
 
 def _refuse_without_values(module: nn.Module, names: set[str], reference: FactoryReference) -> None:
@@ -148,43 +202,14 @@ def _zeros_like(tensor: torch.Tensor) -> torch.Tensor:
     return zeros
 
 
-def _factory_failed(
-    reference: FactoryReference, title: str, notes: tuple[str, ...] = ()
-) -> CouldNotAttempt:
-    """Return the error for a factory; its help shows how one is named on the command line."""
-    help = (
-        "name a callable without arguments:"
-        " package.module:factory@weights or file.py:factory@weights"
-    )
-    problem = Problem(Rule.FACTORY_FAILED, title, reference.name, notes, (help,))
-    return CouldNotAttempt(problem)
-
-
-def _import(reference: FactoryReference) -> ModuleType:
-    """Import the module of a factory, by its path or from the current folder and `sys.path`."""
-    if not reference.module.endswith(".py"):
-        folder = os.getcwd()
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        return importlib.import_module(reference.module)
-    path = Path(reference.module)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def _read_weights(
     request: OpenRequest, reference: FactoryReference, *, sizes_only: bool
 ) -> StateDict:
     """Return the state dict of the file; with tensors without memory if only sizes are needed."""
-    with Path(reference.path).open("rb") as file:
+    with Path(request.path).open("rb") as file:
         is_pickled = file.read(2) in (_ZIP, _PICKLE)
     if not is_pickled:
-        return _read_safetensors(reference, sizes_only=sizes_only)
+        return _read_safetensors(request, sizes_only=sizes_only)
     try:
         if sizes_only:
             checkpoint = _read_sizes(request)
@@ -192,25 +217,54 @@ def _read_weights(
             checkpoint = _read_values(request)
     except CouldNotAttempt:
         raise
+    except Unreadable as error:
+        raise _unreadable(request, error) from error
     except Exception as error:
         raise could_not_load(request, error) from error
+    if isinstance(checkpoint, StoredState):
+        return checkpoint
     return _state_dict(checkpoint, request.key, reference)
 
 
 def _read_sizes(request: OpenRequest) -> Any:
     """Return the checkpoint with its tensors on meta, from the members that hold no values."""
     with admit(request, no_scan) as archive:
+        if holds_module(archive):
+            return read_sizes(archive)
         skeleton = io.BytesIO(checkpoint_skeleton(archive))
-        return torch.load(skeleton, map_location="meta", weights_only=True)
+        return _unpickle(request, skeleton, "meta")
 
 
 def _read_values(request: OpenRequest) -> Any:
     """Return the checkpoint with its tensors in memory, from a private copy of the file."""
     with admit_copy(request, no_scan) as copy:
-        return torch.load(copy, map_location="cpu", weights_only=True)
+        with Archive(copy) as archive:
+            if holds_module(archive):
+                return read_values(archive)
+        return _unpickle(request, copy, "cpu")
 
 
-def _read_safetensors(reference: FactoryReference, *, sizes_only: bool) -> StateDict:
+def _unpickle(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any:
+    """Load a checkpoint: its tensors alone, or all of it if it is trusted.
+
+    The classes of the script that saved it are those of the factory's own file.
+    """
+    if not request.trusted:
+        return torch.load(file, map_location=device, weights_only=True)
+    return load_trusted(request, file, device)
+
+
+def _unreadable(request: OpenRequest, error: Unreadable) -> CouldNotAttempt:
+    """Return the error for a pickled module with tensors that only its own code can make."""
+    title = "the pickled module cannot be read without running it"
+    notes = (str(error),)
+    remedies = (_trust_alone(request),)
+    name = request.reference.name
+    problem = Problem(Rule.COULD_NOT_LOAD, title, name, notes, remedies=remedies)
+    return CouldNotAttempt(problem)
+
+
+def _read_safetensors(request: OpenRequest, *, sizes_only: bool) -> StateDict:
     """Return the tensors of a safetensors file; with `sizes_only`, float32 ones on meta.
 
     Raises:
@@ -222,13 +276,13 @@ def _read_safetensors(reference: FactoryReference, *, sizes_only: bool) -> State
     except ImportError as error:
         title = "the weights are in safetensors format but that package is not installed"
         help = ("pip install safetensors",)
-        problem = Problem(Rule.PACKAGE_MISSING, title, reference.name, help=help)
+        problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, help=help)
         raise CouldNotAttempt(problem) from error
     try:
         if not sizes_only:
-            return dict(load_file(reference.path))
+            return dict(load_file(request.path))
         weights: StateDict = {}
-        with safe_open(reference.path, framework="pt") as file:
+        with safe_open(request.path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is not a mapping
                 stored = file.get_slice(name)
                 sizes = stored.get_shape()
@@ -237,7 +291,7 @@ def _read_safetensors(reference: FactoryReference, *, sizes_only: bool) -> State
     except Exception as error:
         title = "the safetensors file could not be read"
         notes = (last_line(error),)
-        problem = Problem(Rule.COULD_NOT_LOAD, title, reference.name, notes)
+        problem = Problem(Rule.COULD_NOT_LOAD, title, request.reference.name, notes)
         raise CouldNotAttempt(problem) from error
 
 
@@ -255,7 +309,9 @@ def _state_dict(checkpoint: Any, key: str | None, reference: FactoryReference) -
     title = "the checkpoint has no entry that is clearly the weights"
     notes = (f"it contains: {contents}",)
     help = ("name the entry that holds the weights: --key NAME",)
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help)
+    paths = itertools.islice(_paths_of_weights(checkpoint, ""), MAX_ENTRIES_SHOWN)
+    remedies = tuple(Remedy(("--key", path)) for path in paths)
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help, remedies=remedies)
     raise CouldNotAttempt(problem)
 
 
@@ -275,9 +331,32 @@ def _entry(checkpoint: Any, key: str, reference: FactoryReference) -> Any:
         title = f"the checkpoint has no key {key}"
         notes = (f"available keys: {names}",)
         help = ("name one of them with --key",)
-        problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help)
+        remedies = tuple(_similar_entries(held, key, step))
+        problem = Problem(
+            Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help, remedies=remedies
+        )
         raise CouldNotAttempt(problem)
     return held
+
+
+def _paths_of_weights(held: Any, path: str, depth: int = 0) -> Iterator[str]:
+    """Yield the dotted keys of the state dicts in an entry, which is at `path` itself."""
+    if not isinstance(held, Mapping) or depth > MAX_ENTRY_DEPTH:
+        return
+    if _is_state_dict(held):
+        yield path
+        return
+    for name, value in held.items():
+        yield from _paths_of_weights(value, f"{path}.{name}".lstrip("."), depth + 1)
+
+
+def _similar_entries(held: Any, key: str, step: str) -> Iterator[Remedy]:
+    """Yield the remedies that replace a part of a key, which is not there, by a similar name."""
+    if not isinstance(held, Mapping):
+        return
+    names = [str(name) for name in held]
+    for name in difflib.get_close_matches(step, names, 1):
+        yield Remedy(("--key", key.replace(step, name, 1)))
 
 
 def _unwrap(checkpoint: Any) -> Any:

@@ -11,14 +11,17 @@ import torch
 import torch.nn.modules
 from torch import nn
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive
-from composecli.files.checkpoint import layers
+from composecli.files.checkpoint import layers, scan_checkpoint
 from composecli.files.safety.refusals import of_overrides
+from composecli.files.safety.remedies import for_checkpoint, for_class
 from composecli.files.skeleton import checkpoint_skeleton, has_foreign_byte_order, record_starts
 from composecli.runtime.loading.admission import no_scan
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotAModel, NotLazy
+from composecli.runtime.loading.missing_module import import_remedies
+from composecli.runtime.loading.own_code import NoSuchClass, load_trusted
 from composecli.runtime.model import Model, could_not_load, eager_arguments, last_line, set_training
 from composecli.runtime.weights.lazy_weights import ArchiveWeights, TensorSlot
 from composecli.workers.protocol import OpenRequest
@@ -81,23 +84,54 @@ def _unpickle_whole(request: OpenRequest, copy: Path) -> Any:
         return _unpickle(request, copy, request.device)
     except CouldNotAttempt:
         raise
-    except ModuleNotFoundError as error:
-        title = "the pickle imports a module that is not installed here"
-        notes = (last_line(error),)
-        help = (
-            "run composecli where the module can be imported,"
-            " or save with torch.jit.script or torch.export"
-        )
-        problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, (help,))
-        raise CouldNotAttempt(problem) from error
+    except ImportError as error:
+        raise _module_missing(request, copy, error) from error
+    except AttributeError as error:
+        raise _class_missing(request, copy, error) from error
     except Exception as error:
         raise could_not_load(request, error) from error
+
+
+def _module_missing(request: OpenRequest, copy: Path, error: ImportError) -> CouldNotAttempt:
+    """Return the error for a trusted pickle that imports what is not found."""
+    title = "the pickle imports a module that is not installed here"
+    remedies = (*import_remedies(error.name, request.reference), *_by_class(request, copy))
+    help = (
+        "install the module, or name the folder that has it: --import FOLDER",
+        "or save the model with torch.jit.script or torch.export",
+    )
+    notes = (last_line(error),)
+    problem = Problem(Rule.PACKAGE_MISSING, title, request.path, notes, help, remedies=remedies)
+    return CouldNotAttempt(problem)
+
+
+def _class_missing(request: OpenRequest, copy: Path, error: AttributeError) -> CouldNotAttempt:
+    """Return the error for a trusted pickle whose class its module does not have."""
+    if not isinstance(error, NoSuchClass) and "Can't get attribute" not in str(error):
+        return could_not_load(request, error)
+    title = "the pickle needs a class that is not found here"
+    with Archive(copy) as archive:
+        checkpoint = scan_checkpoint(archive.pickle("data.pkl"))
+    remedies = for_checkpoint(request.path, checkpoint)
+    help = ("name the file that defines the class: --import FILE.py",)
+    notes = (last_line(error),)
+    problem = Problem(Rule.PACKAGE_MISSING, title, request.path, notes, help, remedies=remedies)
+    return CouldNotAttempt(problem)
+
+
+def _by_class(request: OpenRequest, copy: Path) -> tuple[Remedy, ...]:
+    """Return the remedies that build the module by its class, found in a file nearby."""
+    with Archive(copy) as archive:
+        pickled = scan_checkpoint(archive.pickle("data.pkl")).pickled
+    if pickled is None:
+        return ()
+    return tuple(for_class(request.path, pickled))
 
 
 def _unpickle(request: OpenRequest, file: Path | io.BytesIO, device: str) -> Any:
     """Load a pickle; unless it is trusted, with torch.nn's own classes only."""
     if request.trusted:
-        return torch.load(file, map_location=device, weights_only=False)
+        return load_trusted(request, file, device)
     with torch.serialization.safe_globals(_safe_globals()):
         return torch.load(file, map_location=device, weights_only=True)
 
@@ -194,7 +228,7 @@ def _refuse_overrides(request: OpenRequest, archive: Archive) -> None:
             if callable(member):
                 overrides.append(f"{name}: {key} is overridden")
     if overrides:
-        raise CouldNotAttempt(of_overrides(request.reference.path, tuple(overrides)))
+        raise CouldNotAttempt(of_overrides(request.path, tuple(overrides)))
 
 
 def _slots(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot]:

@@ -31,11 +31,11 @@ def test_each_command_repeats_itself_with_the_change() -> None:
     )
     join = JoinRequest(parallel, "out file.pt", seed=3, force=True)
     assert commands(with_commands(problem(TRUST), check)) == [
-        "composecli check a.pt b.pt --key ema --strict --trust b.pt"
+        "composecli check a.pt b.pt --key ema --trust b.pt --strict"
     ]
-    joining = "composecli join a.pt b.pt --mode parallel --merge add --key ema --bridge auto"
+    joining = "composecli join a.pt b.pt --mode parallel --merge add --key ema"
     assert commands(with_commands(problem(TRUST), join)) == [
-        f"{joining} --seed 3 --force --trust b.pt -o 'out file.pt'"
+        f"{joining} --trust b.pt --bridge auto --seed 3 --force -o 'out file.pt'"
     ]
     assert commands(with_commands(problem(TRUST), InspectRequest("b.pt", OPTIONS))) == [
         "composecli inspect b.pt --key ema --trust b.pt"
@@ -62,6 +62,11 @@ def test_an_option_that_was_given_is_not_repeated() -> None:
         "composecli inspect b.pt --trust b.pt",
         "composecli inspect b.pt --trust b.pt --import net.py",
     ]
+
+
+def test_an_option_that_can_be_given_once_is_replaced() -> None:
+    changed = with_commands(problem(Remedy(("--key", "model"))), InspectRequest("b.pt", OPTIONS))
+    assert commands(changed) == ["composecli inspect b.pt --key model"]
 
 
 def test_equal_commands_are_shown_once() -> None:
