@@ -14,8 +14,6 @@ from composecli.files.source_code import classes_in
 
 MAX_SUGGESTED = 3
 MAX_NAMES = 10_000
-# The suffix alone makes names of files alike.
-MIN_LIKENESS = 0.75
 
 
 def with_near_misses(problem: Problem, reference: Reference) -> Problem:
@@ -58,7 +56,13 @@ def _similar_files(path: str) -> Iterator[str]:
         names = os.listdir(folder or ".")[:MAX_NAMES]
     except OSError:
         return
-    for similar in difflib.get_close_matches(name, names, MAX_SUGGESTED, MIN_LIKENESS):
+    for similar in difflib.get_close_matches(name, names, MAX_SUGGESTED):
         found = os.path.join(folder, similar)
-        if os.path.isfile(found):
+        if _are_alike(name, similar) and os.path.isfile(found):
             yield found
+
+
+def _are_alike(name: str, other: str) -> bool:
+    """Return whether two names are alike without their suffixes, which are often the same."""
+    stem, other_stem = os.path.splitext(name)[0], os.path.splitext(other)[0]
+    return bool(difflib.get_close_matches(stem, [other_stem]))

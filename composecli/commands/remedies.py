@@ -9,6 +9,7 @@ from dataclasses import replace
 from composecli.commands.requests import ModelsRequest
 from composecli.commands.resolve import locate
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
+from composecli.files.source_code import files_that_define_ops, folders_near
 
 _GIVEN_ONCE = ("--key", "--device", "--training")
 
@@ -40,12 +41,28 @@ def _command(remedy: Remedy, where: str | None, request: ModelsRequest) -> str:
             models.append(remedy.model)
         else:
             models.append(model)
-    return request.retry(tuple(models), _all_words(request.options.words, remedy.words))
+    words = _all_words(request.options.words, _with_files(remedy.words, where))
+    return request.retry(tuple(models), words)
 
 
 def _is_at(model: str, where: str | None) -> bool:
     """Return whether a MODEL argument, or the file that it names, is the place of a problem."""
     return where in (model, locate(model).path)
+
+
+def _with_files(words: tuple[str, ...], where: str | None) -> tuple[str, ...]:
+    """Return the options with files near the model in place of libraries that register ops.
+
+    The worker may not see these files: it names a library by the namespace of its ops.
+    """
+    located = list[str]()
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        if name == "--import":
+            file = next(files_that_define_ops(value, folders_near(where)), value)
+            located += [name, file]
+        else:
+            located += [name, value]
+    return tuple(located)
 
 
 def _all_words(given: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:

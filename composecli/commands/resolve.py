@@ -20,6 +20,8 @@ from composecli.core.model_ref import (
 from composecli.core.rules import Rule
 from composecli.files.sniff import ModelFile, WeightsFile, sniff, weights_alone
 
+_DEFAULT = Options()
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -63,13 +65,10 @@ def identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...
     Raises:
         CouldNotAttempt: as `identify` does.
     """
-    targets = [identify(model, options.trust, options.allowed_ops) for model in models]
-    return tuple(targets)
+    return tuple(identify(model, options) for model in models)
 
 
-def identify(
-    text: str, trusts: tuple[Trust, ...] = (), allowed_ops: tuple[str, ...] = ()
-) -> Target:
+def identify(text: str, options: Options = _DEFAULT) -> Target:
     """Return the target that a MODEL argument names.
 
     Raises:
@@ -77,13 +76,14 @@ def identify(
     """
     reference = locate(text)
     if isinstance(reference, FactoryReference):
-        return _identify_factory(reference, trusts)
+        return _identify_factory(reference, options.trust)
     sniffed = _sniffed(reference, reference.path)
-    trust = _trust_in(reference.path, trusts)
+    trust = _trust_in(reference.path, options.trust)
     if isinstance(sniffed, WeightsFile):
         raise CouldNotAttempt(weights_alone(sniffed))
     if trust is None:
-        _refuse(sniffed.refusal(frozenset(allowed_ops)))
+        allowed_ops = frozenset(options.allowed_ops)
+        _refuse(sniffed.refusal(allowed_ops, imports=bool(options.imports)))
     return Target(reference, sniffed.kind, sniffed, trust)
 
 

@@ -58,12 +58,17 @@ class ModelFile:
     provenance: str | None = None
     reasons: tuple[Reason, ...] = ()
 
-    def refusal(self, allowed_ops: frozenset[str] = frozenset()) -> Problem | None:
-        """Return why it is not loaded unless it is trusted, None if it may be loaded."""
+    def refusal(
+        self, allowed_ops: frozenset[str] = frozenset(), *, imports: bool = False
+    ) -> Problem | None:
+        """Return why it is not loaded unless it is trusted, None if it may be loaded.
+
+        `imports`: the user has named modules to import, whose ops it may need.
+        """
         if self.checkpoint is not None:
             return of_checkpoint(self.path, self.checkpoint)
         kind = str(self.kind)
-        return of_program(self.path, kind, self.reasons, allowed_ops)
+        return of_program(self.path, kind, self.reasons, allowed_ops, imports=imports)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from pathlib import Path
 MAX_FILES = 300
 MAX_SOURCE_BYTES = 2**20
 
+# What registers an op, of `torch.library`.
+_REGISTERING_OPS = (b"custom_op", b"Library(", b"triton_op", b"library.define", b"load_library")
 # Methods of a module that add an attribute with a name.
 _REGISTERING = ("add_module", "register_module", "register_buffer", "register_parameter")
 
@@ -117,10 +119,15 @@ def find_classes(name: str, folders: Iterable[str]) -> Iterator[ClassSource]:
                     yield candidate
 
 
-def files_that_mention(text: str, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the Python files of these folders that contain a text."""
+def files_that_define_ops(namespace: str, folders: Iterable[str]) -> Iterator[str]:
+    """Yield the Python files of these folders that register ops in a namespace, by their text.
+
+    They write it as `custom_op("namespace::op", ...)` or as `Library("namespace", "DEF")`.
+    """
+    named = re.compile(rf"""["']{re.escape(namespace)}(::\w+)?["']""".encode())
     for path in python_files(folders):
-        if text.encode() in _read(path):
+        source = _read(path)
+        if named.search(source) and any(word in source for word in _REGISTERING_OPS):
             yield path
 
 

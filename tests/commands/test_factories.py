@@ -60,7 +60,7 @@ def folder(here: Path) -> Path:
     Path("code").mkdir()
     Path("code/deep.py").write_text("from near import make\n")
     Path("code/near.py").write_text("from torch import nn\ndef make(): return nn.Linear(4, 3)\n")
-    torch.save({"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}, "w.pth")
+    torch.save({"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}, "net_w.pth")
     torch.save(nn.Linear(4, 3).state_dict(), "linear.pth")
     return here
 
@@ -68,12 +68,12 @@ def folder(here: Path) -> Path:
 @pytest.mark.parametrize(
     ("model", "contract"),
     [
-        ("nets.py:Net@w.pth", "float32[N, 4] -> float32[N, 3]"),
-        ("nets:Net@w.pth", "float32[N, 4] -> float32[N, 3]"),
-        ("nets.py:make@w.pth", "float32[N, 4] -> float32[N, 3]"),
-        ("nets.py:Net()@w.pth", "float32[N, 4] -> float32[N, 3]"),
-        ("nets.py:Net(3)@w.pth", "float32[N, 4] -> float32[N, 3]"),
-        ("nets.py:Net(classes=3, width=4)@w.pth", "float32[N, 4] -> float32[N, 3]"),
+        ("nets.py:Net@net_w.pth", "float32[N, 4] -> float32[N, 3]"),
+        ("nets:Net@net_w.pth", "float32[N, 4] -> float32[N, 3]"),
+        ("nets.py:make@net_w.pth", "float32[N, 4] -> float32[N, 3]"),
+        ("nets.py:Net()@net_w.pth", "float32[N, 4] -> float32[N, 3]"),
+        ("nets.py:Net(3)@net_w.pth", "float32[N, 4] -> float32[N, 3]"),
+        ("nets.py:Net(classes=3, width=4)@net_w.pth", "float32[N, 4] -> float32[N, 3]"),
         ("nets.py:needs(4)@linear.pth", "float32[N, 4] -> float32[N, 3]"),
         ("nets.py:Net", "float32[N, 4] -> float32[N, 3]"),
         ("nets:Net(5, width=6)", "float32[N, 6] -> float32[N, 5]"),
@@ -124,17 +124,17 @@ def test_a_factory_without_weights_gives_the_same_module_each_time(
 @pytest.mark.parametrize(
     ("model", "words", "suggested"),
     [
-        ("nets.py:Nett@w.pth", "nets.py has no Nett", "nets.py:Net@w.pth"),
-        ("nets:mak@w.pth", "nets has no mak", "nets:make@w.pth"),
-        ("net.py:Net@w.pth", "there is no file net.py", "nets.py:Net@w.pth"),
-        ("net:Net@w.pth", "there is no module net", "nets.py:Net@w.pth"),
-        ("nets.py:number@w.pth", "returned a int, not a module", "nets.py:Net@w.pth"),
-        ("nets.py:broken@w.pth", "RuntimeError: no such checkpoint", "nets.py:Net@w.pth"),
-        ("nets.py:needs@w.pth", "missing 1 required positional argument", "nets.py:Net@w.pth"),
-        ("nets.py:needs(1, 2)@w.pth", "it takes (width)", "nets.py:Net@w.pth"),
-        ("nets.py:Net@v.pth", "No such file", "nets.py:Net@w.pth"),
-        ("nets:Net@v.pth", "No such file", "nets:Net@w.pth"),
-        ("v.pth", "No such file", "w.pth"),
+        ("nets.py:Nett@net_w.pth", "nets.py has no Nett", "nets.py:Net@net_w.pth"),
+        ("nets:mak@net_w.pth", "nets has no mak", "nets:make@net_w.pth"),
+        ("net.py:Net@net_w.pth", "there is no file net.py", "nets.py:Net@net_w.pth"),
+        ("net:Net@net_w.pth", "there is no module net", "nets.py:Net@net_w.pth"),
+        ("nets.py:number@net_w.pth", "returned a int, not a module", "nets.py:Net@net_w.pth"),
+        ("nets.py:broken@net_w.pth", "RuntimeError: no such checkpoint", "nets.py:Net@net_w.pth"),
+        ("nets.py:needs@net_w.pth", "missing 1 required positional", "nets.py:Net@net_w.pth"),
+        ("nets.py:needs(1, 2)@net_w.pth", "it takes (width)", "nets.py:Net@net_w.pth"),
+        ("nets.py:Net@net_v.pth", "No such file", "nets.py:Net@net_w.pth"),
+        ("nets:Net@net_v.pth", "No such file", "nets:Net@net_w.pth"),
+        ("net_v.pth", "No such file", "net_w.pth"),
         ("nets.py", "the file is a text file", "nets.py:Net"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_module_that_cannot_be_imported_is_a_problem(
     composecli: Composecli, folder: Path, name: str, words: str
 ) -> None:
     Path(f"{name}.py").write_text(BROKEN[name])
-    refused = composecli("inspect", f"{name}.py:make@w.pth")
+    refused = composecli("inspect", f"{name}.py:make@net_w.pth")
     assert code_of(refused) == "CC914"
     assert f"{name}.py cannot be imported" in refused.err
     assert words in " ".join(refused.err.split())
@@ -188,7 +188,7 @@ def test_a_file_of_a_package_is_named_by_its_module(composecli: Composecli, fold
 def test_arguments_that_are_not_literals_are_refused_before_anything_runs(
     composecli: Composecli, folder: Path, arguments: str
 ) -> None:
-    refused = composecli("inspect", f"nets.py:Net{arguments}@w.pth")
+    refused = composecli("inspect", f"nets.py:Net{arguments}@net_w.pth")
     assert code_of(refused) == "CC914"
     assert "the arguments of the factory are not literals" in refused.err
 

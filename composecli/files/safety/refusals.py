@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from composecli.core.errors import Problem, Remedy
+from composecli.core.errors import Problem
 from composecli.core.rules import Rule
 from composecli.files.checkpoint import Checkpoint
+from composecli.files.safety.extension_ops import importing, is_extension, libraries_of
 from composecli.files.safety.remedies import for_checkpoint, trust
 
 MAX_SHOWN = 6
@@ -60,32 +60,48 @@ def of_overrides(path: str, hooks: tuple[str, ...]) -> Problem:
 
 
 def of_program(
-    path: str, kind: str, reasons: tuple[Reason, ...], allowed_ops: frozenset[str]
+    path: str,
+    kind: str,
+    reasons: tuple[Reason, ...],
+    allowed_ops: frozenset[str],
+    *,
+    imports: bool = True,
 ) -> Problem | None:
-    """Return why a program is refused, None if the only reasons are ops that the user allows."""
+    """Return why a program is refused, None if the only reasons are ops that the user allows.
+
+    `imports`: the user has imported what the program needs, so that it need not be suggested.
+    """
     reasons = tuple(reason for reason in reasons if reason.op not in allowed_ops)
     if not reasons:
         return None
+    ops = _ops_alone(reasons)
+    extension_ops = [reason.op for reason in reasons if reason.op and is_extension(reason.op)]
+    libraries: tuple[str, ...] = ()
+    if not imports:
+        libraries = libraries_of(extension_ops, path)
+    texts = shown(tuple(reason.text for reason in reasons))
+    trusting = trust(path)
+    importing_all = importing(libraries)
+    remedies = [replace(trusting, words=(*trusting.words, *importing_all.words))]
+    if libraries and len(extension_ops) == len(reasons):
+        title = f"the {kind} calls an op of an extension library that is not loaded"
+        remedies.insert(0, importing(libraries, ops))
+        return Problem(Rule.PACKAGE_MISSING, title, path, texts, remedies=tuple(remedies))
+    if 0 < len(ops) <= MAX_SUGGESTED_OPS:
+        effect = "allows what it uses, and nothing else"
+        remedies.append(replace(importing(libraries, ops), effect=effect))
     title = f"the {kind} contains code that needs trust to run"
-    texts = tuple(reason.text for reason in reasons)
-    remedies = (trust(path), *_allowing(reasons))
-    return Problem(Rule.PROGRAM_NOT_TRUSTED, title, path, shown(texts), remedies=remedies)
+    return Problem(Rule.PROGRAM_NOT_TRUSTED, title, path, texts, remedies=tuple(remedies))
 
 
-def _allowing(reasons: tuple[Reason, ...]) -> Iterator[Remedy]:
-    """Yield the remedy that allows the ops by name, if a few ops are the only reasons."""
-    ops = list[str]()
+def _ops_alone(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
+    """Return the ops that are the reasons; none if there is another reason."""
+    ops = dict[str, None]()
     for reason in reasons:
         if reason.op is None:
-            return
-        if reason.op not in ops:
-            ops.append(reason.op)
-    if len(ops) > MAX_SUGGESTED_OPS:
-        return
-    words = list[str]()
-    for op in ops:
-        words += ["--allow-op", op]
-    yield Remedy(tuple(words), effect="allows what it uses, and nothing else")
+            return ()
+        ops[reason.op] = None
+    return tuple(ops)
 
 
 def of_records(path: str, messages: tuple[str, ...]) -> Problem | None:

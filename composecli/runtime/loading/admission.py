@@ -20,6 +20,7 @@ from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.private_copy import copy_privately, digest
 from composecli.files.safety.refusals import Reason, damaged, of_program
 from composecli.files.sniff import ModelFile, Sniffed, WeightsFile, sniff, sniff_archive
+from composecli.runtime.loading.extensions import NotRegistered, not_registered
 from composecli.runtime.model import could_not_load
 from composecli.workers.protocol import OpenRequest
 
@@ -135,7 +136,7 @@ def _problem(
     if request.kind is ModelKind.FACTORY:
         return None
     allowed_ops = frozenset(request.allowed_ops)
-    refusal = sniffed.refusal(allowed_ops)
+    refusal = sniffed.refusal(allowed_ops, imports=bool(request.imports))
     if refusal is not None:
         return refusal
     return _scan_problem(request, sniffed, archive, scan)
@@ -160,6 +161,8 @@ def _scan_problem(
     allowed_ops = frozenset(request.allowed_ops)
     try:
         reasons = tuple(scan(archive, allowed_ops))
+    except NotRegistered as error:
+        raise not_registered(request, error) from error
     except RuntimeError as error:
         raise could_not_load(request, error) from error
     except NotAnArchive as error:

@@ -29,6 +29,11 @@ from composecli.files.pt2_layout import (
 )
 from composecli.files.safety.remedies import trust
 from composecli.runtime.loading.admission import no_scan
+from composecli.runtime.loading.extensions import (
+    NotRegistered,
+    not_registered,
+    refuse_unregistered_targets,
+)
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
 from composecli.runtime.model import Model, could_not_load, last_line
 from composecli.runtime.pt2.guards import UnknownGuard
@@ -44,6 +49,7 @@ MAX_TYPES_SHOWN = 4
 
 def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
     """Return the only program of an archive, run from its JSON, with its tensors still unread."""
+    _refuse_unregistered(request, archive)
     programs = program_members(archive)
     if len(programs) != 1 or foreign_types(archive):
         return NotLazy("it takes or returns objects of a library")
@@ -67,6 +73,8 @@ def _read_whole(request: OpenRequest, copy: Path) -> Model:
     import torch.export
     from torch.export.passes import move_to_device_pass
 
+    with Archive(copy) as archive:
+        _refuse_unregistered(request, archive)
     if request.trusted:
         _import_libraries(request, copy)
     try:
@@ -87,6 +95,18 @@ def _read_whole(request: OpenRequest, copy: Path) -> Model:
 
 
 LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
+
+
+def _refuse_unregistered(request: OpenRequest, archive: Archive) -> None:
+    """Refuse an archive with ops that are not loaded.
+
+    Raises:
+        CouldNotAttempt: if there are any; it names the library to import.
+    """
+    try:
+        refuse_unregistered_targets(archive)
+    except NotRegistered as error:
+        raise not_registered(request, error) from error
 
 
 def _arguments(names: tuple[str, ...]) -> tuple[ArgumentFact, ...]:
