@@ -53,9 +53,10 @@ def _similar_files(path: str) -> Iterator[str]:
     """Yield the files in the folder of a path that have a similar name, the most similar first."""
     folder, name = os.path.split(path)
     try:
-        names = os.listdir(folder or ".")[:MAX_NAMES]
+        entries = os.listdir(folder or ".")[:MAX_NAMES]
     except OSError:
         return
+    names = [entry for entry in entries if not entry.endswith(".py")]
     for similar in difflib.get_close_matches(name, names, MAX_SUGGESTED):
         found = os.path.join(folder, similar)
         if _are_alike(name, similar) and os.path.isfile(found):
