@@ -435,9 +435,10 @@ class Rule(StrEnum):
         "factory-failed",
         Severity.UNKNOWN,
         (
-            "The factory could not be imported or called, or did not return an nn.Module. It is "
-            "a class or a function: file.py:Net or package.module:make, with literal arguments "
-            "if it needs any ('net.py:Net(10, act=\"relu\")'). --import FOLDER adds a folder in "
+            "A module that --import names could not be imported, or the factory could not be "
+            "imported or called, or did not return an nn.Module. A factory is a class or a "
+            "function: file.py:Net or package.module:make, with literal arguments if it needs "
+            "any ('net.py:Net(10, act=\"relu\")'). --import FOLDER adds a folder in "
             "which its imports are found."
         ),
     )

@@ -119,7 +119,7 @@ def test_a_library_that_cannot_be_imported_is_a_problem(installed: Installed, he
         ("broken.py", "RuntimeError: no driver"),
     ):
         refused = installed("inspect", "next.pt", "--import", name)
-        assert code_of(refused) == "CC924"
+        assert code_of(refused) == "CC914"
         assert words in refused.err
     unknown = installed("inspect", "next.pt", "--import", "no/module")
     assert unknown.code == 2

@@ -131,7 +131,7 @@ def _not_imported(name: str, error: BaseException) -> CouldNotAttempt:
         "install it in the environment of composecli,"
         " or name its file (--import FILE.py) or the folder that has it (--import FOLDER)"
     )
-    problem = Problem(Rule.PACKAGE_MISSING, title, None, notes, (help,))
+    problem = Problem(Rule.FACTORY_FAILED, title, None, notes, (help,))
     return CouldNotAttempt(problem)
 
 
