@@ -9,8 +9,9 @@ from composecli.commands.composition import Composition
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.progress import Progress, silent
 from composecli.commands.provenance import provenance_json
+from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import JoinRequest
-from composecli.commands.resolve import identify_all
+from composecli.commands.resolve import identify_all, paths_of
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import Workspace, build, plan_splice, write_and_verify
@@ -36,9 +37,15 @@ def join(request: JoinRequest, worker: Worker, progress: Progress = silent) -> J
     Raises:
         CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
     """
+    with remedies_written_out(request):
+        return _join(request, worker, progress)
+
+
+def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinReport:
+    """Check the models, and write the file in a place of its own until it is verified."""
     asked = request.check
     targets = identify_all(asked.models, asked.options)
-    paths = tuple(target.path for target in targets)
+    paths = paths_of(targets)
     output = resolve_output(request.output, paths, force=request.force)
     session = Session(worker, asked.options, progress)
     with staged(output) as stage, Digests(paths) as digests:
@@ -150,7 +157,8 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
 
 def _checksum_notes(parts: OpenedModels) -> Iterator[Finding]:
     """Yield a note for each file whose records have no checksums."""
-    for path in dict.fromkeys(part.target.path for part in parts):
+    targets = tuple(part.target for part in parts)
+    for path in dict.fromkeys(paths_of(targets)):
         if lacks_checksums(path):
             title = f"{path} was saved without checksums: its weights could not be verified"
             yield Finding(Rule.NO_CHECKSUMS, title)

@@ -127,7 +127,8 @@ class JoinReport:
 class InspectReport:
     """The result of `inspect`.
 
-    `finding` is the reason if there is no contract. `file_size` is in bytes.
+    `finding` is the reason if there is no contract. `file_size` is in bytes,
+    None for a factory without weights.
     """
 
     model: ModelReport
@@ -136,7 +137,7 @@ class InspectReport:
     finding: Finding | None
     portability: tuple[str, ...]
     provenance: str | None
-    file_size: int
+    file_size: int | None
     interrupted: bool = False
     isolation: Sandbox | None = field(default=None, compare=False)
 

@@ -62,24 +62,30 @@ def format_finding(
     for note in finding.notes:
         yield from _format_note(note, width)
     if finding.fix is not None and with_fix:
-        command = sanitize(finding.fix.command)
-        yield Line("help", f"{_INDENT}help: {command}")
-        for effect in finding.fix.effect:
-            text = sanitize(effect)
-            yield Line("note", f"{_INDENT}      {text}")
+        yield from _format_command(finding.fix.command, finding.fix.effect)
 
 
 def format_problem(problem: Problem, width: int) -> Iterator[Line]:
-    """Yield the title, the place, the notes and the help of a problem."""
+    """Yield the title, the place, the notes, the commands to run instead, and the advice."""
     yield from _format_title("error", problem.code, problem.title, width)
     if problem.where is not None:
         where = sanitize(problem.where)
         yield Line("side", f"{_INDENT}{where}")
     for note in problem.notes:
         yield from _format_note(note, width)
+    for remedy in problem.remedies:
+        effects = tuple(filter(None, [remedy.effect]))
+        yield from _format_command(remedy.text, effects)
     for help in problem.help:
         text = sanitize(help)
         yield Line("help", f"{_INDENT}help: {text}")
+
+
+def _format_command(command: str, effects: tuple[str, ...]) -> Iterator[Line]:
+    """Yield a command to run, in one line so that it can be copied, and its effects below it."""
+    yield Line("help", f"{_INDENT}help: {sanitize(command)}")
+    for effect in effects:
+        yield Line("note", f"{_INDENT}      {sanitize(effect)}")
 
 
 def _format_title(label: str, code: str, title: str, width: int) -> Iterator[Line]:
