@@ -21,7 +21,7 @@ from composecli.commands.requests import (
     parse_selection,
 )
 from composecli.commands.results import CheckReport, InspectReport, JoinReport
-from composecli.commands.trust import parse_op, parse_trust
+from composecli.commands.trust import parse_import, parse_op, parse_trust
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
 from composecli.core.input_spec import parse_input
@@ -40,6 +40,7 @@ def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
     key: str | None = None,
     trust: Sequence[PathText] = (),
     allow_ops: Sequence[str] = (),
+    imports: Sequence[PathText] = (),
     max_probes: int = Budget().probes,
     max_seconds: float = Budget().seconds,
 ) -> Options:
@@ -61,6 +62,7 @@ def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
         key,
         tuple(parse_trust(fspath(file)) for file in trust),
         tuple(parse_op(text) for text in allow_ops),
+        tuple(parse_import(fspath(name)) for name in imports),
         Budget(max_probes, parse_seconds(str(max_seconds))),
     )
 

@@ -33,7 +33,7 @@ from composecli.commands.requests import (
     parse_selection,
 )
 from composecli.commands.results import ProblemReport, Report
-from composecli.commands.trust import Trust, parse_op, parse_trust
+from composecli.commands.trust import Trust, parse_import, parse_op, parse_trust
 from composecli.completion import (
     complete_device,
     complete_file,
@@ -181,6 +181,16 @@ ALLOW_OP = click.option(
     metavar="NS::OP",
     help="Also allow this op in files that are not trusted.",
 )
+IMPORT = click.option(
+    "--import",
+    "imports",
+    cls=RepeatedOption,
+    type=ParsedType("NAME", parse_import),
+    multiple=True,
+    metavar="NAME",
+    help="Import this Python module before the models: a name, or a file.py. Its code runs. A "
+    "folder is searched for modules. Repeatable.",
+)
 TIMEOUT = click.option(
     "--timeout",
     type=Seconds(),
@@ -279,7 +289,7 @@ FORCE = click.option("--force", is_flag=True, help="Replace the output file if i
 
 OF_SEVERAL_MODELS = (MERGE, DIM, STRICT)
 OF_EVERY_COMMAND = (
-    DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, ALLOW_OP, TIMEOUT, MAX_MEMORY, ISOLATION,
+    DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, ALLOW_OP, IMPORT, TIMEOUT, MAX_MEMORY, ISOLATION,
     MAX_PROBES, MAX_SECONDS, NO_CACHE, FORMAT, QUIET, DEBUG,
 )  # fmt: skip
 
@@ -349,7 +359,8 @@ def main() -> None:
     """Check whether one PyTorch model accepts another's output, and join both into one file.
 
     A MODEL is a file: a TorchScript archive, a torch.export archive (.pt2), a pickled nn.Module; or
-    package.module:factory@weights (also file.py:factory@weights).
+    package.module:factory@weights (also file.py:Class@weights, 'file.py:Class(10)', and a pickled
+    module as the weights of its class).
 
     SECURITY: Model files are programs. They are scanned before anything in them runs, and anything
     that is not on the list of ops that only compute is refused by name; --trust FILE and --allow-op
@@ -482,7 +493,7 @@ def _refuse_unused_trust(trusts: tuple[Parsed[Trust], ...], models: tuple[str, .
 
     paths = [locate(model).path for model in models]
     for trust in trusts:
-        names_model = any(trust.value.covers(path) for path in paths)
+        names_model = any(path is not None and trust.value.covers(path) for path in paths)
         if not names_model:
             raise click.BadParameter(f"{trust.text} is not one of the models", param_hint="--trust")
 
@@ -519,6 +530,7 @@ def _common_options(values: Values) -> Options:
         key=values["key"],
         trust=_parsed_values(values["trusts"]),
         allowed_ops=_parsed_values(values["allowed_ops"]),
+        imports=_parsed_values(values["imports"]),
         budget=budget,
         limits=_limits(values),
         words=_repeated_words(values),
@@ -578,7 +590,8 @@ def _workers(request: CheckRequest) -> int:
 
 def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
     """Collect the options that decide how a command runs and prints."""
-    trusts_nothing = not values["trusts"] and not _has_factory(models)
+    runs_own_code = bool(values["imports"]) or _has_factory(models)
+    trusts_nothing = not values["trusts"] and not runs_own_code
     return OutputOptions(
         values["form"],
         values["quiet"],
@@ -586,7 +599,7 @@ def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
         values["timeout"],
         untrusted=trusts_nothing,
         models=models,
-        use_cache=not values["no_cache"],
+        use_cache=not values["no_cache"] and not values["imports"],
     )
 
 

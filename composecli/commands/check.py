@@ -6,6 +6,7 @@ from composecli.commands.composition import Composition
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.portability import with_device_notes
 from composecli.commands.progress import Progress, silent
+from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import CheckRequest
 from composecli.commands.resolve import identify_all
 from composecli.commands.results import CheckReport, ModelReport
@@ -22,6 +23,12 @@ def check(request: CheckRequest, worker: Worker, progress: Progress = silent) ->
         CouldNotAttempt: if a model cannot be read or run, or is not trusted.
         KeyboardInterrupt: if the user ended it before any contract was known.
     """
+    with remedies_written_out(request):
+        return _check(request, worker, progress)
+
+
+def _check(request: CheckRequest, worker: Worker, progress: Progress) -> CheckReport:
+    """Return the verdict of every seam, or of those that were known when the user stopped."""
     session = Session(worker, request.options, progress)
     try:
         if request.mode is Mode.PAIRS:

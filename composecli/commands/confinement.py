@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from composecli.commands.requests import Options
-from composecli.commands.resolve import Target
+from composecli.commands.resolve import Target, paths_of
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.input_spec import DeclaredSample
 from composecli.core.rules import Rule
@@ -41,7 +41,7 @@ def _sandbox_request(
     options: Options, targets: tuple[Target, ...], writable: tuple[str, ...]
 ) -> SandboxRequest:
     """Return the files and limits that the worker keeps; memory is in bytes."""
-    readable = [os.path.realpath(target.path) for target in targets]
+    readable = [os.path.realpath(path) for path in paths_of(targets)]
     for declared in options.inputs:
         if isinstance(declared, DeclaredSample):
             sample_path = os.path.realpath(declared.path)
@@ -53,7 +53,8 @@ def _sandbox_request(
         # The driver maps more address space than any such limit.
         memory = None
     seconds = options.limits.seconds
-    return SandboxRequest(tuple(readable), writable, memory, seconds, files=not may_open_files)
+    files = not may_open_files
+    return SandboxRequest(tuple(readable), writable, memory, seconds, files, options.imports)
 
 
 def _may_open_files(target: Target) -> bool:

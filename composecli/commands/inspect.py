@@ -9,6 +9,7 @@ from composecli.commands.composition import InferenceResult, not_found_finding
 from composecli.commands.opened_model import OpenedModel
 from composecli.commands.portability import device_ties
 from composecli.commands.progress import Progress, silent
+from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import InspectRequest, Selection
 from composecli.commands.resolve import identify_all
 from composecli.commands.results import InspectReport, ModelReport
@@ -29,6 +30,12 @@ def inspect(request: InspectRequest, worker: Worker, progress: Progress = silent
         CouldNotAttempt: if the model cannot be read or run, or is not trusted.
         KeyboardInterrupt: if the user ended it before anything was known.
     """
+    with remedies_written_out(request):
+        return _inspect(request, worker, progress)
+
+
+def _inspect(request: InspectRequest, worker: Worker, progress: Progress) -> InspectReport:
+    """Return the whole report, or what was known when the user stopped."""
     session = Session(worker, request.options, progress)
     targets = identify_all((request.model,), request.options)
     session.confine(targets)
@@ -126,6 +133,8 @@ def _interrupted_report(session: Session, part: OpenedModel) -> InspectReport:
     )
 
 
-def _file_size(part: OpenedModel) -> int:
-    """Return the size of the file, or of a factory's weights, in bytes."""
+def _file_size(part: OpenedModel) -> int | None:
+    """Return the size of the file, or of a factory's weights, in bytes; None without a file."""
+    if part.target.path is None:
+        return None
     return Path(part.target.path).stat().st_size

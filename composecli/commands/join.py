@@ -9,8 +9,9 @@ from composecli.commands.composition import Composition
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.progress import Progress, silent
 from composecli.commands.provenance import provenance_json
+from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import JoinRequest
-from composecli.commands.resolve import identify_all, locate
+from composecli.commands.resolve import identify_all, locate, paths_of
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import (
@@ -50,9 +51,16 @@ def join(request: JoinRequest, worker: Worker, progress: Progress = silent) -> J
     Raises:
         CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
     """
+    with remedies_written_out(request):
+        return _join(request, worker, progress)
+
+
+def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinReport:
+    """Check the models, and write the file in a place of its own until it is verified."""
     asked = request.check
     # A mistake in the command line is told before any file is read.
-    paths = tuple(locate(model).path for model in asked.models)
+    located = [locate(model).path for model in asked.models]
+    paths = tuple(path for path in located if path is not None)
     output = resolve_output(request.output, paths, force=request.force)
     targets = identify_all(asked.models, asked.options)
     session = Session(worker, asked.options, progress)
@@ -187,7 +195,8 @@ def _training_notes(request: JoinRequest, parts: OpenedModels) -> Iterator[Findi
 
 def _checksum_notes(parts: OpenedModels) -> Iterator[Finding]:
     """Yield a note for each file whose records have no checksums."""
-    for path in dict.fromkeys(part.target.path for part in parts):
+    targets = tuple(part.target for part in parts)
+    for path in dict.fromkeys(paths_of(targets)):
         if lacks_checksums(path):
             title = f"{path} was saved without checksums: its weights could not be verified"
             yield Finding(Rule.NO_CHECKSUMS, title)

@@ -83,7 +83,7 @@ def _identify(request: CheckRequest, number: int) -> Outcome[Target]:
     """Return the file of a model, or why it must not or cannot be loaded."""
     options = request.options
     try:
-        target = identify(request.models[number], options.trust, options.allowed_ops)
+        target = identify(request.models[number], options)
     except CouldNotAttempt as failure:
         return number, _problem_of_model(failure)
     return number, target

@@ -60,10 +60,13 @@ def _input(part: OpenedModel, found: InferenceResult, digests: Digests) -> JsonO
     contract = None
     if isinstance(found, Found):
         contract = str(found.contract)
+    name, sha256 = part.name, None
+    if part.target.path is not None:
+        name, sha256 = Path(part.target.path).name, digests.of(part.target.path)
     return {
-        "name": Path(part.target.path).name,
+        "name": name,
         "kind": str(part.target.kind),
-        "sha256": digests.of(part.target.path),
+        "sha256": sha256,
         "contract": contract,
         "training": part.facts.training,
     }

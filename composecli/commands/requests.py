@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import Protocol
 
 from composecli.commands.trust import Trust
 from composecli.core.blueprint import Merge, Mode
@@ -119,8 +120,8 @@ def parse_seconds(text: str) -> float:
 class Options:
     """The options that all commands share.
 
-    `words` are those options of the command line that a suggested command has to repeat, each with
-    its value.
+    `imports` are modules, files and folders of Python that the user vouches for. `words` are those
+    options of the command line that a suggested command has to repeat, each with its value.
     """
 
     device: str = "cpu"
@@ -130,6 +131,7 @@ class Options:
     key: str | None = None
     trust: tuple[Trust, ...] = ()
     allowed_ops: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     budget: Budget = field(default_factory=Budget)
     limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()
@@ -150,6 +152,21 @@ class Options:
         if self.device == "meta":
             return "cpu"
         return self.device
+
+
+class ModelsRequest(Protocol):
+    """A request about models: the command that the user ran, which a message may suggest anew."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The MODEL arguments."""
+
+    @property
+    def options(self) -> Options:
+        """The options that all commands share."""
+
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same command for other models, with `words` for those of the options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +193,17 @@ class CheckRequest:
         words += [*self.options.words, *more]
         return shlex.join(words)
 
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same check of other models, with `words` for those of the options."""
+        more: tuple[str, ...] = ()
+        if self.strict:
+            more = ("--strict",)
+        return self.changed(models, words).command(*more, name="check")
+
+    def changed(self, models: tuple[str, ...], words: tuple[str, ...]) -> CheckRequest:
+        """Return the same request for other models and options."""
+        return replace(self, models=models, options=replace(self.options, words=words))
+
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
@@ -186,6 +214,29 @@ class JoinRequest:
     seed: int = 0
     force: bool = False
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The MODEL arguments."""
+        return self.check.models
+
+    @property
+    def options(self) -> Options:
+        """The options that all commands share."""
+        return self.check.options
+
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same join of other models, with `words` for those of the options."""
+        more = list[str]()
+        if self.check.strict:
+            more.append("--strict")
+        if self.check.bridge is not BridgeMode.NONE:
+            more += ["--bridge", str(self.check.bridge)]
+        if self.seed:
+            more += ["--seed", str(self.seed)]
+        if self.force:
+            more.append("--force")
+        return self.check.changed(models, words).command(*more, "-o", self.output)
+
 
 @dataclass(frozen=True, slots=True)
 class InspectRequest:
@@ -193,3 +244,12 @@ class InspectRequest:
 
     model: str
     options: Options = field(default_factory=Options)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The MODEL argument."""
+        return (self.model,)
+
+    def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
+        """Return the same command for another model, with `words` for those of the options."""
+        return shlex.join(["composecli", "inspect", *models, *words])

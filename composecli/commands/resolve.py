@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from composecli.commands.near_misses import with_near_misses
 from composecli.commands.requests import Options
 from composecli.commands.trust import Trust
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import (
     FactoryReference,
     FileReference,
     ModelKind,
     Reference,
+    literal_arguments,
     parse_reference,
 )
 from composecli.core.rules import Rule
 from composecli.files.checkpoint_entries import Selector
 from composecli.files.sniff import ModelFile, WeightsFile, sniff, weights_alone
+
+_DEFAULT = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,14 @@ class Target:
         return self.reference.name
 
     @property
-    def path(self) -> str:
-        """The file of the model, or of its weights."""
+    def path(self) -> str | None:
+        """The file of the model, or of its weights; None for a factory without weights."""
         return self.reference.path
+
+
+def paths_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
+    """Return the files of the targets, in order."""
+    return tuple(target.path for target in targets if target.path is not None)
 
 
 def locate(text: str) -> Reference:
@@ -57,43 +66,77 @@ def identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...
     Raises:
         CouldNotAttempt: as `identify` does.
     """
-    targets = [identify(model, options.trust, options.allowed_ops, options.key) for model in models]
-    return tuple(targets)
+    return tuple(identify(model, options) for model in models)
 
 
-def identify(
-    text: str,
-    trusts: tuple[Trust, ...] = (),
-    allowed_ops: tuple[str, ...] = (),
-    key: str | None = None,
-) -> Target:
+def identify(text: str, options: Options = _DEFAULT) -> Target:
     """Return the target that a MODEL argument names.
 
     Raises:
         CouldNotAttempt: if there is no model, or it needs trust that the user has not given.
     """
     reference = locate(text)
-    selector = Selector(key, weights=isinstance(reference, FactoryReference))
-    sniffed = sniff(reference.path, selector)
-    if isinstance(sniffed, Problem):
-        raise CouldNotAttempt(sniffed)
-    trust = next((trust for trust in trusts if trust.covers(reference.path)), None)
     if isinstance(reference, FactoryReference):
-        if isinstance(sniffed, ModelFile):
-            raise CouldNotAttempt(_not_weights(sniffed))
-        return Target(reference, ModelKind.FACTORY, None, trust)
+        return _identify_factory(reference, options)
+    sniffed = _sniffed(reference, reference.path, Selector(options.key))
+    trust = _trust_in(reference.path, options.trust)
     if isinstance(sniffed, WeightsFile):
         raise CouldNotAttempt(weights_alone(sniffed))
     if trust is None:
-        _refuse(sniffed.refusal(frozenset(allowed_ops)))
+        allowed_ops = frozenset(options.allowed_ops)
+        _refuse(sniffed.refusal(allowed_ops, imports=bool(options.imports)))
     return Target(reference, sniffed.kind, sniffed, trust)
+
+
+def _identify_factory(reference: FactoryReference, options: Options) -> Target:
+    """Return the target of a factory, whose weights are checked if it has any.
+
+    A pickled module is accepted as weights: its tensors are read, and nothing in it is run.
+    """
+    _refuse(_problem_of_arguments(reference))
+    if reference.path is None:
+        return Target(reference, ModelKind.FACTORY_ALONE, None)
+    selector = Selector(options.key, weights=True)
+    sniffed = _sniffed(reference, reference.path, selector)
+    if isinstance(sniffed, ModelFile):
+        raise CouldNotAttempt(_not_weights(sniffed))
+    trust = _trust_in(reference.path, options.trust)
+    return Target(reference, ModelKind.FACTORY, None, trust)
+
+
+def _problem_of_arguments(reference: FactoryReference) -> Problem | None:
+    """Return the problem of a call whose arguments are not literals."""
+    try:
+        literal_arguments(reference.arguments)
+    except ValueError as error:
+        title = "the arguments of the factory are not literals"
+        help = ("write numbers, 'texts', True, None, lists or dicts: net.py:Net(10, act='relu')",)
+        return Problem(Rule.FACTORY_FAILED, title, reference.name, (str(error),), help)
+    return None
+
+
+def _sniffed(reference: Reference, path: str, selector: Selector) -> ModelFile | WeightsFile:
+    """Return the content of the file of a reference.
+
+    Raises:
+        CouldNotAttempt: if there is no model and no weights in it.
+    """
+    sniffed = sniff(path, selector)
+    if isinstance(sniffed, Problem):
+        raise CouldNotAttempt(with_near_misses(sniffed, reference))
+    return sniffed
+
+
+def _trust_in(path: str, trusts: tuple[Trust, ...]) -> Trust | None:
+    """Return the first trust that covers a file."""
+    return next((trust for trust in trusts if trust.covers(path)), None)
 
 
 def _not_weights(file: ModelFile) -> Problem:
     """Return the problem of a factory whose weights file is a whole model."""
     title = f"the file contains a whole model ({file.kind}), not weights"
-    help = (f"name the file alone: {file.path}",)
-    return Problem(Rule.NOT_A_MODEL, title, file.path, help=help)
+    remedies = (Remedy(model=file.path, effect="loads the model as it was saved"),)
+    return Problem(Rule.NOT_A_MODEL, title, file.path, remedies=remedies)
 
 
 def _refuse(refusal: Problem | None) -> None:

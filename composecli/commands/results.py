@@ -144,7 +144,8 @@ class JoinReport(Answer):
 class InspectReport(Answer):
     """The result of `inspect`.
 
-    `finding` is the reason if there is no contract. `file_size` is in bytes.
+    `finding` is the reason if there is no contract. `file_size` is in bytes,
+    None for a factory without weights.
     """
 
     model: ModelReport
@@ -153,7 +154,7 @@ class InspectReport(Answer):
     finding: Finding | None
     portability: tuple[str, ...]
     provenance: str | None
-    file_size: int
+    file_size: int | None
     interrupted: bool = False
     isolation: Sandbox | None = field(default=None, compare=False)
 

@@ -81,7 +81,7 @@ class Session:
         """Return the handle and the facts of a model, which is loaded once per device."""
         name = target.name
         if target.file is not None:
-            name = os.path.realpath(target.path)
+            name = os.path.realpath(target.file.path)
         if (name, device) not in self._opened:
             self.progress(f"loading {target.name}")
             request = _open_request(target, device, self.options)
@@ -203,4 +203,5 @@ def _open_request(target: Target, device: str, options: Options) -> OpenRequest:
         key=options.key,
         allowed_ops=options.allowed_ops,
         sha256=sha256,
+        imports=options.imports,
     )

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 _PINNED = re.compile(r"(?P<path>.+)@sha256:(?P<digest>[0-9a-fA-F]{64})", re.DOTALL)
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OP = re.compile(r"\w+::\w+")
 
 
@@ -35,6 +36,17 @@ def parse_trust(text: str) -> Trust:
     if "@sha256:" in text:
         raise ValueError("@sha256: must be followed by 64 hexadecimal digits")
     return Trust(text)
+
+
+def parse_import(text: str) -> str:
+    """Return the name of a Python module, or the path of a Python file or a folder.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if text.endswith(".py") or os.path.isdir(text) or _MODULE.fullmatch(text):
+        return text
+    raise ValueError(f"{text} is not a module (such as torchvision), a .py file, or a folder")
 
 
 def parse_op(text: str) -> str:

@@ -68,7 +68,10 @@ def plan_splice(
             checked during the copy; those that went through memory are checked here, because
             PyTorch does not do it.
     """
-    paths = {part.handle: part.target.path for part in parts}
+    paths = dict[int, str]()
+    for part in parts:
+        if part.target.path is not None:
+            paths[part.handle] = part.target.path
     sources = {left.record: Source(paths[left.model], left.source) for left in built.left_out}
     copied = {source.path for source in sources.values()}
     _refuse_damaged(path for path in paths.values() if path not in copied)

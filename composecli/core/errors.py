@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from dataclasses import dataclass, replace
 
 from composecli.core.rules import Rule
@@ -17,11 +18,32 @@ _SYSTEM_HELP = {
 
 
 @dataclass(frozen=True, slots=True)
+class Remedy:
+    """A change of the command that gets further, and its effect.
+
+    `model` replaces the MODEL argument at fault, unless it is empty, and `words` are added to the
+    options. `command` is the changed command line, which only the command itself can write.
+    """
+
+    words: tuple[str, ...] = ()
+    model: str = ""
+    effect: str = ""
+    command: str = ""
+
+    @property
+    def text(self) -> str:
+        """The command line; the change alone as long as nothing has filled that in."""
+        if self.command:
+            return self.command
+        return shlex.join(word for word in (self.model, *self.words) if word)
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Why something could not be attempted, in the parts of an error message.
 
-    `where` names the file or model concerned, `notes` are facts, `help` suggests a remedy, and
-    `trace` is the traceback from another process.
+    `where` names the file or model concerned, `notes` are facts, `remedies` are commands to run
+    instead, `help` is advice that is no command, and `trace` is the traceback from another process.
     """
 
     rule: Rule
@@ -30,6 +52,7 @@ class Problem:
     notes: tuple[str, ...] = ()
     help: tuple[str, ...] = ()
     trace: str | None = None
+    remedies: tuple[Remedy, ...] = ()
 
     @property
     def code(self) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+# `factory` is followed by arguments, by weights, or by nothing.
 _FACTORY = re.compile(
-    r"(?P<module>[A-Za-z_][\w.]*|.*\.py):(?P<factory>[A-Za-z_]\w*)@(?P<weights>.+)", re.DOTALL
+    r"(?P<module>[A-Za-z_][\w.]*|.*?\.py):(?P<factory>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)(?=[(@]|$)",
+    re.DOTALL,
 )
 
 
@@ -25,30 +30,109 @@ class FileReference:
 
 @dataclass(frozen=True, slots=True)
 class FactoryReference:
-    """A callable without arguments that returns the module, and the file with its weights.
+    """A class or function that makes the module, and the file with its weights.
 
-    `module` is a dotted name, or the path of a Python file.
+    `module` is a dotted name, or the path of a Python file. `arguments` are those of the call with
+    their parentheses, as in `(classes=10)`; they may be empty. Without a file, `path` is None and
+    the module keeps its initial values.
     """
 
     module: str
     factory: str
-    path: str
+    path: str | None
+    arguments: str = ""
 
     @property
     def name(self) -> str:
         """The text of the argument."""
-        return f"{self.module}:{self.factory}@{self.path}"
+        call = f"{self.module}:{self.factory}{self.arguments}"
+        if self.path is None:
+            return call
+        return f"{call}@{self.path}"
 
 
 Reference = FileReference | FactoryReference
 
 
 def parse_reference(text: str) -> Reference:
-    """Parse `a.pt`, `package.module:factory@weights` or `file.py:factory@weights`."""
-    match = _FACTORY.fullmatch(text)
+    """Parse `a.pt`, `package.module:factory(arguments)@weights` or `file.py:factory@weights`.
+
+    The arguments and the weights may be left out. If the parentheses of the arguments are not
+    closed, all that is left belongs to the arguments, which `literal_arguments` then refuses.
+    """
+    match = _FACTORY.match(text)
     if match is None:
         return FileReference(text)
-    return FactoryReference(match["module"], match["factory"], match["weights"])
+    rest = text[match.end() :]
+    arguments = rest[: _arguments_length(rest)]
+    weights = rest[len(arguments) :]
+    if not weights:
+        return FactoryReference(match["module"], match["factory"], None, arguments)
+    if weights[0] != "@" or len(weights) == 1:
+        return FileReference(text)
+    return FactoryReference(match["module"], match["factory"], weights[1:], arguments)
+
+
+def _arguments_length(text: str) -> int:
+    """Return the length of the arguments, with their parentheses, at the start of a text.
+
+    A parenthesis or an `@` in a string does not end them: the first that does is the first with
+    which they are a call.
+    """
+    if not text.startswith("("):
+        return 0
+    end = text.find(")")
+    while end >= 0:
+        if _parse_call(text[: end + 1]) is not None:
+            return end + 1
+        end = text.find(")", end + 1)
+    return len(text)
+
+
+def _parse_call(arguments: str) -> ast.Call | None:
+    """Return the call of a function with these arguments; None if they are not Python."""
+    try:
+        call = ast.parse(f"factory{arguments}", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+        return call
+    return None
+
+
+def literal_arguments(arguments: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Return the values of `(10, classes=3)`: the positional ones, and the others by name.
+
+    Only literals are evaluated: numbers, texts, True, False, None, and lists, tuples, sets and
+    dicts of these.
+
+    Raises:
+        ValueError: if they are not Python, or one is not a literal.
+    """
+    if not arguments:
+        return (), {}
+    call = _parse_call(arguments)
+    if call is None:
+        raise ValueError(f"{arguments} is not a list of arguments")
+    positional = [_literal(argument) for argument in call.args]
+    named = dict[str, Any]()
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            raise ValueError(f"{ast.unparse(keyword.value)} has no name")
+        named[keyword.arg] = _literal(keyword.value)
+    return tuple(positional), named
+
+
+def _literal(node: ast.expr) -> Any:
+    """Return the value of a literal.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise ValueError(f"{ast.unparse(node)} is not a literal") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +155,7 @@ class ModelKind(StrEnum):
     EXPORTED = "torch.export archive"
     PICKLED = "pickled nn.Module"
     FACTORY = "factory and weights"
+    FACTORY_ALONE = "factory without weights"
 
     @property
     def traits(self) -> KindTraits:
@@ -83,4 +168,5 @@ KIND_TRAITS = {
     ModelKind.EXPORTED: KindTraits(lists_arguments=True),
     ModelKind.PICKLED: KindTraits(),
     ModelKind.FACTORY: KindTraits(runs_user_code=True),
+    ModelKind.FACTORY_ALONE: KindTraits(runs_user_code=True),
 }

@@ -419,7 +419,7 @@ class Rule(StrEnum):
         Severity.UNKNOWN,
         (
             "The file contains weights but no code, so it cannot be run. Name a factory that "
-            "builds the module: package.module:factory@weights.pt."
+            "builds the module, or its class: package.module:factory@weights.pt, net.py:Net@w.pt."
         ),
     )
     NOT_A_MODEL = (
@@ -438,7 +438,9 @@ class Rule(StrEnum):
         (
             "Loading a pickle imports and runs what the pickle names. Modules that consist only "
             "of torch.nn classes load without trust, whatever is beside them in the file; this one "
-            "names something else. If you know where the file comes from, --trust loads it."
+            "names something else. If you have the code of its class, name that: "
+            "train.py:Net@net.pth reads the tensors of the pickle and does not run it. If you know "
+            "where the file comes from, --trust loads it."
         ),
     )
     HOOKS_NOT_TRUSTED = (
@@ -482,8 +484,11 @@ class Rule(StrEnum):
         "factory-failed",
         Severity.UNKNOWN,
         (
-            "The factory could not be imported, could not be called without arguments, or did "
-            "not return an nn.Module."
+            "A module that --import names could not be imported, or the factory could not be "
+            "imported or called, or did not return an nn.Module. A factory is a class or a "
+            "function: file.py:Net or package.module:make, with literal arguments if it needs "
+            "any ('net.py:Net(10, act=\"relu\")'). --import FOLDER adds a folder in "
+            "which its imports are found."
         ),
     )
     NO_SUCH_DEVICE = (
@@ -565,7 +570,12 @@ class Rule(StrEnum):
         "CC924",
         "package-missing",
         Severity.UNKNOWN,
-        "A package that this file needs is not installed.",
+        (
+            "A module of Python that this file needs is not installed or not loaded: a package, "
+            "the class of a pickle, or the library that registers an op such as torchvision::nms. "
+            "--import NAME imports a module or a file.py before the models, and a folder is "
+            "searched for modules. Its code runs, so this is consent."
+        ),
     )
     INPUT_DOES_NOT_APPLY = (
         "CC925",

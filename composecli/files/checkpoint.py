@@ -16,13 +16,15 @@ from composecli.files.checkpoint_entries import (
     entry_at,
     find_modules,
     find_state_dicts,
-    is_module,
     is_tensor,
     items_of,
 )
 from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict, reachable
+from composecli.files.pickled_module import PickledClass, is_module, pickled_class
 
 MAX_KEYS = 12
+# The modules that pickles name in place of the script that was run.
+_SCRIPT = ("__main__", "__mp_main__")
 
 _LAYER_MODULE = re.compile(r"torch\.nn\.modules\.[a-z]+")
 # Calling these only makes a container or a tensor of data in the file.
@@ -112,9 +114,12 @@ class Checkpoint:
     """The result of a scan.
 
     `untrusted` lists imports and calls beyond torch.nn's own classes, `hooks` the places where code
-    is attached to modules, and `keys` the first few names of the weights. All are about the part
-    that would be loaded: of the weights only tensors are, and never an object beside them.
-    `modules` are the keys of the modules in it.
+    is attached to modules, and `keys` the first few entries. All are about the part that would be
+    loaded: of the weights only tensors are, and never an object beside them. `weights` are the
+    first few names in the first state dict, and `modules` the keys of the modules.
+
+    `pickled` is the class of the module, or of the first one, unless torch has it; `script_names`
+    are the classes of the script that saved the file.
     """
 
     content: Content
@@ -122,21 +127,48 @@ class Checkpoint:
     hooks: tuple[str, ...]
     keys: tuple[str, ...]
     modules: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    pickled: PickledClass | None = None
+    script_names: tuple[str, ...] = ()
 
 
 def scan_checkpoint(parsed: ParsedPickle, selector: Selector = ANY_MODEL) -> Checkpoint:
     """Scan a pickle without unpickling it."""
     content = _content(parsed.value, selector)
     keys = tuple(name for name, _ in children(parsed.value)[:MAX_KEYS])
-    modules = tuple(entry.key for entry in find_modules(parsed.value))
+    found = find_modules(parsed.value)
+    modules = tuple(entry.key for entry in found)
     if content is Content.WEIGHTS:
-        return Checkpoint(content, (), (), keys, modules)
-    module = chosen_module(parsed.value, selector.key) or Entry((), parsed.value)
+        return Checkpoint(content, (), (), keys, modules, _weights(parsed.value))
+    module = chosen_module(parsed.value, selector.key)
+    if module is None:
+        module = next(iter(found), Entry((), parsed.value))
     part = reachable(module.node)
     imports = (f"it would import {name}" for name in part.imports if not is_inert(name))
     untrusted = (*imports, *unsafe_calls(part))
-    hooks = dict.fromkeys(_attached_code(part))
-    return Checkpoint(content, untrusted, tuple(hooks), keys, modules)
+    hooks = tuple(dict.fromkeys(_attached_code(part)))
+    # All classes of the script are needed if the file is trusted, whatever part is meant.
+    names = (name.name for name in parsed.imports if name.module in _SCRIPT)
+    script_names = tuple(dict.fromkeys(names))
+    pickled = _own_class(module.node)
+    return Checkpoint(content, untrusted, hooks, keys, modules, (), pickled, script_names)
+
+
+def _weights(value: object) -> tuple[str, ...]:
+    """Return the first few names in the first state dict of a checkpoint."""
+    for entry in find_state_dicts(value)[:1]:
+        return tuple(name for name, _ in children(entry.node)[:MAX_KEYS])
+    return ()
+
+
+def _own_class(module: object) -> PickledClass | None:
+    """Return the class of a pickled module, None if torch itself has it."""
+    pickled = pickled_class(module)
+    if pickled is None:
+        return None
+    if is_inert(Global(pickled.module, pickled.name)) or pickled.module.startswith("torch."):
+        return None
+    return pickled
 
 
 def chosen_module(value: object, key: str | None) -> Entry | None:
@@ -214,12 +246,14 @@ def unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
 
 
 def _content(value: object, selector: Selector) -> Content:
-    """Classify the part of a checkpoint that is meant."""
+    """Classify the part of a checkpoint that is meant. The tensors of a module are weights, too."""
+    modules = find_modules(value)
+    has_weights = bool(find_state_dicts(value))
+    if selector.weights and (has_weights or modules):
+        return Content.WEIGHTS
     if is_module(value) or _is_object(value):
         return Content.MODULE
-    modules = find_modules(value)
-    has_weights = next(iter(find_state_dicts(value)), None) is not None
-    if has_weights and (selector.weights or not modules):
+    if has_weights and not modules:
         return Content.WEIGHTS
     if chosen_module(value, selector.key) is not None:
         return Content.MODULE

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from composecli.files.pickle import Constructed, Global, PickleDict
+from composecli.files.pickled_module import is_module
 
 # Checkpoints nest a few dicts: `{"callbacks": {"EMA": {"shadow": {...}}}}`.
 MAX_DEPTH = 5
@@ -86,13 +87,6 @@ def children(node: object) -> list[tuple[str, object]]:
     if isinstance(node, list | tuple):
         return [(str(number), value) for number, value in enumerate(node)]
     return []
-
-
-def is_module(node: object) -> bool:
-    """Return whether a node is an object with submodules: a module."""
-    if not isinstance(node, Constructed) or not isinstance(node.state, PickleDict):
-        return False
-    return node.state.get("_modules") is not None
 
 
 def is_tensor(node: object) -> bool:

@@ -1,5 +1,7 @@
 """The weights in a checkpoint, from the nodes of its pickle: their sizes, and they alone as a node.
 
+They are in state dicts, or in modules of any class, whose tensors have names as in a state dict.
+
 Only tensors, numbers and texts of a checkpoint are ever loaded. An object of any other class beside
 them is left out: it is not built, and its class is not imported.
 """
@@ -15,12 +17,14 @@ from composecli.files.checkpoint_entries import (
     Entry,
     children,
     entry_at,
+    find_modules,
     find_state_dicts,
     is_tensor,
     items_of,
 )
 from composecli.files.pickle import Constructed, Global, PickleDict
 from composecli.files.pickle_tree import tree_of
+from composecli.files.pickled_module import Unreadable, is_module, state_nodes, training_flags
 from composecli.files.weight_names import Candidate, Fit, Sizes
 
 # Lightning stores its version beside the state dict of a training class.
@@ -35,13 +39,15 @@ class StateDict:
     """A state dict of a checkpoint.
 
     `weights` are its nodes by name, and `foreign` the entries of classes that are not loaded, each
-    with its class.
+    with its class. If it is that of a pickled module, `modes` say which of its submodules are in
+    train mode.
     """
 
     candidate: Candidate
     weights: Mapping[str, object]
     foreign: Mapping[str, str]
     versions: object = None
+    modes: Mapping[str, bool] | None = None
 
     def part(self, fit: Fit) -> Constructed:
         """Return the node of a state dict with these weights, by their names in the module."""
@@ -54,20 +60,27 @@ class StateDict:
             state = PickleDict([metadata])
         return Constructed(_ORDERED_DICT, (), state=state, items=items)
 
+    def modes_in(self, fit: Fit) -> dict[str, bool] | None:
+        """Return the modes by the paths that the submodules have in the module."""
+        if self.modes is None:
+            return None
+        return {fit.module_path(path): training for path, training in self.modes.items()}
+
 
 def state_dicts(value: object, key: str | None) -> tuple[StateDict, ...]:
     """Return the state dicts in a checkpoint that may be meant: all, or those at a dotted key.
 
     The end of a key may also be the start of names: `state_dict.model` stands for the weights whose
     names start with `model.` there.
+
+    Raises:
+        Unreadable: if there are only modules whose tensors cannot be found.
     """
     if not key:
-        return tuple(_state_dict(value, entry) for entry in find_state_dicts(value))
+        return _all_below(value, Entry((), value))
     entry = entry_at(value, key)
     if entry is not None:
-        inner = find_state_dicts(entry.node)
-        entries = [Entry((*entry.path, *found.path), found.node) for found in inner]
-        return tuple(_state_dict(value, found) for found in entries)
+        return _all_below(value, entry)
     words = key.split(".")
     for length in range(len(words) - 1, -1, -1):
         entry = entry_at(value, ".".join(words[:length]))
@@ -75,6 +88,24 @@ def state_dicts(value: object, key: str | None) -> tuple[StateDict, ...]:
             prefix = ".".join(words[length:]) + "."
             return tuple(_below(_state_dict(value, entry), prefix))
     return ()
+
+
+def _all_below(value: object, root: Entry) -> tuple[StateDict, ...]:
+    """Return the state dicts and modules in an entry of a checkpoint, without unreadable ones.
+
+    Raises:
+        Unreadable: if there are no others.
+    """
+    held = list[StateDict]()
+    failure: Unreadable | None = None
+    for found in (*find_state_dicts(root.node), *find_modules(root.node)):
+        try:
+            held.append(_state_dict(value, Entry((*root.path, *found.path), found.node)))
+        except Unreadable as error:
+            failure = error
+    if failure is not None and not held:
+        raise failure
+    return tuple(held)
 
 
 def foreign_beside(value: object, path: tuple[str, ...]) -> dict[str, str]:
@@ -92,10 +123,19 @@ def foreign_beside(value: object, path: tuple[str, ...]) -> dict[str, str]:
 
 
 def _state_dict(value: object, entry: Entry) -> StateDict:
-    """Return the state dict at an entry of a checkpoint, without what is not loaded of it."""
+    """Return the state dict at an entry of a checkpoint, without what is not loaded of it.
+
+    Raises:
+        Unreadable: if it is that of a module whose tensors cannot be found.
+    """
+    modes: Mapping[str, bool] | None = None
+    items = items_of(entry.node) or []
+    if is_module(entry.node):
+        modes = training_flags(entry.node)
+        items = list(state_nodes(entry.node).items())
     weights = dict[str, object]()
     foreign = dict[str, str]()
-    for name, node in items_of(entry.node) or []:
+    for name, node in items:
         if not isinstance(name, str):
             continue
         if is_plain(node):
@@ -104,7 +144,7 @@ def _state_dict(value: object, entry: Entry) -> StateDict:
             foreign[name] = ", ".join(map(str, foreign_names(node)[:1])) or "a call"
     sizes = {name: _sizes(node) for name, node in weights.items()}
     candidate = Candidate(entry.path, sizes, _is_lightning(value))
-    return StateDict(candidate, weights, foreign, _versions(entry.node))
+    return StateDict(candidate, weights, foreign, _versions(entry.node), modes)
 
 
 def _below(held: StateDict, prefix: str) -> Iterator[StateDict]:
@@ -116,7 +156,20 @@ def _below(held: StateDict, prefix: str) -> Iterator[StateDict]:
     if weights:
         sizes = {name: _sizes(node) for name, node in weights.items()}
         path = (*held.candidate.path, prefix.removesuffix("."))
-        yield StateDict(Candidate(path, sizes), weights, {})
+        modes = _modes_below(held.modes, prefix)
+        yield StateDict(Candidate(path, sizes), weights, {}, modes=modes)
+
+
+def _modes_below(modes: Mapping[str, bool] | None, prefix: str) -> dict[str, bool] | None:
+    """Return the modes of a submodule and of those in it, by their paths below a prefix."""
+    if modes is None:
+        return None
+    inner = dict[str, bool]()
+    for path, training in modes.items():
+        words = f"{path}."
+        if words.startswith(prefix):
+            inner[words.removeprefix(prefix).removesuffix(".")] = training
+    return inner
 
 
 def _sizes(node: object) -> Sizes:

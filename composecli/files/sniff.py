@@ -35,6 +35,7 @@ from composecli.files.pt2 import exported_contract
 from composecli.files.pt2_layout import looks_exported
 from composecli.files.safety import pt2_program
 from composecli.files.safety.refusals import Reason, damaged, of_checkpoint, of_program, of_records
+from composecli.files.safety.remedies import for_modules, for_weights
 from composecli.files.shards import NotAnIndex, is_index, read_index
 from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 from composecli.files.zip_format import END_SIGNATURE, LOCAL_SIGNATURE
@@ -63,12 +64,17 @@ class ModelFile:
     provenance: str | None = None
     reasons: tuple[Reason, ...] = ()
 
-    def refusal(self, allowed_ops: frozenset[str] = frozenset()) -> Problem | None:
-        """Return why it is not loaded unless it is trusted, None if it may be loaded."""
+    def refusal(
+        self, allowed_ops: frozenset[str] = frozenset(), *, imports: bool = False
+    ) -> Problem | None:
+        """Return why it is not loaded unless it is trusted, None if it may be loaded.
+
+        `imports`: the user has named modules to import, whose ops it may need.
+        """
         if self.checkpoint is not None:
             return of_checkpoint(self.path, self.checkpoint)
         kind = str(self.kind)
-        return of_program(self.path, kind, self.reasons, allowed_ops)
+        return of_program(self.path, kind, self.reasons, allowed_ops, imports=imports)
 
 
 class WeightsFormat(StrEnum):
@@ -81,16 +87,17 @@ class WeightsFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A file with weights, whose keys are read here only if it is pickled.
+    """A file with weights. Its `keys` and the `names` of weights are read only if it is pickled.
 
-    Only its tensors are loaded. Whatever else is in it is never built, so nothing has to be
-    trusted.
+    For a factory, a pickled module is weights, too. Only tensors are loaded. Whatever else is in
+    the file is never built, so nothing has to be trusted.
     """
 
     path: str
     size: int
     keys: tuple[str, ...]
     format: WeightsFormat = WeightsFormat.PICKLED
+    names: tuple[str, ...] = ()
 
 
 Sniffed = ModelFile | WeightsFile | Problem
@@ -150,7 +157,8 @@ def _sniff_shard(path: str) -> Sniffed:
         return unreadable(path, error)
     if is_index(head):
         return not_a_model(path, "an index, not weights", "another index names it")
-    return sniff(path, Selector(weights=True))
+    # A module is no shard, although it has weights.
+    return sniff(path)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -239,9 +247,9 @@ def _sniff_checkpoint(path: str, size: int, members: Members, selector: Selector
         case Content.MODULE:
             return ModelFile(path, ModelKind.PICKLED, size, checkpoint=checkpoint)
         case Content.WEIGHTS:
-            return WeightsFile(path, size, checkpoint.keys)
+            return WeightsFile(path, size, checkpoint.keys, names=checkpoint.weights)
         case Content.SEVERAL:
-            return _several_modules(path, checkpoint.modules, selector.key)
+            return _several_modules(path, checkpoint, selector.key)
         case Content.TENSOR:
             note = "a model was expected; as an input, name it --input @FILE"
             return not_a_model(path, "a saved tensor", note)
@@ -257,14 +265,15 @@ def _other_object(path: str, keys: tuple[str, ...]) -> Problem:
     return not_a_model(path, "a saved Python object that is not a module", note)
 
 
-def _several_modules(path: str, modules: tuple[str, ...], key: str | None) -> Problem:
+def _several_modules(path: str, checkpoint: Checkpoint, key: str | None) -> Problem:
     """Return the problem of a checkpoint with modules, of which none or no single one is named."""
+    modules = checkpoint.modules
     title = f"the file contains {len(modules)} modules"
     if key is not None:
         title = f"the checkpoint has no module at the key {key}"
     notes = (f"its modules: {', '.join(modules[:MAX_SHOWN_KEYS])}",)
-    help = (f"name the entry with the module: --key {modules[0]}",)
-    return Problem(Rule.KEYS_DO_NOT_FIT, title, path, notes, help)
+    remedies = for_modules(path, checkpoint)
+    return Problem(Rule.KEYS_DO_NOT_FIT, title, path, notes, remedies=remedies)
 
 
 # The first one that recognizes the head of a file decides what it is.
@@ -289,4 +298,5 @@ def weights_alone(weights: WeightsFile) -> Problem:
         weights.path,
         tuple(notes),
         (f"name a factory that builds the module: package.module:factory@{weights.path}",),
+        remedies=for_weights(weights.path, weights.names),
     )

@@ -88,7 +88,7 @@ def _layer_label(row: LayerRow) -> str:
     return name or row.class_name
 
 
-def _print_facts(screen: Screen, facts: ModelFacts, file_size: int) -> None:
+def _print_facts(screen: Screen, facts: ModelFacts, file_size: int | None) -> None:
     """Print the parameters, the weights, the dtypes, the devices and the shared tensors."""
     parameters = f"{facts.parameters:,}"
     frozen = facts.parameters - facts.trainable
@@ -98,8 +98,10 @@ def _print_facts(screen: Screen, facts: ModelFacts, file_size: int) -> None:
     devices = ", ".join(facts.devices) or "no tensors"
     screen.print(f"parameters: {parameters}")
     in_memory = format_bytes(facts.size)
-    in_file = format_bytes(file_size)
-    screen.print(f"weights: {in_memory} in memory, {in_file} file")
+    weights = f"{in_memory} in memory, no file"
+    if file_size is not None:
+        weights = f"{in_memory} in memory, {format_bytes(file_size)} file"
+    screen.print(f"weights: {weights}")
     screen.print(f"dtypes: {dtypes}")
     screen.print(f"devices: {devices}; training state: {facts.training}")
     for names in facts.shared[:MAX_SHARED_GROUPS]:

@@ -254,13 +254,14 @@ def _isolation(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
-    """Return `problem`."""
+    """Return `problem`. The commands to run instead come first in `help`."""
+    commands = [remedy.text for remedy in problem.remedies]
     return {
         "code": problem.code,
         "title": problem.title,
         "where": problem.where,
         "notes": list(problem.notes),
-        "help": list(problem.help),
+        "help": [*commands, *problem.help],
         "trace": problem.trace,
     }
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from composecli.core.errors import Problem
-from composecli.core.findings import Finding, Fix, Side
+from composecli.core.findings import Finding, Side
 
 MAX_TEXT_CHARS = 2000
 MAX_NAME_CHARS = 20
@@ -65,31 +65,32 @@ def format_finding(
         yield from _format_note(note, width)
     if with_fix:
         for fix in finding.fixes:
-            yield from _format_fix(fix)
+            yield from _format_command(fix.command, fix.effect)
         for help in finding.help:
             yield from _format_text("help", help, width)
 
 
-def _format_fix(fix: Fix) -> Iterator[Line]:
-    """Yield the command and its effect."""
-    command = sanitize(fix.command)
-    yield Line("help", f"{_INDENT}help: {command}")
-    for effect in fix.effect:
-        text = sanitize(effect)
-        yield Line("note", f"{_INDENT}      {text}")
-
-
 def format_problem(problem: Problem, width: int) -> Iterator[Line]:
-    """Yield the title, the place, the notes and the help of a problem."""
+    """Yield the title, the place, the notes, the commands to run instead, and the advice."""
     yield from _format_title("error", problem.code, problem.title, width)
     if problem.where is not None:
         where = sanitize(problem.where)
         yield Line("side", f"{_INDENT}{where}")
     for note in problem.notes:
         yield from _format_note(note, width)
+    for remedy in problem.remedies:
+        effects = tuple(filter(None, [remedy.effect]))
+        yield from _format_command(remedy.text, effects)
     for help in problem.help:
         text = sanitize(help)
         yield Line("help", f"{_INDENT}help: {text}")
+
+
+def _format_command(command: str, effects: tuple[str, ...]) -> Iterator[Line]:
+    """Yield a command to run, in one line so that it can be copied, and its effects below it."""
+    yield Line("help", f"{_INDENT}help: {sanitize(command)}")
+    for effect in effects:
+        yield Line("note", f"{_INDENT}      {sanitize(effect)}")
 
 
 def _format_title(label: str, code: str, title: str, width: int) -> Iterator[Line]:

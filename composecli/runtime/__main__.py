@@ -15,7 +15,10 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    reading, writing = map(int, sys.argv[1:])
+    # A script that is imported may parse its arguments: it was given none.
+    del sys.argv[1:]
+    serve(reading, writing)
 
 
 if __name__ == "__main__":

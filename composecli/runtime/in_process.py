@@ -21,6 +21,7 @@ from composecli.runtime.forward.restore_state import ParameterMutated
 from composecli.runtime.joining.build import build, is_all_script
 from composecli.runtime.joining.verify import Reference, run_reference, verify
 from composecli.runtime.loading import load, load_whole, with_values
+from composecli.runtime.loading.own_code import import_libraries
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import Maker, Values, tree_of
 from composecli.workers.protocol import (
@@ -90,6 +91,7 @@ class InProcessWorker:
     def _open(self, request: OpenRequest) -> Opened:
         """Load a model under the next number; the reply says whether all of it is in memory."""
         _require_device(request.device)
+        import_libraries(request.imports)
         model = load(request)
         handle = len(self._models)
         self._models[handle] = model

@@ -15,6 +15,7 @@ from composecli.core.errors import CouldNotAttempt, Problem, system_problem
 from composecli.core.observations import Rejected, RejectionKind
 from composecli.core.rules import Rule
 from composecli.runtime.in_process import InProcessWorker
+from composecli.runtime.loading.own_code import import_libraries
 from composecli.runtime.sandbox import apply_sandbox, forbid_opening_files, renew_time_limit
 from composecli.runtime.warm_up import read_system_files
 from composecli.workers.channel import Channel, ChannelClosed
@@ -97,6 +98,7 @@ class Server:
         if not isinstance(request, SandboxRequest):
             reply: AnyReply = self._worker.ask(request)
             return reply
+        import_libraries(request.imports)
         read_system_files()
         sandbox = apply_sandbox(request)
         self._sandbox_request = request

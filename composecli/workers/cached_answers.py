@@ -163,8 +163,10 @@ class CachedAnswers:
         """Return the models whose files changed after they were fingerprinted."""
         changed = set[str]()
         for model in self._models:
-            path = model.request.reference.path
-            if model.subject is not None and stat_key(path) != self._stamps.get(path):
+            if model.subject is None:
+                continue
+            path = model.request.path
+            if stat_key(path) != self._stamps.get(path):
                 changed.add(model.subject)
         return changed
 
@@ -173,8 +175,10 @@ class CachedAnswers:
 
         Trusted code may do something else each time, so it has no cached answers.
         """
-        identity = self._fingerprint(request.reference.path)
-        if identity is None or request.trusted or request.kind.traits.runs_user_code:
+        if request.imports or request.trusted or request.kind.traits.runs_user_code:
+            return None
+        identity = self._fingerprint(request.path)
+        if identity is None:
             return None
         # A checkpoint may have several modules.
         entry = repr(request.key)
@@ -218,7 +222,7 @@ class CachedAnswers:
         """Return the hash of these records now; None if there is no such place or record."""
         if not 0 <= place < len(numbers):
             return None
-        path = self._models[numbers[place]].request.reference.path
+        path = self._models[numbers[place]].request.path
         if (path, records) not in self._hashes:
             self._hashes[path, records] = hash_records(path, records)
         sha256 = self._hashes[path, records]

@@ -103,7 +103,8 @@ class SandboxRequest(Request[Sandbox]):
     """Give up all rights that are not needed to open these models.
 
     `memory` is in bytes; `seconds` is the computing time of one request. If `files` is set, deny
-    all files except those to `read` and to `write`; trusted files may need other files.
+    all files except those to `read` and to `write`; trusted files may need other files. `imports`
+    are imported first, as for `OpenRequest`: they may need what is denied later.
     """
 
     activity: ClassVar[str] = "dropping its privileges"
@@ -113,6 +114,7 @@ class SandboxRequest(Request[Sandbox]):
     memory: int | None
     seconds: float
     files: bool
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ class OpenRequest(Request[Opened]):
 
     `trusted`: the file may run any code, provided that its content has this `sha256`, if given.
     `allowed_ops` extends the list of permitted ops. `key` is the entry of a checkpoint that holds
-    the weights or the module.
+    the weights or the module. `imports` are modules, files and folders of Python that the user
+    named.
     """
 
     activity: ClassVar[str] = "loading a model"
@@ -143,6 +146,18 @@ class OpenRequest(Request[Opened]):
     key: str | None
     allowed_ops: tuple[str, ...] = ()
     sha256: str | None = None
+    imports: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The file to open.
+
+        Raises:
+            ValueError: if the model is a factory without weights.
+        """
+        if self.reference.path is None:
+            raise ValueError(f"{self.reference.name} names no file")
+        return self.reference.path
 
 
 @dataclass(frozen=True, slots=True)

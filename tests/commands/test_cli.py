@@ -309,7 +309,8 @@ def test_options_that_change_the_models_are_declared_as_repeated() -> None:
             names = repeated if isinstance(parameter, RepeatedOption) else others
             names.add(parameter.opts[0])
     assert repeated == {
-        "--device", "--input", "--select", "--training", "--key", "--trust", "--allow-op"
+        "--device", "--input", "--select", "--training", "--key", "--trust", "--allow-op",
+        "--import",
     }  # fmt: skip
     assert others == {
         "--timeout", "--max-memory", "--isolation", "--max-probes", "--max-seconds", "--no-cache",

@@ -124,9 +124,9 @@ def _warm_worker() -> Worker:
 
 
 def _infer(path: Path, worker: Worker) -> Found | NotFound:
-    trust = (Trust(str(path)),)
-    session = Session(worker, Options(trust=trust), lambda _: None)
-    return session.infer(session.open(identify(str(path), trust)))
+    options = Options(trust=(Trust(str(path)),))
+    session = Session(worker, options, lambda _: None)
+    return session.infer(session.open(identify(str(path), options)))
 
 
 def _new_path(form: str) -> Path:

@@ -30,6 +30,7 @@ from composecli.files.pt2_layout import (
     is_sample_inputs,
 )
 from composecli.files.safety.allowlist import allowed
+from composecli.files.safety.extension_ops import is_extension
 from composecli.files.safety.plain_code import is_plain_expression, is_plain_guard
 from composecli.files.safety.refusals import Reason
 
@@ -236,7 +237,10 @@ def _check_target(text: str) -> Iterator[Reason]:
     if match and match[1] != "higher_order":
         op = f"{match[1]}::{match[2]}"
         if op not in allowed():
-            yield Reason(f"it calls the op {op}", op)
+            text = f"it calls the op {op}"
+            if is_extension(op):
+                text += " of an extension library"
+            yield Reason(text, op)
     elif not any(pattern.fullmatch(text) for pattern in _OTHER_TARGETS):
         yield Reason(f"it calls {_shorten(text)}")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from composecli.core.errors import Problem
 from composecli.core.rules import Rule
 from composecli.files.checkpoint import Checkpoint
+from composecli.files.safety.extension_ops import importing, is_extension, libraries_of
+from composecli.files.safety.remedies import for_checkpoint, trust
 
 MAX_SHOWN = 6
-MAX_SUGGESTED_OPS = 3
+MAX_SUGGESTED_OPS = 12
 
 _FETCH_AGAIN = ("download or save it again",)
 
@@ -38,10 +40,8 @@ def of_checkpoint(path: str, checkpoint: Checkpoint) -> Problem | None:
             "the pickle imports code from outside torch.nn",
             path,
             shown(checkpoint.untrusted),
-            (
-                f"--trust {path} runs it, if you know where the file comes from",
-                "or save it with torch.jit.script(model).save(path) or torch.export.save",
-            ),
+            ("save it with torch.jit.script(model).save(path) or torch.export.save",),
+            remedies=for_checkpoint(path, checkpoint),
         )
     if checkpoint.hooks:
         return of_overrides(path, checkpoint.hooks)
@@ -55,26 +55,53 @@ def of_overrides(path: str, hooks: tuple[str, ...]) -> Problem:
         "the pickled module carries code in addition to its classes",
         path,
         shown(hooks),
-        (f"--trust {path} keeps it, if you know where the file comes from",),
+        remedies=(trust(path),),
     )
 
 
 def of_program(
-    path: str, kind: str, reasons: tuple[Reason, ...], allowed_ops: frozenset[str]
+    path: str,
+    kind: str,
+    reasons: tuple[Reason, ...],
+    allowed_ops: frozenset[str],
+    *,
+    imports: bool = True,
 ) -> Problem | None:
-    """Return why a program is refused, None if the only reasons are ops that the user allows."""
+    """Return why a program is refused, None if the only reasons are ops that the user allows.
+
+    `imports`: the user has imported what the program needs, so that it need not be suggested.
+    """
     reasons = tuple(reason for reason in reasons if reason.op not in allowed_ops)
     if not reasons:
         return None
-    help = [f"--trust {path} runs it, if you know where the file comes from"]
-    ops = dict.fromkeys(reason.op for reason in reasons if reason.op is not None)
-    if ops:
-        suggested = list(ops)[:MAX_SUGGESTED_OPS]
-        options = " ".join(f"--allow-op {op}" for op in suggested)
-        help.append(f"or {options}, if you accept what it does")
+    ops = _ops_alone(reasons)
+    extension_ops = [reason.op for reason in reasons if reason.op and is_extension(reason.op)]
+    libraries: tuple[str, ...] = ()
+    if not imports:
+        libraries = libraries_of(extension_ops, path)
+    texts = shown(tuple(reason.text for reason in reasons))
+    trusting = trust(path)
+    importing_all = importing(libraries)
+    remedies = [replace(trusting, words=(*trusting.words, *importing_all.words))]
+    if libraries and len(extension_ops) == len(reasons):
+        title = f"the {kind} calls an op of an extension library that is not loaded"
+        remedies.insert(0, importing(libraries, ops))
+        return Problem(Rule.PACKAGE_MISSING, title, path, texts, remedies=tuple(remedies))
+    if 0 < len(ops) <= MAX_SUGGESTED_OPS:
+        effect = "allows what it uses, and nothing else"
+        remedies.append(replace(importing(libraries, ops), effect=effect))
     title = f"the {kind} contains code that needs trust to run"
-    texts = tuple(reason.text for reason in reasons)
-    return Problem(Rule.PROGRAM_NOT_TRUSTED, title, path, shown(texts), tuple(help))
+    return Problem(Rule.PROGRAM_NOT_TRUSTED, title, path, texts, remedies=tuple(remedies))
+
+
+def _ops_alone(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
+    """Return the ops that are the reasons; none if there is another reason."""
+    ops = dict[str, None]()
+    for reason in reasons:
+        if reason.op is None:
+            return ()
+        ops[reason.op] = None
+    return tuple(ops)
 
 
 def of_records(path: str, messages: tuple[str, ...]) -> Problem | None:

@@ -30,6 +30,7 @@ LOADERS: Mapping[ModelKind, Loader] = {
     ModelKind.EXPORTED: exported.LOADER,
     ModelKind.PICKLED: pickled.LOADER,
     ModelKind.FACTORY: factory.LOADER,
+    ModelKind.FACTORY_ALONE: factory.LOADER_ALONE,
 }
 
 

@@ -22,6 +22,7 @@ from composecli.files.members import Members, open_members
 from composecli.files.private_copy import copy_privately, digest
 from composecli.files.safety.refusals import Reason, damaged, of_program
 from composecli.files.sniff import ModelFile, Sniffed, WeightsFile, sniff, sniff_members
+from composecli.runtime.loading.extensions import NotRegistered, not_registered
 from composecli.runtime.model import could_not_load
 from composecli.workers.protocol import OpenRequest
 
@@ -56,7 +57,7 @@ def admit_members(request: OpenRequest, scan: Scan = no_scan) -> Iterator[Member
     Raises:
         CouldNotAttempt: as for `admit`.
     """
-    path = request.reference.path
+    path = request.path
     try:
         members = open_members(Path(path))
     except OSError as error:
@@ -87,7 +88,7 @@ def admit_copy(request: OpenRequest, scan: Scan) -> Iterator[Path]:
     Raises:
         CouldNotAttempt: as for `admit`, or if the file does not have the hash that is trusted.
     """
-    path = request.reference.path
+    path = request.path
     with _copy(path) as copy:
         problem = _hash_problem(request, copy)
         if problem is None:
@@ -155,7 +156,7 @@ def _problem(
     if request.trusted or isinstance(sniffed, WeightsFile):
         return None
     allowed_ops = frozenset(request.allowed_ops)
-    refusal = sniffed.refusal(allowed_ops)
+    refusal = sniffed.refusal(allowed_ops, imports=bool(request.imports))
     if refusal is not None:
         return refusal
     return _scan_problem(request, sniffed, members, scan)
@@ -172,6 +173,8 @@ def _scan_problem(
     allowed_ops = frozenset(request.allowed_ops)
     try:
         reasons = tuple(scan(members, allowed_ops))
+    except NotRegistered as error:
+        raise not_registered(request, error) from error
     except RuntimeError as error:
         raise could_not_load(request, error) from error
     except NotAnArchive as error:

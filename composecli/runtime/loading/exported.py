@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.facts import ArgumentFact
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive
@@ -27,8 +27,14 @@ from composecli.files.pt2_layout import (
     index_entries,
     program_members,
 )
+from composecli.files.safety.remedies import trust
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import no_scan
+from composecli.runtime.loading.extensions import (
+    NotRegistered,
+    not_registered,
+    refuse_unregistered_targets,
+)
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
 from composecli.runtime.model import Model, could_not_load
 from composecli.runtime.pt2.guards import UnknownGuard
@@ -44,6 +50,7 @@ MAX_TYPES_SHOWN = 4
 
 def _open_lazily(request: OpenRequest, archive: Archive) -> Attempt:
     """Return the only program of an archive, run from its JSON, with its tensors still unread."""
+    _refuse_unregistered(request, archive)
     programs = program_members(archive)
     if len(programs) != 1 or foreign_types(archive):
         return NotLazy("it takes or returns objects of a library")
@@ -67,6 +74,8 @@ def _read_whole(request: OpenRequest, copy: Path) -> Model:
     import torch.export
     from torch.export.passes import move_to_device_pass
 
+    with Archive(copy) as archive:
+        _refuse_unregistered(request, archive)
     if request.trusted:
         _import_libraries(request, copy)
     try:
@@ -87,6 +96,18 @@ def _read_whole(request: OpenRequest, copy: Path) -> Model:
 
 
 LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
+
+
+def _refuse_unregistered(request: OpenRequest, archive: Archive) -> None:
+    """Refuse an archive with ops that are not loaded.
+
+    Raises:
+        CouldNotAttempt: if there are any; it names the library to import.
+    """
+    try:
+        refuse_unregistered_targets(archive)
+    except NotRegistered as error:
+        raise not_registered(request, error) from error
 
 
 def _arguments(names: tuple[str, ...]) -> tuple[ArgumentFact, ...]:
@@ -196,14 +217,17 @@ def _libraries(foreign: tuple[str, ...]) -> str:
 def _needs_libraries(request: OpenRequest, foreign: tuple[str, ...]) -> CouldNotAttempt:
     """Return the error for a file that is not trusted to import the packages of its classes."""
     libraries = _libraries(foreign)
-    path = request.reference.path
     title = f"the archive uses objects of {libraries}, which is not imported"
     notes = tuple(f"it names {name}" for name in foreign[:MAX_TYPES_SHOWN])
-    help = (
-        f"--trust {path} imports {libraries}, if you know where the file comes from",
-        "or export a module that returns plain tensors, tuples or dicts",
+    help = ("export a module that returns plain tensors, tuples or dicts",)
+    words = list[str]()
+    for name in foreign:
+        words += ["--import", name.rpartition(".")[0]]
+    importing = Remedy(tuple(words), effect=f"imports {libraries}, and runs no code of the file")
+    remedies = (importing, trust(request.path))
+    problem = Problem(
+        Rule.PACKAGE_MISSING, title, request.reference.name, notes, help, remedies=remedies
     )
-    problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, help)
     return CouldNotAttempt(problem)
 
 

@@ -1,16 +1,11 @@
 """Factories and their weights.
 
-Naming a factory is consent to run it. Its weights are read as data.
+Naming a factory is consent to run it. Its weights are read as data, unless their file is trusted.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
-import sys
-from pathlib import Path
-from types import ModuleType
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -18,15 +13,17 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
-from composecli.runtime.error_text import telling_line
+from composecli.runtime.loading.factory_call import make_module
 from composecli.runtime.loading.lazy_layers import finish_lazy_layers
+from composecli.runtime.loading.stored_state import take_over
 from composecli.runtime.loading.strict_keys import fit_by_name, load_strictly, sizes_of
-from composecli.runtime.loading.weights_file import read_weights
+from composecli.runtime.loading.weights_file import is_pickled_module, read_weights, trust_alone
 from composecli.runtime.model import Model, eager_arguments, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
 
 MAX_NAMES_SHOWN = 8
+UNTRAINED = "its weights are untrained (no file was named)"
 
 
 class FactoryLoader:
@@ -52,54 +49,73 @@ class FactoryLoader:
         return _load(request, lazy=False)
 
 
+class FactoryAloneLoader:
+    """Loads a module that a factory makes, with the values that the factory gives it."""
+
+    def load(self, request: OpenRequest) -> Model:
+        """Return the module, whose initial values are the same each time.
+
+        Raises:
+            CouldNotAttempt: if the factory fails.
+        """
+        reference = request.reference
+        assert isinstance(reference, FactoryReference)
+        module = make_module(reference)
+        _refuse_without_values(module, set(), reference)
+        module.to(request.device)
+        set_training(module, request.training)
+        return Model(module, request, eager_arguments(module), {}, (UNTRAINED,))
+
+    load_whole = load
+
+
 LOADER = FactoryLoader()
+LOADER_ALONE = FactoryAloneLoader()
 
 
 def _load(request: OpenRequest, *, lazy: bool) -> Model:
     """Return the module of a factory; if `lazy`, only the sizes in the file are read now."""
     reference = request.reference
     assert isinstance(reference, FactoryReference)
-    module = _make_module(reference)
+    module = _make_module(request, reference)
     sizes = sizes_of(module)
     _refuse_without_values(module, set(sizes), reference)
     _materialize(module)
 
-    def load_values() -> tuple[str, ...]:
-        """Copy the values of the file into the module, and return the notes about them."""
-        weights = read_weights(request, sizes, sizes_only=False)
-        load_strictly(module, weights, reference)
-        return weights.notes
+    def load_values() -> None:
+        """Copy the values of the file into the module."""
+        load_strictly(module, read_weights(request, sizes, sizes_only=False), reference)
 
+    weights = read_weights(request, sizes, sizes_only=lazy)
+    take_over(module, weights)
     lazy_weights = None
-    if lazy:
-        weights = read_weights(request, sizes, sizes_only=True)
-        notes = weights.notes
-        if fit_by_name(module, weights.state):
-            lazy_weights = FactoryWeights(module, load_values)
+    if not lazy:
+        load_strictly(module, weights, reference)
+    elif fit_by_name(module, weights.state):
+        lazy_weights = FactoryWeights(module, load_values)
+    else:
+        load_values()
     if lazy_weights is None:
-        notes = load_values()
         finish_lazy_layers(module)
     module.to(request.device)
     set_training(module, request.training)
-    return Model(module, request, eager_arguments(module), {}, notes, lazy_weights)
+    return Model(module, request, eager_arguments(module), {}, weights.notes, lazy_weights)
 
 
-def _make_module(reference: FactoryReference) -> nn.Module:
-    """Call the factory without arguments; it may fail, exit, or return anything.
+def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module:
+    """Return the module of a factory. If it fails, a pickled module may still be trusted.
 
     Raises:
-        CouldNotAttempt: unless it returns a module.
+        CouldNotAttempt: if the factory fails.
     """
     try:
-        factory = getattr(_import(reference), reference.factory)
-        module = factory()
-    except (Exception, SystemExit) as error:
-        note = f"{type(error).__name__}: {telling_line(error)}"
-        raise _factory_failed(reference, "the factory could not be run", (note,)) from error
-    if not isinstance(module, nn.Module):
-        title = f"the factory returned a {type(module).__name__}, not a module"
-        raise _factory_failed(reference, title)
-    return module
+        return make_module(reference)
+    except CouldNotAttempt as failure:
+        if is_pickled_module(request):
+            problem = failure.problem
+            remedies = (*problem.remedies, trust_alone(request))
+            failure.problem = replace(problem, remedies=remedies)
+        raise
 
 
 def _refuse_without_values(module: nn.Module, names: set[str], reference: FactoryReference) -> None:
@@ -137,32 +153,3 @@ def _zeros_like(tensor: torch.Tensor) -> torch.Tensor:
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(zeros, requires_grad=tensor.requires_grad)
     return zeros
-
-
-def _factory_failed(
-    reference: FactoryReference, title: str, notes: tuple[str, ...] = ()
-) -> CouldNotAttempt:
-    """Return the error for a factory; its help shows how one is named on the command line."""
-    help = (
-        "name a callable without arguments:"
-        " package.module:factory@weights or file.py:factory@weights"
-    )
-    problem = Problem(Rule.FACTORY_FAILED, title, reference.name, notes, (help,))
-    return CouldNotAttempt(problem)
-
-
-def _import(reference: FactoryReference) -> ModuleType:
-    """Import the module of a factory, by its path or from the current folder and `sys.path`."""
-    if not reference.module.endswith(".py"):
-        folder = os.getcwd()
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        return importlib.import_module(reference.module)
-    path = Path(reference.module)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module

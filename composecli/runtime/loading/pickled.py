@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,10 +27,13 @@ from composecli.files.checkpoint_weights import foreign_beside
 from composecli.files.members import Members, open_members
 from composecli.files.pickle import reachable
 from composecli.files.safety.refusals import of_checkpoint, of_overrides
+from composecli.files.safety.remedies import for_checkpoint, for_class
 from composecli.files.skeleton import has_foreign_byte_order
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.lazy import Attempt, NotAModel, NotLazy, load_lazily
+from composecli.runtime.loading.missing_module import import_remedies
+from composecli.runtime.loading.own_code import NoSuchClass, load_trusted
 from composecli.runtime.loading.weights_sources import entry_of, left_out_notes
 from composecli.runtime.model import (
     Model,
@@ -92,7 +96,7 @@ def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
         if not isinstance(members, Archive):
             return NotLazy("the old format is trusted as a whole")
         skeleton = whole_skeleton(members)
-        module = _descend(_run_pickle(io.BytesIO(skeleton), "meta"), entry)
+        module = _descend(load_trusted(request, io.BytesIO(skeleton), "meta"), entry)
     else:
         skeleton = checkpoint_skeleton(members, entry.node)
         module = _load_layers(io.BytesIO(skeleton), "meta")
@@ -118,9 +122,10 @@ def _read_whole(request: OpenRequest, members: Members, copy: Path | None) -> Mo
     entry = _entry(request, members)
     needs_trust = _needs_trust(request, members, entry)
     if needs_trust and copy is not None:
-        module = _unpickle(request, lambda: _descend(_run_pickle(copy, request.device), entry))
+        load = partial(_load_trusted_part, request, copy, entry)
     else:
-        module = _unpickle(request, lambda: _load_part(request, members, entry))
+        load = partial(_load_part, request, members, entry)
+    module = _unpickle(request, members, load)
     if not isinstance(module, nn.Module):
         title = f"the file holds a {type(module).__name__}, not a module"
         problem = Problem(Rule.NOT_A_MODEL, title, request.reference.name)
@@ -167,10 +172,10 @@ def _needs_trust(request: OpenRequest, members: Members, entry: Entry) -> bool:
     overrides = _overrides(entry)
     if not request.trusted:
         if overrides:
-            raise CouldNotAttempt(of_overrides(request.reference.path, overrides))
+            raise CouldNotAttempt(of_overrides(request.path, overrides))
         return False
     checkpoint = scan_checkpoint(members.pickle("data.pkl"), selector(request))
-    refusal = of_checkpoint(request.reference.path, checkpoint)
+    refusal = of_checkpoint(request.path, checkpoint)
     has_unknown_layers = not _known_layers().issuperset(_layer_names(entry))
     return refusal is not None or bool(overrides) or has_unknown_layers
 
@@ -186,7 +191,7 @@ def _known_layers() -> set[str]:
     return {f"{member.__module__}.{member.__qualname__}" for member in classes}
 
 
-def _unpickle(request: OpenRequest, load: Callable[[], Any]) -> Any:
+def _unpickle(request: OpenRequest, members: Members, load: Callable[[], Any]) -> Any:
     """Return the object that a function unpickles, of whatever class.
 
     Raises:
@@ -194,22 +199,50 @@ def _unpickle(request: OpenRequest, load: Callable[[], Any]) -> Any:
     """
     try:
         return load()
-    except ModuleNotFoundError as error:
-        title = "the pickle imports a module that is not installed here"
-        notes = (telling_line(error),)
-        help = (
-            "run composecli where the module can be imported,"
-            " or save with torch.jit.script or torch.export"
-        )
-        problem = Problem(Rule.PACKAGE_MISSING, title, request.reference.name, notes, (help,))
-        raise CouldNotAttempt(problem) from error
+    except CouldNotAttempt:
+        raise
+    except ImportError as error:
+        raise _module_missing(request, members, error) from error
+    except AttributeError as error:
+        raise _class_missing(request, members, error) from error
     except Exception as error:
         raise could_not_load(request, error) from error
 
 
-def _run_pickle(file: Path | io.BytesIO, device: str) -> Any:
-    """Load a pickle that is trusted: whatever it names is imported and run."""
-    return torch.load(file, map_location=device, weights_only=False)
+def _module_missing(request: OpenRequest, members: Members, error: ImportError) -> CouldNotAttempt:
+    """Return the error for a trusted pickle that imports what is not found."""
+    title = "the pickle imports a module that is not installed here"
+    pickled = scan_checkpoint(members.pickle("data.pkl"), selector(request)).pickled
+    remedies = import_remedies(error.name, request.reference)
+    if pickled is not None:
+        remedies = (*remedies, *for_class(request.path, pickled))
+    help = (
+        "install the module, or name the folder that has it: --import FOLDER",
+        "or save the model with torch.jit.script or torch.export",
+    )
+    notes = (telling_line(error),)
+    problem = Problem(Rule.PACKAGE_MISSING, title, request.path, notes, help, remedies=remedies)
+    return CouldNotAttempt(problem)
+
+
+def _class_missing(
+    request: OpenRequest, members: Members, error: AttributeError
+) -> CouldNotAttempt:
+    """Return the error for a trusted pickle whose class its module does not have."""
+    if not isinstance(error, NoSuchClass) and "Can't get attribute" not in str(error):
+        return could_not_load(request, error)
+    title = "the pickle needs a class that is not found here"
+    checkpoint = scan_checkpoint(members.pickle("data.pkl"), selector(request))
+    remedies = for_checkpoint(request.path, checkpoint)
+    help = ("name the file that defines the class: --import FILE.py",)
+    notes = (telling_line(error),)
+    problem = Problem(Rule.PACKAGE_MISSING, title, request.path, notes, help, remedies=remedies)
+    return CouldNotAttempt(problem)
+
+
+def _load_trusted_part(request: OpenRequest, copy: Path, entry: Entry) -> Any:
+    """Load all of a trusted file, whose code runs, and return the entry."""
+    return _descend(load_trusted(request, copy, request.device), entry)
 
 
 def _load_part(request: OpenRequest, members: Members, entry: Entry) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 
@@ -22,12 +23,14 @@ StateDict = dict[str, torch.Tensor]
 class Weights:
     """The weights of a file by their names in the module, on meta if only sizes were read.
 
-    `notes` say what was chosen, stripped and left out, and `help` what to do if it does not fit.
+    `notes` say what was chosen, stripped and left out, and `remedies` what to do if it does not
+    fit. The weights of a pickled module come with its `modes`: which submodules are in train mode.
     """
 
     state: StateDict
     notes: tuple[str, ...] = ()
-    help: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    modes: Mapping[str, bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,11 @@ def load_strictly(module: nn.Module, weights: Weights, reference: FactoryReferen
     Raises:
         CouldNotAttempt: if torch refuses them; it lists the keys that differ.
     """
-    keys = _key_differences(module.state_dict(), weights.state)
+    own = module.state_dict()
+    keys = _key_differences(own, weights.state)
+    if weights.modes is not None:
+        # A pickled module has no versions: its class is the one that the factory makes.
+        weights.state._metadata = own._metadata  # type: ignore[attr-defined]
     try:
         module.load_state_dict(weights.state)
     except Exception as error:
@@ -136,9 +143,12 @@ def _other_keys(
     more = keys.count - len(rows)
     if more:
         rows.append(f"and {more} more")
-    help = "check that this factory matches the weights, or name their entry with --key"
     notes = (*rows, *weights.notes)
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, weights.help or (help,))
+    help: tuple[str, ...] = ()
+    if not weights.remedies:
+        help = ("check that this factory matches the weights, or name their entry with --key",)
+    remedies = weights.remedies
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help, remedies=remedies)
     return CouldNotAttempt(problem)
 
 

@@ -15,6 +15,11 @@ from composecli.files.archive import Archive
 from composecli.files.skeleton import has_foreign_byte_order, is_frozen, script_skeleton
 from composecli.files.torchscript import Attributes, attributes
 from composecli.runtime.error_text import telling_line
+from composecli.runtime.loading.extensions import (
+    NotRegistered,
+    not_registered,
+    refuse_unregistered_code,
+)
 from composecli.runtime.loading.lazy import ArchiveLoader, Attempt, NotLazy
 from composecli.runtime.loading.torchscript_scan import unsafe_ops
 from composecli.runtime.model import Model, could_not_load, set_training
@@ -58,7 +63,11 @@ def _read_whole(request: OpenRequest, copy: Path) -> Model:
     """Load an archive with all its tensors on the device of the request."""
     with Archive(copy) as archive:
         try:
+            if request.trusted:
+                refuse_unregistered_code(archive)
             module = torch.jit.load(copy, map_location=request.device)
+        except NotRegistered as error:
+            raise not_registered(request, error) from error
         except Exception as error:
             raise could_not_load(request, error) from error
         held = attributes(archive)

@@ -20,6 +20,7 @@ from composecli.files.pickle import Global
 from composecli.files.safety.allowlist import CLASSES, allowed
 from composecli.files.safety.refusals import Reason
 from composecli.files.torchscript import classes, pickles
+from composecli.runtime.loading.extensions import refuse_unregistered_code
 
 MAX_NODES = 2_000_000
 _SCAN = "code/__torch__/composecli_scan.py"
@@ -33,7 +34,9 @@ def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator
 
     Raises:
         RuntimeError: if the code does not compile.
+        NotRegistered: if it uses an op that is not loaded: nothing can be said about such code.
     """
+    refuse_unregistered_code(archive)
     allow = allowed() | also
     reported = set[str]()
     for function in _compile(archive):
@@ -59,7 +62,11 @@ def _compile(archive: Archive) -> list[Any]:
     names = classes(parsed)
     stand_in = _stand_in(archive, names, count)
     unit = torch._C.CompilationUnit()
-    torch._C.import_ir_module_from_buffer(unit, stand_in, torch.device("cpu"), {}, False)
+    try:
+        torch._C.import_ir_module_from_buffer(unit, stand_in, torch.device("cpu"), {}, False)
+    except RuntimeError as error:
+        refuse_unregistered_code(archive, error)
+        raise
     return list(unit.get_functions())
 
 

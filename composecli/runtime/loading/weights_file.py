@@ -5,22 +5,28 @@ They are chosen by their names and sizes, before any value is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
-from composecli.files.checkpoint_entries import children, entry_at
+from composecli.files.checkpoint_entries import Selector, children, entry_at, find_state_dicts
 from composecli.files.members import Members, open_members
+from composecli.files.pickled_module import Unreadable
 from composecli.files.safety.refusals import damaged
+from composecli.files.safety.remedies import TRUST_EFFECT
 from composecli.files.shards import NotAnIndex, read_index
-from composecli.files.sniff import WeightsFile, WeightsFormat, sniff
+from composecli.files.sniff import ModelFile, WeightsFile, WeightsFormat, sniff
 from composecli.files.weight_names import Candidate, Choice, NamedSizes, choose, fitting_parts
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
+from composecli.runtime.loading.own_code import load_trusted, own_modules
 from composecli.runtime.loading.strict_keys import Weights
 from composecli.runtime.loading.weights_sources import (
     PickledWeights,
@@ -32,6 +38,8 @@ from composecli.runtime.loading.weights_sources import (
 )
 from composecli.runtime.model import could_not_load
 from composecli.workers.protocol import OpenRequest
+
+MAX_SUGGESTED = 3
 
 
 def read_weights(request: OpenRequest, wanted: NamedSizes, *, sizes_only: bool) -> Weights:
@@ -49,13 +57,16 @@ def read_weights(request: OpenRequest, wanted: NamedSizes, *, sizes_only: bool) 
             beside, within = source.foreign(choice.place)
             candidate = source.candidates[choice.place]
             notes = tuple(_notes(request, candidate, choice, {**beside, **within}))
-            help = tuple(_help(request, candidate, wanted, within))
-            return Weights(state, notes, help)
+            remedies = tuple(_remedies(request, candidate, wanted, within))
+            modes = source.modes(choice.place, choice.fit)
+            return Weights(state, notes, remedies, modes)
     except CouldNotAttempt:
         raise
     except NotAnIndex as error:
         title = "the index does not fit its files"
-        raise CouldNotAttempt(damaged(request.reference.path, str(error), title=title)) from error
+        raise CouldNotAttempt(damaged(request.path, str(error), title=title)) from error
+    except Unreadable as error:
+        raise _unreadable(request, error) from error
     except Exception as error:
         raise could_not_load(request, error) from error
 
@@ -67,7 +78,7 @@ def _open(request: OpenRequest) -> Iterator[Source]:
     Raises:
         CouldNotAttempt: if the file is not admitted, or a package is missing to read it.
     """
-    path = request.reference.path
+    path = request.path
     found = sniff(path, selector(request))
     if isinstance(found, Problem):
         raise CouldNotAttempt(found)
@@ -105,7 +116,10 @@ def _open_pickled(request: OpenRequest, members: Members, copy: Path | None) -> 
     Raises:
         CouldNotAttempt: if it has none, or none at the key.
     """
-    weights = PickledWeights(request.key, members, copy)
+    unpickle: Callable[[], Any] | None = None
+    if copy is not None:
+        unpickle = partial(load_trusted, request, copy, "cpu")
+    weights = PickledWeights(request.key, members, unpickle)
     if not weights.candidates:
         raise _no_weights(request, members.pickle("data.pkl").value)
     return weights
@@ -144,8 +158,9 @@ def _choose(request: OpenRequest, candidates: Sequence[Candidate], wanted: Named
     keys = [candidate.key for candidate in candidates]
     title = "several entries of the checkpoint fit the module"
     notes = (f"its state dicts: {shown_names(keys)}",)
-    help = tuple(f"name the one that is meant: --key {key}" for key in keys[:1])
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, request.reference.name, notes, help)
+    remedies = tuple(Remedy(("--key", key)) for key in keys[:MAX_SUGGESTED])
+    name = request.reference.name
+    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, name, notes, remedies=remedies)
     raise CouldNotAttempt(problem)
 
 
@@ -164,36 +179,83 @@ def _notes(
     yield from left_out_notes(foreign)
 
 
-def _help(
+def _remedies(
     request: OpenRequest,
     candidate: Candidate,
     wanted: NamedSizes,
     foreign: Mapping[str, str],
-) -> Iterator[str]:
+) -> Iterator[Remedy]:
     """Yield what to do if the weights do not fit: choose a part of them, or trust the file."""
     for word in fitting_parts(candidate, wanted):
         key = ".".join((*candidate.path, word))
-        yield f"--key {key} takes the weights whose names start with {word}."
+        effect = f"takes the weights whose names start with {word}."
+        yield Remedy(("--key", key), effect=effect)
     if not foreign.keys().isdisjoint(wanted):
-        path = request.reference.path
-        yield f"--trust {path} builds all of its entries, if you know where the file comes from"
+        yield Remedy(("--trust", request.path), effect=f"builds all of its entries: {TRUST_EFFECT}")
 
 
 def _no_weights(request: OpenRequest, value: object) -> CouldNotAttempt:
     """Return the error for a checkpoint without weights, or without them at the key."""
     key = request.key
     title = "the checkpoint has no entry that is clearly the weights"
-    help = "name the entry that holds the weights: --key NAME"
+    help: tuple[str, ...] = ("name the entry that holds the weights: --key NAME",)
+    remedies = tuple(Remedy(("--key", entry.key)) for entry in find_state_dicts(value))
     names = [name for name, _ in children(value)]
     notes = (f"it contains: {shown_names(names) or 'nothing'}",)
     if key:
         entry = entry_at(value, key)
         if entry is None:
             title = f"the checkpoint has no key {key}"
-            help = "name one of them with --key"
+            help = ("name one of them with --key",)
+            remedies = (*_similar_entries(value, key), *remedies)
             notes = (f"available keys: {shown_names(names) or 'nothing'}",)
         else:
             inner = [name for name, _ in children(entry.node)]
             notes = (f"{key} contains: {shown_names(inner) or type(entry.node).__name__}",)
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, request.reference.name, notes, (help,))
+    if remedies:
+        help = ()
+    problem = Problem(
+        Rule.KEYS_DO_NOT_FIT,
+        title,
+        request.reference.name,
+        notes,
+        help,
+        remedies=remedies[:MAX_SUGGESTED],
+    )
     return CouldNotAttempt(problem)
+
+
+def _similar_entries(value: object, key: str) -> Iterator[Remedy]:
+    """Yield the remedy that replaces the first part of a key that is not there by a similar one."""
+    done = list[str]()
+    for step in key.split("."):
+        entry = entry_at(value, ".".join((*done, step)))
+        if entry is None:
+            holder = entry_at(value, ".".join(done))
+            names = [name for name, _ in children(holder and holder.node)]
+            for name in difflib.get_close_matches(step, names, 1):
+                yield Remedy(("--key", key.replace(step, name, 1)))
+            return
+        done.append(step)
+
+
+def _unreadable(request: OpenRequest, error: Unreadable) -> CouldNotAttempt:
+    """Return the error for a pickled module whose tensors only its own code can find."""
+    title = "the pickled module cannot be read without running it"
+    name = request.reference.name
+    remedies = (trust_alone(request),)
+    problem = Problem(Rule.COULD_NOT_LOAD, title, name, (str(error),), remedies=remedies)
+    return CouldNotAttempt(problem)
+
+
+def trust_alone(request: OpenRequest) -> Remedy:
+    """Return the remedy that unpickles the module as it is, with the classes of the factory."""
+    words = ["--trust", request.path]
+    for name in own_modules(request):
+        words += ["--import", name]
+    return Remedy(tuple(words), request.path, TRUST_EFFECT)
+
+
+def is_pickled_module(request: OpenRequest) -> bool:
+    """Return whether the file of a factory is a model without it, provided that it is trusted."""
+    return isinstance(sniff(request.path, Selector(request.key)), ModelFile)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from composecli.files.checkpoint_archive import checkpoint_skeleton, write_checkpoint
 from composecli.files.checkpoint_weights import StateDict, foreign_beside, state_dicts
@@ -30,17 +30,23 @@ class Source(Protocol):
     def read(self, place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
         """Return the weights of a candidate by their names in the module."""
 
+    def modes(self, place: int, fit: Fit) -> Mapping[str, bool] | None:
+        """Return the modes of a pickled module by the paths in the module, None for others."""
+
     def foreign(self, place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Return the entries beside a candidate, and in it, that are not built."""
 
 
 @dataclass
 class PickledWeights:
-    """The state dicts of a pickled checkpoint. `copy` is the file if it may run code."""
+    """The state dicts and modules of a checkpoint.
+
+    `unpickle` returns all that is in the file, and is None unless it may run code.
+    """
 
     key: str | None
     members: Members
-    copy: Path | None = None
+    unpickle: Callable[[], Any] | None = None
     candidates: Sequence[Candidate] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,8 +57,8 @@ class PickledWeights:
     def read(self, place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
         """Return the weights, which torch unpickles from an archive of them alone."""
         held = self._held[place]
-        if held.foreign and self.copy is not None:
-            return _run_pickle(self.copy, held, fit)
+        if held.foreign and self.unpickle is not None:
+            return _part_of(self.unpickle(), held, fit)
         part = held.part(fit)
         # Sets are no part of tensors, but of the extra state of some modules.
         with torch.serialization.safe_globals([set]):
@@ -65,21 +71,26 @@ class PickledWeights:
                     tensors = torch.load(file, map_location="cpu", weights_only=True)
         return tensors
 
+    def modes(self, place: int, fit: Fit) -> Mapping[str, bool] | None:
+        """Return the modes of a pickled module by the paths in the module, None for others."""
+        return self._held[place].modes_in(fit)
+
     def foreign(self, place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Return the entries beside a candidate, and in it, that are not built."""
         held = self._held[place]
         value = self.members.pickle("data.pkl").value
         beside = foreign_beside(value, held.candidate.path)
-        if self.copy is not None:
+        if self.unpickle is not None:
             return beside, {}
         return beside, held.foreign
 
 
-def _run_pickle(copy: Path, held: StateDict, fit: Fit) -> Tensors:
-    """Return the weights of a trusted file with all their entries, whatever these run."""
-    value = torch.load(copy, map_location="cpu", weights_only=False)
+def _part_of(value: Any, held: StateDict, fit: Fit) -> Tensors:
+    """Return the weights in an unpickled file, with entries of whatever class."""
     for key in held.candidate.path:
         value = entry_of(value, key)
+    if isinstance(value, nn.Module):
+        value = value.state_dict()
     names = {**{name: name for name in held.foreign}, **fit.renamed}
     return OrderedDict((names[name], value[name]) for name in value if name in names)
 
@@ -113,6 +124,9 @@ class SafetensorsWeights:
             tensors[inner] = torch.empty(candidate.sizes[name] or (), device="meta")
         return tensors
 
+    def modes(self, _place: int, _fit: Fit) -> None:
+        """Return nothing: the format holds no modules."""
+
     def foreign(self, _place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Return nothing: the format holds tensors only."""
         return {}, {}
@@ -143,6 +157,9 @@ class ShardedWeights:
             part = replace(fit, renamed=renamed)
             tensors.update(source.read(0, part, sizes_only=sizes_only))
         return tensors
+
+    def modes(self, _place: int, _fit: Fit) -> None:
+        """Return nothing: a module is never saved in several files."""
 
     def foreign(self, _place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Return what is not built of any of the files."""

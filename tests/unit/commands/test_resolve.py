@@ -78,9 +78,9 @@ def test_a_file_that_runs_code_needs_trust(here: Path) -> None:
         identify("own.pt")
     assert caught.value.problem.code == "CC909"
     with pytest.raises(CouldNotAttempt):
-        identify("own.pt", (Trust("other.pt"),))
+        identify("own.pt", Options(trust=(Trust("other.pt"),)))
     trust = Trust("./own.pt")
-    assert identify("own.pt", (trust,)).trust == trust
+    assert identify("own.pt", Options(trust=(trust,))).trust == trust
 
 
 def test_all_models_of_a_command_share_its_trust(here: Path) -> None:

@@ -144,7 +144,7 @@ def test_an_archive_that_needs_a_library_says_which_and_what_allows_it(
         CouldNotAttempt, match="objects of somelib, which is not imported"
     ) as caught:
         inspect(tmp_path / "library.pt2")
-    assert "--trust" in caught.value.problem.help[0]
+    assert "--trust" in caught.value.problem.remedies[1].text
     with pytest.raises(CouldNotAttempt, match="cannot be imported here"):
         inspect(tmp_path / "library.pt2", options=options(trust=[tmp_path / "library.pt2"]))
     monkeypatch.syspath_prepend(str(tmp_path))

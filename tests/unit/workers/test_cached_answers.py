@@ -90,7 +90,7 @@ def test_answer_about_several_models_depends_on_their_order(cache: Cache, tmp_pa
 
 def test_file_is_known_once_it_has_answers(cache: Cache, tmp_path: Path) -> None:
     request = open_request(tmp_path)
-    path = request.reference.path
+    path = request.path
     assert not CachedAnswers(cache).knows_file(path)
     store(cache, request)
     assert CachedAnswers(cache).knows_file(path)
@@ -120,7 +120,7 @@ def test_answer_that_depends_on_records_needs_their_content(
     request = open_request(tmp_path)
     store(cache, request, records=records)
     assert find(cache, request) == ANSWER
-    path = Path(request.reference.path)
+    path = Path(request.path)
     path.write_bytes(path.read_bytes().replace(b"weights", b"WEIGHTS"))
     assert find(cache, request) is None
 
@@ -130,7 +130,7 @@ def test_answer_without_dependencies_is_found_by_the_checksums(
 ) -> None:
     request = open_request(tmp_path)
     store(cache, request)
-    path = Path(request.reference.path)
+    path = Path(request.path)
     path.write_bytes(path.read_bytes().replace(b"weights", b"WEIGHTS"))
     assert find(cache, request) == ANSWER
 

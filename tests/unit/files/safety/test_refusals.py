@@ -37,7 +37,8 @@ def test_a_program_is_refused_until_each_op_is_allowed() -> None:
     reasons = (Reason("it calls the op my::a", "my::a"), Reason("it calls the op my::b", "my::b"))
     problem = of_program("model.pt2", "export", reasons, frozenset())
     assert problem is not None
-    assert problem.help[1] == "or --allow-op my::a --allow-op my::b, if you accept what it does"
+    allowing = problem.remedies[1]
+    assert allowing.text == "--allow-op my::a --allow-op my::b"
     rest = of_program("model.pt2", "export", reasons, frozenset(("my::a",)))
     assert rest is not None
     assert rest.notes == ("it calls the op my::b",)
@@ -47,8 +48,16 @@ def test_a_program_is_refused_until_each_op_is_allowed() -> None:
 def test_a_reason_that_is_no_op_can_only_be_trusted() -> None:
     problem = of_program("model.pt2", "export", (Reason("it is odd"),), frozenset())
     assert problem is not None
-    assert len(problem.help) == 1
-    assert "--trust model.pt2" in problem.help[0]
+    assert [remedy.text for remedy in problem.remedies] == ["--trust model.pt2"]
+
+
+def test_allowing_ops_is_suggested_only_if_it_is_enough() -> None:
+    op = Reason("it calls the op my::a", "my::a")
+    many = tuple(Reason(f"it calls the op my::{n}", f"my::op{n}") for n in range(99))
+    for reasons in ((op, Reason("it is odd")), many):
+        problem = of_program("model.pt2", "export", reasons, frozenset())
+        assert problem is not None
+        assert [remedy.text for remedy in problem.remedies] == ["--trust model.pt2"]
 
 
 def test_damage_is_reported_with_its_notes() -> None:

@@ -124,7 +124,8 @@ def test_objects_of_a_library_need_trust_and_the_library(shelf: Shelf, tmp_path:
     problem = raised.value.problem
     assert problem.rule == Rule.PACKAGE_MISSING
     assert problem.notes == ("it names absent.kinds.Output",)
-    assert problem.help[0].startswith(f"--trust {path} imports absent")
+    remedies = [remedy.text for remedy in problem.remedies]
+    assert remedies == ["--import absent.kinds", f"--trust {path}"]
     with pytest.raises(CouldNotAttempt) as raised:
         load(open_request(path, "exported", trusted=True))
     problem = raised.value.problem

@@ -26,7 +26,7 @@ def loader(attempt: Attempt) -> ArchiveLoader:
         return attempt
 
     def read_whole(request: OpenRequest, copy: Path) -> Model:
-        assert copy.read_bytes() == Path(request.reference.path).read_bytes()
+        assert copy.read_bytes() == Path(request.path).read_bytes()
         return Model(nn.Identity(), request, (), {}, ("a note of its own",))
 
     return ArchiveLoader(no_scan, open_lazily, read_whole)
