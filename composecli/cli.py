@@ -135,7 +135,7 @@ INPUT = click.option(
     metavar="SPEC",
     shell_complete=complete_input,
     help="An input of the first model: 'float32[N,3,224,224]', 1,3,224,224, ids=int64[1,16], "
-    "rate:=16000, or @sample.pt. Repeat for each input.",
+    "rate:=16000, or @sample.pt; of a later model: '2:ids=int64[N,T]'. Repeat for each input.",
 )
 SELECT = click.option(
     "--select",

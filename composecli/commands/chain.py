@@ -80,7 +80,9 @@ class Chain:
 
     def infer(self, number: int, given: Call | None = None) -> Contract | None:
         """Infer the contract of the next model, and return it if it is found."""
-        found = self.session.infer(self.parts[number], given=given)
+        part = self.parts[number]
+        stated = self.session.stated_input(part, number + 1)
+        found = self.session.infer(part, stated=stated, given=given)
         self.contracts.append(found)
         return self.contract(number)
 

@@ -14,6 +14,7 @@ from composecli.commands.requests import InspectRequest, Selection
 from composecli.commands.resolve import identify_all
 from composecli.commands.results import InspectReport, ModelReport
 from composecli.commands.session import Session
+from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.core.contract import Contract
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.findings import Finding
@@ -41,6 +42,7 @@ def _inspect(request: InspectRequest, worker: Worker, progress: Progress) -> Ins
     session.confine(targets)
     part = session.open(targets[0])
     try:
+        refuse_inputs_of_no_model(session.options.inputs, 1)
         found = session.infer(part, stated=session.stated_input(part))
     except KeyboardInterrupt:
         if not session.partial_results:
@@ -114,7 +116,7 @@ def _finding(session: Session, part: OpenedModel, found: InferenceResult) -> Fin
     """Return why there is no contract; None if there is one."""
     if isinstance(found, Found):
         return None
-    stated = session.has_stated_call
+    stated = session.has_stated_call()
     return not_found_finding(part.name, part.facts, found, stated=stated)
 
 

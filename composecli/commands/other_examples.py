@@ -46,7 +46,7 @@ def with_other_example(seam: Seam, pairs: PortPairs, findings: Sequence[Finding]
 def _at_fitting_sizes(seam: Seam, pairs: PortPairs) -> Seam | None:
     """Return the seam with other sizes of the free dims of the chain's input."""
     upstream = seam.upstream
-    if are_exact(seam.chain.session.options.inputs):
+    if are_exact(seam.chain.session.options.inputs_of_first):
         return None
     sizes = dict[str, int]()
     for axis, free in free_axes(upstream.first, upstream.call):
@@ -73,7 +73,7 @@ def _at_example_of_consumer(seam: Seam, pairs: PortPairs) -> Seam | None:
     if contract is None or len(pairs) != 1 or len(upstream.stages) != 1:
         return None
     # Parameters have a dtype and sizes of their own.
-    if producer.facts.parameters or chain.session.options.inputs:
+    if producer.facts.parameters or chain.session.options.inputs_of_first:
         return None
     call = _with_tensor_of(upstream.call, contract.example)
     if call is None:

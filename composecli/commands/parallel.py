@@ -17,6 +17,7 @@ from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.seam_report import Findings, Rows, port_row, seam_report
 from composecli.commands.session import Session
+from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.compare import format_dims
 from composecli.compose.confirm import rejection_finding
@@ -126,11 +127,12 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
 
     A model without a contract is tried again with the first example that another one accepts.
     """
+    refuse_inputs_of_no_model(session.options.inputs, 1)
     contracts = list[InferenceResult]()
     for part in parts:
         stated = session.stated_input(part)
         contracts.append(session.infer(part, stated=stated))
-    if session.has_stated_call:
+    if session.has_stated_call():
         return tuple(contracts)
     examples = [found.contract.example for found in contracts if isinstance(found, Found)]
     if not examples:
@@ -144,7 +146,7 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
 def _without_input(session: Session, part: OpenedModel, found: InferenceResult) -> Finding:
     """Return the finding that no model has a contract, with the search for the first one's."""
     assert isinstance(found, NotFound)
-    stated = session.has_stated_call
+    stated = session.has_stated_call()
     return not_found_finding(part.name, part.facts, found, stated=stated)
 
 
@@ -301,7 +303,7 @@ def _pair_findings(branches: _Branches, number: int) -> Findings:
     if finding.rule is not Rule.REFUSED_BY_CONSUMER:
         return (finding,)
     found = branches.contracts[refusing_number]
-    if isinstance(found, NotFound) and not branches.session.has_stated_call:
+    if isinstance(found, NotFound) and not branches.session.has_stated_call():
         return (not_found_finding(refusing.name, refusing.facts, found, stated=False),)
     title = f"{refusing.name} fails on the input that {accepting.name} accepts"
     sides = (*_input_sides(branches, 0), *_input_sides(branches, number))

@@ -136,6 +136,11 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()
 
+    @property
+    def inputs_of_first(self) -> tuple[Declared, ...]:
+        """The inputs that are stated for the first model."""
+        return tuple(declared for declared in self.inputs if declared.model == 1)
+
     def selecting(self, selections: tuple[Selection, ...]) -> Options:
         """Return the same options with these outputs selected, and no other."""
         words = list[str]()

@@ -18,6 +18,7 @@ from composecli.commands.other_examples import with_other_example
 from composecli.commands.requests import CheckRequest
 from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
+from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.bridged import bridged_findings, moves_batch, needs_one_size
 from composecli.compose.compare import (
@@ -62,6 +63,7 @@ class _Passed:
 
 def check_sequential(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
     """Judge every seam of the chain, and try the fixes of those that do not hold."""
+    refuse_inputs_of_no_model(session.options.inputs, len(parts))
     stated = session.stated_input(parts[0])
     first = session.infer(parts[0], stated=stated)
 
@@ -123,7 +125,7 @@ def _no_producer_finding(chain: Chain, number: int) -> Finding:
     """Return why nothing reaches a seam: no input of its producer is known or reaches it."""
     part, found = chain.parts[number], chain.contracts[number]
     if isinstance(found, NotFound):
-        stated = number == 0 and chain.session.has_stated_call
+        stated = chain.session.has_stated_call(number + 1)
         return not_found_finding(part.name, part.facts, found, stated=stated)
     return Finding(
         Rule.PRODUCER_REFUSED,
@@ -192,7 +194,8 @@ def _without_contract(seam: Seam, findings: Findings) -> Findings:
     if isinstance(found, Found):
         return findings
     part = seam.chain.parts[seam.number]
-    unknown = not_found_finding(part.name, part.facts, found, stated=False)
+    stated = seam.chain.session.has_stated_call(seam.number + 1)
+    unknown = not_found_finding(part.name, part.facts, found, stated=stated)
     known = list[Finding]()
     for finding in findings:
         if finding.rule is Rule.REFUSED_BY_CONSUMER:
@@ -279,7 +282,7 @@ def _holds(seam: Seam, pair: PortPair, bridge: Bridge) -> bool:
     request = seam.chain.request
     if request.strict:
         return not bridged_findings(producer, bridge, consumer, strict=True)
-    if are_exact(request.options.inputs):
+    if are_exact(request.options.inputs_of_first):
         return True
     return not needs_one_size(producer, bridge, consumer)
 

@@ -48,8 +48,7 @@ class Session:
         self.partial_results = list[ModelReport]()
         self.sandbox: Sandbox | None = None
         self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
-        self._stated: Candidate | None = None
-        self._partial = dict[int, Candidate]()
+        self._stated = dict[int, Candidate]()
         self._inferred = dict[int, InferenceResult]()
         self._reads = dict[int, list[Read]]()
         self._explorer = Explorer(self._probe)
@@ -100,28 +99,25 @@ class Session:
             self._reads.setdefault(read.model, []).append(read)
         return observation
 
-    def stated_input(self, part: OpenedModel) -> Candidate | None:
-        """Return the call that `--input` states; None without that option.
+    def stated_input(self, part: OpenedModel, number: int = 1) -> Candidate | None:
+        """Return the input that `--input` states for the model of this number; None if it does not.
 
-        In parallel, every model gets the call that is stated for the first one. If other arguments
-        are needed than those that are stated, there is no call yet: inference finds them.
+        In parallel, every model gets the input that is stated for the first one. It is partial if
+        other arguments are needed than those that are stated.
         """
-        if not self.options.inputs:
+        inputs = tuple(given for given in self.options.inputs if given.model == number)
+        if not inputs:
             return None
-        if self._stated is None:
-            candidate = state_inputs(
-                self.options.inputs, part.name, part.facts, part.target.kind, self.worker
-            )
-            if is_partial(candidate, part.facts):
-                self._partial[part.handle] = candidate
-                return None
-            self._stated = candidate
-        return self._stated
+        if number not in self._stated:
+            candidate = state_inputs(inputs, part.name, part.facts, part.target.kind, self.worker)
+            partial = is_partial(candidate, part.facts)
+            self._stated[number] = replace(candidate, is_partial=partial)
+        return self._stated[number]
 
-    @property
-    def has_stated_call(self) -> bool:
-        """Whether `--input` states a whole call, so that no other is tried."""
-        return self._stated is not None
+    def has_stated_call(self, number: int = 1) -> bool:
+        """Return whether `--input` states a whole call, so that no other is tried."""
+        stated = self._stated.get(number)
+        return stated is not None and not stated.is_partial
 
     def infer(
         self, part: OpenedModel, *, stated: Candidate | None = None, given: Call | None = None
@@ -146,7 +142,7 @@ class Session:
             counter.step(call)
             return self._explorer.explore(part, call, detail, deadline)
 
-        hints = replace(_hints(part, stated, given), partial=self._partial.get(part.handle))
+        hints = _hints(part, stated, given)
         found = infer(hints, probe, self.options.budget)
         self.partial_results.append(self.report(part, found))
         if found.stopped == INTERRUPTED:
@@ -183,6 +179,8 @@ class Session:
 
 def _hints(part: OpenedModel, stated: Candidate | None, given: Call | None) -> Hints:
     """Collect everything that suggests a call of the model."""
+    if stated is not None and stated.is_partial:
+        return Hints(part.facts, partial=stated)
     file = part.target.file
     if file is None:
         return Hints(part.facts, stated, given=given)

@@ -59,6 +59,19 @@ def state_inputs(
     return Candidate(Call(tuple(arguments)), evidence, tuple(stated_dims))
 
 
+def refuse_inputs_of_no_model(inputs: tuple[Declared, ...], count: int) -> None:
+    """Refuse an input of a model that gets none: only those in a chain of `count` models do.
+
+    Raises:
+        CouldNotAttempt: if there is one.
+    """
+    for declared in inputs:
+        if declared.model > count:
+            title = f"--input states an input of model {declared.model}, and {count} can have one"
+            help = ("a number names a model of a chain: --input '2:ids=int64[N,T]'",)
+            raise CouldNotAttempt(Problem(Rule.INPUT_DOES_NOT_APPLY, title, help=help))
+
+
 def is_partial(stated: Candidate, facts: ModelFacts) -> bool:
     """Return whether the model needs other arguments than those that are stated, all by name."""
     names = {argument.name for argument in stated.call.arguments}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from composecli.core.dims import (
     Shape,
@@ -24,11 +24,15 @@ MAX_SUGGESTED_DTYPES = 11
 
 @dataclass(frozen=True, slots=True)
 class DeclaredTensor:
-    """A tensor input that the user declared. `dtype` is None if only example sizes were given."""
+    """A tensor input that the user declared. `dtype` is None if only example sizes were given.
+
+    `model` is the number of the model in its chain, here and below.
+    """
 
     name: str | None
     dtype: str | None
     dims: Shape
+    model: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class DeclaredLiteral:
 
     name: str | None
     value: bool | int | float | str | None
+    model: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,12 @@ class DeclaredSample:
     """Inputs from a file of saved tensors."""
 
     path: str
+    model: int = 1
 
 
 Declared = DeclaredTensor | DeclaredLiteral | DeclaredSample
 
+_NUMBERED = re.compile(r"\s*([1-9]\d{0,3}):(?!=)(.*)", re.DOTALL)
 _NAMED = re.compile(r"\s*([A-Za-z_]\w*)\s*(:?=)(?!=)(.*)", re.DOTALL)
 _TYPED = re.compile(r"\s*(\w+)\s*\[(.*)\]\s*", re.DOTALL)
 _LITERALS = {"true": True, "false": False, "none": None}
@@ -57,11 +64,20 @@ def parse_input(text: str) -> Declared:
     """Parse the value of `--input`.
 
     It is one of `float32[N,3,224,224]`, `1,3,224,224`, `ids=int64[1,16]`, `rate:=16000` and
-    `@sample.pt`.
+    `@sample.pt`. An input of a later model has its number in front: `2:ids=int64[N,T]`.
 
     Raises:
         ValueError: if it is none of these; the message is written for users.
     """
+    numbered = _NUMBERED.fullmatch(text)
+    if numbered is not None:
+        number, rest = numbered.groups()
+        return replace(_parse_declared(rest), model=int(number))
+    return _parse_declared(text)
+
+
+def _parse_declared(text: str) -> Declared:
+    """Parse an input without the number of its model."""
     if text.startswith("@"):
         if len(text) == 1:
             raise ValueError("there is no file name after @")

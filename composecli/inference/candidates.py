@@ -68,7 +68,8 @@ class Candidate:
 
     `dims` are the dims of ports that are stated, by path; `fixed_axes` are axes whose size a
     parameter implies; `target` is the size that this candidate was solved for. `layouts` are the
-    names of the axes of images, such as `HWC`, by path.
+    names of the axes of images, such as `HWC`, by path. `is_partial`: it has some of the arguments,
+    by name, and the others are to be found.
     """
 
     call: Call
@@ -77,6 +78,7 @@ class Candidate:
     fixed_axes: tuple[Axis, ...] = ()
     target: SizeTarget | None = None
     layouts: tuple[tuple[KeyPath, str], ...] = ()
+    is_partial: bool = False
 
 
 def initial_candidates(facts: ModelFacts, partial: Candidate | None = None) -> Iterator[Candidate]:

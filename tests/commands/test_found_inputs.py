@@ -290,3 +290,28 @@ def test_a_stated_argument_is_never_replaced(composecli: Composecli, shelf: Shel
     inspected = composecli("inspect", path, "--input", "sr:=8000")
     assert inspected.code == 3
     assert "CC304" in inspected.out
+
+
+class Asserting(nn.Module):
+    """Accepts one length, of which nothing in the file tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1] == 777
+        return self.fc(x)
+
+
+def test_input_of_a_later_model_may_be_stated(composecli: Composecli, shelf: Shelf) -> None:
+    first = shelf.save("found_four_to_eight", nn.Linear(4, 8))
+    second = shelf.save("found_Asserting", Asserting())
+    assert composecli("check", first, second).code == 3
+    checked = composecli.json("check", first, second, "--input", "2:float32[N,777,8]")
+    contract = checked.json["models"][1]["contract"]["text"]
+    assert contract == "float32[N, 777, 8] -> float32[N, 777, 3]"
+    assert checked.code == 1
+    words = ("--input", "2:float32[N,777,8]", "--input", "N,777,4")
+    assert composecli("check", first, second, *words).code == 0
+    assert composecli("inspect", first, *words).code == 3

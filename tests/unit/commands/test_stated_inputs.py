@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from composecli.commands.stated_inputs import refuse_unknown_name, state_inputs
+from composecli.commands.stated_inputs import (
+    refuse_inputs_of_no_model,
+    refuse_unknown_name,
+    state_inputs,
+)
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.facts import ArgumentFact, ModelFacts
 from composecli.core.input_spec import parse_input
@@ -49,6 +53,16 @@ def test_a_call_has_the_stated_arguments_and_dims(
     stated = state(*texts)
     assert list(stated.call.arguments) == arguments
     assert [", ".join(map(str, shape)) for _, shape in stated.dims] == dims
+
+
+@pytest.mark.parametrize(("text", "count", "refused"), [("2:1,3", 2, False), ("3:1,3", 2, True)])
+def test_an_input_of_a_model_that_has_none_is_refused(text: str, count: int, refused: bool) -> None:
+    declared = (parse_input(text),)
+    if not refused:
+        refuse_inputs_of_no_model(declared, count)
+        return
+    with pytest.raises(CouldNotAttempt, match="model 3, and 2 can have one"):
+        refuse_inputs_of_no_model(declared, count)
 
 
 def test_a_name_has_one_size_in_all_inputs() -> None:
