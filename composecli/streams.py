@@ -40,7 +40,7 @@ class OutputStream(io.TextIOWrapper):
 
 
 class MessageStream(OutputStream):
-    """A stream that drops what cannot be written: there is nowhere left to report it."""
+    """A stream that drops text which cannot be written: there is nowhere left to report it."""
 
     def _fail(self, error: OSError) -> None:
         self.failure = error

@@ -1,4 +1,4 @@
-"""Find sizes of a chain's input at which a consumer accepts what reaches it."""
+"""Find sizes of a chain's input at which a consumer accepts its input."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _CALLABLE = frozenset(
         "torch.serialization._get_layout",
     )
 )
-# What a pickle of tensors, numbers and texts names.
+# The globals that a pickle of tensors, numbers and texts names.
 _DATA = frozenset(
     (
         *_CALLABLE,
@@ -199,7 +199,7 @@ def is_plain(node: object) -> bool:
 
 
 def foreign_names(node: object) -> tuple[Global, ...]:
-    """Return what unpickling a node would import beyond torch.nn's own classes and data."""
+    """Return the globals that unpickling a node imports, beyond torch.nn's classes and data."""
     return tuple(name for name in reachable(node).imports if not is_inert(name))
 
 

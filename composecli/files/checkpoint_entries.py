@@ -18,7 +18,7 @@ from composecli.files.pickled_module import is_module
 MAX_DEPTH = 5
 MAX_ENTRIES = 100_000
 
-# What training code keeps for itself: it holds tensors and modules, but no model.
+# Entries that training code keeps for itself: they hold tensors and modules, but no model.
 _TRAINING_STATE = re.compile(
     r"(?i)(.*_)?(optim|optimi[sz]ers?|optims|(lr_?)?schedulers?|scaler|loops|rng)(_.*)?"
 )

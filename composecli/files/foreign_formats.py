@@ -1,4 +1,4 @@
-"""Files that are not models: each is named for what it is, with what to do about it."""
+"""Files that are not models: each is named, with a remedy."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ HEAD_BYTES = 64
 
 
 class Members(Protocol):
-    """What every file of `torch.save` has: one pickle, `data.pkl`, and records `data/KEY`.
+    """The members of every file of `torch.save`: one pickle, `data.pkl`, and records `data/KEY`.
 
     Each member means the same as in `Archive`.
     """

@@ -1,6 +1,6 @@
 """Writing a parsed pickle, or a part of one, as a pickle of its own.
 
-What is written has the opcodes that PyTorch's restricted unpickler reads, whatever the protocol of
+The result has the opcodes that PyTorch's restricted unpickler reads, whatever the protocol of
 the file. It holds just the nodes that were checked, so that PyTorch reads nothing else.
 
 Source of the format: `pickletools` in the standard library, protocol 2.
@@ -118,7 +118,7 @@ class _Writer:
         self.data += pickle.SETITEMS
 
     def _write_constructed(self, node: Constructed) -> Iterator[object]:
-        """Write the call, then what is added to its result, as the pickler of Python does."""
+        """Write the call, then the items added to its result, as the pickler of Python does."""
         yield node.function
         yield node.arguments
         call = pickle.REDUCE

@@ -67,7 +67,7 @@ def pickled_class(value: object) -> PickledClass | None:
 
 
 def _unwrap(value: object) -> tuple[object, str]:
-    """Return the module in wrappers, and what they put before its names, such as `module.`."""
+    """Return the module in wrappers, and their prefix of its names, such as `module.`."""
     prefix = ""
     for _ in range(MAX_DEPTH):
         if not isinstance(value, Constructed):

@@ -101,7 +101,7 @@ class WeightsFile:
 
 
 Sniffed = ModelFile | WeightsFile | Problem
-# What is in a file of a format: its path, its size, and the entry that is meant.
+# The content of a file of a format: its path, its size, and the entry that is meant.
 Sniffer = Callable[[str, int, Selector], Sniffed]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 MAX_FILES = 300
 MAX_SOURCE_BYTES = 2**20
 
-# What registers an op, of `torch.library`.
+# The functions of `torch.library` that register an op.
 _REGISTERING_OPS = (b"custom_op", b"Library(", b"triton_op", b"library.define", b"load_library")
 # Methods of a module that add an attribute with a name.
 _REGISTERING = ("add_module", "register_module", "register_buffer", "register_parameter")
@@ -153,7 +153,7 @@ def _parse(path: str) -> ast.Module | None:
 
 
 def _class_source(path: str, node: ast.ClassDef, earlier: dict[str, ClassSource]) -> ClassSource:
-    """Return what is known of a class; without a constructor, it has that of an `earlier` base."""
+    """Return the facts about a class; without a constructor, it has that of an `earlier` base."""
     bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
     parents = [earlier[base] for base in bases if base in earlier]
     parameters: tuple[Parameter, ...] = ()

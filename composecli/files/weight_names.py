@@ -198,7 +198,7 @@ def _common_prefix(candidate: Candidate, names: Mapping[str, str]) -> str | None
 
 
 def _evaluate(candidate: Candidate, wanted: NamedSizes, fit: Fit) -> Fit:
-    """Complete a fit: what is left out, and how much of it matches the module."""
+    """Complete a fit with the names left out, and the share of it that matches the module."""
     kept = dict[str, str]()
     left_out = list[str]()
     named = matched = 0

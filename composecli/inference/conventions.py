@@ -76,7 +76,7 @@ def ids(facts: ModelFacts) -> TensorSpec:
 
 
 def tensors_by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
-    """Yield what an argument with this name usually is."""
+    """Yield the usual tensors for an argument with this name."""
     words = name.lower().strip("_")
     last_word = words.rsplit("_", 1)[-1]
     has_vocabulary = EMBEDDING.vocabulary(facts) > 2

@@ -55,8 +55,8 @@ _LENGTH_SETTINGS = (
 # Pixels and samples that share one use of a weight, by input rank: convolutions are strided.
 _ELEMENTS_PER_USE = {2: 300, 3: 64}
 _ELEMENTS_PER_USE_OF_IMAGES = 500
-# What a transformer of width 2,500 does without its weights: about 30 operations per layer and
-# feature, beside 12 products with as many weights as there are features.
+# The share of its work that a transformer of width 2,500 does without its weights: about 30
+# operations per layer and feature, beside 12 products with as many weights as there are features.
 _SHARE_OF_OTHER_OPS = 0.001
 
 

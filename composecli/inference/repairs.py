@@ -194,7 +194,7 @@ def _first_implied(
 def _by_other_operand(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
     """Give an input that is itself an operand the sizes of the other operand.
 
-    A decoder adds a skip, `float32[2, 3, 64, 64]`, to what it computed from another input,
+    A decoder adds a skip, `float32[2, 3, 64, 64]`, to a value computed from another input,
     `float32[2, 8, 128, 128]`. In a concatenation, each keeps its size along the concatenated axis.
     """
     leaves = list(call_leaves(candidate.call))

@@ -104,7 +104,7 @@ def _dtypes_and_ranks(call: Call) -> str:
 
 
 def _is_allowed(candidate: Candidate, hints: Hints) -> bool:
-    """Return whether a candidate keeps what the user stated."""
+    """Return whether a candidate keeps the arguments that the user stated."""
     return keeps_statements(candidate, hints.facts, hints.partial)
 
 

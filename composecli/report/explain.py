@@ -23,7 +23,7 @@ def format_rule(rule: Rule) -> str:
 
 
 def _effect(rule: Rule) -> str:
-    """Return what a finding or problem of this rule does to a command."""
+    """Return the effect of a finding or problem of this rule on a command."""
     if rule.is_problem:
         return f"It ends the command: exit code {rule.exit_code}."
     return _EFFECTS[rule.severity]

@@ -1,4 +1,4 @@
-"""The line of an error that says what went wrong.
+"""The line of an error that states its cause.
 
 torch puts other lines around it: a trace before the message of an op that failed in TorchScript,
 code below the message of the compiler, and lists of backends below that of the dispatcher.
@@ -19,7 +19,7 @@ _FRAME = re.compile(r'\s*File ".*, line \d+')
 # A frame in the trace of a traced module: `/torch/nn/modules/linear.py(134): forward`.
 _TRACED_FRAME = re.compile(r"(<.*>|.*\.py)\(\d+\): \S+$")
 _MARK = "<--- HERE"
-# Lines around the message: they introduce it, list what was tried, or are a signature.
+# Lines around the message: they introduce it, list attempts, or are a signature.
 _AROUND = re.compile(
     r"The following operation failed in the TorchScript interpreter"
     r"|Overloaded torch operator invoked from Python failed"
@@ -32,7 +32,7 @@ _AROUND = re.compile(
 _EINOPS = re.compile(r"Error while processing .*-reduction pattern")
 # torch prints the value itself first, over as many lines as it needs.
 _TRACER_VALUE = re.compile(r"Tracer cannot infer type of .*?\n:", re.DOTALL)
-# What follows the message in the same line.
+# Text behind the message in the same line.
 _ADVICE = re.compile(
     r"\.? This could be because the operator doesn't exist for this backend.*"
     r"|\.? You may have run into this message while using.*"
@@ -77,7 +77,7 @@ def _first_cause(error: BaseException) -> BaseException | None:
 
 
 def _first_message(text: str) -> str:
-    """Return the first line that says something, with what it introduces; empty if none does."""
+    """Return the first telling line, with the lines that it introduces; empty if there is none."""
     text = _TRACER_VALUE.sub("", text)
     lines = list(_message_lines(text))
     if not lines:

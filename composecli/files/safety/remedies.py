@@ -23,7 +23,7 @@ from composecli.files.source_code import (
 
 MAX_CLASSES = 3
 TRUST_EFFECT = "runs its code, so use this only if you know where the file comes from"
-# What wrappers put before all names in a state dict.
+# Prefixes that wrappers put before all names in a state dict.
 _PREFIXES = ("module", "_orig_mod", "model", "net")
 
 

@@ -26,7 +26,7 @@ MAX_DEPTH = 64
 
 
 class _Frame(NamedTuple):
-    """One frame: the method that was running, and what its mark begins with."""
+    """One frame: the method that was running, and the text at its mark."""
 
     method: str
     marked: str

@@ -86,7 +86,7 @@ class PartForm:
         yield line
 
     def _passed(self, arguments: list[tuple[str | None, str]]) -> str:
-        """Return what is between the parentheses of a call."""
+        """Return the text between the parentheses of a call."""
         texts = list[str]()
         for number, (name, text) in enumerate(arguments):
             if not self.by_position:

@@ -62,9 +62,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Use:
-    """What a joined file does with a model: what it passes, and the parts of the result it uses.
+    """The use of a model in a joined file: the arguments, and the parts of the result.
 
-    `inner`: gradients flow through what is passed, because another part computed it.
+    `inner`: gradients flow through the arguments, because another part computed it.
     """
 
     passed: Passed
@@ -90,9 +90,9 @@ class _Rejected:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the model returns in Python: the parts that are used, and all tensors in them.
+    """The result of the model in Python: the parts that are used, and all tensors in them.
 
-    `gradients` tells which tensors depend on what gets gradients; None if it runs only without.
+    `gradients` tells which tensors require gradients; None if it runs only without.
     """
 
     results: dict[KeyPath, Tree]
@@ -161,7 +161,7 @@ def _variants(part: Part, expected: _Expected) -> Iterator[Part]:
 
 
 def _finished(part: Part, model: Model, rejected: list[_Rejected]) -> Part:
-    """Return an accepted part, with a note about what was lost if it is traced."""
+    """Return an accepted part, with a note on the losses if it is traced."""
     if not part.form.by_position:
         # The run may have changed numbers and lists of the scripted module.
         scripted = _script(model)
@@ -297,7 +297,7 @@ def _have_gradients(tensors: list[torch.Tensor]) -> list[bool]:
 
 
 def _failure(part: Part, model: Model, use: Use, expected: _Expected) -> _Rejected | None:
-    """Call the part from TorchScript as the joined forward will; return what is wrong, if any."""
+    """Call the part from TorchScript as the joined forward will; return the fault, if any."""
     call = Call(use.passed.arguments)
     holder = new_holder()
     holder.add_module("part", part.script)
@@ -321,7 +321,7 @@ def _failure(part: Part, model: Model, use: Use, expected: _Expected) -> _Reject
 
 
 def _difference(actual: list[torch.Tensor], expected: _Expected) -> _Rejected | None:
-    """Return what differs between results in TorchScript and in Python, if anything does."""
+    """Return the difference between results in TorchScript and in Python; empty if none."""
     detached = [tensor.detach() for tensor in actual]
     same_count = len(actual) == len(expected.tensors)
     if not same_count or not all(map(allclose, expected.tensors, detached)):

@@ -91,7 +91,7 @@ def trace(model: Model, inputs: Passed, used: tuple[KeyPath, ...] | None = None)
 
 @contextmanager
 def _hooked(module: nn.Module, inputs: Passed, used: tuple[KeyPath, ...] | None) -> Iterator[None]:
-    """Have the module take what a trace takes, and return what it returns, in the body."""
+    """Give the module the arguments and the result of a trace, in the body."""
     before = _rebuild(inputs)
     handles = [module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)]
     if used is not None:
@@ -139,7 +139,7 @@ def _keep_tensors(used: tuple[KeyPath, ...]) -> Callable[..., Any]:
 
 
 class _DetachingWithoutGradients(TorchFunctionMode):  # type: ignore[misc]
-    """Detaches what is computed while gradients are disabled, which a trace does not record."""
+    """Detaches results computed while gradients are disabled, which a trace does not record."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

@@ -165,7 +165,7 @@ def _problem(
 def _scan_problem(
     request: OpenRequest, file: ModelFile, members: Members | None, scan: Scan
 ) -> Problem | None:
-    """Return the problem that lists what the scan has found in an archive, else None."""
+    """Return the problem that lists the findings of the scan, None if there are none."""
     if members is None:
         return damaged(file.path, "it cannot be opened as an archive")
     if not isinstance(members, Archive):

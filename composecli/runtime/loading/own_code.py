@@ -59,7 +59,7 @@ def import_file(path: str) -> ModuleType:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ImportError: if it imports what is not there; any other exception that its code raises.
+        ImportError: if an import fails; any other exception that its code raises.
     """
     real = os.path.realpath(path)
     if not os.path.isfile(real):
@@ -97,7 +97,7 @@ def _run(path: Path) -> ModuleType:
 
 
 def import_libraries(names: tuple[str, ...]) -> tuple[ModuleType, ...]:
-    """Import what `--import` names: modules by their names, files, and folders to search.
+    """Import the arguments of `--import`: modules by their names, files, and folders to search.
 
     Return the modules.
 
@@ -142,7 +142,7 @@ def load_trusted(request: OpenRequest, file: Path | IO[bytes], device: str) -> A
     classes of the script that wrote it are those of the factory, and of what was imported.
 
     Raises:
-        CouldNotAttempt: if what `--import` names cannot be imported.
+        CouldNotAttempt: if an argument of `--import` cannot be imported.
         NoSuchClass: if a class of the script is not found; any other exception of its code.
     """
     add_search_path(".", os.path.dirname(request.path))

@@ -146,7 +146,7 @@ def _model(
 
 
 def _notes(members: Members, entry: Entry, *, runs_all: bool) -> tuple[str, ...]:
-    """Return which entry of the file the module is, and what beside it was not built."""
+    """Return notes on the entry that is the module, and on objects beside it that are not built."""
     if not entry.path:
         return ()
     notes = [f"the module is the entry {entry.key} of the checkpoint"]
@@ -210,7 +210,7 @@ def _unpickle(request: OpenRequest, members: Members, load: Callable[[], Any]) -
 
 
 def _module_missing(request: OpenRequest, members: Members, error: ImportError) -> CouldNotAttempt:
-    """Return the error for a trusted pickle that imports what is not found."""
+    """Return the error for a trusted pickle whose imports fail."""
     title = "the pickle imports a module that is not installed here"
     pickled = scan_checkpoint(members.pickle("data.pkl"), selector(request)).pickled
     remedies = import_remedies(error.name, request.reference)

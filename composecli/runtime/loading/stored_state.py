@@ -1,4 +1,4 @@
-"""What a pickled module has besides its tensors, given to the module that a factory makes."""
+"""Give a factory's module the state of a pickled one that is not tensors, such as its modes."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def _choose(request: OpenRequest, candidates: Sequence[Candidate], wanted: Named
 def _notes(
     request: OpenRequest, candidate: Candidate, choice: Choice, foreign: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield what was chosen, stripped and left out."""
+    """Yield notes on the choice of the weights, and on stripped and skipped names."""
     if candidate.path and not request.key:
         yield f"the weights are the entry {candidate.key} of the checkpoint"
     if choice.rivals:
@@ -185,7 +185,7 @@ def _remedies(
     wanted: NamedSizes,
     foreign: Mapping[str, str],
 ) -> Iterator[Remedy]:
-    """Yield what to do if the weights do not fit: choose a part of them, or trust the file."""
+    """Yield remedies for weights that do not fit: choose a part of them, or trust the file."""
     for word in fitting_parts(candidate, wanted):
         key = ".".join((*candidate.path, word))
         effect = f"takes the weights whose names start with {word}."

@@ -162,7 +162,7 @@ class ShardedWeights:
         """Return nothing: a module is never saved in several files."""
 
     def foreign(self, _place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        """Return what is not built of any of the files."""
+        """Return the objects in the files that are not built."""
         beside, within = dict[str, str](), dict[str, str]()
         for source, _ in self.shards:
             others, inner = source.foreign(0)
