@@ -170,7 +170,8 @@ def _size_findings(
 def values_finding(axis: int, dim: Dim, sides: tuple[Side, ...]) -> Finding:
     """Return the finding that a size follows the values of the input, and may not fit always."""
     title = f"the size of axis {axis} follows the values of the input"
-    note = f"axis {axis} {unknown_reason(dim)}"
+    reason = unknown_reason(dim) or ""
+    note = f"axis {axis}: {reason.removeprefix('follows the values of the input: ')}"
     return Finding(Rule.SIZE_FOLLOWS_VALUES, title, sides, axis, (note,))
 
 
