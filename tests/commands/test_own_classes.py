@@ -66,6 +66,15 @@ if __name__ == "__main__":
     torch.save({"state_dict": Net().state_dict(), "config": Config()}, "foreign.pth")
     torch.save(Net().state_dict(), "weights.pth")
     torch.jit.script(nn.Linear(3, 2)).save("next.pt")
+    # Checkpoints as YOLOv5 writes them.
+    best = {"model": Net().eval().half(), "ema": None, "epoch": 3, "opt": Config()}
+    torch.save(best, "best.pt")
+    torch.save(best, "best_old.pt", _use_new_zipfile_serialization=False)
+    torch.save(Net().eval(), "net_old.pth", _use_new_zipfile_serialization=False)
+    torch.save({"model": Net().eval().half(), "ema": Net().eval()}, "last.pt")
+    torch.save({"best": {"net": Sized(5, classes=7)}}, "nested.pt")
+    torch.save({"student": Net().half().eval(), "teacher": Net().eval()}, "pair.pt")
+    torch.save({"model": nn.Sequential(nn.Linear(8, 3)).eval()}, "layers.pt")
 """
 NET = "float32[N, 8] -> float32[N, 3]"
 
@@ -117,6 +126,12 @@ def test_a_module_that_a_script_pickled_is_read_by_its_class(
         ("secret.pth", "secret.pth"),
         ("blocks.pth", "blocks.pth"),
         ("weights.pth", "train.py:Net@weights.pth"),
+        ("best.pt", "train.py:Net@best.pt"),
+        ("best_old.pt", "train.py:Net@best_old.pt"),
+        ("net_old.pth", "train.py:Net@net_old.pth"),
+        ("last.pt", "train.py:Net@last.pt"),
+        ("nested.pt", "train.py:Sized(dim=5, classes=7)@nested.pt"),
+        ("pair.pt", "train.py:Net@pair.pt"),
     ],
 )
 def test_each_suggestion_gives_the_contract(
@@ -125,6 +140,93 @@ def test_each_suggestion_gives_the_contract(
     refused = composecli("inspect", file)
     assert commands_in(refused)[0][1] == suggested
     assert [ran.code for ran in follow(composecli, refused)].count(0) > 0
+
+
+HALF = "float16[N, 8] -> float16[N, 3]"
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "contract"),
+    [
+        ("best.pt", (), HALF),
+        ("best.pt", ("--key", "model"), HALF),
+        ("best.pt", ("--trust", "best.pt"), HALF),
+        ("best_old.pt", (), HALF),
+        ("best_old.pt", ("--key", "model"), HALF),
+        ("net_old.pth", (), NET),
+        ("last.pt", (), HALF),
+        ("last.pt", ("--key", "ema"), NET),
+        ("pair.pt", ("--key", "teacher"), NET),
+    ],
+)
+def test_a_module_in_a_dict_is_read_by_its_class(
+    composecli: Composecli, here: Path, file: str, options: tuple[str, ...], contract: str
+) -> None:
+    ran = composecli("inspect", f"train.py:Net@{file}", *options)
+    assert ran.code == 0, ran.err
+    assert f"contract: {contract}" in ran.out
+    assert "training state: eval" in ran.out
+
+
+def test_the_installed_command_reads_a_module_in_a_dict(installed: Installed, here: Path) -> None:
+    refused = installed("inspect", "best_old.pt")
+    assert commands_in(refused)[0] == ["inspect", "train.py:Net@best_old.pt"]
+    for ran in follow(installed, refused):
+        assert f"contract: {HALF}" in ran.out
+    joined = installed("join", "train.py:Net@last.pt", "next.pt", "--key", "ema", "-o", "e.pt")
+    assert joined.code == 0, joined.err
+    last = torch.load("last.pt", weights_only=False, pickle_module=own_classes(here))
+    x = torch.rand(3, 8)
+    expected = torch.jit.load("next.pt")(last["ema"](x))
+    torch.testing.assert_close(torch.jit.load("e.pt")(x), expected)
+
+
+def test_a_factory_may_be_given_a_module_of_torch_classes(
+    composecli: Composecli, here: Path
+) -> None:
+    (here / "layers.py").write_text(
+        "from torch import nn\n"
+        "def make(): return nn.Sequential(nn.Linear(8, 3))\n"
+        "def narrow(): return nn.Sequential(nn.Linear(7, 3))\n"
+    )
+    ran = composecli("inspect", "layers.py:make@layers.pt")
+    assert f"contract: {NET}" in ran.out
+    assert "training state: eval" in ran.out
+    other = composecli("inspect", "layers.py:narrow@layers.pt")
+    assert "0 missing, 0 unexpected and 1 resized keys" in other.err
+
+
+def test_entries_that_fit_equally_well_are_each_suggested(
+    composecli: Composecli, here: Path
+) -> None:
+    refused = composecli("inspect", "train.py:Net@pair.pt")
+    keys = [command[-1] for command in commands_in(refused)]
+    assert keys == ["student", "teacher"]
+    assert [ran.code for ran in follow(composecli, refused)] == [0, 0]
+
+
+def test_the_stored_arguments_are_suggested_if_the_class_needs_some(
+    composecli: Composecli, here: Path
+) -> None:
+    refused = composecli("inspect", "train.py:Sized@nested.pt")
+    assert commands_in(refused)[0][1] == "train.py:Sized(dim=5, classes=7)@nested.pt"
+    assert composecli(*commands_in(refused)[0]).code == 0
+
+
+def test_tensors_that_only_code_can_make_need_trust(composecli: Composecli, here: Path) -> None:
+    (here / "sparse.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Sparse(nn.Linear):\n"
+        "    def __init__(self):\n        super().__init__(4, 3)\n"
+        "        self.register_buffer('mask', torch.eye(3).to_sparse())\n"
+        "    def forward(self, x): return super().forward(x) @ self.mask.to_dense()\n"
+        "if __name__ == '__main__': torch.save({'model': Sparse(), 'ema': None}, 'sparse.pt')\n"
+    )
+    run_script(here, "sparse.py")
+    refused = composecli("inspect", "sparse.py:Sparse@sparse.pt")
+    assert "mask" in refused.err
+    assert commands_in(refused)[0][-2:] == ["--trust", "sparse.pt"]
+    assert follow(composecli, refused)[0].code == 0
 
 
 def test_a_command_of_two_models_is_suggested_with_both(composecli: Composecli, here: Path) -> None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import ModelKind
 from composecli.core.rules import Rule
 from composecli.files.archive import Archive, NotAnArchive
@@ -189,4 +189,12 @@ def _with_path(problem: Problem, copy: str, path: str) -> Problem:
     where = problem.where
     if where == copy:
         where = path
-    return replace(problem, where=where, notes=notes, help=help)
+    remedies = tuple(_remedy_with_path(remedy, copy, path) for remedy in problem.remedies)
+    return replace(problem, where=where, notes=notes, help=help, remedies=remedies)
+
+
+def _remedy_with_path(remedy: Remedy, copy: str, path: str) -> Remedy:
+    """Return the remedy with the path that the user knows in place of the copy's."""
+    words = tuple(word.replace(copy, path) for word in remedy.words)
+    model = remedy.model.replace(copy, path)
+    return replace(remedy, words=words, model=model)

@@ -17,7 +17,12 @@ from composecli.runtime.loading.factory_call import make_module
 from composecli.runtime.loading.lazy_layers import finish_lazy_layers
 from composecli.runtime.loading.stored_state import take_over
 from composecli.runtime.loading.strict_keys import fit_by_name, load_strictly, sizes_of
-from composecli.runtime.loading.weights_file import is_pickled_module, read_weights, trust_alone
+from composecli.runtime.loading.weights_file import (
+    other_calls,
+    pickled_module,
+    read_weights,
+    trust_alone,
+)
 from composecli.runtime.model import Model, eager_arguments, set_training
 from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
@@ -103,7 +108,7 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
 
 
 def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module:
-    """Return the module of a factory. If it fails, a pickled module may still be trusted.
+    """Return the module of a factory. If it fails, its pickled module may say what to do instead.
 
     Raises:
         CouldNotAttempt: if the factory fails.
@@ -111,10 +116,13 @@ def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module
     try:
         return make_module(reference)
     except CouldNotAttempt as failure:
-        if is_pickled_module(request):
-            problem = failure.problem
-            remedies = (*problem.remedies, trust_alone(request))
-            failure.problem = replace(problem, remedies=remedies)
+        file = pickled_module(request)
+        if file is not None:
+            remedies = (*failure.problem.remedies, trust_alone(request))
+            # A call that does not fit may be known: a module often has the arguments as attributes.
+            if isinstance(failure.__cause__, TypeError):
+                remedies = (*other_calls(request, file), *remedies)
+            failure.problem = replace(failure.problem, remedies=remedies)
         raise
 
 

@@ -20,7 +20,7 @@ from composecli.files.checkpoint_entries import Selector, children, entry_at, fi
 from composecli.files.members import Members, open_members
 from composecli.files.pickled_module import Unreadable
 from composecli.files.safety.refusals import damaged
-from composecli.files.safety.remedies import TRUST_EFFECT
+from composecli.files.safety.remedies import TRUST_EFFECT, for_class
 from composecli.files.shards import NotAnIndex, read_index
 from composecli.files.sniff import ModelFile, WeightsFile, WeightsFormat, sniff
 from composecli.files.weight_names import Candidate, Choice, NamedSizes, choose, fitting_parts
@@ -256,6 +256,17 @@ def trust_alone(request: OpenRequest) -> Remedy:
     return Remedy(tuple(words), request.path, TRUST_EFFECT)
 
 
-def is_pickled_module(request: OpenRequest) -> bool:
-    """Return whether the file of a factory is a model without it, provided that it is trusted."""
-    return isinstance(sniff(request.path, Selector(request.key)), ModelFile)
+def pickled_module(request: OpenRequest) -> ModelFile | None:
+    """Return the file of a factory as a model of its own, None if it holds weights alone."""
+    found = sniff(request.path, Selector(request.key))
+    if isinstance(found, ModelFile):
+        return found
+    return None
+
+
+def other_calls(request: OpenRequest, file: ModelFile) -> tuple[Remedy, ...]:
+    """Return the remedies that call the pickled class with the arguments that it has stored."""
+    if file.checkpoint is None or file.checkpoint.pickled is None:
+        return ()
+    calls = for_class(request.path, file.checkpoint.pickled)
+    return tuple(call for call in calls if call.model != request.reference.name)
