@@ -27,6 +27,10 @@ from composecli.files.pickle_tree import tree_of
 from composecli.files.pickled_module import Unreadable, is_module, state_nodes, training_flags
 from composecli.files.weight_names import Candidate, Fit, Sizes
 
+# More than any checkpoint has.
+MAX_NAMES = 200_000
+MAX_UNREADABLE = 4
+
 # Lightning stores its version beside the state dict of a training class.
 _LIGHTNING = "pytorch-lightning_version"
 # The sizes of a tensor whose class is not known: no module has such.
@@ -97,14 +101,19 @@ def _all_below(value: object, root: Entry) -> tuple[StateDict, ...]:
         Unreadable: if there are no others.
     """
     held = list[StateDict]()
-    failure: Unreadable | None = None
+    failures = list[Unreadable]()
+    count = 0
     for found in (*find_state_dicts(root.node), *find_modules(root.node)):
         try:
             held.append(_state_dict(value, Entry((*root.path, *found.path), found.node)))
+            count += len(held[-1].weights)
         except Unreadable as error:
-            failure = error
-    if failure is not None and not held:
-        raise failure
+            failures.append(error)
+        # Modules that hold each other are a small file with very many names.
+        if count > MAX_NAMES or len(failures) > MAX_UNREADABLE:
+            break
+    if failures and not held:
+        raise failures[0]
     return tuple(held)
 
 
@@ -133,16 +142,19 @@ def _state_dict(value: object, entry: Entry) -> StateDict:
     if is_module(entry.node):
         modes = training_flags(entry.node)
         items = list(state_nodes(entry.node).items())
-    weights = dict[str, object]()
-    foreign = dict[str, str]()
-    for name, node in items:
-        if not isinstance(name, str):
-            continue
+    nodes = {name: node for name, node in items if isinstance(name, str)}
+    # A tensor may have many names.
+    tensors = {id(node): node for node in nodes.values()}
+    sizes_of = dict[int, Sizes]()
+    classes = dict[int, str]()
+    for key, node in tensors.items():
         if is_plain(node):
-            weights[name] = node
+            sizes_of[key] = _sizes(node)
         else:
-            foreign[name] = ", ".join(map(str, foreign_names(node)[:1])) or "a call"
-    sizes = {name: _sizes(node) for name, node in weights.items()}
+            classes[key] = ", ".join(map(str, foreign_names(node)[:1])) or "a call"
+    weights = {name: node for name, node in nodes.items() if id(node) in sizes_of}
+    foreign = {name: classes[id(node)] for name, node in nodes.items() if id(node) in classes}
+    sizes = {name: sizes_of[id(node)] for name, node in weights.items()}
     candidate = Candidate(entry.path, sizes, _is_lightning(value))
     return StateDict(candidate, weights, foreign, _versions(entry.node), modes)
 

@@ -77,3 +77,25 @@ def test_an_unreadable_module_does_not_hide_another(tmp_path: Path) -> None:
     assert [held.candidate.key for held in state_dicts(both, None)] == ["model"]
     with pytest.raises(Unreadable, match="inner is not stored"):
         state_dicts(PickleDict([("ema", not_a_module())]), None)
+
+
+class Twice(nn.Module):
+    """A module that holds another one under two names."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.a = self.b = inner
+
+
+def test_small_files_with_very_many_names_end_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("composecli.files.checkpoint_weights.MAX_NAMES", 1000)
+    module: nn.Module = nn.Linear(1, 1, bias=False)
+    for _ in range(9):
+        module = Twice(module)
+    many = held_in(tmp_path, {str(number): Twice(module) for number in range(500)})
+    assert [len(held.weights) for held in many] == [1024]
+    monkeypatch.setattr("composecli.files.pickled_module.MAX_TENSORS", 100)
+    with pytest.raises(Unreadable, match="nested deeper"):
+        held_in(tmp_path, {str(number): Twice(module) for number in range(500)})
