@@ -38,6 +38,8 @@ def module(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
 
     Path("net.py").write_text(textwrap.dedent(FACTORY))
     monkeypatch.syspath_prepend(str(here))
+    # Another test may have imported a file of this name.
+    sys.modules.pop("net", None)
     yield nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 5))
     sys.modules.pop("net", None)
 
