@@ -65,7 +65,9 @@ def run_step(step: Step, tensor: torch.Tensor, layers: Iterator[nn.Module]) -> t
         case Linear(axis):
             layer = next(layers)
             result = layer(torch.movedim(tensor, axis, -1))
-            return torch.movedim(result, -1, axis)
+            # A 1x1 convolution of stride 2 on channels-last memory corrupts the heap in its backward
+            # (torch 2.13 with oneDNN).
+            return torch.movedim(result, -1, axis).contiguous()
         case _:
             assert_never(step)
 
@@ -78,7 +80,7 @@ def write_step(step: Step, text: str, layers: Iterator[int]) -> str:
         >>> write_step(Flatten(1), "y0", iter(()))
         'torch.flatten(y0, 1)'
         >>> write_step(Linear(1, 5, 3), "y0", iter([0]))
-        'torch.movedim(self.bridge_0(torch.movedim(y0, 1, -1)), -1, 1)'
+        'torch.movedim(self.bridge_0(torch.movedim(y0, 1, -1)), -1, 1).contiguous()'
     """
     match step:
         case Cast(dtype):
@@ -90,7 +92,7 @@ def write_step(step: Step, text: str, layers: Iterator[int]) -> str:
         case Linear(axis):
             layer = layer_name(next(layers))
             result = f"self.{layer}(torch.movedim({text}, {axis}, -1))"
-            return f"torch.movedim({result}, -1, {axis})"
+            return f"torch.movedim({result}, -1, {axis}).contiguous()"
         case _:
             assert_never(step)
 

@@ -58,10 +58,12 @@ def test_generated_layers_are_numbered_through_the_whole_forward() -> None:
     assert forward_source(Sequential(stages), (X,)) == source(
         "def forward(self, x: Tensor):",
         "y0 = self.part_0(x)",
-        "y1 = self.part_1(torch.movedim(self.bridge_0(torch.movedim(y0[0], 1, -1)), -1, 1),"
+        "y1 = self.part_1("
+        "torch.movedim(self.bridge_0(torch.movedim(y0[0], 1, -1)), -1, 1).contiguous(),"
         " mask=torch.movedim(self.bridge_1("
-        "torch.movedim(torch.squeeze(y0[1], 2), -1, -1)), -1, -1))",
-        "y2 = self.part_0(torch.movedim(self.bridge_2(torch.movedim(y1, 1, -1)), -1, 1))",
+        "torch.movedim(torch.squeeze(y0[1], 2), -1, -1)), -1, -1).contiguous())",
+        "y2 = self.part_0("
+        "torch.movedim(self.bridge_2(torch.movedim(y1, 1, -1)), -1, 1).contiguous())",
         "return y2",
     )
 
