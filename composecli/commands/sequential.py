@@ -15,6 +15,7 @@ from composecli.commands.composition import (
 )
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.other_examples import with_other_example
+from composecli.commands.other_ranks import adopt_contract_at_rank
 from composecli.commands.requests import CheckRequest
 from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
@@ -35,7 +36,7 @@ from composecli.compose.wiring import Edge, wire
 from composecli.core.blueprint import Feed, Sequential, Stage
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Port, output_name
-from composecli.core.dims import Unknown, fixed_size, is_variable
+from composecli.core.dims import Unknown
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation
@@ -43,11 +44,9 @@ from composecli.core.pytree import (
     KeyPath,
     TensorSpec,
     Tree,
-    call_leaves,
     find_path,
     get_path,
     leaves,
-    resized,
 )
 from composecli.core.rules import Rule, Severity
 from composecli.inference import Found, NotFound
@@ -179,7 +178,7 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     confirmed = _without_contract(seam, confirmed)
     confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
     has_fix = any(finding.fix is not None for finding in confirmed)
-    if not has_fix and _adopt_contract_at_rank(seam, pairs, findings):
+    if not has_fix and adopt_contract_at_rank(seam, pairs, findings):
         return _judge_wired(seam)
     rows = _rows(seam, pairs, compared)
     seam.chain.report(seam.edge, rows, confirmed)
@@ -285,46 +284,6 @@ def _holds(seam: Seam, pair: PortPair, bridge: Bridge) -> bool:
     if are_exact(request.options.inputs_of_first):
         return True
     return not needs_one_size(producer, bridge, consumer)
-
-
-def _adopt_contract_at_rank(seam: Seam, pairs: PortPairs, findings: list[Finding]) -> bool:
-    """Give the consumer a contract at the rank of the producer; return whether there is one.
-
-    A Linear(32) accepts `float32[N, 32]`, and `float32[N, T, 32]` behind `float32[N, T, 16]`: then
-    the width is wrong, and not the rank. The seam is then judged again, at equal ranks.
-    """
-    ranks_differ = any(finding.rule is Rule.RANK_DIFFERS for finding in findings)
-    if not ranks_differ or len(pairs) != 1:
-        return False
-    producer, consumer = pairs[0]
-    dims, rank = consumer.port.dims, len(producer.example.sizes)
-    if not dims or rank < len(dims):
-        return False
-    width = fixed_size(dims[-1])
-    if width is None:
-        return False
-    fed = [path for path, _ in call_leaves(seam.wiring.call)]
-    call = resized(seam.wiring.call, ((fed[0], rank - 1),), width)
-    chain, number = seam.chain, seam.number
-    found = chain.session.infer(chain.parts[number], given=call)
-    if isinstance(found, NotFound):
-        return False
-    (port,) = found.contract.required[:1] or (consumer.port,)
-    if port.dims is None or len(port.dims) != rank:
-        return False
-    previous = chain.contracts[number]
-    chain.contracts[number] = found
-    if is_variable(producer.dims[-1]) and not _fits_elsewhere(seam):
-        chain.contracts[number] = previous
-        return False
-    return True
-
-
-def _fits_elsewhere(seam: Seam) -> bool:
-    """Return whether another example of the chain's input fits the consumer."""
-    pairs = pair_ports(seam)
-    findings = [finding for pair in pairs for finding in compare(*pair)]
-    return with_other_example(seam, pairs, findings) is not None
 
 
 def _extend(seam: Seam, pairs: PortPairs, passed: _Passed) -> Upstream:

@@ -16,6 +16,7 @@ from typing import Any
 
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_SHARDS = 10_000
+MAX_SHOWN_NAME = 80
 
 _WEIGHT_MAP = "weight_map"
 
@@ -48,8 +49,15 @@ def read_index(path: str) -> Mapping[str, tuple[str, ...]]:
         raise NotAnIndex(f"it names {len(shards):,} files")
     for shard in shards:
         if not os.path.exists(shard):
-            raise NotAnIndex(f"its file {os.path.basename(shard)} is missing")
+            raise NotAnIndex(f"its file {_shown(shard)} is missing")
+        if not os.path.isfile(shard):
+            raise NotAnIndex(f"{_shown(shard)} is not a regular file")
     return {shard: tuple(names) for shard, names in shards.items()}
+
+
+def _shown(shard: str) -> str:
+    """Return the name of a shard, cut if it is long."""
+    return os.path.basename(shard)[:MAX_SHOWN_NAME]
 
 
 def _weight_map(path: str) -> dict[str, Any]:
@@ -60,8 +68,8 @@ def _weight_map(path: str) -> dict[str, Any]:
         raise NotAnIndex(f"it has more than {MAX_INDEX_BYTES:,} bytes")
     try:
         content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise NotAnIndex(f"it is not JSON: {error}") from None
+    except (ValueError, RecursionError):
+        raise NotAnIndex("it is not JSON") from None
     weight_map = None
     if isinstance(content, dict):
         weight_map = content.get(_WEIGHT_MAP)

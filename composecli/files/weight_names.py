@@ -25,11 +25,11 @@ PREFIXES = ("model.", "net.")
 _WRAPPING_MODULES = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Words in the names of numbers that training code keeps beside the weights.
 _TRAINING_WORDS = re.compile(
-    r"(?i)(.*_)?(acc|accuracy|averaged|best|decay|epochs?|iter|iterations?|iters|loss|lr|metric"
-    r"|score|seed|steps?|time|updates)(_.*)?"
+    r"(?i)n_averaged|(num_)?updates|(global_)?steps?|epochs?|(num_)?(iter|iters|iterations?)"
+    r"|iter_num|seed|best_\w+|((best|train|val|test)_)*(acc|accuracy|loss|metric|score)"
 )
 # Parts of a Lightning module that only training uses.
-_TRAINING_PARTS = re.compile(r"(?i).*(loss|criterion|metric)")
+_TRAINING_PARTS = re.compile(r"(?i)(\w*_)?(loss|losses|criterion|criteria|metrics?)(_\w*)?")
 _EXTRA_STATE = "_extra_state"
 
 
@@ -221,7 +221,7 @@ def _may_be_left_out(candidate: Candidate, name: str) -> bool:
     sizes = candidate.sizes[name]
     first, _, rest = name.partition(".")
     if rest:
-        return candidate.beside_training and _TRAINING_PARTS.match(first) is not None
+        return candidate.beside_training and _TRAINING_PARTS.fullmatch(first) is not None
     if sizes is None:
         return name != _EXTRA_STATE
     return sizes == () and _TRAINING_WORDS.fullmatch(name) is not None

@@ -65,8 +65,8 @@ def run_step(step: Step, tensor: torch.Tensor, layers: Iterator[nn.Module]) -> t
         case Linear(axis):
             layer = next(layers)
             result = layer(torch.movedim(tensor, axis, -1))
-            # A 1x1 convolution of stride 2 on channels-last memory corrupts the heap in its backward
-            # (torch 2.13 with oneDNN).
+            # On channels-last memory, the backward of a 1x1 convolution of stride 2 corrupts the
+            # heap (torch 2.13 with oneDNN).
             return torch.movedim(result, -1, axis).contiguous()
         case _:
             assert_never(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -104,6 +105,10 @@ class InProcessWorker:
 
         The items of a tuple or list become positional arguments, those of a dict named arguments.
         """
+        if os.path.exists(request.path) and not os.path.isfile(request.path):
+            title = "the sample is not a regular file"
+            problem = Problem(Rule.NOT_A_REGULAR_FILE, title, request.path)
+            raise CouldNotAttempt(problem)
         try:
             value = torch.load(request.path, map_location="cpu", weights_only=True)
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,31 @@ def test_weights_of_another_network_are_refused_in_every_layout(
         refused = composecli("inspect", "networks.py:mlp@checkpoint.pt")
         assert refused.code == 3, layout
         assert "CC912" in refused.err, layout
+
+
+@pytest.mark.parametrize(
+    "name", ["score_scale", "step_size", "time_scale", "decay", "geometric.weight", "lossless"]
+)
+@pytest.mark.parametrize("lightning", [False, True])
+def test_a_parameter_that_the_network_lacks_is_not_taken_for_training_state(
+    name: str, lightning: bool, composecli: Composecli
+) -> None:
+    size = (2, 2) if "." in name else ()
+    weights = {**make().state_dict(), name: torch.ones(size)}
+    checkpoint: dict[str, Any] = weights
+    if lightning:
+        checkpoint = {"pytorch-lightning_version": "2.0", "state_dict": weights}
+    torch.save(checkpoint, "more.pth")
+    ran = composecli("inspect", "net.py:make@more.pth")
+    assert ran.code == 3
+    assert name in ran.err
+
+
+def test_pipes_are_refused_in_place_of_shards_and_samples(installed: Installed) -> None:
+    os.mkfifo("pipe")
+    Path("model.index.json").write_text(json.dumps({"weight_map": {"0.weight": "pipe"}}))
+    torch.save(make(), "module.pt")
+    for words in (("net.py:make@model.index.json",), ("module.pt", "--input", "@pipe")):
+        ran = installed("inspect", *words)
+        assert ran.code == 3
+        assert "not a regular file" in ran.err
