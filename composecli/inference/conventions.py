@@ -95,8 +95,13 @@ def tensors_by_name(name: str, facts: ModelFacts) -> Iterator[TensorSpec]:
     elif last_word in _ID_NAMES and has_vocabulary:
         yield ids(facts)
     elif last_word in _LENGTH_NAMES:
-        # A length of 1 is allowed for sequences of every length.
-        yield TensorSpec("int64", (BATCH,), below=2, fill=Fill.POSITIVE)
+        # A length of 1 is allowed for sequences of every length. The first sequence that is tried
+        # is `(LENGTH, BATCH, width)`. As many lengths as its first axis can only mean a batch
+        # there, while torch accepts too few of them.
+        count = LENGTH
+        if has_vocabulary:
+            count = BATCH
+        yield TensorSpec("int64", (count,), below=2, fill=Fill.POSITIVE)
     elif last_word == "offsets":
         yield TensorSpec("int64", (BATCH,), fill=Fill.ZEROS)
     elif last_word in _STEP_NAMES:

@@ -47,6 +47,8 @@ MAX_OPTIONAL_ARGUMENTS = 6
 MAX_PICTURES = 2
 MAX_KINDS = 10
 _LIST_LENGTHS = (3, 4, 1, 5)
+# Sequences that are not sorted by length are sorted first.
+_PACKING_OPS = ("_pack_padded_sequence", "index_select")
 MAX_CHEAP_ELEMENTS = 1_000_000
 _LOGICAL_OPS = (
     "masked_fill",
@@ -149,14 +151,20 @@ def _by_layout(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
 
 
 def _by_sequence_layout(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
-    """Swap the batch and the length of a sequence that does not have as many as its lengths."""
-    if bare_op_name(rejected.op) != "_pack_padded_sequence":
+    """Give a sequence whose batch is its second axis as many lengths, or swap its axes."""
+    if bare_op_name(rejected.op) not in _PACKING_OPS:
         return
-    for path, spec in call_leaves(candidate.call):
-        if len(spec.sizes) == 3:
-            first, second, width = spec.sizes
-            swapped = replace(spec, sizes=(second, first, width), sample=None)
-            yield with_tensors(candidate, {path: swapped})
+    leaves = list(call_leaves(candidate.call))
+    counts = [leaf for leaf in leaves if len(leaf[1].sizes) == 1 and leaf[1].may_hold_ids]
+    for path, spec in leaves:
+        if len(spec.sizes) != 3:
+            continue
+        first, second, width = spec.sizes
+        for lengths_path, lengths in counts:
+            fewer = replace(lengths, sizes=(second,), sample=None)
+            yield with_tensors(candidate, {lengths_path: fewer})
+        swapped = replace(spec, sizes=(second, first, width), sample=None)
+        yield with_tensors(candidate, {path: swapped})
 
 
 def _by_list_length(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:

@@ -54,12 +54,30 @@ def find_ties(
     for axis in stuck:
         if axis in tied:
             continue
+        found = _with_equal_axis(example, axis, loose, probe)
         for leader in _possible_leaders(example, axis, loose):
-            rounded = _with_rounding(example, leader, axis, probe)
-            if rounded is not None:
-                tied.add(axis)
-                yield rounded
-                break
+            if found is None:
+                found = _with_rounding(example, leader, axis, probe)
+        if found is not None:
+            tied.add(axis)
+            yield found
+
+
+def _with_equal_axis(
+    example: Example, axis: Axis, loose: Sequence[Axis], probe: Probe
+) -> AxisGroup | None:
+    """Return the group of a stuck axis and one of its size that it changes with; None if none is.
+
+    There may be more sequences than lengths, but not more lengths than sequences.
+    """
+    size = size_of(example.call, axis)
+    for other in loose:
+        if other[0] == axis[0] or size_of(example.call, other) != size:
+            continue
+        group = make_group(example, (other, axis))
+        if _holds(example, group, probe):
+            return group
+    return None
 
 
 def _with_constant_differences(

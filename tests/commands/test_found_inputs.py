@@ -104,6 +104,22 @@ class Packed(nn.Module):
         return nn.utils.rnn.pad_packed_sequence(out, batch_first=True)[0]
 
 
+class Unsorted(nn.Module):
+    """A sequence with its lengths in any order; torch accepts fewer lengths than sequences."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 6, batch_first=batch_first)
+        self.batch_first = batch_first
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths, batch_first=self.batch_first, enforce_sorted=False
+        )
+        _, state = self.gru(packed)
+        return state
+
+
 class LastState(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -196,6 +212,20 @@ CONTRACTS: dict[type[nn.Module], str] = {
 def test_input_is_found(kind: type[nn.Module], composecli: Composecli, shelf: Shelf) -> None:
     path = shelf.save(f"found_{kind.__name__}", kind().eval())
     assert _contract(composecli, path) == CONTRACTS[kind]
+
+
+@pytest.mark.parametrize(
+    ("batch_first", "contract"),
+    [
+        (True, "float32[N, T, 5], int64[N] -> float32[1, N, 6]"),
+        (False, "float32[N, T, 5], int64[T] -> float32[1, T, 6]"),
+    ],
+)
+def test_there_is_one_length_for_each_sequence(
+    batch_first: bool, contract: str, composecli: Composecli, shelf: Shelf
+) -> None:
+    path = shelf.save(f"found_unsorted_{batch_first}", Unsorted(batch_first))
+    assert _contract(composecli, path) == contract
 
 
 def test_input_of_an_image_without_a_batch_is_found(installed: Installed, shelf: Shelf) -> None:
