@@ -66,16 +66,19 @@ def _at_fitting_sizes(seam: Seam, pairs: PortPairs) -> Seam | None:
 def _at_example_of_consumer(seam: Seam, pairs: PortPairs) -> Seam | None:
     """Return the seam with the consumer's own example as the input of the chain.
 
-    An activation accepts and returns it, whatever its rank and dtype.
+    An activation accepts and returns it, whatever its rank and dtype. A linear layer has a dtype
+    and a width of its own, and accepts other ranks.
     """
     chain, upstream, contract = seam.chain, seam.upstream, seam.contract
     producer = chain.parts[seam.number - 1]
     if contract is None or len(pairs) != 1 or len(upstream.stages) != 1:
         return None
-    # Parameters have a dtype and sizes of their own.
-    if producer.facts.parameters or chain.session.options.inputs_of_first:
+    if chain.session.options.inputs_of_first:
         return None
-    call = _with_tensor_of(upstream.call, contract.example)
+    if producer.facts.parameters:
+        call = _at_rank_of(upstream.call, contract.example)
+    else:
+        call = _with_tensor_of(upstream.call, contract.example)
     if call is None:
         return None
     observation = chain.session.run(Sequential(upstream.stages), call)
@@ -112,6 +115,19 @@ def _with_tensor_of(call: Call, other: Call) -> Call | None:
     if (spec.dtype, spec.sizes) == (wanted.dtype, wanted.sizes):
         return None
     tensor = TensorSpec(wanted.dtype, wanted.sizes, wanted.below)
+    return replace_call_leaf(call, {path: tensor})
+
+
+def _at_rank_of(call: Call, other: Call) -> Call | None:
+    """Return the call with the sizes of the other but for its last one; None at equal ranks."""
+    leaves, others = list(call_leaves(call)), list(call_leaves(other))
+    if len(leaves) != 1 or len(others) != 1:
+        return None
+    (path, spec), (_, wanted) = leaves[0], others[0]
+    if len(spec.sizes) == len(wanted.sizes) or not spec.sizes or not wanted.sizes:
+        return None
+    sizes = (*wanted.sizes[:-1], spec.sizes[-1])
+    tensor = TensorSpec(spec.dtype, sizes, spec.below)
     return replace_call_leaf(call, {path: tensor})
 
 

@@ -36,7 +36,21 @@ class Transposed(nn.Module):
         return x.transpose(1, 2)
 
 
+class Sequences(nn.Module):
+    """Accepts sequences and no single rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.dim() == 3
+        return self.gru(x)[0]
+
+
 MODELS = {
+    "rows": nn.Linear(5, 4),
+    "sequences": Sequences(),
     "channels_first": ChannelsFirst(),
     "split": Split(),
     "truncated": Truncated(),
@@ -92,9 +106,10 @@ def test_sizes_are_chosen_at_which_the_pair_fits(
         ("relu embedding", "int64[2, 3]"),
         ("relu conv2d", "float32[2, 3, 64, 64]"),
         ("relu half_of_20", "float16[2, 20]"),
+        ("rows sequences", "float32[8, 2, 5]"),
     ],
 )
-def test_dtype_and_rank_of_a_model_without_parameters_follow_the_consumer(
+def test_dtype_and_rank_follow_the_consumer(
     chain: str, example: str, composecli: Composecli, shelf: Shelf
 ) -> None:
     paths = [shelf.save(f"example_{name}", MODELS[name]) for name in chain.split()]
