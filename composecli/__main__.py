@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-_INTERRUPTED, _COULD_NOT_TELL = 130, 3
+_INTERRUPTED, _TERMINATED, _COULD_NOT_TELL = 130, 143, 3
 
 
 def run() -> NoReturn:
@@ -18,6 +18,13 @@ def run() -> NoReturn:
         _exit("interrupted", _INTERRUPTED)
     except OSError as error:
         _exit(f"error: composecli could not start: {error}", _COULD_NOT_TELL)
+    except BaseException as error:
+        # SIGTERM may come just before or after the part of the command that handles it.
+        from composecli.console import Terminated
+
+        if not isinstance(error, Terminated):
+            raise
+        _exit("terminated", _TERMINATED)
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,9 @@ ready = Net(2)
 
 
 @pytest.fixture
-def folder(here: Path) -> Path:
-    """A working directory with factories and weights."""
+def folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with factories and weights, and no module that another test imported."""
+    monkeypatch.delitem(sys.modules, "net", raising=False)
     Path("nets.py").write_text(NETS)
     Path("helper_of_nets.py").write_text("WIDTH = 4\n")
     Path("code").mkdir()

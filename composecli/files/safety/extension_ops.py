@@ -19,7 +19,7 @@ from composecli.files.source_code import files_that_define_ops, folders_near
 _OF_TORCH = frozenset(
     (
         "_c10d_functional", "_c10d_functional_autograd", "_dtensor", "_inductor_test", "_native",
-        "_quantized", "_test", "aten", "c10d", "c10d_functional", "cuda", "debug_mode_ops",
+        "_quantized", "_test", "aten", "c10d", "c10d_functional", "cplib", "cuda", "debug_mode_ops",
         "debugprims", "export", "flex_lib", "fsdp", "higher_order", "inductor", "inductor_prims",
         "metal", "mkl", "mkldnn", "mkldnn_prepacked", "onednn", "onnx", "onnx_symbolic",
         "prepacked", "prim", "prims", "profiler", "quantization", "quantized",
