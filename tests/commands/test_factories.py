@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,8 @@ ready = Net(2)
 
 
 @pytest.fixture
-def folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with factories and weights, and no module that another test imported."""
-    monkeypatch.delitem(sys.modules, "net", raising=False)
+def folder(here: Path) -> Path:
+    """A working directory with factories and weights."""
     Path("nets.py").write_text(NETS)
     Path("helper_of_nets.py").write_text("WIDTH = 4\n")
     Path("code").mkdir()
@@ -129,7 +127,7 @@ def test_a_factory_without_weights_gives_the_same_module_each_time(
         ("nets.py:Nett@net_w.pth", "nets.py has no Nett", "nets.py:Net@net_w.pth"),
         ("nets:mak@net_w.pth", "nets has no mak", "nets:make@net_w.pth"),
         ("net.py:Net@net_w.pth", "there is no file net.py", "nets.py:Net@net_w.pth"),
-        ("net:Net@net_w.pth", "there is no module net", "nets.py:Net@net_w.pth"),
+        ("mets:Net@net_w.pth", "there is no module mets", "nets.py:Net@net_w.pth"),
         ("nets.py:number@net_w.pth", "returned a int, not a module", "nets.py:Net@net_w.pth"),
         ("nets.py:broken@net_w.pth", "RuntimeError: no such checkpoint", "nets.py:Net@net_w.pth"),
         ("nets.py:needs@net_w.pth", "missing 1 required positional", "nets.py:Net@net_w.pth"),
