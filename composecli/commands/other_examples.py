@@ -15,8 +15,8 @@ from composecli.core.dims import Fixed
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted
-from composecli.core.pytree import Call, TensorSpec, call_leaves, leaves, replace_call_leaf, size_of
-from composecli.core.resizing import free_axes, resize
+from composecli.core.pytree import Call, Leaf, TensorSpec, call_leaves, leaves, replace_call_leaf
+from composecli.core.resizing import resize, sizes_by_name
 from composecli.core.rules import Rule, Severity
 
 _ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE)
@@ -48,9 +48,7 @@ def _at_fitting_sizes(seam: Seam, pairs: PortPairs) -> Seam | None:
     upstream = seam.upstream
     if are_exact(seam.chain.session.options.inputs_of_first):
         return None
-    sizes = dict[str, int]()
-    for axis, free in free_axes(upstream.first, upstream.call):
-        sizes.setdefault(free.name, size_of(upstream.call, axis))
+    sizes = sizes_by_name(upstream.first, upstream.call)
     changed = fitting_sizes(pairs, upstream.ranges, sizes)
     if not changed:
         return None
@@ -108,10 +106,10 @@ def _with_fixed_outputs(upstream: Upstream) -> Upstream:
 
 def _with_tensor_of(call: Call, other: Call) -> Call | None:
     """Return the call with the tensor of the other; None if one of them has not exactly one."""
-    leaves, others = list(call_leaves(call)), list(call_leaves(other))
-    if len(leaves) != 1 or len(others) != 1:
+    own, others = _only_leaf(call), _only_leaf(other)
+    if own is None or others is None:
         return None
-    (path, spec), (_, wanted) = leaves[0], others[0]
+    (path, spec), (_, wanted) = own, others
     if (spec.dtype, spec.sizes) == (wanted.dtype, wanted.sizes):
         return None
     tensor = TensorSpec(wanted.dtype, wanted.sizes, wanted.below)
@@ -120,15 +118,23 @@ def _with_tensor_of(call: Call, other: Call) -> Call | None:
 
 def _at_rank_of(call: Call, other: Call) -> Call | None:
     """Return the call with the sizes of the other but for its last one; None at equal ranks."""
-    leaves, others = list(call_leaves(call)), list(call_leaves(other))
-    if len(leaves) != 1 or len(others) != 1:
+    own, others = _only_leaf(call), _only_leaf(other)
+    if own is None or others is None:
         return None
-    (path, spec), (_, wanted) = leaves[0], others[0]
+    (path, spec), (_, wanted) = own, others
     if len(spec.sizes) == len(wanted.sizes) or not spec.sizes or not wanted.sizes:
         return None
     sizes = (*wanted.sizes[:-1], spec.sizes[-1])
     tensor = TensorSpec(spec.dtype, sizes, spec.below)
     return replace_call_leaf(call, {path: tensor})
+
+
+def _only_leaf(call: Call) -> Leaf | None:
+    """Return the tensor of a call with its path; None if it has not exactly one."""
+    found = list(call_leaves(call))
+    if len(found) == 1:
+        return found[0]
+    return None
 
 
 def _fitting_seam(seam: Seam, upstream: Upstream) -> Seam | None:

@@ -15,27 +15,28 @@ from composecli.core.rules import Rule
 from composecli.inference import Found
 
 
-def adopt_contract_at_rank(seam: Seam, pairs: PortPairs, findings: Sequence[Finding]) -> bool:
-    """Give the consumer a contract at the rank of the producer; return whether there is one.
+def with_contract_at_rank(seam: Seam, pairs: PortPairs, findings: Sequence[Finding]) -> Seam | None:
+    """Give the consumer a contract at the rank of the producer; return the seam to judge again.
 
     A Linear(32) accepts `float32[N, 32]`, and `float32[N, T, 32]` behind `float32[N, T, 16]`: then
-    the width is wrong, and not the rank. The seam is then judged again, at equal ranks.
+    the width is wrong, and not the rank. None if there is no such contract.
     """
     if not any(finding.rule is Rule.RANK_DIFFERS for finding in findings) or len(pairs) != 1:
-        return False
+        return None
     producer, consumer = pairs[0]
     dims, rank = consumer.port.dims, len(producer.example.sizes)
     if not dims or rank < len(dims):
-        return False
+        return None
     width = fixed_size(dims[-1])
     if width is None:
-        return False
+        return None
     for number, call in enumerate(_calls_at_rank(seam.wiring.call, width)):
         # Sizes that the producer does not have yet must be those of another input.
         needs_other_sizes = number > 0 or is_variable(producer.dims[-1])
-        if _adopt(seam, call, rank, needs_other_sizes=needs_other_sizes):
-            return True
-    return False
+        adopted = _adopt(seam, call, rank, needs_other_sizes=needs_other_sizes)
+        if adopted is not None:
+            return adopted
+    return None
 
 
 def _calls_at_rank(call: Call, width: int) -> Iterator[Call]:
@@ -55,25 +56,22 @@ def _calls_at_rank(call: Call, width: int) -> Iterator[Call]:
         yield resized(call, ((path, 2), (path, 3)), side)
 
 
-def _adopt(seam: Seam, call: Call, rank: int, *, needs_other_sizes: bool) -> bool:
-    """Give the consumer the contract that it has at this call; return whether that helps."""
+def _adopt(seam: Seam, call: Call, rank: int, *, needs_other_sizes: bool) -> Seam | None:
+    """Give the consumer the contract that it has at this call; None if that does not help."""
     chain, number = seam.chain, seam.number
     found = chain.session.infer(chain.parts[number], given=call)
     if not isinstance(found, Found) or not found.contract.required:
-        return False
+        return None
     port = found.contract.required[0]
     if port.dims is None or len(port.dims) != rank:
-        return False
+        return None
     previous = chain.contracts[number]
     chain.contracts[number] = found
-    if needs_other_sizes and not _fits_elsewhere(seam):
-        chain.contracts[number] = previous
-        return False
-    return True
-
-
-def _fits_elsewhere(seam: Seam) -> bool:
-    """Return whether another example of the chain's input fits the consumer."""
+    if not needs_other_sizes:
+        return seam
     pairs = pair_ports(seam)
     findings = [finding for pair in pairs for finding in compare(*pair)]
-    return with_other_example(seam, pairs, findings) is not None
+    moved = with_other_example(seam, pairs, findings)
+    if moved is None:
+        chain.contracts[number] = previous
+    return moved

@@ -15,7 +15,7 @@ from composecli.commands.composition import (
 )
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.other_examples import with_other_example
-from composecli.commands.other_ranks import adopt_contract_at_rank
+from composecli.commands.other_ranks import with_contract_at_rank
 from composecli.commands.requests import CheckRequest
 from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
@@ -178,8 +178,10 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     confirmed = _without_contract(seam, confirmed)
     confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
     has_fix = any(finding.fix is not None for finding in confirmed)
-    if not has_fix and adopt_contract_at_rank(seam, pairs, findings):
-        return _judge_wired(seam)
+    if not has_fix:
+        adopted = with_contract_at_rank(seam, pairs, findings)
+        if adopted is not None:
+            return _judge_wired(adopted)
     rows = _rows(seam, pairs, compared)
     seam.chain.report(seam.edge, rows, confirmed)
     if passed is None:

@@ -1,4 +1,4 @@
-"""Find sizes of a chain's input at which a consumer accepts its input."""
+"""Find sizes of a chain's input at which the ports of a seam fit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 from composecli.compose.compare import PortPairs
+from composecli.compose.conditions import MAX_TRIED_SIZE
 from composecli.core.dims import Dim, Free, admits, as_expr, as_free, sizes_between
 from composecli.core.size_expr import Expr, evaluate, symbols
 
-MAX_TRIED_SIZE = 4096
 MAX_CHANGES = 16
 # If two sizes have to change at once, as those of an image that is flattened: both to the same size
 # below this one, or each to any size up to the next.

@@ -34,16 +34,21 @@ def _axes(contract: Contract, call: Call) -> Iterator[tuple[Axis, Dim]]:
             yield (port.path, axis), dims[axis]
 
 
+def sizes_by_name(contract: Contract, call: Call) -> dict[str, int]:
+    """Return the size of each symbol in the call: that of its first axis."""
+    sizes = dict[str, int]()
+    for axis, free in free_axes(contract, call):
+        sizes.setdefault(free.name, size_of(call, axis))
+    return sizes
+
+
 def resize(contract: Contract, call: Call, changed: Mapping[str, int]) -> Call:
     """Return the call with these sizes of its symbols.
 
     With `T=6`, `float32[2, 5, 16]` and `float32[2, 10]` for `(N, T, 16)` and `(N, 2*T)` become
     `float32[2, 6, 16]` and `float32[2, 12]`.
     """
-    sizes = dict[str, int]()
-    for axis, free in free_axes(contract, call):
-        sizes.setdefault(free.name, size_of(call, axis))
-    sizes |= changed
+    sizes = {**sizes_by_name(contract, call), **changed}
     for axis, dim in _axes(contract, call):
         expr = as_expr(dim)
         if expr is None:

@@ -9,10 +9,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from composecli.files.archive_checks import NotAnArchive, check_layout
+from composecli.files.open_file import OpenFile
 from composecli.files.pickle import Operation, ParsedPickle, interpret, operations
 from composecli.files.private_copy import anonymous_file
 
@@ -25,7 +25,7 @@ CHUNK_BYTES = 2**20
 _OUT_OF_MEMORY = "Error -4"
 
 
-class Archive:
+class Archive(OpenFile):
     """The members of one archive, by their names below the folder that PyTorch puts them in.
 
     No content is read until it is asked for, and none twice: the bytes that were checked are the
@@ -40,7 +40,7 @@ class Archive:
         """
         if isinstance(source, Path):
             source = source.open("rb")
-        self._file = source
+        super().__init__(source)
         try:
             self._layout = check_layout(source)
         except BaseException:
@@ -61,21 +61,6 @@ class Archive:
         file.flush()
         return cls(file)
 
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file. Contents that were read before stay available."""
-        self._file.close()
-
     @property
     def names(self) -> frozenset[str]:
         """The names of all members."""
@@ -85,10 +70,6 @@ class Archive:
     def has_checksums(self) -> bool:
         """Whether any checksum is recorded; if PyTorch saves without them, all are zero."""
         return self._has_checksums
-
-    def fileno(self) -> int:
-        """Return the descriptor of the file."""
-        return self._file.fileno()
 
     def names_in_order(self) -> tuple[str, ...]:
         """Return the names in the order of the members in the file."""

@@ -23,12 +23,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, NamedTuple
 
 from composecli.core.dtypes import by_storage
 from composecli.files.archive import CHUNK_BYTES, MAX_TEXT_BYTES
 from composecli.files.archive_checks import NotAnArchive
+from composecli.files.open_file import OpenFile
 from composecli.files.pickle import (
     Global,
     NotAPickle,
@@ -78,7 +78,7 @@ def is_old_format(head: bytes, _size: int = 0) -> bool:
     return _START.match(head) is not None
 
 
-class OldFormat:
+class OldFormat(OpenFile):
     """A file in the old format, with the interface of an archive. Tensors are not read."""
 
     has_checksums = False
@@ -91,7 +91,7 @@ class OldFormat:
             NotAPickle: if a pickle is not one that PyTorch could have written.
             OSError: if it cannot be opened.
         """
-        self._file = path.open("rb")
+        super().__init__(path.open("rb"))
         try:
             self._parsed = _read_pickles(self._file)
             storages = [_storage(reference) for reference in self._parsed.references]
@@ -101,29 +101,10 @@ class OldFormat:
             self._file.close()
             raise
 
-    def __enter__(self) -> OldFormat:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
     @property
     def names(self) -> frozenset[str]:
         """The names of all members."""
         return frozenset(("data.pkl", *self._extents))
-
-    def fileno(self) -> int:
-        """Return the descriptor of the file."""
-        return self._file.fileno()
 
     def size(self, name: str) -> int:
         """Return the size of a storage in bytes."""
@@ -176,7 +157,11 @@ class _Head:
         return self._file.tell()
 
     def read(self, count: int) -> bytes:
-        """Return up to this many bytes."""
+        """Return up to this many bytes.
+
+        Raises:
+            NotAPickle: if the pickles have more bytes than the limit.
+        """
         if count > self._remaining:
             raise NotAPickle(f"more than {MAX_TEXT_BYTES:,} bytes of pickles")
         self._remaining -= count

@@ -71,7 +71,11 @@ class _Writer:
         }
 
     def write(self, node: object) -> Iterator[object]:
-        """Write a node, or a reference to it if it was written before."""
+        """Write a node, or a reference to it if it was written before.
+
+        Raises:
+            NotAPickle: if the node is inside itself.
+        """
         place = self._memo.get(id(node))
         if place is not None:
             self.data += pickle.LONG_BINGET + struct.pack("<I", place)

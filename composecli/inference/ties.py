@@ -54,13 +54,23 @@ def find_ties(
     for axis in stuck:
         if axis in tied:
             continue
-        found = _with_equal_axis(example, axis, loose, probe)
-        for leader in _possible_leaders(example, axis, loose):
-            if found is None:
-                found = _with_rounding(example, leader, axis, probe)
+        found = _with_loose_axis(example, axis, loose, probe)
         if found is not None:
-            tied.add(axis)
             yield found
+
+
+def _with_loose_axis(
+    example: Example, axis: Axis, loose: Sequence[Axis], probe: Probe
+) -> AxisGroup | None:
+    """Return the group of a stuck axis and one that changes alone, too; None if there is none."""
+    group = _with_equal_axis(example, axis, loose, probe)
+    if group is not None:
+        return group
+    for leader in _possible_leaders(example, axis, loose):
+        group = _with_rounding(example, leader, axis, probe)
+        if group is not None:
+            return group
+    return None
 
 
 def _with_equal_axis(
@@ -86,10 +96,8 @@ def _with_constant_differences(
     """Yield groups in which a larger axis is a multiple of a smaller one plus a constant."""
     leaders = set[Axis]()
     for subset in _subsets(stuck):
-        if leaders.intersection(subset):
-            remaining = [axis for axis in subset if axis not in leaders]
-            if len(remaining) < 2:
-                continue
+        if len(leaders.intersection(subset)) > len(subset) - 2:
+            continue
         for scaled in (True, False):
             group = _linear_group(example, subset, scaled=scaled)
             if group is not None and _holds(example, group, probe):
