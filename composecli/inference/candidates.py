@@ -104,7 +104,10 @@ def initial_candidates(facts: ModelFacts, partial: Candidate | None = None) -> I
 
 
 def _with_statements(facts: ModelFacts, partial: Candidate) -> Iterator[Candidate]:
-    """Yield calls with the stated arguments, and values that are likely for the others."""
+    """Yield calls with the stated arguments, and values that are likely for the others.
+
+    In parallel, a model may lack an argument that is stated for another one.
+    """
     stated = {argument.name: argument.value for argument in partial.call.arguments}
     needed = facts.needed_arguments
     arguments = [fact for fact in facts.arguments if fact in needed or fact.name in stated]
@@ -119,7 +122,8 @@ def _with_statements(facts: ModelFacts, partial: Candidate) -> Iterator[Candidat
     for (number, *rest), shape in partial.dims:
         assert isinstance(number, int)
         name = partial.call.arguments[number].name or ""
-        dims.append(((numbers[name], *rest), shape))
+        if name in numbers:
+            dims.append(((numbers[name], *rest), shape))
     for number in range(MAX_LAYERS):
         call = _nth_call(tuple(arguments), values_by_argument, number)
         yield Candidate(call, partial.evidence, tuple(dims))

@@ -315,6 +315,16 @@ def test_arguments_that_are_not_stated_are_found(
     assert inspected["contract"]["evidence"][0]["kind"] == "declared"
 
 
+def test_a_parallel_model_may_lack_an_argument_that_is_stated(
+    installed: Installed, shelf: Shelf
+) -> None:
+    masked = shelf.save("found_MaybeMasked", MaybeMasked())
+    plain = shelf.save("found_12_to_16", nn.Linear(12, 16))
+    words = ("check", "--mode", "parallel", masked, plain, "--input")
+    assert installed(*words, "mask=bool[N,16]").code == 1
+    assert installed("check", "--mode", "parallel", plain, plain, "--input", "N,12").code == 0
+
+
 def test_a_stated_argument_is_never_replaced(composecli: Composecli, shelf: Shelf) -> None:
     path = shelf.save("found_Recorder", Recorder().eval())
     inspected = composecli("inspect", path, "--input", "sr:=8000")
