@@ -64,7 +64,7 @@ class Part:
 class Use:
     """The use of a model in a joined file: the arguments, and the parts of the result.
 
-    `inner`: gradients flow through the arguments, because another part computed it.
+    `inner`: gradients flow through the arguments, because another part computed them.
     """
 
     passed: Passed

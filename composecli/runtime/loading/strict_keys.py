@@ -23,7 +23,7 @@ StateDict = dict[str, torch.Tensor]
 class Weights:
     """The weights of a file by their names in the module, on meta if only sizes were read.
 
-    `notes` state the choice and the names stripped or left out; `remedies` help if it does not
+    `notes` state the choice and the names stripped or left out; `remedies` help if they do not
     fit. The weights of a pickled module come with its `modes`: which submodules are in train mode.
     """
 
