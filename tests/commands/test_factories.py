@@ -92,8 +92,8 @@ def test_a_factory_has_many_forms(
     assert contract.replace("float32", "").replace(" ", "") in ran.out.replace(
         "float32", ""
     ).replace(" ", "")
-    untrained = "its weights are untrained (no file was named)"
-    assert (untrained in ran.out) == ("@" not in model)
+    as_made = "no weights file was named: its weights are as the factory made them"
+    assert (as_made in ran.out) == ("@" not in model)
 
 
 def test_the_installed_command_builds_a_class_with_arguments(
@@ -105,7 +105,7 @@ def test_the_installed_command_builds_a_class_with_arguments(
     assert alone.json["model"]["kind"] == "factory without weights"
     joined = installed("join", "nets.py:Net(classes=7)", "nets.py:Wide(7, 2)", "-o", "both.pt")
     assert joined.code == 0, joined.err
-    assert "untrained (no file was named)" in joined.out
+    assert "no weights file was named" in joined.out
     assert torch.jit.load("both.pt")(torch.rand(2, 4)).shape == (2, 2)
 
 

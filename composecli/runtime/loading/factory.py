@@ -28,7 +28,7 @@ from composecli.runtime.weights.lazy_weights import FactoryWeights
 from composecli.workers.protocol import OpenRequest
 
 MAX_NAMES_SHOWN = 8
-UNTRAINED = "its weights are untrained (no file was named)"
+AS_MADE = "no weights file was named: its weights are as the factory made them"
 
 
 class FactoryLoader:
@@ -69,7 +69,7 @@ class FactoryAloneLoader:
         _refuse_without_values(module, set(), reference)
         module.to(request.device)
         set_training(module, request.training)
-        return Model(module, request, eager_arguments(module), {}, (UNTRAINED,))
+        return Model(module, request, eager_arguments(module), {}, (AS_MADE,))
 
     load_whole = load
 
