@@ -490,11 +490,13 @@ def _refuse_unused_trust(trusts: tuple[Parsed[Trust], ...], models: tuple[str, .
     if not trusts:
         return
     from composecli.commands.resolve import locate
+    from composecli.commands.trust import unused_trust
 
-    paths = [locate(model).path for model in models]
+    located = [locate(model).path for model in models]
+    paths = [path for path in located if path is not None]
+    unused = unused_trust([trust.value for trust in trusts], paths)
     for trust in trusts:
-        names_model = any(path is not None and trust.value.covers(path) for path in paths)
-        if not names_model:
+        if trust.value == unused:
             raise click.BadParameter(f"{trust.text} is not one of the models", param_hint="--trust")
 
 

@@ -18,6 +18,7 @@ from composecli.commands.requests import Options
 from composecli.commands.resolve import Target
 from composecli.commands.results import ModelReport
 from composecli.commands.stated_inputs import is_partial, state_inputs
+from composecli.commands.trust import pinned_files
 from composecli.core.blueprint import Blueprint, single_model
 from composecli.core.contract import accepts_call
 from composecli.core.errors import CouldNotAttempt
@@ -190,8 +191,10 @@ def _hints(part: OpenedModel, stated: Candidate | None, given: Call | None) -> H
 def _open_request(target: Target, device: str, options: Options) -> OpenRequest:
     """Return the request to load a model; a trusted file is loaded by its digest."""
     sha256 = None
+    pins: tuple[tuple[str, str], ...] = ()
     if target.trust is not None:
         sha256 = target.trust.sha256
+        pins = tuple(pinned_files(options.trust))
     return OpenRequest(
         target.reference,
         target.kind,
@@ -202,4 +205,5 @@ def _open_request(target: Target, device: str, options: Options) -> OpenRequest:
         allowed_ops=options.allowed_ops,
         sha256=sha256,
         imports=options.imports,
+        pins=pins,
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from composecli.files.shards import shards_of
 
 _PINNED = re.compile(r"(?P<path>.+)@sha256:(?P<digest>[0-9a-fA-F]{64})", re.DOTALL)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -22,6 +25,28 @@ class Trust:
         """Return whether a path leads to the trusted file."""
         trusted = os.path.realpath(self.path)
         return os.path.realpath(path) == trusted
+
+
+def pinned_files(trusts: Iterable[Trust]) -> Iterator[tuple[str, str]]:
+    """Yield the real path of each file that is trusted with one content only, and its SHA-256."""
+    for trust in trusts:
+        if trust.sha256 is not None:
+            yield os.path.realpath(trust.path), trust.sha256
+
+
+def unused_trust(trusts: Iterable[Trust], paths: Iterable[str]) -> Trust | None:
+    """Return the first trust that covers none of the files of a command; None if all cover one.
+
+    Whoever trusts an index may trust, and pin, each of its shards.
+    """
+    trusts, files = tuple(trusts), list(paths)
+    for path in tuple(files):
+        if any(trust.covers(path) for trust in trusts):
+            files += shards_of(path)
+    for trust in trusts:
+        if not any(map(trust.covers, files)):
+            return trust
+    return None
 
 
 def parse_trust(text: str) -> Trust:

@@ -620,7 +620,8 @@ class Rule(StrEnum):
         "not-the-file-that-is-trusted",
         Severity.UNKNOWN,
         (
-            "--trust FILE@sha256:HEX trusts one particular content, and the file has another. "
+            "--trust FILE@sha256:HEX trusts one particular content, and the file has another. The "
+            "hash of an index covers the index alone, so each shard that it names needs one, too. "
             "sha256sum FILE prints the hash of the file."
         ),
     )

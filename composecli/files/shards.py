@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_SHARDS = 10_000
+HEAD_BYTES = 4096
 MAX_SHOWN_NAME = 80
 
 _WEIGHT_MAP = "weight_map"
@@ -33,41 +35,103 @@ def is_index(head: bytes, _size: int = 0) -> bool:
 def read_index(path: str) -> Mapping[str, tuple[str, ...]]:
     """Return the path of each shard, with the names of the tensors that the index places there.
 
-    Shards are beside the index.
-
     Raises:
-        NotAnIndex: if it is damaged, or a shard is elsewhere or missing.
+        NotAnIndex: as `parse_index` does, or if it is too large.
         OSError: if it cannot be read.
     """
-    folder = os.path.dirname(path)
-    shards = dict[str, list[str]]()
-    for name, file in _weight_map(path).items():
-        if not isinstance(file, str) or os.path.basename(file) != file or file in ("", ".", ".."):
-            raise NotAnIndex(f"it places {name} in {file!r}, which is not a file beside it")
-        shards.setdefault(os.path.join(folder, file), []).append(name)
-    if not shards or len(shards) > MAX_SHARDS:
-        raise NotAnIndex(f"it names {len(shards):,} files")
-    for shard in shards:
-        if not os.path.exists(shard):
-            raise NotAnIndex(f"its file {_shown(shard)} is missing")
-        if not os.path.isfile(shard):
-            raise NotAnIndex(f"{_shown(shard)} is not a regular file")
-    return {shard: tuple(names) for shard, names in shards.items()}
+    return parse_index(index_bytes(path), os.path.dirname(path))
 
 
-def _shown(shard: str) -> str:
-    """Return the name of a shard, cut if it is long."""
-    return os.path.basename(shard)[:MAX_SHOWN_NAME]
+def shards_of(path: str) -> tuple[str, ...]:
+    """Return the files that an index names; none if the file is no index, or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+        if not is_index(head):
+            return ()
+        return tuple(read_index(path))
+    except (NotAnIndex, OSError, ValueError):
+        return ()
 
 
-def _weight_map(path: str) -> dict[str, Any]:
-    """Return the file of each tensor, as the index states it."""
+def index_bytes(path: str) -> bytes:
+    """Return the content of an index.
+
+    Raises:
+        NotAnIndex: if it is too large.
+        OSError: if it cannot be read.
+    """
     with open(path, "rb") as file:
         data = file.read(MAX_INDEX_BYTES + 1)
     if len(data) > MAX_INDEX_BYTES:
         raise NotAnIndex(f"it has more than {MAX_INDEX_BYTES:,} bytes")
+    return data
+
+
+def parse_index(data: bytes, folder: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the path of each shard, with the names of the tensors that an index places there.
+
+    Shards are in the folder of the index.
+
+    Raises:
+        NotAnIndex: if it is damaged, or a shard is elsewhere or missing.
+    """
+    shards = dict[str, list[str]]()
+    for name, file in _weight_map(data).items():
+        if not isinstance(file, str) or os.path.basename(file) != file or file in ("", ".", ".."):
+            place = _shown(repr(file))
+            raise NotAnIndex(f"it places {_shown(name)} in {place}, which is not a file beside it")
+        shards.setdefault(os.path.join(folder, file), []).append(name)
+    if not shards:
+        raise NotAnIndex("it names no files")
+    if len(shards) > MAX_SHARDS:
+        raise NotAnIndex(f"it names {len(shards):,} files")
+    for shard in shards:
+        _refuse_no_file(shard)
+    return {shard: tuple(names) for shard, names in shards.items()}
+
+
+def _refuse_no_file(shard: str) -> None:
+    """Refuse a shard that is not a file.
+
+    Raises:
+        NotAnIndex: if it is missing, or is anything else.
+    """
+    name = os.path.basename(shard)
+    if not name.isprintable():
+        name = repr(name)
+    name = _shown(name)
+    if os.path.isfile(shard):
+        return
+    if os.path.exists(shard):
+        raise NotAnIndex(f"{name} is not a regular file")
+    if _is_link(shard):
+        raise NotAnIndex(f"its file {name} is a link to {_target(shard)}, which is missing")
+    raise NotAnIndex(f"its file {name} is missing")
+
+
+def _is_link(path: str) -> bool:
+    """Return whether a path is a symbolic link; no path with a null byte is one."""
     try:
-        content = json.loads(data)
+        return os.path.islink(path)
+    except ValueError:
+        return False
+
+
+def _target(link: str) -> str:
+    """Return the path that a link leads to, as it is written there."""
+    return _shown(os.readlink(link))
+
+
+def _shown(text: str) -> str:
+    """Return a text, cut if it is long."""
+    return text[:MAX_SHOWN_NAME]
+
+
+def _weight_map(data: bytes) -> dict[str, Any]:
+    """Return the file of each tensor, as the index states it."""
+    try:
+        content = json.loads(data, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError):
         raise NotAnIndex("it is not JSON") from None
     weight_map = None
@@ -76,3 +140,17 @@ def _weight_map(path: str) -> dict[str, Any]:
     if not isinstance(weight_map, dict):
         raise NotAnIndex(f"it has no {_WEIGHT_MAP}")
     return weight_map
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON.
+
+    Raises:
+        NotAnIndex: if it has a key twice: readers differ in which value they take.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        (repeated, _), *_ = counts.most_common(1)
+        raise NotAnIndex(f"it has {_shown(repeated)} twice")
+    return content

@@ -131,6 +131,8 @@ class OpenRequest(Request[Opened]):
     """Open a model.
 
     `trusted`: the file may run any code, provided that its content has this `sha256`, if given.
+    `pins` are the hashes of other trusted files by their real paths: those of the shards of an
+    index.
     `allowed_ops` extends the list of permitted ops. `key` is the entry of a checkpoint that holds
     the weights or the module. `imports` are modules, files and folders of Python that the user
     named.
@@ -147,6 +149,7 @@ class OpenRequest(Request[Opened]):
     allowed_ops: tuple[str, ...] = ()
     sha256: str | None = None
     imports: tuple[str, ...] = ()
+    pins: tuple[tuple[str, str], ...] = ()
 
     @property
     def path(self) -> str:

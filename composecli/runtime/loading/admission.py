@@ -90,7 +90,9 @@ def admit_copy(request: OpenRequest, scan: Scan) -> Iterator[Path]:
     """
     path = request.path
     with _copy(path) as copy:
-        problem = _hash_problem(request, copy)
+        problem = None
+        if request.sha256 is not None:
+            problem = hash_problem(request, digest(copy))
         if problem is None:
             problem = _problem_of_copy(request, copy, scan)
         if problem is not None:
@@ -119,16 +121,13 @@ def _unreadable(path: str, error: OSError) -> CouldNotAttempt:
     return CouldNotAttempt(problem)
 
 
-def _hash_problem(request: OpenRequest, copy: Path) -> Problem | None:
-    """Return the problem if the SHA-256 of the copy is not the one that the request trusts."""
-    if request.sha256 is None:
-        return None
-    actual = digest(copy)
-    if actual == request.sha256:
+def hash_problem(request: OpenRequest, actual: str) -> Problem | None:
+    """Return the problem if the SHA-256 of a file is not the one that the request trusts."""
+    if request.sha256 in (None, actual):
         return None
     title = "the file is not the one that is trusted"
     notes = (f"trusted  sha256:{request.sha256}", f"found    sha256:{actual}")
-    return Problem(Rule.NOT_THE_FILE_THAT_IS_TRUSTED, title, str(copy), notes)
+    return Problem(Rule.NOT_THE_FILE_THAT_IS_TRUSTED, title, request.path, notes)
 
 
 def _problem_of_copy(request: OpenRequest, copy: Path, scan: Scan) -> Problem | None:

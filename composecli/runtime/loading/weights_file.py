@@ -8,25 +8,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
-from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 from composecli.files.checkpoint_entries import Selector, children, entry_at, find_state_dicts
 from composecli.files.members import Members, open_members
 from composecli.files.pickled_module import Unreadable
 from composecli.files.safety.refusals import damaged
 from composecli.files.safety.remedies import TRUST_EFFECT, for_class
-from composecli.files.shards import NotAnIndex, read_index
+from composecli.files.shards import NotAnIndex
 from composecli.files.sniff import ModelFile, WeightsFile, WeightsFormat, sniff
 from composecli.files.weight_names import Candidate, Choice, NamedSizes, choose, fitting_parts
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.own_code import load_trusted, own_modules
+from composecli.runtime.loading.shard_requests import shard_requests
 from composecli.runtime.loading.strict_keys import Weights
 from composecli.runtime.loading.weights_sources import (
     PickledWeights,
@@ -57,6 +56,7 @@ def read_weights(request: OpenRequest, wanted: NamedSizes, *, sizes_only: bool) 
             beside, within = source.foreign(choice.place)
             candidate = source.candidates[choice.place]
             notes = tuple(_notes(request, candidate, choice, {**beside, **within}))
+            notes += tuple(source.notes)
             remedies = tuple(_remedies(request, candidate, wanted, within))
             modes = source.modes(choice.place, choice.fit)
             return Weights(state, notes, remedies, modes)
@@ -86,28 +86,22 @@ def _open(request: OpenRequest) -> Iterator[Source]:
     if isinstance(found, WeightsFile):
         form = found.format
     with ExitStack() as stack:
+        if form is WeightsFormat.SHARDS:
+            shards = [
+                (stack.enter_context(_open(shard)), names)
+                for shard, names in shard_requests(request).items()
+            ]
+            yield ShardedWeights(shards)
+            return
         copy: Path | None = None
         if request.trusted:
             copy = stack.enter_context(admit_copy(request, no_scan))
         if form is WeightsFormat.SAFETENSORS:
             yield _open_safetensors(request, str(copy or path))
-        elif form is WeightsFormat.SHARDS:
-            shards = [
-                (stack.enter_context(_open(_shard_request(request, shard))), names)
-                for shard, names in read_index(path).items()
-            ]
-            yield ShardedWeights(shards)
         elif copy is not None:
             yield _open_pickled(request, stack.enter_context(open_members(copy)), copy)
         else:
             yield _open_pickled(request, stack.enter_context(admit_members(request)), None)
-
-
-def _shard_request(request: OpenRequest, path: str) -> OpenRequest:
-    """Return the request for one file of several."""
-    assert isinstance(request.reference, FactoryReference)
-    reference = replace(request.reference, path=path)
-    return replace(request, reference=reference, key=None, sha256=None)
 
 
 def _open_pickled(request: OpenRequest, members: Members, copy: Path | None) -> Source:

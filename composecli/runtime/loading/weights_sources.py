@@ -23,9 +23,10 @@ Tensors = dict[str, Any]
 
 
 class Source(Protocol):
-    """An open file with weights."""
+    """An open file with weights, and notes on what of it is not used."""
 
     candidates: Sequence[Candidate]
+    notes: Sequence[str]
 
     def read(self, place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
         """Return the weights of a candidate by their names in the module."""
@@ -48,6 +49,7 @@ class PickledWeights:
     members: Members
     unpickle: Callable[[], Any] | None = None
     candidates: Sequence[Candidate] = field(init=False)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         value = self.members.pickle("data.pkl").value
@@ -101,6 +103,7 @@ class SafetensorsWeights:
 
     path: str
     candidates: Sequence[Candidate] = field(init=False)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         from safetensors import safe_open
@@ -138,16 +141,20 @@ class ShardedWeights:
 
     shards: Sequence[tuple[Source, tuple[str, ...]]]
     candidates: Sequence[Candidate] = field(init=False)
+    notes: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
         sizes: dict[str, tuple[int, ...] | None] = {}
+        others = dict[str, None]()
         for source, names in self.shards:
             held = source.candidates[0].sizes
             for name in names:
                 if name not in held:
                     raise NotAnIndex(f"{name} is not in the file where it is said to be")
                 sizes[name] = held[name]
+            others.update(dict.fromkeys(held.keys() - set(names)))
         self.candidates = [Candidate((), sizes)]
+        self.notes = _notes_on_others(sorted(others))
 
     def read(self, _place: int, fit: Fit, *, sizes_only: bool) -> Tensors:
         """Return the tensors of all files together."""
@@ -169,6 +176,16 @@ class ShardedWeights:
             beside.update(others)
             within.update(inner)
         return beside, within
+
+
+def _notes_on_others(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the note on tensors of shards that are in a file where the index does not place them.
+
+    A tensor may be in two shards: the index says which of them is meant.
+    """
+    if not names:
+        return ()
+    return (f"not in the file where the index places them, and left out: {shown_names(names)}",)
 
 
 def entry_of(value: Any, key: str) -> Any:

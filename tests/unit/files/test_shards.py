@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from composecli.core.errors import Problem
-from composecli.files.shards import NotAnIndex, is_index, read_index
+from composecli.files.shards import NotAnIndex, is_index, read_index, shards_of
 from composecli.files.sniff import WeightsFile, WeightsFormat, sniff
 
 
@@ -43,7 +43,12 @@ def test_tensors_are_listed_by_their_files(tmp_path: Path) -> None:
         ({"weight_map": {"a": ".."}}, "not a file beside it"),
         ({"weight_map": {"a": 3}}, "not a file beside it"),
         ({"weight_map": {"a": "absent.bin"}}, "absent.bin is missing"),
-        ({"weight_map": {}}, "names 0 files"),
+        ({"weight_map": {"a": "a\0b"}}, "its file 'a.x00b' is missing"),
+        ({"weight_map": {"a": "a" * 5000}}, "its file a{80} is missing"),
+        ({"weight_map": {"a": "link"}}, "link is a link to gone.bin, which is missing"),
+        ({"weight_map": {"a": "loop"}}, "loop is a link to loop, which is missing"),
+        ({"weight_map": {"a": "folder"}}, "folder is not a regular file"),
+        ({"weight_map": {}}, "names no files"),
         ({"weight_map": []}, "no weight_map"),
         ([{"weight_map": {}}], "no weight_map"),
     ],
@@ -51,8 +56,28 @@ def test_tensors_are_listed_by_their_files(tmp_path: Path) -> None:
 def test_an_index_that_names_other_files_is_refused(
     tmp_path: Path, content: Any, words: str
 ) -> None:
+    (tmp_path / "link").symlink_to("gone.bin")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(NotAnIndex, match=words):
         read_index(index(tmp_path, content))
+
+
+def test_a_tensor_that_an_index_names_twice_is_refused(tmp_path: Path) -> None:
+    names = ", ".join(f'"{number}": "one.bin"' for number in range(100_000))
+    path = tmp_path / "index.json"
+    path.write_text(f'{{"weight_map": {{{names}, "a": "one.bin", "a": "two.bin"}}}}')
+    with pytest.raises(NotAnIndex, match="it has a twice"):
+        read_index(str(path))
+
+
+def test_the_files_of_what_is_no_index_are_none(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "one.bin")
+    assert shards_of(str(tmp_path / "one.bin")) == ()
+    assert shards_of(str(tmp_path / "absent.json")) == ()
+    assert shards_of(index(tmp_path, {"weight_map": {"a": "absent.bin"}})) == ()
+    found = shards_of(index(tmp_path, {"weight_map": {"a": "one.bin"}}))
+    assert found == (str(tmp_path / "one.bin"),)
 
 
 @pytest.mark.parametrize("data", [b'{"weight_map"', b'{"weight_map": ' + b"[" * 100_000])
