@@ -18,8 +18,8 @@ MAX_NAMES = 10_000
 
 def with_near_misses(problem: Problem, reference: Reference) -> Problem:
     """Return a problem of the file of a reference, with the MODEL arguments that may be meant."""
-    remedies = (*problem.remedies, *_remedies(problem, reference))
-    return replace(problem, remedies=remedies[:MAX_SUGGESTED])
+    near = tuple(_remedies(problem, reference))[:MAX_SUGGESTED]
+    return replace(problem, remedies=(*problem.remedies, *near))
 
 
 def _remedies(problem: Problem, reference: Reference) -> Iterator[Remedy]:

@@ -110,13 +110,21 @@ class Content(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class FoundModule:
+    """A module in a checkpoint: its key, and its class unless torch has it."""
+
+    key: str
+    pickled: PickledClass | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The result of a scan.
 
     `untrusted` lists imports and calls beyond torch.nn's own classes, `hooks` the places where code
     is attached to modules, and `keys` the first few entries. All are about the part that would be
     loaded: of the weights only tensors are, and never an object beside them. `weights` are the
-    first few names in the first state dict, and `modules` the keys of the modules.
+    first few names in the first state dict.
 
     `pickled` is the class of the module, or of the first one, unless torch has it; `script_names`
     are the classes of the script that saved the file.
@@ -126,7 +134,7 @@ class Checkpoint:
     untrusted: tuple[str, ...]
     hooks: tuple[str, ...]
     keys: tuple[str, ...]
-    modules: tuple[str, ...] = ()
+    modules: tuple[FoundModule, ...] = ()
     weights: tuple[str, ...] = ()
     pickled: PickledClass | None = None
     script_names: tuple[str, ...] = ()
@@ -137,7 +145,7 @@ def scan_checkpoint(parsed: ParsedPickle, selector: Selector = ANY_MODEL) -> Che
     content = _content(parsed.value, selector)
     keys = tuple(name for name, _ in children(parsed.value)[:MAX_KEYS])
     found = find_modules(parsed.value)
-    modules = tuple(entry.key for entry in found)
+    modules = tuple(FoundModule(entry.key, _own_class(entry.node)) for entry in found)
     if content is Content.WEIGHTS:
         return Checkpoint(content, (), (), keys, modules, _weights(parsed.value))
     module = chosen_module(parsed.value, selector.key)

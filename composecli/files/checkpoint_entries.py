@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from composecli.files.entry_keys import key_of, rests_behind
 from composecli.files.pickle import Constructed, Global, PickleDict
 from composecli.files.pickled_module import is_module
 
@@ -26,6 +27,8 @@ _TRAINING_MODULES = re.compile(
     r"(?i)(.*_)?(criterion|criteria|loss|losses|loss_?fn|metrics?|hyper_?parameters|hparams|args"
     r"|config)(_.*)?"
 )
+# The keys of every `Optimizer.state_dict()`, under whatever name it is saved.
+_OPTIMIZER_KEYS = frozenset(("state", "param_groups"))
 _MAPPINGS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
 
 
@@ -50,7 +53,7 @@ class Entry:
     @property
     def key(self) -> str:
         """The dotted key that names it on the command line; empty for the whole checkpoint."""
-        return ".".join(self.path)
+        return key_of(self.path)
 
 
 def items_of(node: object) -> list[tuple[object, object]] | None:
@@ -80,13 +83,30 @@ def _pairs(arguments: object) -> Iterator[tuple[object, object]]:
 
 
 def children(node: object) -> list[tuple[str, object]]:
-    """Return the entries directly inside a dict or a sequence, by their keys."""
+    """Return the entries directly inside a dict or a sequence, by their names.
+
+    A number as a key is its own name: `{0: ...}` has the entry `0`. If a text has that name, too,
+    the number is in brackets: `[0]`.
+    """
     items = items_of(node)
     if items is not None:
-        return [(key, value) for key, value in items if isinstance(key, str)]
+        return list(_named(items))
     if isinstance(node, list | tuple):
         return [(str(number), value) for number, value in enumerate(node)]
     return []
+
+
+def _named(items: list[tuple[object, object]]) -> Iterator[tuple[str, object]]:
+    """Yield the entries whose keys are texts or whole numbers, by their names."""
+    texts = {key for key, _ in items if isinstance(key, str)}
+    for key, value in items:
+        if isinstance(key, str):
+            yield key, value
+        elif isinstance(key, int) and not isinstance(key, bool):
+            name = str(key)
+            if name in texts:
+                name = f"[{name}]"
+            yield name, value
 
 
 def is_tensor(node: object) -> bool:
@@ -110,25 +130,51 @@ def find_modules(value: object) -> tuple[Entry, ...]:
     return tuple(_search(value, is_module, (_TRAINING_STATE, _TRAINING_MODULES)))
 
 
+def find_training_modules(value: object) -> tuple[Entry, ...]:
+    """Return the modules that only training uses, by their names: losses and metrics."""
+    named = {entry.path for entry in find_modules(value)}
+    found = _search(value, is_module, (_TRAINING_STATE,))
+    return tuple(entry for entry in found if entry.path not in named)
+
+
 def find_state_dicts(value: object) -> tuple[Entry, ...]:
     """Return the state dicts in a checkpoint, without those in the state of an optimizer."""
     return tuple(_search(value, is_state_dict, (_TRAINING_STATE,)))
 
 
 def entry_at(value: object, key: str) -> Entry | None:
-    """Return the entry at a dotted key, None if there is none. A key may have dots in it."""
+    """Return the entry at a key, None if there is none. It is the innermost one if several are."""
+    return next(entries_at(value, key), None)
+
+
+def entries_at(value: object, key: str) -> Iterator[Entry]:
+    """Yield the entries that a key may mean, the one with the shortest names first.
+
+    `a.b` is the entry `b` of `a`, and the entry `a.b`.
+    """
     todo = [(Entry((), value), key)]
     while todo:
         entry, rest = todo.pop()
         if not rest:
-            return entry
+            yield entry
+            continue
+        inner = list[tuple[Entry, str]]()
         for name, child in children(entry.node):
-            inner = Entry((*entry.path, name), child)
-            if rest == name:
-                todo.append((inner, ""))
-            elif rest.startswith(f"{name}."):
-                todo.append((inner, rest.removeprefix(f"{name}.")))
-    return None
+            for behind in rests_behind(name, rest):
+                inner.append((Entry((*entry.path, name), child), behind))
+        # The last one is taken first.
+        todo += sorted(inner, key=lambda item: len(item[1]))
+
+
+def entry_on(value: object, path: tuple[str, ...]) -> Entry | None:
+    """Return the entry at the end of a path of names, None if there is none."""
+    node = value
+    for name in path:
+        inner = dict(children(node))
+        if name not in inner:
+            return None
+        node = inner[name]
+    return Entry(path, node)
 
 
 def _search(
@@ -155,7 +201,10 @@ def _search(
 
 def _inner(entry: Entry, skipped: tuple[re.Pattern[str], ...]) -> Iterator[Entry]:
     """Yield the entries inside an entry that may hold others, without those to skip."""
-    for name, child in children(entry.node):
+    inner = children(entry.node)
+    if _OPTIMIZER_KEYS.issubset(name for name, _ in inner):
+        return
+    for name, child in inner:
         is_container = isinstance(child, Constructed | PickleDict | list | tuple)
         if not is_container or is_tensor(child):
             continue

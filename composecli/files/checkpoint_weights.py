@@ -17,11 +17,13 @@ from composecli.files.checkpoint_entries import (
     Entry,
     children,
     entry_at,
+    entry_on,
     find_modules,
     find_state_dicts,
     is_tensor,
     items_of,
 )
+from composecli.files.entry_keys import key_of, plain, words_of
 from composecli.files.pickle import Constructed, Global, PickleDict
 from composecli.files.pickle_tree import tree_of
 from composecli.files.pickled_module import Unreadable, is_module, state_nodes, training_flags
@@ -85,11 +87,11 @@ def state_dicts(value: object, key: str | None) -> tuple[StateDict, ...]:
     entry = entry_at(value, key)
     if entry is not None:
         return _all_below(value, entry)
-    words = key.split(".")
+    words = words_of(key)
     for length in range(len(words) - 1, -1, -1):
         entry = entry_at(value, ".".join(words[:length]))
         if entry is not None:
-            prefix = ".".join(words[length:]) + "."
+            prefix = plain(".".join(words[length:])) + "."
             return tuple(_below(_state_dict(value, entry), prefix))
     return ()
 
@@ -121,13 +123,13 @@ def foreign_beside(value: object, path: tuple[str, ...]) -> dict[str, str]:
     """Return the entries beside those of a path that hold objects of other classes, with these."""
     found = dict[str, str]()
     for depth in range(len(path)):
-        entry = entry_at(value, ".".join(path[:depth]))
+        entry = entry_on(value, path[:depth])
         if entry is None:
             return found
         for name, child in children(entry.node):
             names = foreign_names(child)
             if name != path[depth] and names:
-                found[".".join((*path[:depth], name))] = str(names[0])
+                found[key_of((*path[:depth], name))] = str(names[0])
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +42,7 @@ from composecli.files.zip_format import END_SIGNATURE, LOCAL_SIGNATURE
 
 HEAD_BYTES = 4096
 MAX_SHOWN_KEYS = 4
+MAX_SHOWN_MODULES = 12
 MAX_SHOWN_MEMBERS = 3
 
 
@@ -267,13 +268,25 @@ def _other_object(path: str, keys: tuple[str, ...]) -> Problem:
 
 def _several_modules(path: str, checkpoint: Checkpoint, key: str | None) -> Problem:
     """Return the problem of a checkpoint with modules, of which none or no single one is named."""
-    modules = checkpoint.modules
-    title = f"the file contains {len(modules)} modules"
+    keys = [module.key for module in checkpoint.modules]
+    title = f"the file contains {len(keys)} modules"
     if key is not None:
         title = f"the checkpoint has no module at the key {key}"
-    notes = (f"its modules: {', '.join(modules[:MAX_SHOWN_KEYS])}",)
+    notes = (f"its modules: {_shown_keys(keys)}",)
     remedies = for_modules(path, checkpoint)
-    return Problem(Rule.KEYS_DO_NOT_FIT, title, path, notes, remedies=remedies)
+    help: tuple[str, ...] = ()
+    if len(keys) > len(remedies):
+        help = ("name any other of them in the same way: --key NAME",)
+    return Problem(Rule.KEYS_DO_NOT_FIT, title, path, notes, help, remedies=remedies)
+
+
+def _shown_keys(keys: Sequence[str]) -> str:
+    """Return the first keys, and the number of the others."""
+    text = ", ".join(keys[:MAX_SHOWN_MODULES])
+    more = len(keys) - MAX_SHOWN_MODULES
+    if more > 0:
+        text += f" and {more} more"
+    return text
 
 
 # The first one that recognizes the head of a file decides what it is.

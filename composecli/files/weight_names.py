@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from composecli.files.entry_keys import key_of
 
 # The sizes of a tensor; None for an entry that is no tensor.
 Sizes = tuple[int, ...] | None
@@ -47,7 +49,7 @@ class Candidate:
     @property
     def key(self) -> str:
         """The dotted key that names it on the command line."""
-        return ".".join(self.path)
+        return key_of(self.path)
 
     @property
     def is_usual(self) -> bool:
@@ -115,11 +117,15 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The candidate at `place` and its fit; `rivals` are the keys of others that fit as well."""
+    """The candidate at `place` and its fit; `rivals` are the keys of others that fit as well.
+
+    `misfits` say of others, which might have been expected, by their keys why they do not fit.
+    """
 
     place: int
     fit: Fit
     rivals: tuple[str, ...] = ()
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose(candidates: Sequence[Candidate], wanted: NamedSizes) -> Choice | None:
@@ -138,7 +144,32 @@ def choose(candidates: Sequence[Candidate], wanted: NamedSizes) -> Choice | None
     rivals: tuple[str, ...] = ()
     if fits_at_all:
         rivals = tuple(candidates[place].key for place in tied[1:])
-    return Choice(chosen, fits[chosen], rivals)
+    misfits = dict[str, str]()
+    for place, fit in enumerate(fits):
+        if place not in tied and _might_be_meant(candidates[place], fit):
+            misfits[candidates[place].key] = first_difference(candidates[place], fit, wanted)
+    return Choice(chosen, fits[chosen], rivals, misfits)
+
+
+def _might_be_meant(candidate: Candidate, fit: Fit) -> bool:
+    """Return whether an entry looks like the weights: by where it is, or by names in it."""
+    return bool(candidate.path) and (candidate.is_usual or fit.named > 0)
+
+
+def first_difference(candidate: Candidate, fit: Fit, wanted: NamedSizes) -> str:
+    """Return the first reason why weights do not fit a module with these names and sizes."""
+    for name, inner in fit.renamed.items():
+        sizes = candidate.sizes[name]
+        if wanted.get(inner) and sizes and wanted[inner] != sizes:
+            return f"its {name} is {list(sizes)}, and {list(wanted[inner] or ())} in the module"
+    for name, inner in fit.renamed.items():
+        if inner not in wanted:
+            return f"the module has no {name}"
+    missing = wanted.keys() - set(fit.renamed.values())
+    for name in wanted:
+        if name in missing:
+            return f"it has no {name}"
+    return "an entry of it is no tensor"
 
 
 def fit_names(candidate: Candidate, wanted: NamedSizes) -> Fit:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from composecli.core.errors import Remedy
-from composecli.files.checkpoint import Checkpoint
+from composecli.files.checkpoint import Checkpoint, FoundModule
 from composecli.files.pickled_module import PickledClass
 from composecli.files.source_code import (
     ClassSource,
@@ -22,6 +22,7 @@ from composecli.files.source_code import (
 )
 
 MAX_CLASSES = 3
+MAX_MODULES = 6
 TRUST_EFFECT = "runs its code, so use this only if you know where the file comes from"
 # Prefixes that wrappers put before all names in a state dict.
 _PREFIXES = ("module", "_orig_mod", "model", "net")
@@ -59,13 +60,17 @@ def for_class(path: str, pickled: PickledClass) -> Iterator[Remedy]:
 
 
 def for_modules(path: str, checkpoint: Checkpoint) -> tuple[Remedy, ...]:
-    """Return the remedies for a file with several modules, which name the first one."""
-    key = ("--key", checkpoint.modules[0])
-    by_class = list[Remedy]()
-    if checkpoint.pickled is not None:
-        for remedy in for_class(path, checkpoint.pickled):
-            by_class.append(replace(remedy, words=(*remedy.words, *key)))
-    return tuple(by_class) or (Remedy(key),)
+    """Return the remedies for a file with several modules: one for each of the first of them."""
+    return tuple(_for_module(path, module) for module in checkpoint.modules[:MAX_MODULES])
+
+
+def _for_module(path: str, module: FoundModule) -> Remedy:
+    """Return the remedy that takes one of several modules, by its class if that is found here."""
+    key = ("--key", module.key)
+    if module.pickled is not None:
+        for remedy in for_class(path, module.pickled):
+            return replace(remedy, words=(*remedy.words, *key))
+    return Remedy(key)
 
 
 def for_weights(path: str, keys: tuple[str, ...]) -> tuple[Remedy, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,19 +23,20 @@ from composecli.files.checkpoint_archive import (
     whole_skeleton,
     write_checkpoint,
 )
-from composecli.files.checkpoint_entries import Entry
+from composecli.files.checkpoint_entries import Entry, find_state_dicts, find_training_modules
 from composecli.files.checkpoint_weights import foreign_beside
 from composecli.files.members import Members, open_members
 from composecli.files.pickle import reachable
 from composecli.files.safety.refusals import of_checkpoint, of_overrides
 from composecli.files.safety.remedies import for_checkpoint, for_class
 from composecli.files.skeleton import has_foreign_byte_order
+from composecli.files.weight_names import Candidate
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.lazy import Attempt, NotAModel, NotLazy, load_lazily
 from composecli.runtime.loading.missing_module import import_remedies
 from composecli.runtime.loading.own_code import NoSuchClass, load_trusted
-from composecli.runtime.loading.weights_sources import entry_of, left_out_notes
+from composecli.runtime.loading.weights_sources import entry_of, left_out_notes, notes_on_key
 from composecli.runtime.model import (
     Model,
     could_not_load,
@@ -46,6 +48,7 @@ from composecli.workers.protocol import OpenRequest
 
 # Containers that are searched for tensors, at most this deep.
 MAX_CONTAINER_DEPTH = 4
+MAX_OTHERS = 2
 
 
 class PickledLoader:
@@ -111,7 +114,9 @@ def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
         weights.fill_with_zeros()
         if _has_tensors_without_memory(module):
             return NotLazy("some are in data structures of the model's own")
-    return _model(request, module, _notes(members, entry, runs_all=needs_trust), weights)
+    return _model(
+        request, module, _notes(members, entry, request.key, runs_all=needs_trust), weights
+    )
 
 
 def _read_whole(request: OpenRequest, members: Members, copy: Path | None) -> Model:
@@ -131,7 +136,7 @@ def _read_whole(request: OpenRequest, members: Members, copy: Path | None) -> Mo
         problem = Problem(Rule.NOT_A_MODEL, title, request.reference.name)
         raise CouldNotAttempt(problem)
     _refuse_malformed(request, module)
-    return _model(request, module, _notes(members, entry, runs_all=needs_trust), None)
+    return _model(request, module, _notes(members, entry, request.key, runs_all=needs_trust), None)
 
 
 def _model(
@@ -145,15 +150,29 @@ def _model(
     return Model(module, request, eager_arguments(module), {}, notes, weights)
 
 
-def _notes(members: Members, entry: Entry, *, runs_all: bool) -> tuple[str, ...]:
+def _notes(members: Members, entry: Entry, key: str | None, *, runs_all: bool) -> tuple[str, ...]:
     """Return notes on the entry that is the module, and on objects beside it that are not built."""
     if not entry.path:
         return ()
+    value = members.pickle("data.pkl").value
     notes = [f"the module is the entry {entry.key} of the checkpoint"]
+    notes += notes_on_key(value, key)
+    if key is None:
+        notes += _notes_on_others(value)
     if not runs_all:
-        foreign = foreign_beside(members.pickle("data.pkl").value, entry.path)
+        foreign = foreign_beside(value, entry.path)
         notes += left_out_notes(foreign)
     return tuple(notes)
+
+
+def _notes_on_others(value: object) -> Iterator[str]:
+    """Yield notes on entries that might be meant, too, and were not taken for the module."""
+    for entry in find_training_modules(value)[:MAX_OTHERS]:
+        option = shlex.join(("--key", entry.key))
+        yield f"{entry.key} is a module, too, and is taken for a part of the training: {option}"
+    for entry in find_state_dicts(value):
+        if entry.path and Candidate(entry.path, {}).is_usual:
+            yield f"{entry.key} has weights without their module, and is not used"
 
 
 def _entry(request: OpenRequest, members: Members) -> Entry:

@@ -15,6 +15,7 @@ from typing import Any
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.rules import Rule
 from composecli.files.checkpoint_entries import Selector, children, entry_at, find_state_dicts
+from composecli.files.entry_keys import key_of, words_of
 from composecli.files.members import Members, open_members
 from composecli.files.pickled_module import Unreadable
 from composecli.files.safety.refusals import damaged
@@ -39,6 +40,8 @@ from composecli.runtime.model import could_not_load
 from composecli.workers.protocol import OpenRequest
 
 MAX_SUGGESTED = 3
+MAX_ENTRIES = 6
+MAX_MISFITS = 2
 
 
 def read_weights(request: OpenRequest, wanted: NamedSizes, *, sizes_only: bool) -> Weights:
@@ -152,7 +155,7 @@ def _choose(request: OpenRequest, candidates: Sequence[Candidate], wanted: Named
     keys = [candidate.key for candidate in candidates]
     title = "several entries of the checkpoint fit the module"
     notes = (f"its state dicts: {shown_names(keys)}",)
-    remedies = tuple(Remedy(("--key", key)) for key in keys[:MAX_SUGGESTED])
+    remedies = tuple(Remedy(("--key", key)) for key in keys[:MAX_ENTRIES])
     name = request.reference.name
     problem = Problem(Rule.KEYS_DO_NOT_FIT, title, name, notes, remedies=remedies)
     raise CouldNotAttempt(problem)
@@ -164,6 +167,8 @@ def _notes(
     """Yield notes on the choice of the weights, and on stripped and skipped names."""
     if candidate.path and not request.key:
         yield f"the weights are the entry {candidate.key} of the checkpoint"
+    for key, why in tuple(choice.misfits.items())[:MAX_MISFITS]:
+        yield f"{key} does not fit: {why}"
     if choice.rivals:
         yield f"{shown_names(choice.rivals)} would fit, too: --key {choice.rivals[0]}"
     if choice.fit.stripped:
@@ -181,7 +186,7 @@ def _remedies(
 ) -> Iterator[Remedy]:
     """Yield remedies for weights that do not fit: choose a part of them, or trust the file."""
     for word in fitting_parts(candidate, wanted):
-        key = ".".join((*candidate.path, word))
+        key = key_of((*candidate.path, word))
         effect = f"takes the weights whose names start with {word}."
         yield Remedy(("--key", key), effect=effect)
     if not foreign.keys().isdisjoint(wanted):
@@ -222,13 +227,14 @@ def _no_weights(request: OpenRequest, value: object) -> CouldNotAttempt:
 def _similar_entries(value: object, key: str) -> Iterator[Remedy]:
     """Yield the remedy that replaces the first part of a key that is not there by a similar one."""
     done = list[str]()
-    for step in key.split("."):
+    for step in words_of(key):
         entry = entry_at(value, ".".join((*done, step)))
         if entry is None:
             holder = entry_at(value, ".".join(done))
             names = [name for name, _ in children(holder and holder.node)]
             for name in difflib.get_close_matches(step, names, 1):
-                yield Remedy(("--key", key.replace(step, name, 1)))
+                words = (*done, key_of((name,)), *words_of(key)[len(done) + 1 :])
+                yield Remedy(("--key", ".".join(words)))
             return
         done.append(step)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from composecli.files.checkpoint_archive import checkpoint_skeleton, write_checkpoint
+from composecli.files.checkpoint_entries import entries_at
 from composecli.files.checkpoint_weights import StateDict, foreign_beside, state_dicts
 from composecli.files.members import Members
 from composecli.files.shards import NotAnIndex
@@ -49,10 +52,11 @@ class PickledWeights:
     members: Members
     unpickle: Callable[[], Any] | None = None
     candidates: Sequence[Candidate] = field(init=False)
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
         value = self.members.pickle("data.pkl").value
+        self.notes = notes_on_key(value, self.key)
         self._held = state_dicts(value, self.key)
         self.candidates = [held.candidate for held in self._held]
 
@@ -178,6 +182,19 @@ class ShardedWeights:
         return beside, within
 
 
+def notes_on_key(value: object, key: str | None) -> tuple[str, ...]:
+    """Return the note that a key may mean several entries: which one is taken, and the others."""
+    if not key:
+        return ()
+    entries = tuple(islice(entries_at(value, key), 2))
+    if len(entries) < 2:
+        return ()
+    taken, other = entries
+    inner = " of ".join(reversed(taken.path))
+    option = shlex.join(("--key", other.key))
+    return (f"{key} is taken as {inner}; the entry with dots in its name is {option}",)
+
+
 def _notes_on_others(names: Sequence[str]) -> tuple[str, ...]:
     """Return the note on tensors of shards that are in a file where the index does not place them.
 
@@ -189,10 +206,12 @@ def _notes_on_others(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def entry_of(value: Any, key: str) -> Any:
-    """Return an entry of an unpickled dict, list or tuple."""
+    """Return an entry of an unpickled dict, list or tuple, by the name that `children` gives it."""
     if isinstance(value, list | tuple):
         return value[int(key)]
-    return value[key]
+    if key in value:
+        return value[key]
+    return value[int(key.strip("[]"))]
 
 
 def left_out_notes(foreign: Mapping[str, str]) -> Iterator[str]:

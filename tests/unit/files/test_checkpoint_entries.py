@@ -42,7 +42,9 @@ def found_modules(value: Any) -> list[str]:
         ({"a": {"b": dict(WEIGHTS)}, "c": WEIGHTS}, ["c", "a.b"]),
         ([WEIGHTS, 3], ["0"]),
         ({"optimizer": {"state": {0: WEIGHTS}}, "lr_scheduler": WEIGHTS}, []),
-        ({0: WEIGHTS}, []),
+        ({0: WEIGHTS, True: 1}, ["0"]),
+        ({0: WEIGHTS, "0": dict(WEIGHTS)}, ["[0]", "0"]),
+        ({"adam": {"state": {0: WEIGHTS}, "param_groups": []}}, []),
         ({"optimizer_states": [WEIGHTS], "lr_schedulers": [WEIGHTS]}, []),
         ({"optimized_model": WEIGHTS}, ["optimized_model"]),
         ({"model": nn.Linear(2, 2)}, []),
@@ -77,7 +79,7 @@ def test_a_dotted_key_leads_to_an_entry(key: str) -> None:
     entry = entry_at(value, key)
     assert entry is not None
     assert entry.node == {"a.b": 2, "a.b.c": 1, "x.0": 3}[key]
-    assert entry.key == key
+    assert entry_at(value, entry.key) == entry
     assert entry_at(value, f"{key}.absent") is None
 
 
