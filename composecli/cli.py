@@ -113,7 +113,7 @@ def _choice(members: Iterable[StrEnum]) -> click.ParamType:  # type: ignore[type
 
 
 class RepeatedOption(click.Option):
-    """An option that a suggested command has to repeat, because it affects the models."""
+    """An option that a suggested command has to repeat, because it affects how models run."""
 
 
 DEVICE = click.option(
@@ -193,6 +193,7 @@ IMPORT = click.option(
 )
 TIMEOUT = click.option(
     "--timeout",
+    cls=RepeatedOption,
     type=Seconds(),
     default=DEFAULT_SECONDS,
     show_default=True,
@@ -201,12 +202,14 @@ TIMEOUT = click.option(
 )
 MAX_MEMORY = click.option(
     "--max-memory",
+    cls=RepeatedOption,
     type=ParsedType("SIZE", parse_memory),
     metavar="SIZE",
     help="Memory limit for models: 8G, 500M.  [default: 80 % of the machine's]",
 )
 ISOLATION = click.option(
     "--isolation",
+    cls=RepeatedOption,
     type=_choice(Isolation),
     default="best",
     show_default=True,
@@ -214,6 +217,7 @@ ISOLATION = click.option(
 )
 MAX_PROBES = click.option(
     "--max-probes",
+    cls=RepeatedOption,
     type=click.IntRange(min=1),
     default=Budget().probes,
     show_default=True,
@@ -222,6 +226,7 @@ MAX_PROBES = click.option(
 )
 MAX_SECONDS = click.option(
     "--max-seconds",
+    cls=RepeatedOption,
     type=Seconds(),
     default=Budget().seconds,
     show_default=True,
@@ -561,7 +566,7 @@ def _repeated_words(values: Values) -> tuple[str, ...]:
             continue
         assert parameter.name is not None
         for text in _texts(values[parameter.name]):
-            if text != parameter.default:
+            if text != str(parameter.default):
                 words += [parameter.opts[0], text]
     return tuple(words)
 

@@ -63,7 +63,7 @@ def with_bridge_fix(findings: Findings, steps: Bridge, request: CheckRequest) ->
 
     An error that no bridge can resolve has no fix.
     """
-    command = request.command("--bridge", str(bridge_mode(steps)), "-o", "both.pt")
+    command = request.bridged(bridge_mode(steps))
     effects = [f"adds {step}" for step in steps]
     fix = Fix(command, tuple(effects), steps)
     fixed = list[Finding]()

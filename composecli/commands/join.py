@@ -57,7 +57,7 @@ def join(request: JoinRequest, worker: Worker, progress: Progress = silent) -> J
 
 def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinReport:
     """Check the models, and write the file in a place of its own until it is verified."""
-    asked = request.check
+    asked = request.judged
     # A mistake in the command line is told before any file is read.
     located = [locate(model).path for model in asked.models]
     paths = tuple(path for path in located if path is not None)

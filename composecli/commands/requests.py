@@ -23,6 +23,8 @@ MAX_SECONDS = 10**8
 MAX_BYTES = 2**62
 # Random number generators of torch take 64 bits, with a sign.
 MAX_SEED = 2**63 - 1
+# The file that a suggested join writes, unless the user has named one.
+_OUTPUT = "both.pt"
 _SELECT = "--select"
 _SELECTION = re.compile(r"(?:(?P<model>\d+):)?(?P<port>.+)", re.DOTALL)
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[kMGT])?B?")
@@ -176,7 +178,10 @@ class ModelsRequest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
-    """A request to check models. `bridge` is the kind of steps that a join may insert."""
+    """A request to check models. `bridge` is the kind of steps that a join may insert.
+
+    `join_words` are the options of the join that the user ran; a check has none.
+    """
 
     models: tuple[str, ...]
     mode: Mode = Mode.SEQUENTIAL
@@ -185,29 +190,41 @@ class CheckRequest:
     dim: int = DEFAULT_DIM
     bridge: BridgeMode = BridgeMode.NONE
     options: Options = field(default_factory=Options)
+    join_words: tuple[str, ...] = ()
 
-    def command(self, *more: str, name: str = "join") -> str:
+    def again(self) -> str:
+        """Return the command line of this request."""
+        if not self.join_words:
+            return self._command("check")
+        bridge: tuple[str, ...] = ()
+        if self.bridge is not BridgeMode.NONE:
+            bridge = ("--bridge", str(self.bridge))
+        return self._command("join", *bridge, *self.join_words)
+
+    def bridged(self, bridge: BridgeMode) -> str:
+        """Return the command line of the join of these models that may insert such steps."""
+        join_words = self.join_words or ("-o", _OUTPUT)
+        return self._command("join", "--bridge", str(bridge), *join_words)
+
+    def _command(self, name: str, *more: str) -> str:
         """Return a command line for the same models and options, with more words."""
         words = ["composecli", name, *self.models]
-        if self.mode is Mode.PARALLEL:
+        if self.mode is not Mode.SEQUENTIAL:
             words += ["--mode", str(self.mode)]
+        if self.mode is Mode.PARALLEL:
             if self.merge is not Merge.CAT:
                 words += ["--merge", str(self.merge)]
             if self.dim != DEFAULT_DIM:
                 words += ["--dim", str(self.dim)]
-        words += [*self.options.words, *more]
-        return shlex.join(words)
+        words += self.options.words
+        if self.strict:
+            words.append("--strict")
+        return shlex.join([*words, *more])
 
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
-        """Return the same check of other models, with `words` for those of the options."""
-        more: tuple[str, ...] = ()
-        if self.strict:
-            more = ("--strict",)
-        return self.changed(models, words).command(*more, name="check")
-
-    def changed(self, models: tuple[str, ...], words: tuple[str, ...]) -> CheckRequest:
-        """Return the same request for other models and options."""
-        return replace(self, models=models, options=replace(self.options, words=words))
+        """Return the same command for other models, with `words` for those of the options."""
+        options = replace(self.options, words=words)
+        return replace(self, models=models, options=options).again()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,18 +246,19 @@ class JoinRequest:
         """The options that all commands share."""
         return self.check.options
 
+    @property
+    def judged(self) -> CheckRequest:
+        """The request to check the models, whose commands join them as this request does."""
+        words = list[str]()
+        if self.seed:
+            words += ["--seed", str(self.seed)]
+        if self.force:
+            words.append("--force")
+        return replace(self.check, join_words=(*words, "-o", self.output))
+
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
         """Return the same join of other models, with `words` for those of the options."""
-        more = list[str]()
-        if self.check.strict:
-            more.append("--strict")
-        if self.check.bridge is not BridgeMode.NONE:
-            more += ["--bridge", str(self.check.bridge)]
-        if self.seed:
-            more += ["--seed", str(self.seed)]
-        if self.force:
-            more.append("--force")
-        return self.check.changed(models, words).command(*more, "-o", self.output)
+        return self.judged.retry(models, words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class _Trials:
         if len(self.composition.seams) == 1:
             return fix
         mode = bridge_mode(steps_of(self._bridges()))
-        command = self.request.command("--bridge", str(mode), "-o", "both.pt")
+        command = self.request.bridged(mode)
         trial = self.judge(replace(self.request, bridge=mode))
         remaining = tuple(_remaining(trial, number))
         return replace(fix, command=command, effect=(*fix.effect, *remaining))
@@ -98,7 +98,7 @@ class _Trials:
             match trial.seams[number].verdict:
                 case Verdict.COMPATIBLE:
                     remaining = _remaining(trial, number)
-                    command = request.command(name="check")
+                    command = request.again()
                     fits.append(Fix(command, (effect, *remaining)))
                 case Verdict.BRIDGEABLE:
                     bridged += _bridged(trial, number, effect)

@@ -8,6 +8,7 @@ import pytest
 
 from composecli.commands.requests import (
     CheckRequest,
+    JoinRequest,
     Options,
     Selection,
     parse_device,
@@ -15,6 +16,7 @@ from composecli.commands.requests import (
     parse_selection,
 )
 from composecli.core.blueprint import Merge, Mode
+from composecli.core.bridge import BridgeMode
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,8 @@ def test_meta_leaves_the_decision_to_the_cpu(device: str, real: str) -> None:
             CheckRequest(("a", "b"), Mode.PARALLEL, merge=Merge.STACK, dim=0),
             "a|b|--mode|parallel|--merge|stack|--dim|0",
         ),
+        (CheckRequest(("a", "b", "c"), Mode.PAIRS, dim=2), "a|b|c|--mode|pairs"),
+        (CheckRequest(("a", "b"), strict=True), "a|b|--strict"),
         # Merge and dim have no meaning in sequence.
         (CheckRequest(("a", "b"), merge=Merge.ADD, dim=2), "a|b"),
         (
@@ -92,5 +96,18 @@ def test_meta_leaves_the_decision_to_the_cpu(device: str, real: str) -> None:
     ],
 )
 def test_a_command_repeats_the_request(request_: CheckRequest, words: str) -> None:
-    command = request_.command("-o", "both.pt")
-    assert shlex.split(command) == ["composecli", "join", *words.split("|"), "-o", "both.pt"]
+    again = shlex.split(request_.again())
+    assert again == ["composecli", "check", *words.split("|")]
+    bridged = shlex.split(request_.bridged(BridgeMode.AUTO))
+    added = ["--bridge", "auto", "-o", "both.pt"]
+    assert bridged == ["composecli", "join", *words.split("|"), *added]
+
+
+def test_a_join_is_repeated_as_it_was_given() -> None:
+    check = CheckRequest(("a", "b"), strict=True, bridge=BridgeMode.AUTO)
+    request = JoinRequest(check, "out.pt", seed=3, force=True).judged
+    given = "--seed 3 --force -o out.pt"
+    assert request.again() == f"composecli join a b --strict --bridge auto {given}"
+    assert request.bridged(BridgeMode.LINEAR) == (
+        f"composecli join a b --strict --bridge linear {given}"
+    )
