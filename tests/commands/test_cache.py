@@ -19,6 +19,7 @@ from composecli.console import OutputOptions
 from composecli.runtime.in_process import InProcessWorker
 from composecli.workers.cache_store import MAX_ENTRIES
 from composecli.workers.protocol import OpenRequest, R, Request, Worker
+from tests.checkpoints import OLD_FORMAT
 from tests.commands.running import Composecli
 from tests.models import Shelf, Table, TwoOutputs, encoder
 from tests.safety.fixtures import scripted, touching
@@ -291,6 +292,22 @@ def test_cache_clear_removes_all_entries_and_counts_them(
     assert not list(folder.iterdir())
     composecli("inspect", path)
     assert starts.count == 2
+
+
+def test_a_file_in_the_old_format_is_cached_by_its_content(
+    composecli: Composecli, starts: Starts, folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.pt"
+    torch.save(nn.Sequential(nn.Linear(4, 3)), path, **OLD_FORMAT)
+    first = composecli("inspect", path)
+    assert first.code == 0
+    assert composecli("inspect", path) == first
+    assert starts.count == 1
+    torch.save(nn.Sequential(nn.Linear(4, 3)), path, **OLD_FORMAT)
+    assert composecli("inspect", path) == first
+    assert starts.count == 2
+    joined = composecli("join", path, path, "--mode", "parallel", "-o", tmp_path / "both.pt")
+    assert joined.code == 0, joined.err
 
 
 def test_file_without_checksums_is_not_cached(

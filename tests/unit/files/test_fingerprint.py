@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from composecli.files import skeleton
 from composecli.files.archive import Archive
 from composecli.files.fingerprint import fingerprint, hash_records, stat_key
+from tests.checkpoints import OLD_FORMAT
 from tests.unit.files.archives import write_archive
 
 MEMBERS = {
@@ -90,3 +92,23 @@ def test_the_stat_key_changes_with_the_file(path: Path, tmp_path: Path) -> None:
     os.utime(path, (1, 1))
     assert stat_key(str(path)) != before
     assert stat_key(str(tmp_path / "none")) == stat_key("nul\0l") == ()
+
+
+def test_a_file_in_the_old_format_is_hashed_to_its_last_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.pt"
+    torch.save({"a": torch.ones(3), "b": torch.ones(2)}, path, **OLD_FORMAT)
+    before, records = fingerprint(str(path)), hash_records(str(path), ())
+    assert before is not None
+    assert records is not None
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert fingerprint(str(path)) not in (before, None)
+    assert hash_records(str(path), ()) not in (records, None)
+    path.write_bytes(data[:-1])
+    assert fingerprint(str(path)) is None
+    path.write_bytes(data)
+    monkeypatch.setattr("composecli.files.fingerprint.MAX_OLD_BYTES", 100)
+    assert fingerprint(str(path)) is None
