@@ -109,6 +109,19 @@ def classes_in(path: str) -> tuple[ClassSource, ...]:
     return tuple(found.values())
 
 
+def defines(path: str, name: str) -> bool:
+    """Return whether a file has a class, a function or a variable of a dotted name's first word."""
+    tree = _parse(path)
+    first = name.partition(".")[0]
+    for node in getattr(tree, "body", ()):
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() if node.name == first:
+                return True
+            case ast.Assign([ast.Name(target)]) if target == first:
+                return True
+    return False
+
+
 def find_classes(name: str, folders: Iterable[str]) -> Iterator[ClassSource]:
     """Yield the classes with this name in the Python files of these folders."""
     wanted = re.compile(rf"^class\s+{re.escape(name)}\b".encode(), re.MULTILINE)

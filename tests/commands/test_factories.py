@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,8 @@ def folder(here: Path) -> Path:
     Path("code/near.py").write_text("from torch import nn\ndef make(): return nn.Linear(4, 3)\n")
     torch.save({"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}, "net_w.pth")
     torch.save(nn.Linear(4, 3).state_dict(), "linear.pth")
+    save = "import nets, torch; torch.save(nets.Net(), 'whole.pth')"
+    subprocess.run([sys.executable, "-c", save], check=True)
     return here
 
 
@@ -127,6 +131,10 @@ def test_a_factory_without_weights_gives_the_same_module_each_time(
         ("nets.py:Nett@net_w.pth", "nets.py has no Nett", "nets.py:Net@net_w.pth"),
         ("nets:mak@net_w.pth", "nets has no mak", "nets:make@net_w.pth"),
         ("net.py:Net@net_w.pth", "there is no file net.py", "nets.py:Net@net_w.pth"),
+        ("net.py:Net@whole.pth", "there is no file net.py", "nets.py:Net@whole.pth"),
+        ("net.py:make@net_w.pth", "there is no file net.py", "nets.py:make@net_w.pth"),
+        ("net.py:ready@net_w.pth", "there is no file net.py", "nets.py:ready@net_w.pth"),
+        ("mets:Net@whole.pth", "there is no module mets", "nets.py:Net@whole.pth"),
         ("mets:Net@net_w.pth", "there is no module mets", "nets.py:Net@net_w.pth"),
         ("nets.py:number@net_w.pth", "returned a int, not a module", "nets.py:Net@net_w.pth"),
         ("nets.py:broken@net_w.pth", "RuntimeError: no such checkpoint", "nets.py:Net@net_w.pth"),
@@ -143,7 +151,8 @@ def test_a_mistake_gets_a_command_that_gets_further(
 ) -> None:
     refused = composecli("inspect", model)
     assert words in refused.err
-    assert suggested in [command[1] for command in commands_in(refused)]
+    assert commands_in(refused)[0][1] == suggested
+    assert "--trust" not in refused.err
     follow(composecli, refused)
 
 

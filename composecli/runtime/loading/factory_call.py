@@ -20,7 +20,7 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import FactoryReference, literal_arguments
 from composecli.core.rules import Rule
-from composecli.files.source_code import classes_in, folders_near, python_files
+from composecli.files.source_code import defines, folders_near, python_files
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.missing_module import import_remedies
 from composecli.runtime.loading.own_code import import_by_name, import_file
@@ -82,7 +82,7 @@ def _import(reference: FactoryReference) -> ModuleType:
             raise _import_failed(reference, error) from error
         title = f"there is no file {reference.module}"
         remedies = tuple(_other_files(reference))
-        raise _failed(reference, title, (str(error),), remedies) from error
+        raise _failed(reference, title, remedies=remedies) from error
     except ModuleNotFoundError as error:
         if error.name is None or not _is_part(error.name, reference.module):
             raise _import_failed(reference, error) from error
@@ -250,7 +250,7 @@ def _other_files(reference: FactoryReference) -> Iterator[Remedy]:
     names = [os.path.basename(file) for file in files]
     for name in difflib.get_close_matches(wanted, names, MAX_SUGGESTED):
         file = files[names.index(name)]
-        if any(source.name == reference.factory for source in classes_in(file)) or name == wanted:
+        if name == wanted or defines(file, reference.factory):
             model = _renamed(reference, reference.factory, reference.arguments, file)
             yield Remedy(model=model, effect=f"runs {file}")
 
