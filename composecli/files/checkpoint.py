@@ -206,6 +206,11 @@ def is_plain(node: object) -> bool:
     return next(unsafe_calls(part), None) is None
 
 
+def has_quantized(node: object) -> bool:
+    """Return whether a node holds a quantized tensor."""
+    return any(name.name == "_rebuild_qtensor" for name in reachable(node).imports)
+
+
 def foreign_names(node: object) -> tuple[Global, ...]:
     """Return the globals that unpickling a node imports, beyond torch.nn's classes and data."""
     return tuple(name for name in reachable(node).imports if not is_inert(name))

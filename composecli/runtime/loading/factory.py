@@ -16,7 +16,7 @@ from composecli.core.rules import Rule
 from composecli.runtime.loading.factory_call import make_module
 from composecli.runtime.loading.lazy_layers import finish_lazy_layers
 from composecli.runtime.loading.stored_state import take_over
-from composecli.runtime.loading.strict_keys import fit_by_name, load_strictly, sizes_of
+from composecli.runtime.loading.strict_keys import dtype_notes, fit_by_name, load_strictly, sizes_of
 from composecli.runtime.loading.weights_file import (
     other_calls,
     pickled_module,
@@ -92,6 +92,7 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
         load_strictly(module, read_weights(request, sizes, sizes_only=False), reference)
 
     weights = read_weights(request, sizes, sizes_only=lazy)
+    notes = (*weights.notes, *dtype_notes(module, weights.state))
     take_over(module, weights)
     lazy_weights = None
     if not lazy:
@@ -104,7 +105,7 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
         finish_lazy_layers(module)
     module.to(request.device)
     set_training(module, request.training)
-    return Model(module, request, eager_arguments(module), {}, weights.notes, lazy_weights)
+    return Model(module, request, eager_arguments(module), {}, notes, lazy_weights)
 
 
 def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module:
@@ -117,7 +118,8 @@ def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module
         return make_module(reference)
     except CouldNotAttempt as failure:
         file = pickled_module(request)
-        if file is not None:
+        # Unpickling needs the code of the class: what keeps it from being imported comes first.
+        if file is not None and not isinstance(failure.__cause__, ImportError | FileNotFoundError):
             remedies = (*failure.problem.remedies, trust_alone(request))
             # A call that does not fit may be known: a module often has the arguments as attributes.
             if isinstance(failure.__cause__, TypeError):

@@ -15,6 +15,7 @@ from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 
 MAX_KEYS_SHOWN = 8
+MAX_DTYPES_SHOWN = 2
 
 StateDict = dict[str, torch.Tensor]
 
@@ -75,8 +76,45 @@ def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
     """
     if any(map(_takes_part_in_loading, module.modules())):
         return False
-    keys = _key_differences(module.state_dict(), weights)
+    own = module.state_dict()
+    if any(_is_quantized(own[name]) != _is_quantized(weights.get(name)) for name in own):
+        return False
+    keys = _key_differences(own, weights)
     return keys.count == 0
+
+
+def _is_quantized(value: Any) -> bool:
+    """Return whether a value is a quantized tensor, which PyTorch copies to no other."""
+    return isinstance(value, torch.Tensor) and value.is_quantized
+
+
+def dtype_notes(module: nn.Module, weights: StateDict) -> tuple[str, ...]:
+    """Return a note if weights of another kind of numbers are copied into those of a module.
+
+    PyTorch casts them without a word: the imaginary part of a complex number is lost then, and
+    integers may be quantized values.
+    """
+    notes = list[str]()
+    for name, value in module.state_dict().items():
+        stored = weights.get(name)
+        if not isinstance(value, torch.Tensor) or not isinstance(stored, torch.Tensor):
+            continue
+        if is_lazy(value):
+            continue
+        if _kind(stored) != _kind(value):
+            dtypes = f"{_dtype_text(stored)} in the file and {_dtype_text(value)} in the module"
+            notes.append(f"{name} is {dtypes}, and is cast as PyTorch does")
+    return tuple(notes[:MAX_DTYPES_SHOWN])
+
+
+def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Return what kind of numbers a tensor has, whatever their precision."""
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+def _dtype_text(tensor: torch.Tensor) -> str:
+    """Return the name of a dtype, as PyTorch writes it behind `torch.`."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def sizes_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from composecli.files.checkpoint import has_quantized
 from composecli.files.checkpoint_archive import checkpoint_skeleton, write_checkpoint
 from composecli.files.checkpoint_entries import entries_at
 from composecli.files.checkpoint_weights import StateDict, foreign_beside, state_dicts
@@ -69,10 +70,11 @@ class PickledWeights:
         # Sets are no part of tensors, but of the extra state of some modules.
         with torch.serialization.safe_globals([set]):
             tensors: Tensors
-            if sizes_only:
+            if sizes_only and not has_quantized(part):
                 skeleton = io.BytesIO(checkpoint_skeleton(self.members, part))
                 tensors = torch.load(skeleton, map_location="meta", weights_only=True)
             else:
+                # There are no quantized tensors on meta.
                 with write_checkpoint(self.members, part) as file:
                     tensors = torch.load(file, map_location="cpu", weights_only=True)
         return tensors
