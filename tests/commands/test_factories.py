@@ -226,3 +226,41 @@ def test_a_module_in_another_folder_is_found(installed: Installed, folder: Path)
     refused = installed("inspect", "near:make@linear.pth")
     assert "there is no module near" in refused.err
     assert [ran.code for ran in follow(installed, refused)].count(0) > 0
+
+
+SEVERAL = """
+import pathlib
+from torch import nn
+
+class NetA(nn.Linear):
+    def __init__(self): super().__init__(4, 2)
+
+class NetB(nn.Linear):
+    def __init__(self): super().__init__(4, 3)
+
+class NetC(nn.Linear):
+    def __init__(self): raise RuntimeError("no data here")
+
+pathlib.Path("ran").touch()
+"""
+
+
+@pytest.mark.parametrize("factory", ["Net", "NetA", "NetC"])
+def test_the_class_that_the_weights_fit_is_suggested_first(
+    installed: Installed, folder: Path, factory: str
+) -> None:
+    Path("several.py").write_text(SEVERAL)
+    refused = installed("inspect", f"several.py:{factory}@linear.pth")
+    assert refused.code == 3
+    first, *_ = commands_in(refused)
+    assert first == ["inspect", "several.py:NetB@linear.pth"]
+    assert installed(*first).code == 0
+
+
+def test_a_file_that_the_user_did_not_name_is_not_run_to_see_if_it_fits(
+    installed: Installed, folder: Path
+) -> None:
+    Path("several.py").write_text(SEVERAL)
+    for model in ("linear.pth", "severa.py:NetB@linear.pth", "nets.py:Net(9)@linear.pth"):
+        assert installed("inspect", model).code == 3
+    assert not Path("ran").exists()

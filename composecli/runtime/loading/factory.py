@@ -14,6 +14,7 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 from composecli.runtime.loading.factory_call import make_module
+from composecli.runtime.loading.fitting_factories import fitting_classes, fitting_first
 from composecli.runtime.loading.lazy_layers import finish_lazy_layers
 from composecli.runtime.loading.stored_state import take_over
 from composecli.runtime.loading.strict_keys import dtype_notes, fit_by_name, load_strictly, sizes_of
@@ -79,6 +80,22 @@ LOADER_ALONE = FactoryAloneLoader()
 
 
 def _load(request: OpenRequest, *, lazy: bool) -> Model:
+    """Return the module of a factory. If its weights do not fit, another class may be suggested.
+
+    Raises:
+        CouldNotAttempt: if the factory fails, or the file is not admitted or has other keys.
+    """
+    try:
+        return _load_named(request, lazy=lazy)
+    except CouldNotAttempt as failure:
+        problem = failure.problem
+        if problem.rule is Rule.KEYS_DO_NOT_FIT:
+            remedies = (*fitting_classes(request), *problem.remedies)
+            failure.problem = replace(problem, remedies=remedies)
+        raise
+
+
+def _load_named(request: OpenRequest, *, lazy: bool) -> Model:
     """Return the module of a factory; if `lazy`, only the sizes in the file are read now."""
     reference = request.reference
     assert isinstance(reference, FactoryReference)
@@ -117,6 +134,8 @@ def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module
     try:
         return make_module(reference)
     except CouldNotAttempt as failure:
+        remedies = fitting_first(request, failure.problem.remedies)
+        failure.problem = replace(failure.problem, remedies=remedies)
         file = pickled_module(request)
         # Unpickling needs the code of the class: what keeps it from being imported comes first.
         if file is not None and not isinstance(failure.__cause__, ImportError | FileNotFoundError):

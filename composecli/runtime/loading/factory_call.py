@@ -222,6 +222,15 @@ def _other_classes(namespace: ModuleType, reference: FactoryReference) -> tuple[
     return _calls(names, own, reference)
 
 
+def other_classes(reference: FactoryReference) -> tuple[Remedy, ...]:
+    """Return the remedies that name another module class of the module of a factory.
+
+    Raises:
+        CouldNotAttempt: if the module cannot be imported.
+    """
+    return _other_classes(_import(reference), reference)
+
+
 def _calls(
     names: list[str], own: dict[str, Any], reference: FactoryReference
 ) -> tuple[Remedy, ...]:

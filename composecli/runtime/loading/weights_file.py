@@ -22,7 +22,14 @@ from composecli.files.safety.refusals import damaged
 from composecli.files.safety.remedies import TRUST_EFFECT, for_class
 from composecli.files.shards import NotAnIndex
 from composecli.files.sniff import ModelFile, WeightsFile, WeightsFormat, sniff
-from composecli.files.weight_names import Candidate, Choice, NamedSizes, choose, fitting_parts
+from composecli.files.weight_names import (
+    Candidate,
+    Choice,
+    NamedSizes,
+    choose,
+    fit_names,
+    fitting_parts,
+)
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.own_code import load_trusted, own_modules
@@ -72,6 +79,16 @@ def read_weights(request: OpenRequest, wanted: NamedSizes, *, sizes_only: bool) 
         raise _unreadable(request, error) from error
     except Exception as error:
         raise could_not_load(request, error) from error
+
+
+def has_fitting_entry(request: OpenRequest, wanted: NamedSizes) -> bool:
+    """Return whether an entry of the request's file has all names and sizes of a module.
+
+    Raises:
+        CouldNotAttempt: if the file is not admitted, or has no weights.
+    """
+    with _open(request) as source:
+        return any(fit_names(candidate, wanted).exact for candidate in source.candidates)
 
 
 @contextmanager
