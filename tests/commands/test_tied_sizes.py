@@ -89,6 +89,28 @@ class Cached(nn.Module):
         return torch.softmax(scores, -1) @ keys
 
 
+class PixelMask(nn.Module):
+    """Has a mask with one entry for each pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.conv(x).flatten(2).masked_fill(mask.unsqueeze(1) > 0, 0.0)
+
+
+class Attention(nn.Module):
+    """Keys and values have one length, and queries another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attention(q, k, v)[0]
+
+
 class RoundingUp(nn.Module):
     """A U-Net whose strides round up: the upper level must be even."""
 
@@ -152,6 +174,14 @@ CONTRACTS = {
     "cached": (
         Cached(),
         "float32[N, T, 16], float32[N, T2, 16], int64[N, T + T2] -> float32[N, T, 16]",
+    ),
+    "pixel_mask": (
+        PixelMask(),
+        "float32[N, 3, H, W], int64[N, H*W] -> float32[N, 8, H*W]",
+    ),
+    "attention": (
+        Attention(),
+        "float32[N, T, 16], float32[N2, T, 16], float32[N2, T, 16] -> float32[N, T, 16]",
     ),
     "rounding_up": (
         RoundingUp(),
