@@ -109,8 +109,8 @@ class AxisGroup:
 
     The sizes of the pattern have one of the `residues` when they are divided by `step`. Several
     modules record into a group, so its state changes only through the methods `record`,
-    `reject_broadcast_one`, `assign_name`, `assign_step`, `assign_residues`, `raise_floor` and
-    `mark_unknown`.
+    `reject_broadcast_one`, `assign_name`, `assign_step`, `assign_residues`, `raise_floor`,
+    `keep_base` and `mark_unknown`.
     """
 
     axes: tuple[Axis, ...]
@@ -183,6 +183,10 @@ class AxisGroup:
     def is_raised(self) -> bool:
         """Whether smaller sizes are accepted, but not jointly with those of the other groups."""
         return any(size < self.floor for size in self._sort_sizes().accepted)
+
+    def keep_base(self) -> None:
+        """Forget the other sizes: they were accepted only beside one size of another input."""
+        self.accepted = {self.base: self.accepted[self.base]}
 
     def mark_unknown(self, reason: str) -> None:
         """Make the dim unknown, because a conclusion from single sizes proved wrong."""

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 
 from composecli.core.dims import Free, as_free, example_size
+from composecli.core.observations import Rejected
 from composecli.core.pytree import Axis, Call, call_leaves
-from composecli.inference.axis_groups import AxisGroup, Example, make_group, try_size
+from composecli.inference.axis_groups import (
+    AxisGroup,
+    Example,
+    make_group,
+    try_size,
+    with_sizes,
+)
 from composecli.inference.prober import Probe
 from composecli.inference.ties import find_ties
 
@@ -145,6 +153,7 @@ def _tied_members(example: Example, members: list[AxisGroup], probe: Probe) -> I
             kind = loose
         kind.append(group.axes[0])
     if not held:
+        yield from _tied_by_broadcasting(example, members, probe)
         return
     apart = list(_split(example, held, _accepts_next, probe))
     if apart:
@@ -158,6 +167,26 @@ def _tied_members(example: Example, members: list[AxisGroup], probe: Probe) -> I
     together = make_group(example, tuple(group.axes[0] for group in members))
     if _accepts_next(example.call, together, probe):
         yield together
+
+
+def _tied_by_broadcasting(
+    example: Example, members: list[AxisGroup], probe: Probe
+) -> Iterator[AxisGroup]:
+    """Yield those of the members of size 1 that cannot have two other sizes.
+
+    Each grows alone because the others are broadcast.
+    """
+    if members[0].base != 1:
+        return
+    tied = dict[Axis, None]()
+    for one, other in combinations(members, 2):
+        observation = probe(with_sizes(example.call, [(one, 2), (other, 3)]))
+        if isinstance(observation, Rejected):
+            tied |= dict.fromkeys((*one.axes, *other.axes))
+    if tied:
+        together = make_group(example, tuple(tied))
+        if _accepts_next(example.call, together, probe):
+            yield together
 
 
 def _accepts_next(call: Call, group: AxisGroup, probe: Probe) -> bool:

@@ -111,6 +111,43 @@ class Attention(nn.Module):
         return self.attention(q, k, v)[0]
 
 
+class TwoStrides(nn.Module):
+    """Strides of 4 and 6 lead to one length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv1d(4, 8, 4, stride=4)
+        self.b = nn.Conv1d(4, 8, 6, stride=6)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.a(x) + self.b(y)
+
+
+class Conditioned(nn.Module):
+    """Adds one row to each token of a sequence: a batch of 1 is broadcast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 8)
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, ids: Tensor, x: Tensor) -> Tensor:
+        return self.tokens(ids) + self.fc(x).unsqueeze(1)
+
+
+class FirstRows(nn.Module):
+    """Reads as many rows of the second input as the first one has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 8)
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, ids: Tensor, x: Tensor) -> Tensor:
+        tokens = self.tokens(ids)
+        return tokens + self.fc(x)[: tokens.size(0)].unsqueeze(1)
+
+
 class RoundingUp(nn.Module):
     """A U-Net whose strides round up: the upper level must be even."""
 
@@ -183,6 +220,10 @@ CONTRACTS = {
         Attention(),
         "float32[N, T, 16], float32[N2, T, 16], float32[N2, T, 16] -> float32[N, T, 16]",
     ),
+    "two_strides": (
+        TwoStrides(),
+        "float32[N, 4, L>=4], float32[N, 4, 6*(L//4)] -> float32[N, 8, L//4]",
+    ),
     "rounding_up": (
         RoundingUp(),
         "float32[N, 3, H%4 in {0, 3}, W%4 in {0, 3}] -> float32[N, 8, ceil(H/2), ceil(W/2)]",
@@ -207,6 +248,28 @@ def test_contract_says_how_sizes_follow(name: str, composecli: Composecli, shelf
     path = shelf.save(f"tied_{name}", module)
     report = composecli.json("inspect", path).json
     assert report["model"]["contract"]["text"] == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "batch", "other_batch"),
+    [
+        (Conditioned(), 2, 2),
+        (Conditioned(), 2, 1),
+        (Conditioned(), 1, 2),
+        (Conditioned(), 1, 1),
+        (Conditioned(), 4, 1),
+        (FirstRows(), 2, 4),
+    ],
+)
+def test_batches_that_limit_each_other_are_one_batch(
+    module: nn.Module, batch: int, other_batch: int, installed: Installed, shelf: Shelf
+) -> None:
+    example = (torch.zeros(batch, 5, dtype=torch.int64), torch.rand(other_batch, 8))
+    name = f"{type(module).__name__}_{batch}_{other_batch}"
+    path = shelf.save(name, module, "traced", example)
+    report = installed.json("inspect", path).json
+    text = "int64[N, T], float32[N, 8] -> float32[N, T, 8]"
+    assert report["model"]["contract"]["text"] == text
 
 
 @pytest.mark.parametrize("words", [(), ("--input", "1,3,128,128")])
