@@ -16,6 +16,7 @@ from composecli.inference.axis_groups import (
     with_sizes,
 )
 from composecli.inference.prober import Probe
+from composecli.inference.squares import next_squares
 from composecli.inference.ties import find_ties
 
 # The stride of most image backbones: a model that requires multiples of 32 accepts the next one.
@@ -122,7 +123,7 @@ def _changes(call: Call, group: AxisGroup, probe: Probe) -> bool:
         sizes.append(2 * base)
     if base > STRIDE:
         sizes += [base + STRIDE, base - STRIDE]
-    sizes += [base - 1, base // 2]
+    sizes += [base - 1, base // 2, *next_squares(base)]
     larger_than_one = [size for size in sizes if size > 1]
     return any(try_size(call, group, size, probe) for size in larger_than_one)
 
