@@ -45,6 +45,7 @@ def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFo
     if not isinstance(found, FoundCandidate):
         return NotFound(tuple(found), prober.count, prober.stopped)
     found = _match_weights(found, hints, prober)
+    found = _prefer_rank_of_channels(found, hints, prober)
     found = _prefer_given_rank(found, hints, prober)
     found = _prefer_floats(found, hints, prober)
     found = _prefer_common_batch(found, hints, prober)
@@ -122,6 +123,27 @@ def _with_recurrent_width(candidate: Candidate, facts: ModelFacts) -> Candidate 
     resized = replace(spec, sizes=(*others, width), sample=None)
     call = replace_call_leaf(candidate.call, {path: resized})
     return replace(candidate, call=call)
+
+
+def _prefer_rank_of_channels(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
+    """Give a guessed input as many axes as a parameter of channels, if the model accepts that.
+
+    Rows are accepted beside a scale of `(1, 8, 1, 1)` only because they are broadcast.
+    """
+    candidate = found.candidate
+    if candidate.evidence is not None or candidate.call == hints.given or candidate.dims:
+        return found
+    for path, spec in call_leaves(candidate.call):
+        for parameter_op in found.accepted.parameter_ops:
+            sizes = ELEMENTWISE.sizes_by_channels(spec, parameter_op)
+            if sizes is None:
+                continue
+            ranked = replace(spec, sizes=sizes, sample=None)
+            call = replace_call_leaf(candidate.call, {path: ranked})
+            fixed_axes = (*candidate.fixed_axes, (path, 1))
+            changed = replace(candidate, call=call, fixed_axes=fixed_axes)
+            return _if_accepted(changed, prober) or found
+    return found
 
 
 def _prefer_given_rank(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
