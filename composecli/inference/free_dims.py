@@ -29,7 +29,6 @@ from composecli.inference.axis_groups import (
     Example,
     Tie,
     join_sizes,
-    same_structure,
     try_size,
     with_sizes,
 )
@@ -43,6 +42,7 @@ from composecli.inference.bounds import explain_holes, find_bounds
 from composecli.inference.grouping import STRIDE, groups_of
 from composecli.inference.output_dims import (
     Results,
+    changed_structure,
     disambiguate,
     format_sizes,
     invalidate,
@@ -233,10 +233,9 @@ def _conclude(example: Example, groups: list[AxisGroup], probe: Probe) -> Explor
     """Derive all dims from the sizes that the groups accepted."""
     inputs = _input_dims(example, groups)
     base = tuple(leaves(example.result))
-    accepted = [found for group in groups for found in group.accepted.values()]
-    is_stable = all(same_structure(base, found) for found in accepted)
-    results = Results(base, is_stable, {}, example.other_values)
-    if is_stable:
+    unstable = changed_structure(base, groups)
+    results = Results(base, unstable, {}, example.other_values)
+    if not unstable:
         joint = probe_jointly(example.call, groups, base, probe)
         results = replace(results, joint=joint)
     outputs = list[Port]()

@@ -123,6 +123,20 @@ class Squared(nn.Module):
         return self.conv(x.transpose(1, 2).view(n, width, side, side))
 
 
+class Steps(nn.Module):
+    """Returns a tensor for each step of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        steps: list[torch.Tensor] = []
+        for step in range(x.size(1)):
+            steps.append(self.fc(x[:, step]))
+        return steps
+
+
 class ScaledChannels(nn.Module):
     """Scales the channels of images, and rows by broadcasting."""
 
@@ -329,3 +343,10 @@ def test_channels_that_are_scaled_are_those_of_images(installed: Installed, shel
     path = shelf.save("odd_scaled", ScaledChannels())
     contract = installed.json("inspect", path).json["model"]["contract"]
     assert contract["text"] == "float32[N, 8, H, W] -> float32[N, 8, H, W]"
+
+
+def test_a_list_that_grows_with_its_input_says_so(installed: Installed, shelf: Shelf) -> None:
+    path = shelf.save("odd_steps", Steps())
+    shown = installed("inspect", path, "--input", "float32[N,T,8]")
+    text = " ".join(shown.out.split())
+    assert "[0] axis 0: the number of outputs changes with T: 8 at T = 8, 9 at T = 9" in text
