@@ -100,6 +100,19 @@ class PixelMask(nn.Module):
         return self.conv(x).flatten(2).masked_fill(mask.unsqueeze(1) > 0, 0.0)
 
 
+class Masking(nn.Module):
+    """Returns an image with a mask for its pixels, or for its columns."""
+
+    def __init__(self, *, each_pixel: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, 2, 1)
+        self.rows = 1000 if each_pixel else 1
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.conv(x)
+        return y, (y[:, 0, : self.rows].flatten(1) > 0).to(torch.int64)
+
+
 class Attention(nn.Module):
     """Keys and values have one length, and queries another."""
 
@@ -299,3 +312,22 @@ def test_join_refuses_sizes_that_do_not_follow(
     assert joined(torch.rand(1, 3, 67, 40)).shape == (1, 8, 34, 20)
     with pytest.raises(RuntimeError):
         joined(torch.rand(1, 3, 66, 40))
+
+
+@pytest.mark.parametrize(
+    ("each_pixel", "code", "titles"),
+    [
+        (True, 0, []),
+        (False, 1, ["axis 1 is 32, but H*W is 1024, because H is 32, W is 32"]),
+    ],
+)
+def test_a_mask_has_an_entry_for_each_pixel(
+    each_pixel: bool, code: int, titles: list[str], installed: Installed, shelf: Shelf
+) -> None:
+    producer = shelf.save(f"tied_masking_{each_pixel}", Masking(each_pixel=each_pixel))
+    consumer = shelf.save("tied_pixel_mask", PixelMask())
+    words = ("--input", "float32[N,1,64,64]")
+    checked = installed.json("check", producer, consumer, *words)
+    (seam,) = checked.json["seams"]
+    assert [finding["title"] for finding in seam["findings"]] == titles
+    assert checked.code == code
