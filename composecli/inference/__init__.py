@@ -5,7 +5,8 @@
 1. Search (`search`). Candidates (`candidates`) come from the user, the file, or the first layers.
    A rejected candidate is repaired (`repairs`, `size_solver`) until the model accepts one call.
 2. Generalize (`generalize`). Every axis of that call is varied (`free_dims`): axes that must change
-   together are grouped (`grouping`), the range of each group is found (`bounds`), and the output
+   together are grouped (`grouping`, `ties`, `products`), the range of each group is found
+   (`bounds`), limits that another input causes are withdrawn (`borrowed_limits`), and the output
    sizes are expressed in terms of the input sizes (`output_dims`, `size_rules`).
 
 What an op's weight implies for its input is known in one place, `parameter_ops`.

@@ -72,10 +72,26 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Tie:
-    """An axis whose size follows from the size of a group: `2*H` from `H`."""
+    """An axis whose size follows from the size of a group: `2*H` from `H`.
+
+    `is_factor`: the size is a product, `H*W`, and the rule is the factor that this group has.
+    """
 
     axis: Axis
     rule: SizeRule
+    is_factor: bool = False
+
+    def size_after(self, size: int, before: int, after: int) -> int:
+        """Return the size of the axis, now `size`, once the group goes from `before` to `after`.
+
+        An axis that is tied without a division moves by as much as its rule does, because it may
+        be tied to several groups.
+        """
+        if self.is_factor:
+            return size // max(1, self.rule.at(before)) * self.rule.at(after)
+        if self.rule.divisor == 1:
+            return size + self.rule.at(after) - self.rule.at(before)
+        return self.rule.at(after)
 
 
 class _Range(NamedTuple):
@@ -93,8 +109,8 @@ class AxisGroup:
 
     The sizes of the pattern have one of the `residues` when they are divided by `step`. Several
     modules record into a group, so its state changes only through the methods `record`,
-    `reject_broadcast_one`, `assign_name`, `assign_step`, `assign_residues`, `raise_floor` and
-    `mark_unknown`.
+    `reject_broadcast_one`, `assign_name`, `assign_step`, `assign_residues`, `raise_floor`,
+    `keep_base` and `mark_unknown`.
     """
 
     axes: tuple[Axis, ...]
@@ -167,6 +183,10 @@ class AxisGroup:
     def is_raised(self) -> bool:
         """Whether smaller sizes are accepted, but not jointly with those of the other groups."""
         return any(size < self.floor for size in self._sort_sizes().accepted)
+
+    def keep_base(self) -> None:
+        """Forget the other sizes: they were accepted only beside one size of another input."""
+        self.accepted = {self.base: self.accepted[self.base]}
 
     def mark_unknown(self, reason: str) -> None:
         """Make the dim unknown, because a conclusion from single sizes proved wrong."""
@@ -328,17 +348,11 @@ def try_size(call: Call, group: AxisGroup, size: int, probe: Probe) -> bool:
 
 
 def with_size(call: Call, group: AxisGroup, size: int) -> Call:
-    """Return the call with the axes of the group at this size, and the tied axes at theirs.
-
-    An axis that is tied without a division moves by as much as its rule does, because it may be
-    tied to several groups.
-    """
+    """Return the call with the axes of the group at this size, and the tied axes at theirs."""
     before = size_of(call, group.axes[0])
     call = resized(call, group.axes, size)
     for tie in group.ties:
-        tied_size = tie.rule.at(size)
-        if tie.rule.divisor == 1:
-            tied_size += size_of(call, tie.axis) - tie.rule.at(before)
+        tied_size = tie.size_after(size_of(call, tie.axis), before, size)
         # A rule may lead below 1, where there are no tensors.
         call = resized(call, (tie.axis,), max(0, tied_size))
     return call

@@ -12,6 +12,7 @@ from composecli.inference.axis_groups import AxisGroup, Example, try_size, with_
 from composecli.inference.grouping import STRIDE
 from composecli.inference.prober import Probe
 from composecli.inference.residues import find_residues, find_runs, has_holes, is_single_run
+from composecli.inference.squares import REASON, takes_squares
 
 # A size that is tried above the base, to see whether the sizes end.
 FAR_SIZE = 128
@@ -52,6 +53,9 @@ def find_bounds(
         return
     changes_size = len(group.accepted) > 1
     if not changes_size:
+        return
+    if takes_squares(example.call, group, probe):
+        group.mark_unknown(REASON)
         return
     _find_step(example.call, group, probe)
     if similar is not None and similar.step == group.step:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, combinations, islice
 
 from composecli.core.contract import Evidence, EvidenceKind
 from composecli.core.dims import Shape
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, ParameterOp
-from composecli.core.pytree import KeyPath, TensorSpec, call_leaves, replace_call_leaf
+from composecli.core.pytree import (
+    Axis,
+    Call,
+    KeyPath,
+    TensorSpec,
+    call_leaves,
+    replace_call_leaf,
+    resized,
+)
 from composecli.inference.candidates import Candidate, initial_candidates
 from composecli.inference.generalize import generalize
 from composecli.inference.hints import Hints, argument_name
@@ -21,6 +30,8 @@ from composecli.inference.parameter_ops import ELEMENTWISE, RECURRENT, ids_below
 from composecli.inference.prober import Ask, Budget, Prober
 from composecli.inference.result import Found, NotFound
 from composecli.inference.search import FoundCandidate, search
+
+MAX_COMMON_BATCHES = 6
 
 
 def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFound:
@@ -34,8 +45,10 @@ def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFo
     if not isinstance(found, FoundCandidate):
         return NotFound(tuple(found), prober.count, prober.stopped)
     found = _match_weights(found, hints, prober)
+    found = _prefer_rank_of_channels(found, hints, prober)
     found = _prefer_given_rank(found, hints, prober)
     found = _prefer_floats(found, hints, prober)
+    found = _prefer_common_batch(found, hints, prober)
     contract = generalize(found.candidate, found.accepted, hints, prober)
     return Found(contract, prober.count, prober.stopped)
 
@@ -112,6 +125,27 @@ def _with_recurrent_width(candidate: Candidate, facts: ModelFacts) -> Candidate 
     return replace(candidate, call=call)
 
 
+def _prefer_rank_of_channels(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
+    """Give a guessed input as many axes as a parameter of channels, if the model accepts that.
+
+    Rows are accepted beside a scale of `(1, 8, 1, 1)` only because they are broadcast.
+    """
+    candidate = found.candidate
+    if candidate.evidence is not None or candidate.call == hints.given or candidate.dims:
+        return found
+    for path, spec in call_leaves(candidate.call):
+        for parameter_op in found.accepted.parameter_ops:
+            sizes = ELEMENTWISE.sizes_by_channels(spec, parameter_op)
+            if sizes is None:
+                continue
+            ranked = replace(spec, sizes=sizes, sample=None)
+            call = replace_call_leaf(candidate.call, {path: ranked})
+            fixed_axes = (*candidate.fixed_axes, (path, 1))
+            changed = replace(candidate, call=call, fixed_axes=fixed_axes)
+            return _if_accepted(changed, prober) or found
+    return found
+
+
 def _prefer_given_rank(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
     """Keep the rank of the given tensor and change only its dtype, if the model accepts that.
 
@@ -160,6 +194,38 @@ def _holds_indices(
         return True
     name = argument_name(facts, found.candidate.call, path) or ""
     return name.endswith(("ids", "mask"))
+
+
+def _prefer_common_batch(found: FoundCandidate, hints: Hints, prober: Prober) -> FoundCandidate:
+    """Give inputs whose batch is 1 the batch of the others, if the model accepts that.
+
+    A batch of 1 is broadcast, which says nothing of other sizes.
+    """
+    call = found.candidate.call
+    if hints.stated is not None or found.candidate.dims or call == hints.given:
+        return found
+    for axes, size in _common_batches(call):
+        changed = replace(found.candidate, call=resized(call, axes, size))
+        accepted = _if_accepted(changed, prober)
+        if accepted is not None:
+            return accepted
+    return found
+
+
+def _common_batches(call: Call) -> Iterator[tuple[tuple[Axis, ...], int]]:
+    """Yield batches of 1, and a size for them: all of them, then two, then each beside a larger."""
+    batches = {(path, 0): spec.sizes[0] for path, spec in call_leaves(call) if spec.sizes}
+    if len(batches) < 2:
+        return
+    largest = max(batches.values())
+    ones = tuple(axis for axis, size in batches.items() if size == 1)
+    counts = [len(ones), 2]
+    if largest > 1:
+        counts.append(1)
+    subsets = chain.from_iterable(combinations(ones, count) for count in counts if count)
+    for subset in islice(dict.fromkeys(subsets), MAX_COMMON_BATCHES):
+        if len(subset) > 1 or largest > 1:
+            yield subset, max(2, largest)
 
 
 def _if_accepted(candidate: Candidate, prober: Prober) -> FoundCandidate | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 from composecli.core.contract import Port, fresh_name
@@ -29,14 +29,20 @@ from composecli.inference.axis_groups import (
     Example,
     Tie,
     join_sizes,
-    same_structure,
     try_size,
     with_sizes,
+)
+from composecli.inference.borrowed_limits import (
+    find_borrowed,
+    tie_runs,
+    with_equal_sizes,
+    withdraw,
 )
 from composecli.inference.bounds import explain_holes, find_bounds
 from composecli.inference.grouping import STRIDE, groups_of
 from composecli.inference.output_dims import (
     Results,
+    changed_structure,
     disambiguate,
     format_sizes,
     invalidate,
@@ -57,13 +63,17 @@ FreeGroup = tuple[AxisGroup, Free]
 class ExploredAxes:
     """The dims of inputs, by path, and the output ports.
 
-    `coupled` are axes whose upper bounds hold separately but not jointly.
+    `example` is the example at which they hold: a tied axis may have another size than it had.
+    `coupled` are axes whose upper bounds hold separately but not jointly. `equalized` is the same
+    example with equal sizes of axes that limit each other.
     """
 
+    example: Example
     inputs: Mapping[KeyPath, Shape]
     outputs: tuple[Port, ...]
     notes: tuple[str, ...]
     coupled: tuple[Axis, ...] = ()
+    equalized: Example | None = None
 
 
 def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
@@ -83,17 +93,30 @@ def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
     The input is `N, 3, H, W` and the output `N, 8, ceil(H/2), ceil(W/2)`.
     """
     groups = list(groups_of(example, probe))
+    _explore_groups(example, groups, probe)
+    tied = tie_runs(example, groups, probe)
+    while tied is not None:
+        example, groups = tied
+        _explore_groups(example, groups, probe)
+        tied = tie_runs(example, groups, probe)
+    borrowed = find_borrowed(groups, example, probe)
+    equal = with_equal_sizes(example, borrowed, probe)
+    withdraw(borrowed)
+    coupled = _coupled_axes(example, groups, probe)
+    _raise_lower_bounds(example, groups, probe)
+    explored = _conclude(example, groups, probe)
+    explored = _check_at_new_sizes(example, groups, explored, probe)
+    return replace(explored, coupled=coupled, equalized=equal)
+
+
+def _explore_groups(example: Example, groups: list[AxisGroup], probe: Probe) -> None:
+    """Name the groups, and find the bounds of each and what its output sizes are."""
     _name_groups(example, groups)
     _find_all_bounds(example, groups, probe)
     for group in groups:
         disambiguate(example.call, group, probe)
         if explain_holes(example, group, probe):
             disambiguate(example.call, group, probe)
-    coupled = _coupled_axes(example, groups, probe)
-    _raise_lower_bounds(example, groups, probe)
-    explored = _conclude(example, groups, probe)
-    explored = _check_at_new_sizes(example, groups, explored, probe)
-    return replace(explored, coupled=coupled)
 
 
 def _name_groups(example: Example, groups: list[AxisGroup]) -> None:
@@ -210,10 +233,9 @@ def _conclude(example: Example, groups: list[AxisGroup], probe: Probe) -> Explor
     """Derive all dims from the sizes that the groups accepted."""
     inputs = _input_dims(example, groups)
     base = tuple(leaves(example.result))
-    accepted = [found for group in groups for found in group.accepted.values()]
-    is_stable = all(same_structure(base, found) for found in accepted)
-    results = Results(base, is_stable, {}, example.other_values)
-    if is_stable:
+    unstable = changed_structure(base, groups)
+    results = Results(base, unstable, {}, example.other_values)
+    if not unstable:
         joint = probe_jointly(example.call, groups, base, probe)
         results = replace(results, joint=joint)
     outputs = list[Port]()
@@ -221,7 +243,7 @@ def _conclude(example: Example, groups: list[AxisGroup], probe: Probe) -> Explor
         port = to_output_port(number, results, groups)
         outputs.append(port)
     notes = tuple(_notes(groups))
-    return ExploredAxes(inputs, tuple(outputs), notes)
+    return ExploredAxes(example, inputs, tuple(outputs), notes)
 
 
 def _check_at_new_sizes(
@@ -232,7 +254,10 @@ def _check_at_new_sizes(
         free = _explored_free(groups)
         if not free:
             return explored
-        chosen = [(group, choose_size(group, dim)) for group, dim in free]
+        chosen = list[tuple[AxisGroup, int]]()
+        for group, dim in free:
+            taken = {size for _, size in chosen}
+            chosen.append((group, choose_size(group, dim, taken)))
         sizes = {group.name: size for group, size in chosen}
         call = with_sizes(example.call, chosen)
         observation = probe(call)
@@ -286,18 +311,23 @@ def _groups_to_blame(
     return blamed or [group for group, _ in rejected]
 
 
-def _size_near_base(group: AxisGroup, dim: Free) -> int:
-    """Return an untried size shortly above the base, or below it if the base is the upper bound."""
+def _size_near_base(group: AxisGroup, dim: Free, taken: Set[int]) -> int:
+    """Return an untried size shortly above the base, or below it if the base is the upper bound.
+
+    It is none of those `taken` by other groups, if there is another: equal sizes may hide a tie.
+    """
     steps_above = 3
     if group.is_batch:
         steps_above = 2
     near = group.base + steps_above * dim.step
     above = sizes_between(dim, near, near + 4 * dim.step - 1)
     below = sizes_between(dim, dim.low + 1, group.base)
-    return _first_untried(group, dim, [*above, *reversed(below)])
+    sizes = [*above, *reversed(below)]
+    sizes.sort(key=taken.__contains__)
+    return _first_untried(group, dim, sizes)
 
 
-def _size_far_from_base(group: AxisGroup, dim: Free) -> int:
+def _size_far_from_base(group: AxisGroup, dim: Free, _: Set[int]) -> int:
     """Return an untried size about halfway to the largest accepted one; the base for a batch.
 
     Models that round down to a multiple of 2, 4, 8, 16 or 32 first fail just below one.

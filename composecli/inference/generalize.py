@@ -79,13 +79,20 @@ def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: P
         return contract
     example = _to_example(candidate, call, accepted, hints, prober)
     explored = explore_axes(example, prober.outcome)
+    if explored.equalized is not None and not _is_asked_for(call, hints):
+        explored = explore_axes(explored.equalized, prober.outcome)
     if explored.coupled:
-        example = _at_joint_end(example, explored.coupled, prober)
+        example = _at_joint_end(explored.example, explored.coupled, prober)
         explored = explore_axes(example, prober.outcome)
-    contract = _to_contract(candidate, example, explored, hints, accepted.device)
+    contract = _to_contract(candidate, explored, hints, accepted.device)
     optional = optional_inputs(contract, hints, prober)
     inputs = (*contract.inputs, *optional)
     return with_output_names(replace(contract, inputs=inputs))
+
+
+def _is_asked_for(call: Call, hints: Hints) -> bool:
+    """Return whether the sizes of the call are those that the user or a producer wants."""
+    return hints.stated is not None or call == hints.given
 
 
 def _with_vocabulary(call: Call, accepted: Accepted) -> Call:
@@ -193,10 +200,10 @@ def _at_joint_end(example: Example, axes: tuple[Axis, ...], prober: Prober) -> E
 
 
 def _to_contract(
-    candidate: Candidate, example: Example, explored: ExploredAxes, hints: Hints, device: str
+    candidate: Candidate, explored: ExploredAxes, hints: Hints, device: str
 ) -> Contract:
     """Combine the explored dims with names and evidence."""
-    call = example.call
+    call, result = explored.example.call, explored.example.result
     inputs = list[Port]()
     id_notes = list[str]()
     for path, spec in call_leaves(call):
@@ -212,4 +219,4 @@ def _to_contract(
     details = [f"{device} at {call}", *explored.notes, *id_notes]
     probed = Evidence(EvidenceKind.PROBED, "; ".join(details))
     evidence.append(probed)
-    return Contract(tuple(inputs), explored.outputs, call, example.result, tuple(evidence))
+    return Contract(tuple(inputs), explored.outputs, call, result, tuple(evidence))

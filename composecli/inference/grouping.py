@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 
 from composecli.core.dims import Free, as_free, example_size
+from composecli.core.observations import Rejected
 from composecli.core.pytree import Axis, Call, call_leaves
-from composecli.inference.axis_groups import AxisGroup, Example, make_group, try_size
+from composecli.inference.axis_groups import (
+    AxisGroup,
+    Example,
+    make_group,
+    try_size,
+    with_sizes,
+)
 from composecli.inference.prober import Probe
+from composecli.inference.squares import next_squares
 from composecli.inference.ties import find_ties
 
 # The stride of most image backbones: a model that requires multiples of 32 accepts the next one.
 STRIDE = 32
+# Fewer axes of one size are one group, or none.
+MIN_SPLIT = 4
+
+# Whether the model accepts another size of a group.
+Test = Callable[[Call, AxisGroup, Probe], bool]
 
 
 def groups_of(example: Example, probe: Probe) -> Iterator[AxisGroup]:
@@ -109,7 +123,7 @@ def _changes(call: Call, group: AxisGroup, probe: Probe) -> bool:
         sizes.append(2 * base)
     if base > STRIDE:
         sizes += [base + STRIDE, base - STRIDE]
-    sizes += [base - 1, base // 2]
+    sizes += [base - 1, base // 2, *next_squares(base)]
     larger_than_one = [size for size in sizes if size > 1]
     return any(try_size(call, group, size, probe) for size in larger_than_one)
 
@@ -122,24 +136,84 @@ def _tied_inputs(example: Example, singles: list[AxisGroup], probe: Probe) -> It
         axis_and_size = (axis, group.base)
         alike.setdefault(axis_and_size, []).append(group)
     for members in alike.values():
-        if len(members) < 2:
-            continue
-        if _all_grow_alone(example, members, probe):
-            continue
-        axes = tuple(group.axes[0] for group in members)
-        together = make_group(example, axes)
-        next_size = together.base + 1
-        if try_size(example.call, together, next_size, probe):
+        if len(members) > 1:
+            yield from _tied_members(example, members, probe)
+
+
+def _tied_members(example: Example, members: list[AxisGroup], probe: Probe) -> Iterator[AxisGroup]:
+    """Yield those of the members that accept the next size only together.
+
+    The queries of attention grow alone, and keys and values only together.
+    """
+    loose = list[Axis]()
+    held = list[Axis]()
+    for group in members:
+        next_size = group.base + 1
+        kind = held
+        if try_size(example.call, group, next_size, probe):
+            kind = loose
+        kind.append(group.axes[0])
+    if not held:
+        yield from _tied_by_broadcasting(example, members, probe)
+        return
+    apart = list(_split(example, held, _accepts_next, probe))
+    if apart:
+        yield from apart
+        return
+    for axis in loose:
+        pair = make_group(example, (*held, axis))
+        if len(loose) > 1 and _accepts_next(example.call, pair, probe):
+            yield pair
+            return
+    together = make_group(example, tuple(group.axes[0] for group in members))
+    if _accepts_next(example.call, together, probe):
+        yield together
+
+
+def _tied_by_broadcasting(
+    example: Example, members: list[AxisGroup], probe: Probe
+) -> Iterator[AxisGroup]:
+    """Yield those of the members of size 1 that cannot have two other sizes.
+
+    Each grows alone because the others are broadcast.
+    """
+    if members[0].base != 1:
+        return
+    tied = dict[Axis, None]()
+    for one, other in combinations(members, 2):
+        observation = probe(with_sizes(example.call, [(one, 2), (other, 3)]))
+        if isinstance(observation, Rejected):
+            tied |= dict.fromkeys((*one.axes, *other.axes))
+    if tied:
+        together = make_group(example, tuple(tied))
+        if _accepts_next(example.call, together, probe):
             yield together
 
 
-def _all_grow_alone(example: Example, members: list[AxisGroup], probe: Probe) -> bool:
-    """Return whether each group accepts the next size alone."""
-    for group in members:
-        next_size = group.base + 1
-        if not try_size(example.call, group, next_size, probe):
-            return False
-    return True
+def _accepts_next(call: Call, group: AxisGroup, probe: Probe) -> bool:
+    """Return whether the group accepts the next size."""
+    return try_size(call, group, group.base + 1, probe)
+
+
+def _split(example: Example, axes: Sequence[Axis], test: Test, probe: Probe) -> Iterator[AxisGroup]:
+    """Yield the axes as one group that passes the test, or as several if pairs of them pass it.
+
+    A mask `(T, S)` beside queries `(T, 16)` and keys `(S, 16)` has the sizes of both, and all four
+    axes change together, too, if T and S are equal.
+    """
+    remaining = list(axes)
+    while len(remaining) >= MIN_SPLIT:
+        first, *others = remaining
+        pairs = (make_group(example, (first, other)) for other in others)
+        pair = next((pair for pair in pairs if test(example.call, pair, probe)), None)
+        if pair is None:
+            break
+        yield pair
+        remaining = _without(remaining, pair.axes)
+    if len(remaining) > 1:
+        whole = make_group(example, tuple(remaining))
+        if test(example.call, whole, probe):
+            yield whole
 
 
 def _tied_axes(example: Example, stuck: list[AxisGroup], probe: Probe) -> Iterator[AxisGroup]:
@@ -159,10 +233,7 @@ def _tied_axes(example: Example, stuck: list[AxisGroup], probe: Probe) -> Iterat
             if _changes(example.call, group, probe):
                 yield group
                 remaining = _without(remaining, same_number)
-        if len(remaining) > 1:
-            group = make_group(example, tuple(remaining))
-            if _changes(example.call, group, probe):
-                yield group
+        yield from _split(example, remaining, _changes, probe)
 
 
 def _tied_by_rules(

@@ -48,12 +48,13 @@ class JointResult(NamedTuple):
 class Results:
     """The result of the base call, and of calls with several groups resized, by their names.
 
-    `is_stable` is whether every accepted call returned the same structure. `other_values` are
+    `unstable` is how the structure of the result changes with the input, empty if every accepted
+    call returned the same one. `other_values` are
     results of the base call with other values.
     """
 
     base: Leaves
-    is_stable: bool
+    unstable: str
     joint: Mapping[frozenset[str], JointResult]
     other_values: tuple[Leaves, ...] = ()
 
@@ -181,12 +182,32 @@ def to_output_port(number: int, results: Results, groups: list[AxisGroup]) -> Po
     dims = list[Dim]()
     for axis, size in enumerate(spec.sizes):
         dim = _by_values(number, axis, results)
-        if dim is None and results.is_stable:
+        if dim is None and not results.unstable:
             dim = _output_dim(number, axis, size, groups, results)
-        unstable = Unknown("the structure of the result changes with the input")
-        dims.append(dim or unstable)
+        dims.append(dim or Unknown(results.unstable))
     name = output_name(path)
     return Port(name, path, spec.dtype, tuple(dims))
+
+
+def changed_structure(base: Leaves, groups: list[AxisGroup]) -> str:
+    """Return how the structure of the result changes with the groups; empty if it does not.
+
+    A model that returns a tensor for each step returns 8 of them for 8 steps, and 9 for 9.
+    """
+    for group in groups:
+        sizes = [size for size, found in group.accepted.items() if not same_structure(base, found)]
+        if not sizes:
+            continue
+        nearest = min(sizes, key=lambda size: abs(size - group.base))
+        counts = (len(base), len(group.accepted[nearest]))
+        if counts[0] == counts[1]:
+            return f"the dtype or rank of the result changes with {group.name}"
+        name = group.name
+        return (
+            f"the number of outputs changes with {name}: "
+            f"{counts[0]} at {name} = {group.base}, {counts[1]} at {name} = {nearest}"
+        )
+    return ""
 
 
 def _by_values(number: int, axis: int, results: Results) -> Dim | None:

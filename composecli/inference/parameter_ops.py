@@ -243,6 +243,27 @@ class Elementwise(OpFamily):
             return None
         return tuple(sizes)
 
+    def sizes_by_channels(
+        self, spec: TensorSpec, parameter_op: ParameterOp
+    ) -> tuple[int, ...] | None:
+        """Return input sizes with as many axes as a parameter of channels; None if it is not one.
+
+        An input `(2, 8)` that is scaled by a parameter `(1, 8, 1, 1)` or `(8, 1, 1)` gives
+        `(2, 8, 8, 8)`: the parameter is meant for the channels of images.
+        """
+        weight = parameter_op.weight.sizes
+        if not self.owns_op(parameter_op.op) or parameter_op.value.sizes != spec.sizes:
+            return None
+        if len(weight) > 1 and weight[0] == 1:
+            weight = weight[1:]
+        channels, *sides = weight or (1,)
+        if channels == 1 or not sides or set(sides) != {1}:
+            return None
+        sizes = (BATCH, channels, *[LENGTH] * len(sides))
+        if len(spec.sizes) < len(parameter_op.weight.sizes):
+            return sizes
+        return None
+
 
 class Embedding(OpFamily):
     """Tables that integer inputs index: the weight is `(vocabulary, width)`."""

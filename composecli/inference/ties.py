@@ -11,9 +11,10 @@ from itertools import combinations
 
 from composecli.core.dims import Dim, as_dim, as_free, unknown_reason
 from composecli.core.pytree import Axis, size_of
-from composecli.core.size_expr import Const, Expr, add
+from composecli.core.size_expr import Const, Expr, add, multiply
 from composecli.inference.axis_groups import AxisGroup, Example, Tie, make_group, try_size
 from composecli.inference.prober import Probe
+from composecli.inference.products import find_products
 from composecli.inference.size_rules import SizeRule
 
 MAX_SUBSETS = 16
@@ -28,13 +29,22 @@ def tied_dim(size: int, ties: Sequence[tuple[AxisGroup, Tie]]) -> Dim:
     It is unknown if the dim of one of the groups is.
     """
     terms: list[Expr] = [Const(size)]
+    factors = list[Expr]()
+    constant = size
     for group, tie in ties:
         dim = group.dim()
         if unknown_reason(dim) is not None:
             return dim
-        if as_free(dim) is not None:
-            terms.append(tie.rule.expr(group.name))
-            terms.append(Const(-tie.rule.at(group.base)))
+        if as_free(dim) is None:
+            continue
+        part, part_size = tie.rule.expr(group.name), tie.rule.at(group.base)
+        if tie.is_factor:
+            factors.append(part)
+            constant //= part_size
+        else:
+            terms += [part, Const(-part_size)]
+    if factors:
+        return as_dim(multiply(Const(constant), *factors))
     return as_dim(add(*terms))
 
 
@@ -47,16 +57,51 @@ def find_ties(
     may follow several others: a mask covers the cached and the new tokens, `P + T`.
     """
     tied = set[Axis]()
+    products = list(find_products(example, stuck, loose, probe))
+    for group in products:
+        tied.update(group.all_axes)
+    yield from products
+    stuck = [axis for axis in stuck if axis not in tied]
+    loose = [axis for axis in loose if axis not in tied]
     for group in _with_constant_differences(example, stuck, probe):
         if not tied.issuperset(group.axes):
-            tied |= {*group.axes, *(tie.axis for tie in group.ties)}
+            tied.update(group.all_axes)
             yield group
+    stuck = [axis for axis in stuck if axis not in tied]
+    yield from _with_loose_axes(example, stuck, loose, probe)
+
+
+def _with_loose_axes(
+    example: Example, stuck: Sequence[Axis], loose: Sequence[Axis], probe: Probe
+) -> list[AxisGroup]:
+    """Return the groups of stuck axes and those that change alone, too.
+
+    Each loose axis is in one group: two lists of lengths may follow one batch of sequences.
+    """
+    groups = dict[Axis, AxisGroup]()
     for axis in stuck:
-        if axis in tied:
-            continue
         found = _with_loose_axis(example, axis, loose, probe)
-        if found is not None:
-            yield found
+        if found is None:
+            continue
+        leader = found.axes[0]
+        earlier = groups.get(leader)
+        if earlier is None:
+            groups[leader] = found
+            continue
+        axes = tuple(dict.fromkeys((*earlier.axes, *found.axes)))
+        merged = make_group(example, axes, ties=(*earlier.ties, *found.ties))
+        if _changes_together(example, merged, probe):
+            groups[leader] = merged
+    return list(groups.values())
+
+
+def _changes_together(example: Example, group: AxisGroup, probe: Probe) -> bool:
+    """Return whether axes that follow one another in pairs follow all at once.
+
+    A size that rounds is the same until the next multiple.
+    """
+    far = group.base + max((tie.rule.divisor for tie in group.ties), default=1)
+    return all(try_size(example.call, group, size, probe) for size in (group.base + 1, far))
 
 
 def _with_loose_axis(

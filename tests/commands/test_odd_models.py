@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, Installed
 from tests.models import Shelf
 
 
@@ -108,6 +108,44 @@ class Guarded(nn.Module):
         if x.shape[-1] != 512:
             raise ValueError("512 samples are wanted")
         return self.conv(x.unsqueeze(1)).mean(-1)
+
+
+class Squared(nn.Module):
+    """Views its tokens as a square image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, length, width = x.shape
+        side = int(length**0.5)
+        return self.conv(x.transpose(1, 2).view(n, width, side, side))
+
+
+class Steps(nn.Module):
+    """Returns a tensor for each step of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        steps: list[torch.Tensor] = []
+        for step in range(x.size(1)):
+            steps.append(self.fc(x[:, step]))
+        return steps
+
+
+class ScaledChannels(nn.Module):
+    """Scales the channels of images, and rows by broadcasting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale[:, None, None]
 
 
 class Weighted(nn.Module):
@@ -289,3 +327,26 @@ def test_one_of_several_outputs_is_inspected(composecli: Composecli, shelf: Shel
     refused = composecli("inspect", path, "--select", "nothing")
     assert refused.code == 3
     assert "CC103" in refused.err
+
+
+def test_a_length_that_must_be_a_square_is_not_fixed(installed: Installed, shelf: Shelf) -> None:
+    path = shelf.save("odd_squared", Squared())
+    contract = installed.json("inspect", path).json["model"]["contract"]
+    assert contract["text"] == "float32[N, ?, 8] -> float32[N, 4, ?, ?]"
+    shown = installed("inspect", path)
+    assert "the sizes that it takes are squares; took 1, 4, 9; refused" in " ".join(
+        shown.out.split()
+    )
+
+
+def test_channels_that_are_scaled_are_those_of_images(installed: Installed, shelf: Shelf) -> None:
+    path = shelf.save("odd_scaled", ScaledChannels())
+    contract = installed.json("inspect", path).json["model"]["contract"]
+    assert contract["text"] == "float32[N, 8, H, W] -> float32[N, 8, H, W]"
+
+
+def test_a_list_that_grows_with_its_input_says_so(installed: Installed, shelf: Shelf) -> None:
+    path = shelf.save("odd_steps", Steps())
+    shown = installed("inspect", path, "--input", "float32[N,T,8]")
+    text = " ".join(shown.out.split())
+    assert "[0] axis 0: the number of outputs changes with T: 8 at T = 8, 9 at T = 9" in text

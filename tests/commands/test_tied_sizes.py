@@ -89,6 +89,78 @@ class Cached(nn.Module):
         return torch.softmax(scores, -1) @ keys
 
 
+class PixelMask(nn.Module):
+    """Has a mask with one entry for each pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.conv(x).flatten(2).masked_fill(mask.unsqueeze(1) > 0, 0.0)
+
+
+class Masking(nn.Module):
+    """Returns an image with a mask for its pixels, or for its columns."""
+
+    def __init__(self, *, each_pixel: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, 2, 1)
+        self.rows = 1000 if each_pixel else 1
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.conv(x)
+        return y, (y[:, 0, : self.rows].flatten(1) > 0).to(torch.int64)
+
+
+class Attention(nn.Module):
+    """Keys and values have one length, and queries another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attention(q, k, v)[0]
+
+
+class TwoStrides(nn.Module):
+    """Strides of 4 and 6 lead to one length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv1d(4, 8, 4, stride=4)
+        self.b = nn.Conv1d(4, 8, 6, stride=6)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.a(x) + self.b(y)
+
+
+class Conditioned(nn.Module):
+    """Adds one row to each token of a sequence: a batch of 1 is broadcast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 8)
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, ids: Tensor, x: Tensor) -> Tensor:
+        return self.tokens(ids) + self.fc(x).unsqueeze(1)
+
+
+class FirstRows(nn.Module):
+    """Reads as many rows of the second input as the first one has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 8)
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, ids: Tensor, x: Tensor) -> Tensor:
+        tokens = self.tokens(ids)
+        return tokens + self.fc(x)[: tokens.size(0)].unsqueeze(1)
+
+
 class RoundingUp(nn.Module):
     """A U-Net whose strides round up: the upper level must be even."""
 
@@ -153,6 +225,18 @@ CONTRACTS = {
         Cached(),
         "float32[N, T, 16], float32[N, T2, 16], int64[N, T + T2] -> float32[N, T, 16]",
     ),
+    "pixel_mask": (
+        PixelMask(),
+        "float32[N, 3, H, W], int64[N, H*W] -> float32[N, 8, H*W]",
+    ),
+    "attention": (
+        Attention(),
+        "float32[N, T, 16], float32[N2, T, 16], float32[N2, T, 16] -> float32[N, T, 16]",
+    ),
+    "two_strides": (
+        TwoStrides(),
+        "float32[N, 4, L>=4], float32[N, 4, 6*(L//4)] -> float32[N, 8, L//4]",
+    ),
     "rounding_up": (
         RoundingUp(),
         "float32[N, 3, H%4 in {0, 3}, W%4 in {0, 3}] -> float32[N, 8, ceil(H/2), ceil(W/2)]",
@@ -177,6 +261,28 @@ def test_contract_says_how_sizes_follow(name: str, composecli: Composecli, shelf
     path = shelf.save(f"tied_{name}", module)
     report = composecli.json("inspect", path).json
     assert report["model"]["contract"]["text"] == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "batch", "other_batch"),
+    [
+        (Conditioned(), 2, 2),
+        (Conditioned(), 2, 1),
+        (Conditioned(), 1, 2),
+        (Conditioned(), 1, 1),
+        (Conditioned(), 4, 1),
+        (FirstRows(), 2, 4),
+    ],
+)
+def test_batches_that_limit_each_other_are_one_batch(
+    module: nn.Module, batch: int, other_batch: int, installed: Installed, shelf: Shelf
+) -> None:
+    example = (torch.zeros(batch, 5, dtype=torch.int64), torch.rand(other_batch, 8))
+    name = f"{type(module).__name__}_{batch}_{other_batch}"
+    path = shelf.save(name, module, "traced", example)
+    report = installed.json("inspect", path).json
+    text = "int64[N, T], float32[N, 8] -> float32[N, T, 8]"
+    assert report["model"]["contract"]["text"] == text
 
 
 @pytest.mark.parametrize("words", [(), ("--input", "1,3,128,128")])
@@ -206,3 +312,22 @@ def test_join_refuses_sizes_that_do_not_follow(
     assert joined(torch.rand(1, 3, 67, 40)).shape == (1, 8, 34, 20)
     with pytest.raises(RuntimeError):
         joined(torch.rand(1, 3, 66, 40))
+
+
+@pytest.mark.parametrize(
+    ("each_pixel", "code", "titles"),
+    [
+        (True, 0, []),
+        (False, 1, ["axis 1 is 32, but H*W is 1024, because H is 32, W is 32"]),
+    ],
+)
+def test_a_mask_has_an_entry_for_each_pixel(
+    each_pixel: bool, code: int, titles: list[str], installed: Installed, shelf: Shelf
+) -> None:
+    producer = shelf.save(f"tied_masking_{each_pixel}", Masking(each_pixel=each_pixel))
+    consumer = shelf.save("tied_pixel_mask", PixelMask())
+    words = ("--input", "float32[N,1,64,64]")
+    checked = installed.json("check", producer, consumer, *words)
+    (seam,) = checked.json["seams"]
+    assert [finding["title"] for finding in seam["findings"]] == titles
+    assert checked.code == code

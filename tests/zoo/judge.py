@@ -15,16 +15,27 @@ import torch
 from torch import nn
 
 from composecli.core.contract import Contract, Port, accepts_dtype
-from composecli.core.dims import Derived, Fixed, Free, Unknown, admits
+from composecli.core.dims import (
+    Derived,
+    Dim,
+    Fixed,
+    Free,
+    Unknown,
+    admits,
+    as_expr,
+    example_size,
+    largest_size,
+    sizes_outside,
+)
 from composecli.core.pytree import (
     Argument,
     Call,
-    KeyPath,
     TensorSpec,
     call_leaves,
     leaves,
     replace_call_leaf,
 )
+from composecli.core.resizing import resize, sizes_by_name
 from composecli.core.size_expr import evaluate
 from composecli.runtime.tensors import Maker, tree_of
 
@@ -84,20 +95,22 @@ def _contradicted_admissions(contract: Contract, model: nn.Module) -> Iterator[s
 
 def _with_optional(contract: Contract, port: Port) -> Contract:
     """Return the contract of a call that also passes this optional input."""
-    base = _base_sizes(contract)
-    sizes = list[int]()
-    for dim in port.dims or ():
-        if isinstance(dim, Free):
-            sizes.append(base[dim.name])
-        else:
-            sizes.append(int(str(dim)))
+    base = sizes_by_name(contract, contract.example)
+    sizes = tuple(_size_at(dim, base) for dim in port.dims or ())
     arguments = contract.example.arguments
-    passed = Argument(TensorSpec(port.dtype, tuple(sizes)), port.name)
+    passed = Argument(TensorSpec(port.dtype, sizes), port.name)
     return replace(
         contract,
-        inputs=(*contract.inputs, replace(port, path=(len(arguments),))),
+        inputs=(*contract.inputs, replace(port, path=(len(arguments),), optional=False)),
         example=Call((*arguments, passed)),
     )
+
+
+def _size_at(dim: Dim, sizes: Sizes) -> int:
+    """Return the size that a known dim has at these sizes of the free dims."""
+    expr = as_expr(dim)
+    assert expr is not None
+    return evaluate(expr, sizes)
 
 
 def _free_dims(contract: Contract) -> dict[str, Free]:
@@ -109,69 +122,44 @@ def _free_dims(contract: Contract) -> dict[str, Free]:
     return dims
 
 
-def _base_sizes(contract: Contract) -> Sizes:
-    """Return the size that each free dim has in the example."""
-    specs = dict(call_leaves(contract.example))
-    base = Sizes()
-    for port in contract.inputs:
-        for dim, size in zip(port.dims or (), specs[port.path].sizes, strict=False):
-            if isinstance(dim, Free):
-                base[dim.name] = size
-    return base
-
-
 def _admitted_sizes(contract: Contract) -> Iterator[Sizes]:
     """Yield sizes that the contract admits.
 
     First the example's, then each free dim on its own at its bounds and in between, then all free
     dims changed at once.
     """
-    base = _base_sizes(contract)
+    base = sizes_by_name(contract, contract.example)
     free = _free_dims(contract)
     generator = random.Random(0)
     yield base
     together = dict(base)
     for name, dim in free.items():
-        low = _lowest(dim)
+        low = example_size(dim, dim.low)
         top = _highest(dim, base[name])
-        steps = (top - low) // dim.step
-        in_between = {low + dim.step * generator.randint(0, steps) for _ in range(2)}
-        candidates = {low, top, base[name] + dim.step, 2 * base[name], 4 * base[name], *in_between}
+        in_between = {example_size(dim, generator.randint(low, top)) for _ in range(2)}
+        multiples = {2 * base[name], 4 * base[name]}
+        next_size = example_size(dim, base[name] + 1)
+        candidates = {low, top, next_size, *multiples, *in_between}
         for size in sorted(candidates):
             if admits(dim, size):
                 yield {**base, name: size}
-        few_steps = min(steps, 2 + base[name] // dim.step)
-        together[name] = low + dim.step * generator.randint(0, few_steps)
+        small = min(top, base[name] + 2 * dim.step)
+        together[name] = example_size(dim, generator.randint(low, max(low, small)))
     if len(free) > 1:
         yield together
 
 
-def _lowest(dim: Free) -> int:
-    """Return the smallest multiple of the step that is not below the lower bound."""
-    return dim.low + -dim.low % dim.step
-
-
 def _highest(dim: Free, base: int) -> int:
     """Return the largest size to try: the upper bound, or a long size if there is none."""
-    top = max(4 * base, base + 5 * dim.step, LONG_SIZE)
-    if dim.high is not None:
-        top = dim.high
-    return top - top % dim.step
+    largest = largest_size(dim)
+    if largest is not None:
+        return largest
+    return example_size(dim, max(4 * base, base + 5 * dim.step, LONG_SIZE))
 
 
 def _call_at(contract: Contract, sizes: Sizes) -> Call:
-    """Return the example call with its free dims set to these sizes."""
-    changes = dict[KeyPath, TensorSpec]()
-    specs = dict(call_leaves(contract.example))
-    for port in contract.inputs:
-        if port.dims is None:
-            continue
-        spec = specs[port.path]
-        wanted = list[int]()
-        for dim, size in zip(port.dims, spec.sizes, strict=True):
-            wanted.append(sizes[dim.name] if isinstance(dim, Free) else size)
-        changes[port.path] = replace(spec, sizes=tuple(wanted), sample=None)
-    return replace_call_leaf(contract.example, changes)
+    """Return the example call with its free dims at these sizes, and those derived from them."""
+    return resize(contract, contract.example, sizes)
 
 
 def _run(model: nn.Module, call: Call, seed: int) -> Any:
@@ -246,20 +234,27 @@ def _excluded_free_sizes(contract: Contract) -> Iterator[Exclusion]:
     Each is tried twice: with the other dims at the example's sizes, and with them below their lower
     bounds, because another dim may be what makes the size acceptable.
     """
-    base = _base_sizes(contract)
+    base = sizes_by_name(contract, contract.example)
     free = _free_dims(contract)
-    small = {name: max(1, _lowest(dim) - dim.step) for name, dim in free.items()}
+    small = {name: _below(dim) or dim.low for name, dim in free.items()}
     for name, dim in free.items():
-        outside = [dim.low - dim.step]
-        if dim.high is not None:
-            outside.append(dim.high + dim.step)
-        if dim.step > 1:
-            outside.append(base[name] + 1)
-        for size in outside:
-            if size > 0 and not admits(dim, size):
+        outside = {*sizes_outside(dim), *_between(dim, base[name])}
+        for size in sorted(outside):
+            if not admits(dim, size):
                 at_base = _call_at(contract, {**base, name: size})
                 at_small = _call_at(contract, {**small, name: size})
                 yield Exclusion(str(dim), (at_base, at_small))
+
+
+def _below(dim: Free) -> int | None:
+    """Return the next size below the lower bound; None if there is none."""
+    below = [size for size in sizes_outside(dim) if size < dim.low]
+    return max(below, default=None)
+
+
+def _between(dim: Free, base: int) -> list[int]:
+    """Return the sizes less than a step above the base that have none of the remainders."""
+    return [size for size in range(base + 1, base + dim.step) if not admits(dim, size)]
 
 
 def _excluded_fixed_sizes(contract: Contract) -> Iterator[Exclusion]:

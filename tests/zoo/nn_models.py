@@ -339,6 +339,41 @@ class Decoder(nn.Module):
         return self.layer(self.words(ids), memory)
 
 
+class SkipDecoder(nn.Module):
+    """The last level of a U-Net's decoder: one input is twice as large as the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mix = nn.ConvTranspose2d(16, 8, 2, 2), nn.Conv2d(16, 4, 3, padding=1)
+
+    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
+        return self.mix(torch.cat([self.up(x), skip], 1))
+
+
+class RoundingUp(nn.Module):
+    """A U-Net with strided convolutions, which accept sizes with two of four remainders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+        self.up = nn.ConvTranspose2d(16, 8, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a(x)
+        return self.up(self.b(a)) + a
+
+
+class PixelMask(nn.Module):
+    """A mask with one entry for each patch of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.patches(x).flatten(2).masked_fill(mask.unsqueeze(1) > 0, 0.0)
+
+
 # A name, a function that builds the module, and inputs that the module accepts.
 Named = Iterator[tuple[str, Callable[[], nn.Module], tuple[object, ...]]]
 
@@ -433,6 +468,9 @@ def _networks() -> Named:
     yield "causal", Causal, (_ids(65, 2, 16),)
     yield "pixel_shuffle", PixelShuffle, (_rand(2, 3, 8, 8),)
     yield "decoder", Decoder, (_ids(40, 2, 6), _rand(2, 5, 16))
+    yield "skip_decoder", SkipDecoder, (_rand(2, 8, 12, 20), _rand(2, 16, 6, 10))
+    yield "rounding_up", RoundingUp, (_rand(2, 3, 16, 16),)
+    yield "pixel_mask", PixelMask, (_rand(2, 3, 16, 24), _ids(2, 2, 24))
 
 
 def entries() -> Iterator[Entry]:

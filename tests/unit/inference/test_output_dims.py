@@ -10,9 +10,10 @@ from composecli.core.contract import Port
 from composecli.core.dims import Fixed, Free, as_dim, unknown_reason
 from composecli.core.pytree import Call, TensorSpec, Tree, leaves
 from composecli.core.size_expr import Symbol
-from composecli.inference.axis_groups import make_group, try_size
+from composecli.inference.axis_groups import AxisGroup, make_group, try_size
 from composecli.inference.output_dims import (
     Results,
+    changed_structure,
     disambiguate,
     invalidate,
     probe_jointly,
@@ -38,7 +39,7 @@ def output(text: str, result_sizes: Callable[[tuple[int, ...]], tuple[int, ...]]
         disambiguate(tried.call, group, probe)
         groups.append(group)
     base = tuple(leaves(tried.result))
-    results = Results(base, True, probe_jointly(tried.call, groups, base, probe))
+    results = Results(base, "", probe_jointly(tried.call, groups, base, probe))
     return str(to_output_port(0, results, groups))
 
 
@@ -59,11 +60,23 @@ def test_output_sizes_follow_from_input_sizes(
     assert output("float32[4, 16]", result_sizes) == expected
 
 
-def test_dims_are_unknown_if_the_structure_changes() -> None:
-    base = (((), spec("float32[2, 8]")),)
-    port_ = to_output_port(0, Results(base, False, {}), [])
-    reasons = {unknown_reason(dim) for dim in port_.dims or ()}
-    assert reasons == {"the structure of the result changes with the input"}
+@pytest.mark.parametrize(
+    ("at_five", "reason"),
+    [
+        (("float32[2]",) * 5, "the number of outputs changes with T: 4 at T = 4, 5 at T = 5"),
+        (("float32[2, 1]",) * 4, "the dtype or rank of the result changes with T"),
+        (("float32[2]",) * 4, None),
+    ],
+)
+def test_dims_are_unknown_if_the_structure_changes(
+    at_five: tuple[str, ...], reason: str | None
+) -> None:
+    base = tuple(((number,), spec("float32[2]")) for number in range(4))
+    larger = tuple(((number,), spec(text)) for number, text in enumerate(at_five))
+    group = AxisGroup((((0,), 1),), 4, "T", accepted={4: base, 5: larger})
+    results = Results(base, changed_structure(base, [group]), {})
+    port_ = to_output_port(0, results, [group])
+    assert {unknown_reason(dim) for dim in port_.dims or ()} == {reason}
 
 
 def predicted() -> tuple[Port, ...]:

@@ -186,3 +186,25 @@ def test_grouped_convolution_expects_the_channels_of_all_groups() -> None:
     )
     (mismatch,) = op_family("convolution").mismatches(observation)
     assert (mismatch.have, mismatch.want) == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "sizes"),
+    [
+        ("1, 8, 1, 1", (2, 8, 8, 8)),
+        ("8, 1, 1", (2, 8, 8, 8)),
+        ("8, 1", None),
+        ("1, 8, 1", (2, 8, 8)),
+        ("8", None),
+        ("1, 1, 1", None),
+        ("4, 1, 8", None),
+        ("4, 8, 1", None),
+    ],
+)
+def test_a_parameter_of_channels_says_how_many_axes_an_input_has(
+    weight: str, sizes: tuple[int, ...] | None
+) -> None:
+    tried = spec("float32[2, 8]")
+    scale = ParameterOp("mul", tried, "scale", spec(f"float32[{weight}]"))
+    assert ELEMENTWISE.sizes_by_channels(tried, scale) == sizes
+    assert ELEMENTWISE.sizes_by_channels(tried, replace(scale, op="addmm")) is None

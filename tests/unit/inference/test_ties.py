@@ -8,6 +8,7 @@ from composecli.core.dims import as_expr, as_free, parse_shape
 from composecli.core.pytree import Call, Tree, call_leaves
 from composecli.core.size_expr import evaluate, symbols
 from composecli.inference.free_dims import explore_axes
+from composecli.inference.grouping import groups_of
 from tests.parsing import spec
 from tests.unit.inference.builders import call, example, observe
 
@@ -60,6 +61,19 @@ def shapes_found(shapes: tuple[str, ...], first: tuple[str, ...]) -> tuple[str, 
         # A mask covers cached and new tokens.
         (("N, T", "N, T2", "N, T + T2"), ("2, 8", "2, 8", "2, 16")),
         (("N, T", "N, T2", "N, T + T2"), ("2, 5", "2, 8", "2, 13")),
+        # A mask or a position for each pixel, patch or voxel.
+        (("N, 3, H, W", "N, H*W"), ("2, 3, 64, 64", "2, 4096")),
+        (("N, 3, H, W", "N, 3, H, W", "N, H*W"), ("2, 3, 6, 5", "2, 3, 6, 5", "2, 30")),
+        (("N, 3, H, W", "(H//4)*(W//4), 8"), ("2, 3, 64, 48", "192, 8")),
+        (("N, 3, H, W", "N, 6, ceil(H/2)*ceil(W/2)"), ("2, 3, 16, 20", "2, 6, 80")),
+        (("N, 3, D, H, W", "N, D*H*W"), ("2, 3, 5, 4, 6", "2, 120")),
+        (("N, T, 8", "N*T, 8", "N*T, 8"), ("2, 5, 8", "10, 8", "10, 8")),
+        # The axes of a mask have the sizes of the queries and of the keys, equal or not.
+        (("N, 16", "N2, 16", "N, N2"), ("2, 16", "2, 16", "2, 2")),
+        (("N, 16", "N2, 16", "N, N2"), ("2, 16", "3, 16", "2, 3")),
+        # Keys and values have one length, and queries another.
+        (("N, 16", "N2, 16", "N2, 16"), ("2, 16", "2, 16", "2, 16")),
+        (("N, T, 16", "T, N"), ("2, 2, 16", "2, 2")),
     ],
 )
 def test_sizes_that_follow_from_each_other(shapes: tuple[str, ...], first: tuple[str, ...]) -> None:
@@ -73,6 +87,22 @@ def _renamed(shapes: tuple[str, ...]) -> tuple[str, ...]:
     for name, other in (("D2", "T2"), ("D", "T"), ("T1", "T")):
         text = text.replace(name, other)
     return tuple(text.split("; "))
+
+
+def test_lengths_that_bound_one_batch_each_are_in_one_group_with_it() -> None:
+    """Two lists of lengths select the first rows of one batch, so it may be larger than they."""
+
+    def forward(tried: Call) -> Tree | None:
+        (_, rows), (_, first), (_, second) = call_leaves(tried)
+        if max(first.sizes[1], second.sizes[1]) > rows.sizes[0]:
+            return None
+        return spec("float32[3]")
+
+    tried = example(call("float32[2, 8]", "int64[3, 2]", "int64[3, 2]"), forward)
+    groups = list(groups_of(tried, observe(forward)))
+    axes = [axis for group in groups for axis in group.all_axes]
+    assert len(axes) == len(set(axes))
+    assert (((0,), 0), ((1,), 1), ((2,), 1)) in [group.axes for group in groups]
 
 
 def test_sizes_that_do_not_follow_stay_fixed() -> None:
