@@ -23,12 +23,12 @@ from composecli.commands.writing import (
     write_and_verify,
 )
 from composecli.compose.other_sizes import calls_far_away, free_names, with_other_sizes
-from composecli.core.blueprint import Blueprint, Parallel, bridges
+from composecli.core.blueprint import Blueprint, Parallel, bridges, settings_of
 from composecli.core.contract import Contract, accepts_call
 from composecli.core.findings import Finding
 from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
-from composecli.core.pytree import Call
+from composecli.core.pytree import Call, Literal
 from composecli.core.rules import Rule
 from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
@@ -154,6 +154,7 @@ def _write(
         merge = blueprint.merge
     notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
     notes += _training_notes(request, parts)
+    notes += _settings_notes(blueprint, parts)
     notes += _gradient_notes(built, verified)
     notes += _refusal_notes(verified)
     notes += _verification_notes(reference, verified)
@@ -167,6 +168,16 @@ def _write(
         tuple(check for check in verified.checks if check.passed),
         tuple(notes),
     )
+
+
+def _settings_notes(blueprint: Blueprint, parts: OpenedModels) -> Iterator[Finding]:
+    """Yield a note for each value that is stated for a later model, and not an input."""
+    for number, part in enumerate(parts):
+        for argument in settings_of(blueprint, number):
+            if isinstance(argument.value, Literal):
+                value = repr(argument.value.value)
+                title = f"{argument.name}={value} of {part.name} is built into the file"
+                yield Finding(Rule.VALUE_BUILT_IN, title)
 
 
 def _gradient_notes(built: Built, verified: Verified) -> Iterator[Finding]:

@@ -17,7 +17,12 @@ from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.seam_report import Findings, Rows, port_row, seam_report
 from composecli.commands.session import Session
-from composecli.commands.stated_inputs import refuse_inputs_of_no_model
+from composecli.commands.stated_inputs import (
+    refuse_inputs_of_no_model,
+    refuse_tensors_of_branches,
+    with_named_values,
+    without_settings,
+)
 from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.compare import format_dims
 from composecli.compose.confirm import rejection_finding
@@ -102,7 +107,13 @@ def _judge_parallel(
 ) -> Composition:
     """Judge the first model with each of the others: the same input, and outputs that merge."""
     selections = request.options.selections
-    calls = [found.contract.example for found in contracts if isinstance(found, Found)]
+    calls = list[Call]()
+    for number, found in enumerate(contracts, 1):
+        if isinstance(found, Found):
+            part = parts[number - 1]
+            settings = session.settings(part, number)
+            call = without_settings(found.contract.example, settings, part.facts)
+            calls.append(_shareable(call, session, part))
     if not calls:
         finding = _without_input(session, parts[0], contracts[0])
         seams = _blocked_seams(finding, parts)
@@ -118,8 +129,16 @@ def _judge_parallel(
         port = _output_port(contracts, number, path, shared.call)
         part = parts[number]
         tree = get_path(result, path)
-        outputs[number] = BranchOutput(part.name, part.handle, path, tree, port)
+        settings = session.settings(part, number + 1)
+        outputs[number] = BranchOutput(part.name, part.handle, path, tree, port, settings)
     return _judge(_Branches(request, session, parts, contracts, shared, outputs))
+
+
+def _shareable(call: Call, session: Session, part: OpenedModel) -> Call:
+    """Return the call with its plain values by name, if a model has one of its own."""
+    if all(declared.model == 1 for declared in session.options.inputs):
+        return call
+    return with_named_values(call, part.facts)
 
 
 def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
@@ -127,10 +146,11 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
 
     A model without a contract is tried again with the first example that another one accepts.
     """
-    refuse_inputs_of_no_model(session.options.inputs, 1)
+    refuse_inputs_of_no_model(session.options.inputs, len(parts))
+    refuse_tensors_of_branches(session.options.inputs)
     contracts = list[InferenceResult]()
-    for part in parts:
-        stated = session.stated_input(part)
+    for number, part in enumerate(parts, 1):
+        stated = session.stated_branch(part, number)
         contracts.append(session.infer(part, stated=stated))
     if session.has_stated_call():
         return tuple(contracts)
@@ -139,7 +159,9 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
         return tuple(contracts)
     for number, part in enumerate(parts):
         if isinstance(contracts[number], NotFound):
-            contracts[number] = session.infer(part, given=examples[0])
+            settings = session.settings(part, number + 1)
+            given = Call((*examples[0].arguments, *settings))
+            contracts[number] = session.infer(part, given=given)
     return tuple(contracts)
 
 
@@ -173,7 +195,8 @@ def _run_each(session: Session, parts: OpenedModels, call: Call) -> _SharedCall:
     results = dict[int, Tree]()
     refusals = dict[int, Rejected]()
     for number, part in enumerate(parts):
-        match session.run(single_model(part.handle), call):
+        settings = session.settings(part, number + 1)
+        match session.run(single_model(part.handle, settings), call):
             case Accepted() as accepted:
                 results[number] = accepted.result
             case Rejected() as rejected:

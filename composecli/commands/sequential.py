@@ -99,7 +99,8 @@ def _judge_chain(
 def _judge_seam(chain: Chain, number: int, upstream: Upstream | None) -> Upstream | None:
     """Judge the seam before a model, and return the chain up to the next seam if this one holds."""
     part = chain.parts[number]
-    edge = Edge(chain.parts[number - 1].name, part.name)
+    settings = chain.session.settings(part, number + 1)
+    edge = Edge(chain.parts[number - 1].name, part.name, settings)
     if upstream is None:
         rows = port_rows(None, chain.infer(number))
         missing = _no_producer_finding(chain, number - 1)

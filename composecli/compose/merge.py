@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from composecli.compose.compare import ConsumerPort, ProducerPort, format_dims, values_finding
 from composecli.compose.propagate import propagate
-from composecli.core.blueprint import Branch, Merge, Parallel
+from composecli.core.blueprint import Branch, Merge, Parallel, Settings
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import Dim, Fixed, Shape, follows_values, unknown_reason
@@ -72,6 +72,7 @@ class BranchOutput:
     path: KeyPath
     tree: Tree
     port: Port | None
+    settings: Settings = ()
 
     @property
     def side(self) -> Side:
@@ -285,6 +286,6 @@ def merged_blueprint(outputs: Outputs, bridges: Mapping[int, Bridge], spec: Merg
     branches = list[Branch]()
     for number, output in outputs.items():
         bridge = bridges.get(number, ())
-        branch = Branch(output.handle, output.path, bridge)
+        branch = Branch(output.handle, output.path, bridge, output.settings)
         branches.append(branch)
     return Parallel(tuple(branches), spec.merge, spec.dim)

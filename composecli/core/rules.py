@@ -379,6 +379,15 @@ class Rule(StrEnum):
             "reshape, arange and the like. With --strict such a file is not written."
         ),
     )
+    VALUE_BUILT_IN = (
+        "CC508",
+        "value-built-in",
+        Severity.NOTE,
+        (
+            "--input 2:rate:=16000 states a plain value for a later model. Nothing in the chain "
+            "produces it, so the joined file has it as a constant, and no input for it."
+        ),
+    )
     # CC9xx: problems that keep a command from answering.
     NO_SUCH_FILE = (
         "CC901",
