@@ -93,8 +93,11 @@ def _wire_fed(
         return _wire_items(result, required, selected, edge)
     if not _accepts(required, part):
         return _structure_finding(result, required, selected, edge)
-    feed = Feed(selected)
-    call = Call((Argument(part),))
+    name = None
+    if required:
+        name = required[0].call_name
+    feed = Feed(selected, name)
+    call = Call((Argument(part, name),))
     return Wiring((feed,), call)
 
 
@@ -128,10 +131,10 @@ def _wire_items(
     arguments = list[Argument]()
     match part:
         case TreeSequence(_, items) if len(items) == len(required):
-            for number, item in enumerate(items):
+            for number, (item, argument) in enumerate(zip(items, required, strict=True)):
                 path = (*base, number)
-                feeds.append(Feed(path))
-                arguments.append(Argument(item))
+                feeds.append(Feed(path, argument.call_name))
+                arguments.append(Argument(item, argument.call_name))
         case TreeMapping(entries):
             values = dict(entries)
             for argument in required:
