@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from composecli.commands.bridging import is_allowed, plan_bridges, steps_of, with_bridge_fix
+from composecli.commands.bridging import (
+    holds,
+    is_allowed,
+    plan_bridges,
+    steps_of,
+    with_bridge_fix,
+)
 from composecli.commands.composition import (
     Composition,
     Contracts,
@@ -24,6 +30,7 @@ from composecli.commands.stated_inputs import (
     without_settings,
 )
 from composecli.commands.tried_fixes import with_tried_fixes
+from composecli.compose.bridged import bridged_findings
 from composecli.compose.compare import format_dims
 from composecli.compose.confirm import rejection_finding
 from composecli.compose.merge import (
@@ -32,11 +39,13 @@ from composecli.compose.merge import (
     merge_findings,
     merged_blueprint,
     outputs_in_symbols_of,
+    pairs_behind_bridges,
     widened_ports,
 )
 from composecli.core.blueprint import single_model
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
+from composecli.core.dims import Free, free_dims
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
@@ -69,6 +78,16 @@ class _Branches:
     outputs: dict[int, BranchOutput]
 
     @property
+    def ranges(self) -> tuple[Free, ...]:
+        """The free dims of the input of the first model."""
+        first = _contract(self.contracts[0])
+        ranges = list[Free]()
+        if first is not None:
+            for port in first.inputs:
+                ranges += free_dims(port.dims or ())
+        return tuple(ranges)
+
+    @property
     def merge(self) -> MergeSpec:
         """How the outputs are merged."""
         return MergeSpec(self.request.merge, self.request.dim, self.request.strict)
@@ -81,10 +100,14 @@ class _Branches:
 
 @dataclass(frozen=True, slots=True)
 class _WorkingBridges:
-    """Bridges with which the merge runs. `result` is the observation of that run."""
+    """Bridges with which the merge runs. `result` is the observation of that run.
+
+    `findings` are the sizes at which the bridges hold, by model.
+    """
 
     bridges: Bridges
     result: Accepted
+    findings: FindingsByModel
 
     @property
     def steps(self) -> Bridge:
@@ -258,7 +281,9 @@ def _judge(branches: _Branches) -> Composition:
     used = None
     if working is not None:
         for number in numbers:
-            findings[number] = with_bridge_fix(findings[number], working.steps, branches.request)
+            fixed = with_bridge_fix(findings[number], working.steps, branches.request)
+            conditions = (*working.findings.get(0, ()), *working.findings.get(number, ()))
+            findings[number] = (*fixed, *dict.fromkeys(conditions))
         if is_allowed(branches.request.bridge, working.steps):
             used = working
     merged = _run_if_sound(branches, findings, used)
@@ -282,7 +307,10 @@ def _judge(branches: _Branches) -> Composition:
 
 
 def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
-    """Plan a bridge for each output that is too narrow, and return them if the merge then runs."""
+    """Plan a bridge for each output that is too narrow, and return them if the merge then runs.
+
+    As in a chain, they have to hold at more than the example that composecli chose.
+    """
     ports = widened_ports(branches.outputs, branches.merge)
     needs = list[tuple[TensorSpec, Port]]()
     for number, port in ports.items():
@@ -293,10 +321,18 @@ def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
     if not planned:
         return None
     bridges = dict(zip(ports, planned, strict=True))
+    pairs = pairs_behind_bridges(branches.outputs, branches.merge, branches.ranges)
+    request = branches.request
+    if not all(holds(pair, bridges.get(number, ()), request) for number, pair in pairs.items()):
+        return None
+    findings = FindingsByModel()
+    for number, (producer, consumer) in pairs.items():
+        bridge = bridges.get(number, ())
+        findings[number] = bridged_findings(producer, bridge, consumer, strict=request.strict)
     result = branches.run(bridges)
     if isinstance(result, Rejected):
         return None
-    return _WorkingBridges(bridges, result)
+    return _WorkingBridges(bridges, result, findings)
 
 
 def _run_if_sound(
