@@ -49,10 +49,14 @@ def selected(result: Any, port: str | None) -> Tensor:
     match port:
         case None:
             return result
-        case "[0]":
+        case "[0]" | "0":
             return result[0]
         case "[1]":
             return result[1]
+        case "[1][0]":
+            return result[1][0]
+        case "[0].y":
+            return result[0]["y"]
         case "a.b[0]":
             return result["a"]["b"][0]
     if isinstance(result, dict):
