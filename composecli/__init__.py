@@ -8,11 +8,13 @@ The Python API is imported when it is first used:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from composecli.core.version import VERSION
 
+# As typing has it, which takes milliseconds to import: Ctrl-C is not handled before that.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from composecli.api import check, inspect, join, options
     from composecli.core.errors import CouldNotAttempt
     from composecli.core.findings import Verdict

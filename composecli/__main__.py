@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+
+from composecli import early_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _INTERRUPTED, _TERMINATED, _COULD_NOT_TELL = 130, 143, 3
 
 
 def run() -> NoReturn:
     """Import and run the command line. Whatever ends the import has a message and a code, too."""
+    early_signals.handle()
     try:
         from composecli import cli
 

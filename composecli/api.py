@@ -46,7 +46,8 @@ def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
 ) -> Options:
     """Return the options of a command, written as on the command line.
 
-    `options(inputs=["float32[N,3,224,224]"])` is `--input 'float32[N,3,224,224]'`.
+    `options(inputs=["float32[N,3,224,224]"])` is `--input 'float32[N,3,224,224]'`. `max_seconds`
+    stops a forward only in a child process: see the `worker` of the commands.
 
     Raises:
         ValueError: if an option has no meaning, such as a budget of no probes.

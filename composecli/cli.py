@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import zip_longest
 from typing import Any, Generic, NoReturn, TypeVar
 
 import click
@@ -48,6 +47,7 @@ from composecli.core.errors import Problem
 from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
+from composecli.early_signals import asks_for
 from composecli.inference.prober import Budget
 from composecli.report.explain import find_rule, format_rule, list_rules
 from composecli.report.formats import DEFAULT_FORMAT, FORMATS
@@ -326,23 +326,10 @@ class CommandGroup(click.Group):
         try:
             return super().main(words, *more, **named)
         except click.ClickException as error:
-            if _asks_for(words, "json"):
+            if asks_for(words, "json"):
                 console.print_and_exit(_usage_report(error), "json")
             error.show()
             sys.exit(Rule.USAGE.exit_code)
-
-
-def _asks_for(words: list[str], form: str) -> bool:
-    """Return whether a command line, which may be wrong, has `--format` with this value."""
-    value = ""
-    for word, following in zip_longest(words, words[1:], fillvalue=""):
-        if word == "--":
-            break
-        if word == "--format":
-            value = following
-        elif word.startswith("--format="):
-            value = word.removeprefix("--format=")
-    return value == form
 
 
 def _usage_report(error: click.ClickException) -> ProblemReport:

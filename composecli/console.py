@@ -15,7 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from composecli import streams
+from composecli import early_signals, streams
 from composecli.commands.results import JoinReport, ProblemReport, Report
 from composecli.core.errors import CouldNotAttempt, Problem, system_problem
 from composecli.core.rules import Rule
@@ -61,12 +61,12 @@ def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = N
 
     `start_worker` starts one worker; by default, a child process.
     """
-    signal.signal(signal.SIGTERM, _terminate)
     is_for_people = FORMATS[options.format].is_for_people
     is_shown = sys.stderr.isatty() and not options.quiet and is_for_people
     progress = ProgressLine(is_shown=is_shown)
     worker = None
     try:
+        _handle_signals()
         worker = _start(options, start_worker or start_subprocess)
         report = work(worker, progress.show)
     except CouldNotAttempt as failure:
@@ -82,6 +82,13 @@ def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = N
         if worker is not None:
             worker.close()
     print_and_exit(report, options.format, quiet=options.quiet)
+
+
+def _handle_signals() -> None:
+    """Have the signals that end a command raise an exception."""
+    if early_signals.is_handled(signal.SIGINT):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
 
 
 def print_and_exit(report: Report, form: str, *, quiet: bool = False) -> NoReturn:

@@ -326,7 +326,57 @@ class Lazy(nn.Module):
         return self.up(self.conv(y)).flatten(1).repeat(1, 2)[:, :4]
 
 
+class IntegerKeys(Layer):
+    def forward(self, x):
+        return {0: self.fc(x), 1: x}
+
+
+class NoneInTuple(Layer):
+    def forward(self, x):
+        return None, (self.fc(x), None)
+
+
+class TupleOfDicts(Layer):
+    def forward(self, x):
+        return {"y": self.fc(x)}, {"y": x}
+
+
+class ListOfResults(Layer):
+    def forward(self, x):
+        return [self.fc(x) for _ in range(3)]
+
+
+class Matched(Layer):
+    def forward(self, x):
+        match x.dim():
+            case 2:
+                return self.fc(x)
+            case _:
+                return self.fc(x).sum()
+
+
+class StarredSizes(Layer):
+    def forward(self, x):
+        rows, *others = x.shape
+        return self.fc(x).reshape(rows, -1) * len(others)
+
+
+class InnerFunction(Layer):
+    def forward(self, x):
+        def layer(value):
+            return self.fc(value)
+
+        return sum([layer(x) for _ in "ab"])
+
+
 MODULES: dict[str, str | None] = {
+    "IntegerKeys": "0",
+    "NoneInTuple": "[1][0]",
+    "TupleOfDicts": "[0].y",
+    "ListOfResults": "[0]",
+    "Matched": None,
+    "StarredSizes": None,
+    "InnerFunction": None,
     "OptionalLoss": "[0]",
     "NoneFirst": "[1]",
     "DictWithNone": "logits",

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 from composecli.commands.requests import CheckRequest
 from composecli.compose.bridge_plan import plan
+from composecli.compose.bridged import bridged_findings, moves_batch, needs_one_size
+from composecli.compose.compare import PortPair
 from composecli.core.bridge import Bridge, BridgeMode
 from composecli.core.contract import Port
 from composecli.core.findings import Finding, Fix
+from composecli.core.input_spec import are_exact
 from composecli.core.pytree import TensorSpec
 from composecli.core.rules import Severity
 
@@ -28,6 +31,21 @@ def plan_bridges(needs: Iterable[tuple[TensorSpec, Port]]) -> tuple[Bridge, ...]
             return None
         bridges.append(steps)
     return tuple(bridges)
+
+
+def holds(pair: PortPair, bridge: Bridge, request: CheckRequest) -> bool:
+    """Return whether a bridge holds at more than the example, whose sizes inference chose.
+
+    It may rest on sizes that the user stated, unless every size must fit.
+    """
+    producer, consumer = pair
+    if moves_batch(producer, bridge):
+        return False
+    if request.strict:
+        return not bridged_findings(producer, bridge, consumer, strict=True)
+    if are_exact(request.options.inputs_of_first):
+        return True
+    return not needs_one_size(producer, bridge, consumer)
 
 
 def steps_of(bridges: Iterable[Bridge]) -> Bridge:

@@ -12,6 +12,7 @@ from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
 from composecli.commands.seam_report import Findings, Rows, seam_report
 from composecli.commands.session import Session
+from composecli.commands.stated_inputs import argument_names
 from composecli.compose.compare import (
     ConsumerPort,
     PortPair,
@@ -116,7 +117,7 @@ class Seam:
     def stage(self) -> Stage:
         """The consumer, fed without a bridge."""
         consumer = self.chain.parts[self.number]
-        return Stage(consumer.handle, self.wiring.feeds)
+        return Stage(consumer.handle, self.wiring.feeds, self.edge.settings)
 
     def run(self, stage: Stage) -> Observation:
         """Run everything up to this consumer."""
@@ -134,6 +135,13 @@ def start_chain(part: OpenedModel, found: InferenceResult) -> Upstream | None:
     return Upstream(contract, stages, contract.example, contract.result, contract.outputs)
 
 
+def _positions(seam: Seam, contract: Contract) -> dict[str, int]:
+    """Return the place of each argument in the example of the consumer, by name."""
+    facts = seam.chain.parts[seam.number].facts
+    names = argument_names(contract.example, facts)
+    return {name: number for number, name in enumerate(names) if name}
+
+
 def pair_ports(seam: Seam) -> PortPairs:
     """Pair each tensor that is fed with the input that it goes to."""
     contract, upstream = seam.contract, seam.upstream
@@ -141,10 +149,7 @@ def pair_ports(seam: Seam) -> PortPairs:
         return ()
     inputs = {port.path: port for port in contract.inputs}
     outputs = {port.path: port for port in upstream.outputs}
-    positions = dict[str, int]()
-    for number, argument in enumerate(contract.example.arguments):
-        if argument.name:
-            positions[argument.name] = number
+    positions = _positions(seam, contract)
     pairs = list[PortPair]()
     for number, feed in enumerate(seam.wiring.feeds):
         position = number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from composecli.commands.check import check_report, judge
 from composecli.commands.composition import Composition
@@ -19,15 +19,16 @@ from composecli.commands.writing import (
     build,
     lacks_backward,
     plan_splice,
+    refuse_failed,
     write_and_verify,
 )
-from composecli.compose.other_sizes import free_names, with_other_sizes
-from composecli.core.blueprint import Blueprint, Parallel, bridges
+from composecli.compose.other_sizes import calls_far_away, free_names, with_other_sizes
+from composecli.core.blueprint import Blueprint, Parallel, bridges, settings_of
 from composecli.core.contract import Contract, accepts_call
 from composecli.core.findings import Finding
 from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
-from composecli.core.pytree import Call
+from composecli.core.pytree import Call, Literal
 from composecli.core.rules import Rule
 from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
@@ -69,42 +70,52 @@ def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinRepor
         parts = tuple(session.open(target) for target in targets)
         composition = judge(asked, session, parts)
         report = check_report(asked, session, parts, composition)
-        blueprint, call = composition.blueprint, composition.call
-        if blueprint is None or call is None:
+        if composition.blueprint is None or composition.call is None:
             return JoinReport(report, None)
-        calls = _verification_calls(session, composition, blueprint, call)
-        reference = ReferenceRequest(blueprint, calls, request.seed)
         workspace = Workspace(stage, digests)
-        written = _write(request, session, parts, composition, reference, workspace)
+        written = _write(request, session, parts, composition, workspace)
     return JoinReport(report, written, composition.bridged)
 
 
 def _verification_calls(
-    session: Session, composition: Composition, blueprint: Blueprint, call: Call
-) -> tuple[Call, Call]:
-    """Return the two calls to verify the file with.
+    session: Session, composition: Composition, blueprint: Blueprint, call: Call, built: Built
+) -> tuple[Call, ...]:
+    """Return the calls to verify the file with, the example first.
 
     In the second one, every free dim of the input has another size, unless some part accepts only
-    that of the example. A call without such a dim is run twice with different values.
+    that of the example. A call without such a dim is run twice with different values. A trace is
+    also compared far from the example, and at the example with other values.
     """
     contracts = [found.contract for found in composition.contracts if isinstance(found, Found)]
     owner = next((contract for contract in contracts if _is_call_of(contract, call)), None)
-    if owner is None:
+    if owner is None or not free_names(owner, call):
         return call, call
+
+    def runs(other: Call) -> bool:
+        return isinstance(session.run(blueprint, other), Accepted)
+
+    calls = [call, _call_at_other_sizes(owner, call, runs)]
+    if built.is_traced:
+        others = dict.fromkeys(calls_far_away(owner, call))
+        calls += [other for other in others if other not in calls and runs(other)]
+        calls.append(call)
+    return tuple(calls)
+
+
+def _call_at_other_sizes(owner: Contract, call: Call, runs: Callable[[Call], bool]) -> Call:
+    """Return the call with another size of each free dim for which the models run."""
     names = free_names(owner, call)
-    if not names:
-        return call, call
     all_changed = with_other_sizes(owner, call, names)
-    if isinstance(session.run(blueprint, all_changed), Accepted):
-        return call, all_changed
+    if runs(all_changed):
+        return all_changed
     if len(names) == 1:
-        return call, call
+        return call
     changed = call
     for name in names:
         candidate = with_other_sizes(owner, changed, (name,))
-        if isinstance(session.run(blueprint, candidate), Accepted):
+        if runs(candidate):
             changed = candidate
-    return call, changed
+    return changed
 
 
 def _is_call_of(contract: Contract, call: Call) -> bool:
@@ -117,29 +128,35 @@ def _write(
     session: Session,
     parts: OpenedModels,
     composition: Composition,
-    reference: ReferenceRequest,
     workspace: Workspace,
 ) -> Written:
     """Build the file, compare a fresh load of it with its parts, and only then give it its name."""
-    stage, blueprint = workspace.stage, reference.blueprint
+    stage, blueprint, call = workspace.stage, composition.blueprint, composition.call
+    assert blueprint is not None
+    assert call is not None
     session.progress("building the join")
-    building = BuildRequest(blueprint, reference.calls[0], str(stage.path), request.seed)
+    building = BuildRequest(blueprint, call, str(stage.path), request.seed)
     built = build(session.worker, building, stage.output)
     session.progress("writing and verifying the join")
+    calls = _verification_calls(session, composition, blueprint, call, built)
+    reference = ReferenceRequest(blueprint, calls, request.seed)
 
     def provenance() -> bytes:
         text = provenance_json(request, parts, composition, blueprint, workspace.digests)
         return text.encode()
 
     plan = plan_splice(built, parts, workspace, provenance)
-    spliced, verified = write_and_verify(session.worker, reference, plan, workspace, built)
+    spliced, verified = write_and_verify(session.worker, reference, plan, workspace)
+    refuse_failed(verified, stage.output, built, strict=request.check.strict)
     stage.commit()
     merge = None
     if isinstance(blueprint, Parallel):
         merge = blueprint.merge
     notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
     notes += _training_notes(request, parts)
+    notes += _settings_notes(blueprint, parts)
     notes += _gradient_notes(built, verified)
+    notes += _refusal_notes(verified)
     notes += _verification_notes(reference, verified)
     notes += _checksum_notes(parts)
     return Written(
@@ -151,6 +168,16 @@ def _write(
         tuple(check for check in verified.checks if check.passed),
         tuple(notes),
     )
+
+
+def _settings_notes(blueprint: Blueprint, parts: OpenedModels) -> Iterator[Finding]:
+    """Yield a note for each value that is stated for a later model, and not an input."""
+    for number, part in enumerate(parts):
+        for argument in settings_of(blueprint, number):
+            if isinstance(argument.value, Literal):
+                value = repr(argument.value.value)
+                title = f"{argument.name}={value} of {part.name} is built into the file"
+                yield Finding(Rule.VALUE_BUILT_IN, title)
 
 
 def _gradient_notes(built: Built, verified: Verified) -> Iterator[Finding]:
@@ -175,10 +202,20 @@ def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iter
         count = len(verified.cut)
         title = f"{count} parameters get no gradient, nor do they in the separate models: {names}"
         yield Finding(Rule.GRADIENT_IS_CUT, title)
-    first, second = reference.calls
-    if first == second:
+    if len(set(reference.calls)) == 1:
         title = "verified at one size with two seeds: the joined models accept no other size"
         yield Finding(Rule.ONE_BATCH_SIZE_VERIFIED, title)
+
+
+def _refusal_notes(verified: Verified) -> Iterator[Finding]:
+    """Yield a note for each reason why the file refuses sizes that the models accept."""
+    calls_by_reason = dict[str, list[str]]()
+    for refusal in verified.refusals:
+        calls_by_reason.setdefault(refusal.message, []).append(str(refusal.call))
+    for reason, calls in calls_by_reason.items():
+        title = f"the file refuses {calls[0]}, at which the models run: {reason}"
+        notes = tuple(f"it refuses {call}, too" for call in calls[1:])
+        yield Finding(Rule.HOLDS_AT_SOME_SIZES, title, notes=notes)
 
 
 def _training_notes(request: JoinRequest, parts: OpenedModels) -> Iterator[Finding]:

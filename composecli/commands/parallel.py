@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from composecli.commands.bridging import is_allowed, plan_bridges, steps_of, with_bridge_fix
+from composecli.commands.bridging import (
+    holds,
+    is_allowed,
+    plan_bridges,
+    steps_of,
+    with_bridge_fix,
+)
 from composecli.commands.composition import (
     Composition,
     Contracts,
@@ -17,8 +23,14 @@ from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.seam_report import Findings, Rows, port_row, seam_report
 from composecli.commands.session import Session
-from composecli.commands.stated_inputs import refuse_inputs_of_no_model
+from composecli.commands.stated_inputs import (
+    refuse_inputs_of_no_model,
+    refuse_tensors_of_branches,
+    with_named_values,
+    without_settings,
+)
 from composecli.commands.tried_fixes import with_tried_fixes
+from composecli.compose.bridged import bridged_findings
 from composecli.compose.compare import format_dims
 from composecli.compose.confirm import rejection_finding
 from composecli.compose.merge import (
@@ -27,11 +39,13 @@ from composecli.compose.merge import (
     merge_findings,
     merged_blueprint,
     outputs_in_symbols_of,
+    pairs_behind_bridges,
     widened_ports,
 )
 from composecli.core.blueprint import single_model
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
+from composecli.core.dims import Free, free_dims
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
@@ -64,6 +78,16 @@ class _Branches:
     outputs: dict[int, BranchOutput]
 
     @property
+    def ranges(self) -> tuple[Free, ...]:
+        """The free dims of the input of the first model."""
+        first = _contract(self.contracts[0])
+        ranges = list[Free]()
+        if first is not None:
+            for port in first.inputs:
+                ranges += free_dims(port.dims or ())
+        return tuple(ranges)
+
+    @property
     def merge(self) -> MergeSpec:
         """How the outputs are merged."""
         return MergeSpec(self.request.merge, self.request.dim, self.request.strict)
@@ -76,10 +100,14 @@ class _Branches:
 
 @dataclass(frozen=True, slots=True)
 class _WorkingBridges:
-    """Bridges with which the merge runs. `result` is the observation of that run."""
+    """Bridges with which the merge runs. `result` is the observation of that run.
+
+    `findings` are the sizes at which the bridges hold, by model.
+    """
 
     bridges: Bridges
     result: Accepted
+    findings: FindingsByModel
 
     @property
     def steps(self) -> Bridge:
@@ -102,7 +130,13 @@ def _judge_parallel(
 ) -> Composition:
     """Judge the first model with each of the others: the same input, and outputs that merge."""
     selections = request.options.selections
-    calls = [found.contract.example for found in contracts if isinstance(found, Found)]
+    calls = list[Call]()
+    for number, found in enumerate(contracts, 1):
+        if isinstance(found, Found):
+            part = parts[number - 1]
+            settings = session.settings(part, number)
+            call = without_settings(found.contract.example, settings, part.facts)
+            calls.append(_shareable(call, session, part))
     if not calls:
         finding = _without_input(session, parts[0], contracts[0])
         seams = _blocked_seams(finding, parts)
@@ -118,8 +152,16 @@ def _judge_parallel(
         port = _output_port(contracts, number, path, shared.call)
         part = parts[number]
         tree = get_path(result, path)
-        outputs[number] = BranchOutput(part.name, part.handle, path, tree, port)
+        settings = session.settings(part, number + 1)
+        outputs[number] = BranchOutput(part.name, part.handle, path, tree, port, settings)
     return _judge(_Branches(request, session, parts, contracts, shared, outputs))
+
+
+def _shareable(call: Call, session: Session, part: OpenedModel) -> Call:
+    """Return the call with its plain values by name, if a model has one of its own."""
+    if all(declared.model == 1 for declared in session.options.inputs):
+        return call
+    return with_named_values(call, part.facts)
 
 
 def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
@@ -127,10 +169,11 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
 
     A model without a contract is tried again with the first example that another one accepts.
     """
-    refuse_inputs_of_no_model(session.options.inputs, 1)
+    refuse_inputs_of_no_model(session.options.inputs, len(parts))
+    refuse_tensors_of_branches(session.options.inputs)
     contracts = list[InferenceResult]()
-    for part in parts:
-        stated = session.stated_input(part)
+    for number, part in enumerate(parts, 1):
+        stated = session.stated_branch(part, number)
         contracts.append(session.infer(part, stated=stated))
     if session.has_stated_call():
         return tuple(contracts)
@@ -139,7 +182,9 @@ def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
         return tuple(contracts)
     for number, part in enumerate(parts):
         if isinstance(contracts[number], NotFound):
-            contracts[number] = session.infer(part, given=examples[0])
+            settings = session.settings(part, number + 1)
+            given = Call((*examples[0].arguments, *settings))
+            contracts[number] = session.infer(part, given=given)
     return tuple(contracts)
 
 
@@ -173,7 +218,8 @@ def _run_each(session: Session, parts: OpenedModels, call: Call) -> _SharedCall:
     results = dict[int, Tree]()
     refusals = dict[int, Rejected]()
     for number, part in enumerate(parts):
-        match session.run(single_model(part.handle), call):
+        settings = session.settings(part, number + 1)
+        match session.run(single_model(part.handle, settings), call):
             case Accepted() as accepted:
                 results[number] = accepted.result
             case Rejected() as rejected:
@@ -235,7 +281,9 @@ def _judge(branches: _Branches) -> Composition:
     used = None
     if working is not None:
         for number in numbers:
-            findings[number] = with_bridge_fix(findings[number], working.steps, branches.request)
+            fixed = with_bridge_fix(findings[number], working.steps, branches.request)
+            conditions = (*working.findings.get(0, ()), *working.findings.get(number, ()))
+            findings[number] = (*fixed, *dict.fromkeys(conditions))
         if is_allowed(branches.request.bridge, working.steps):
             used = working
     merged = _run_if_sound(branches, findings, used)
@@ -259,7 +307,10 @@ def _judge(branches: _Branches) -> Composition:
 
 
 def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
-    """Plan a bridge for each output that is too narrow, and return them if the merge then runs."""
+    """Plan a bridge for each output that is too narrow, and return them if the merge then runs.
+
+    As in a chain, they have to hold at more than the example that composecli chose.
+    """
     ports = widened_ports(branches.outputs, branches.merge)
     needs = list[tuple[TensorSpec, Port]]()
     for number, port in ports.items():
@@ -270,10 +321,18 @@ def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
     if not planned:
         return None
     bridges = dict(zip(ports, planned, strict=True))
+    pairs = pairs_behind_bridges(branches.outputs, branches.merge, branches.ranges)
+    request = branches.request
+    if not all(holds(pair, bridges.get(number, ()), request) for number, pair in pairs.items()):
+        return None
+    findings = FindingsByModel()
+    for number, (producer, consumer) in pairs.items():
+        bridge = bridges.get(number, ())
+        findings[number] = bridged_findings(producer, bridge, consumer, strict=request.strict)
     result = branches.run(bridges)
     if isinstance(result, Rejected):
         return None
-    return _WorkingBridges(bridges, result)
+    return _WorkingBridges(bridges, result, findings)
 
 
 def _run_if_sound(

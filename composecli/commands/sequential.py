@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
-from composecli.commands.bridging import is_allowed, plan_bridges, steps_of, with_bridge_fix
+from composecli.commands.bridging import (
+    holds,
+    is_allowed,
+    plan_bridges,
+    steps_of,
+    with_bridge_fix,
+)
 from composecli.commands.chain import Chain, Ports, Seam, Upstream, pair_ports, start_chain
 from composecli.commands.composition import (
     Composition,
@@ -21,7 +26,7 @@ from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.commands.tried_fixes import with_tried_fixes
-from composecli.compose.bridged import bridged_findings, moves_batch, needs_one_size
+from composecli.compose.bridged import bridged_findings
 from composecli.compose.compare import (
     ConsumerPort,
     PortPair,
@@ -34,11 +39,9 @@ from composecli.compose.propagate import propagate
 from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Edge, wire
 from composecli.core.blueprint import Feed, Sequential, Stage
-from composecli.core.bridge import Bridge
 from composecli.core.contract import Port, output_name
 from composecli.core.dims import Unknown
 from composecli.core.findings import Finding, Verdict, verdict_of
-from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation
 from composecli.core.pytree import (
     KeyPath,
@@ -99,7 +102,8 @@ def _judge_chain(
 def _judge_seam(chain: Chain, number: int, upstream: Upstream | None) -> Upstream | None:
     """Judge the seam before a model, and return the chain up to the next seam if this one holds."""
     part = chain.parts[number]
-    edge = Edge(chain.parts[number - 1].name, part.name)
+    settings = chain.session.settings(part, number + 1)
+    edge = Edge(chain.parts[number - 1].name, part.name, settings)
     if upstream is None:
         rows = port_rows(None, chain.infer(number))
         missing = _no_producer_finding(chain, number - 1)
@@ -255,37 +259,21 @@ def _try_bridge(seam: Seam, pairs: PortPairs, findings: Findings) -> _Passed | N
     bridges = plan_bridges((producer.example, consumer.port) for producer, consumer in pairs)
     if bridges is None:
         return None
-    if not all(map(partial(_holds, seam), pairs, bridges)):
-        return None
+    request = seam.chain.request
+    for pair, bridge in zip(pairs, bridges, strict=True):
+        if bridge and not holds(pair, bridge, request):
+            return None
     feeds = list[Feed]()
     for feed, bridge in zip(seam.wiring.feeds, bridges, strict=True):
         feeds.append(replace(feed, bridge=bridge))
     stage = replace(seam.stage, feeds=tuple(feeds))
     shared = shared_symbol_findings(_after_bridge(pairs, stage), strict=True)
-    if seam.chain.request.strict and shared:
+    if request.strict and shared:
         return None
     observation = seam.run(stage)
     if not isinstance(observation, Accepted):
         return None
     return _Passed(stage, observation)
-
-
-def _holds(seam: Seam, pair: PortPair, bridge: Bridge) -> bool:
-    """Return whether the bridge holds at more than the example, whose sizes inference chose.
-
-    It may rest on sizes that the user stated, unless every size must fit.
-    """
-    producer, consumer = pair
-    if not bridge:
-        return True
-    if moves_batch(producer, bridge):
-        return False
-    request = seam.chain.request
-    if request.strict:
-        return not bridged_findings(producer, bridge, consumer, strict=True)
-    if are_exact(request.options.inputs_of_first):
-        return True
-    return not needs_one_size(producer, bridge, consumer)
 
 
 def _extend(seam: Seam, pairs: PortPairs, passed: _Passed) -> Upstream:

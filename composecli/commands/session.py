@@ -17,9 +17,9 @@ from composecli.commands.progress import ProbeCounter, Progress
 from composecli.commands.requests import Options
 from composecli.commands.resolve import Target
 from composecli.commands.results import ModelReport
-from composecli.commands.stated_inputs import is_partial, state_inputs
+from composecli.commands.stated_inputs import is_partial, state_inputs, state_settings
 from composecli.commands.trust import pinned_files
-from composecli.core.blueprint import Blueprint, single_model
+from composecli.core.blueprint import Blueprint, Settings, single_model
 from composecli.core.contract import accepts_call
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.facts import ModelFacts
@@ -114,6 +114,25 @@ class Session:
             partial = is_partial(candidate, part.facts)
             self._stated[number] = replace(candidate, is_partial=partial)
         return self._stated[number]
+
+    def stated_branch(self, part: OpenedModel, number: int) -> Candidate | None:
+        """Return the input that `--input` states for a parallel model: that of the first one.
+
+        It has the plain values that are stated for this model, too.
+        """
+        if not self.settings(part, number):
+            return self.stated_input(part)
+        inputs = tuple(given for given in self.options.inputs if given.model in (1, number))
+        kind = part.target.kind
+        candidate = state_inputs(inputs, part.name, part.facts, kind, self.worker)
+        return replace(candidate, is_partial=is_partial(candidate, part.facts))
+
+    def settings(self, part: OpenedModel, number: int) -> Settings:
+        """Return the plain values that `--input` states for a model that is not the first one."""
+        if number == 1:
+            return ()
+        inputs = tuple(given for given in self.options.inputs if given.model == number)
+        return state_settings(inputs, part.facts)
 
     def has_stated_call(self, number: int = 1) -> bool:
         """Return whether `--input` states a whole call, so that no other is tried."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
+from composecli.core.blueprint import Settings
 from composecli.core.contract import Evidence, EvidenceKind
 from composecli.core.dims import Shape, as_free, is_variable
 from composecli.core.errors import CouldNotAttempt, Problem
@@ -46,8 +48,9 @@ def state_inputs(
             case DeclaredSample(path):
                 sample = worker.ask(SampleRequest(path))
                 arguments += sample.call.arguments
-            case DeclaredLiteral(name, value):
-                arguments.append(Argument(Literal(value), name))
+            case DeclaredLiteral(name):
+                value = _literal(declared, name, facts)
+                arguments.append(Argument(value, name))
             case DeclaredTensor():
                 if _states_dims(declared):
                     path_of_next = (len(arguments),)
@@ -57,6 +60,70 @@ def state_inputs(
                 assert_never(declared)
     evidence = Evidence(EvidenceKind.DECLARED)
     return Candidate(Call(tuple(arguments)), evidence, tuple(stated_dims))
+
+
+def state_settings(inputs: tuple[Declared, ...], facts: ModelFacts) -> Settings:
+    """Return the plain values among the inputs, by the names of the arguments that they are for.
+
+    One without a name is for the argument at its place among the inputs.
+    """
+    settings = list[Argument]()
+    for number, declared in enumerate(inputs):
+        if not isinstance(declared, DeclaredLiteral):
+            continue
+        name = declared.name
+        if name is None and number < len(facts.arguments):
+            name = facts.arguments[number].name
+        if name is not None:
+            settings.append(Argument(_literal(declared, name, facts), name))
+    return tuple(settings)
+
+
+def without_settings(call: Call, settings: Settings, facts: ModelFacts) -> Call:
+    """Return the call without the arguments that these plain values are for."""
+    stated = {argument.name for argument in settings}
+    names = argument_names(call, facts)
+    arguments = list[Argument]()
+    for name, argument in zip(names, call.arguments, strict=True):
+        if name is None or name not in stated:
+            arguments.append(argument)
+    return Call(tuple(arguments))
+
+
+def with_named_values(call: Call, facts: ModelFacts) -> Call:
+    """Return the call with the plain values at its end by name, where a model may have its own."""
+    names = argument_names(call, facts)
+    arguments = list(call.arguments)
+    for number in reversed(range(len(arguments))):
+        argument = arguments[number]
+        if not isinstance(argument.value, Literal):
+            break
+        arguments[number] = replace(argument, name=names[number])
+    return Call(tuple(arguments))
+
+
+def argument_names(call: Call, facts: ModelFacts) -> list[str | None]:
+    """Return the name of each argument of a call, as the model has it; None if it has none."""
+    in_order = iter(facts.arguments)
+    names = list[str | None]()
+    for argument in call.arguments:
+        name = argument.name
+        own = None
+        if name is None:
+            own = next(in_order, None)
+        if own is not None:
+            name = own.name
+        names.append(name)
+    return names
+
+
+def _literal(declared: DeclaredLiteral, name: str | None, facts: ModelFacts) -> Literal:
+    """Return a plain value; TorchScript takes no integer where it has a float."""
+    value = declared.value
+    types = {argument.name: argument.type_name for argument in facts.arguments}
+    if type(value) is int and types.get(name or "") == "float":
+        return Literal(float(value))
+    return Literal(value)
 
 
 def refuse_inputs_of_no_model(inputs: tuple[Declared, ...], count: int) -> None:
@@ -69,6 +136,19 @@ def refuse_inputs_of_no_model(inputs: tuple[Declared, ...], count: int) -> None:
         if declared.model > count:
             title = f"--input states an input of model {declared.model}, and {count} can have one"
             help = ("a number names a model of a chain: --input '2:ids=int64[N,T]'",)
+            raise CouldNotAttempt(Problem(Rule.INPUT_DOES_NOT_APPLY, title, help=help))
+
+
+def refuse_tensors_of_branches(inputs: tuple[Declared, ...]) -> None:
+    """Refuse a tensor for a later one of parallel models, which share their tensors.
+
+    Raises:
+        CouldNotAttempt: if there is one.
+    """
+    for declared in inputs:
+        if declared.model > 1 and not isinstance(declared, DeclaredLiteral):
+            title = f"--input states a tensor of model {declared.model} alone, in parallel"
+            help = ("parallel models share their tensors; one may have a plain value: 2:rate:=5",)
             raise CouldNotAttempt(Problem(Rule.INPUT_DOES_NOT_APPLY, title, help=help))
 
 

@@ -89,7 +89,7 @@ def _refuse_damaged(paths: Iterable[str]) -> None:
 
 
 def write_and_verify(
-    worker: Worker, reference: ReferenceRequest, plan: Plan, workspace: Workspace, built: Built
+    worker: Worker, reference: ReferenceRequest, plan: Plan, workspace: Workspace
 ) -> tuple[Spliced, Verified]:
     """Complete the staged file, load it again, and compare it with its parts.
 
@@ -97,8 +97,7 @@ def write_and_verify(
     and flushed.
 
     Raises:
-        CouldNotAttempt: if the file cannot be written, if it does not behave like its parts, or if
-            an input changed in the meantime.
+        CouldNotAttempt: if the file cannot be written, or if an input changed in the meantime.
     """
     path = workspace.stage.path
     complete = path.with_name(f"{path.name}.whole")
@@ -116,7 +115,6 @@ def write_and_verify(
         with workspace.stage.flushing():
             verified = worker.ask(VerifyRequest(str(path), reference))
             spliced = splice.result()
-        _refuse_failed(verified, workspace.stage.output, built)
     _refuse_changed(workspace)
     return spliced, verified
 
@@ -160,17 +158,22 @@ def _refuse_changed(workspace: Workspace) -> None:
         raise CouldNotAttempt(Problem(Rule.FILE_CHANGED, title, path))
 
 
-def _refuse_failed(verified: Verified, output: OutputFile, built: Built) -> None:
+def refuse_failed(verified: Verified, output: OutputFile, built: Built, *, strict: bool) -> None:
     """Refuse a joined file that does not behave like its parts.
 
     Its gradients may differ if a part has autograd functions: TorchScript has no backward of its
-    own for them.
+    own for them. A trace may refuse other sizes than those of the example, unless `strict`.
+
+    Raises:
+        CouldNotAttempt: if it does not.
     """
     failed = [check for check in verified.failed if not lacks_backward(check, built)]
-    if failed:
+    notes = [f"{check.name}: {check.detail}" for check in failed]
+    if strict or not built.is_traced:
+        notes += [f"forward at {refusal.call}: {refusal.message}" for refusal in verified.refusals]
+    if notes:
         title = "the joined file differs from the separate models, so it was not kept"
-        notes = (*(f"{check.name}: {check.detail}" for check in failed), *built.notes)
-        problem = Problem(Rule.VERIFICATION_FAILED, title, output.path, notes)
+        problem = Problem(Rule.VERIFICATION_FAILED, title, output.path, (*notes, *built.notes))
         raise CouldNotAttempt(problem)
 
 

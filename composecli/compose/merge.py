@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from composecli.compose.compare import ConsumerPort, ProducerPort, format_dims, values_finding
+from composecli.compose.compare import (
+    ConsumerPort,
+    PortPair,
+    ProducerPort,
+    format_dims,
+    values_finding,
+)
 from composecli.compose.propagate import propagate
-from composecli.core.blueprint import Branch, Merge, Parallel
+from composecli.core.blueprint import Branch, Merge, Parallel, Settings
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
-from composecli.core.dims import Dim, Fixed, Shape, follows_values, unknown_reason
+from composecli.core.dims import Dim, Fixed, Free, Shape, follows_values, unknown_reason
 from composecli.core.findings import Finding, Side
 from composecli.core.pytree import (
     Call,
@@ -72,6 +78,7 @@ class BranchOutput:
     path: KeyPath
     tree: Tree
     port: Port | None
+    settings: Settings = ()
 
     @property
     def side(self) -> Side:
@@ -258,6 +265,31 @@ def widened_ports(outputs: Outputs, spec: MergeSpec) -> dict[int, Port]:
     return ports
 
 
+def pairs_behind_bridges(
+    outputs: Outputs, spec: MergeSpec, ranges: tuple[Free, ...]
+) -> dict[int, PortPair]:
+    """Return each output whose port is known with what the merge needs of it behind the bridges.
+
+    Every output must have the width of the widest one in the example, that one too:
+    `float32[N, T]` fits `float32[N, 7]` at one size of `T` only.
+    """
+    tensors = {number: _tensor(output) for number, output in outputs.items()}
+    specs = list(tensors.values())
+    axis = _single_mismatch(specs, spec)
+    assert axis is not None
+    width = max(tensor.sizes[axis] for tensor in specs)
+    pairs = dict[int, PortPair]()
+    for number, output in outputs.items():
+        if output.port is None:
+            continue
+        producer = ProducerPort(output.model, output.port, tensors[number], ranges)
+        dims = list(producer.dims)
+        dims[axis] = Fixed(width)
+        needed = Port("merge", (), tensors[number].dtype, tuple(dims))
+        pairs[number] = (producer, ConsumerPort("the merge", needed))
+    return pairs
+
+
 def _single_mismatch(tensors: list[TensorSpec], spec: MergeSpec) -> int | None:
     """Return the only axis on which sizes must be equal and are not.
 
@@ -285,6 +317,6 @@ def merged_blueprint(outputs: Outputs, bridges: Mapping[int, Bridge], spec: Merg
     branches = list[Branch]()
     for number, output in outputs.items():
         bridge = bridges.get(number, ())
-        branch = Branch(output.handle, output.path, bridge)
+        branch = Branch(output.handle, output.path, bridge, output.settings)
         branches.append(branch)
     return Parallel(tuple(branches), spec.merge, spec.dim)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 
 from composecli.core.contract import Contract
 from composecli.core.dims import example_size, sizes_between
-from composecli.core.pytree import Call, size_of
+from composecli.core.pytree import Call, call_leaves, size_of
 from composecli.core.resizing import free_axes, resize
+
+# A far size is this many times that of the example.
+FAR = 8
+MAX_ELEMENTS = 2**20
+MAX_NAMES = 4
 
 
 def free_names(contract: Contract, call: Call) -> tuple[str, ...]:
@@ -25,6 +31,30 @@ def with_other_sizes(contract: Contract, call: Call, names: Iterable[str]) -> Ca
     sizes = _other_sizes(contract, call)
     changed = {name: sizes[name] for name in names}
     return resize(contract, call, changed)
+
+
+def calls_far_away(contract: Contract, call: Call) -> Iterator[Call]:
+    """Yield calls at which a trace of the call may fail: the limits of its free dims, and beyond.
+
+    For `float32[2, 5, 16]` of `(N, T, 16)` they are `float32[1, 1, 16]`, `float32[17, 41, 16]`,
+    and those at which one of the dims is changed alone: `float32[3, 5, 16]`, `float32[2, 6, 16]`.
+    """
+    sizes = {dim.name: (dim, size_of(call, axis)) for axis, dim in free_axes(contract, call)}
+    lowest = {name: example_size(dim, dim.low) for name, (dim, _) in sizes.items()}
+    yield resize(contract, call, lowest)
+    far = {name: example_size(dim, FAR * size + 1) for name, (dim, size) in sizes.items()}
+    far_call = resize(contract, call, far)
+    if _elements(far_call) <= MAX_ELEMENTS:
+        yield far_call
+    names = free_names(contract, call)
+    if len(names) > 1:
+        for name in names[:MAX_NAMES]:
+            yield with_other_sizes(contract, call, (name,))
+
+
+def _elements(call: Call) -> int:
+    """Return the number of elements of all tensors of a call."""
+    return sum(math.prod(spec.sizes) for _, spec in call_leaves(call))
 
 
 def _other_sizes(contract: Contract, call: Call) -> dict[str, int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from composecli.core.blueprint import Feed
+from composecli.core.blueprint import Feed, Settings
 from composecli.core.facts import ArgumentFact
 from composecli.core.findings import Finding, Side
 from composecli.core.pytree import (
@@ -35,10 +35,11 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The names of the two models at a seam."""
+    """The names of the two models at a seam, and the values that are stated for the consumer."""
 
     producer: str
     consumer: str
+    settings: Settings = ()
 
 
 def wire(
@@ -56,6 +57,34 @@ def wire(
         [float32[2, 5], float32[2, 7]]               xs: List[Tensor]       xs: the list
         {"y": float32[2, 5], "x": float32[2, 7]}     x, y                   x: ["x"], y: ["y"]
     """
+    stated = {argument.name for argument in edge.settings}
+    fed = tuple(argument for argument in arguments if argument.name not in stated)
+    wiring = _wire_fed(result, fed, selected, edge)
+    if isinstance(wiring, Finding) or not edge.settings:
+        return wiring
+    return _with_settings(wiring, fed, arguments, edge.settings)
+
+
+def _with_settings(
+    wiring: Wiring,
+    fed: tuple[ArgumentFact, ...],
+    arguments: tuple[ArgumentFact, ...],
+    settings: Settings,
+) -> Wiring:
+    """Return the wiring with the stated values; feeds behind one of them are passed by name."""
+    feeds = list(wiring.feeds)
+    passed = list(wiring.call.arguments)
+    for number, (feed, own) in enumerate(zip(wiring.feeds, fed, strict=False)):
+        if feed.name is None and arguments[number] != own:
+            feeds[number] = replace(feed, name=own.name)
+            passed[number] = replace(passed[number], name=own.name)
+    return Wiring(tuple(feeds), Call((*passed, *settings)))
+
+
+def _wire_fed(
+    result: Tree, arguments: tuple[ArgumentFact, ...], selected: KeyPath, edge: Edge
+) -> Wiring | Finding:
+    """Wire the arguments whose values are not stated."""
     part = get_path(result, selected)
     required = [argument for argument in arguments if argument.required]
     if len(required) > 1:
@@ -64,8 +93,11 @@ def wire(
         return _wire_items(result, required, selected, edge)
     if not _accepts(required, part):
         return _structure_finding(result, required, selected, edge)
-    feed = Feed(selected)
-    call = Call((Argument(part),))
+    name = None
+    if required:
+        name = required[0].call_name
+    feed = Feed(selected, name)
+    call = Call((Argument(part, name),))
     return Wiring((feed,), call)
 
 
@@ -99,10 +131,10 @@ def _wire_items(
     arguments = list[Argument]()
     match part:
         case TreeSequence(_, items) if len(items) == len(required):
-            for number, item in enumerate(items):
+            for number, (item, argument) in enumerate(zip(items, required, strict=True)):
                 path = (*base, number)
-                feeds.append(Feed(path))
-                arguments.append(Argument(item))
+                feeds.append(Feed(path, argument.call_name))
+                arguments.append(Argument(item, argument.call_name))
         case TreeMapping(entries):
             values = dict(entries)
             for argument in required:

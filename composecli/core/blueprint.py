@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.core.bridge import Bridge
-from composecli.core.pytree import KeyPath
+from composecli.core.pytree import Argument, KeyPath
 
 
 class Mode(StrEnum):
@@ -31,6 +31,9 @@ class Merge(StrEnum):
     TUPLE = "tuple"
 
 
+Settings = tuple[Argument, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
     """One argument of a stage: the part of the previous result at `path`, after `bridge`."""
@@ -44,11 +47,13 @@ class Feed:
 class Stage:
     """One model of a sequence, by the number that the worker assigned to it.
 
-    The first stage has no feeds: it receives the call itself.
+    The first stage has no feeds: it receives the call itself. `settings` are plain values that the
+    user stated for this model alone, by name.
     """
 
     model: int
     feeds: tuple[Feed, ...] = ()
+    settings: Settings = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,15 @@ class Sequential:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One of several parallel models: the part of its result at `path` is merged."""
+    """One of several parallel models: the part of its result at `path` is merged.
+
+    `settings` are as those of a stage.
+    """
 
     model: int
     path: KeyPath = ()
     bridge: Bridge = ()
+    settings: Settings = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +88,17 @@ class Parallel:
 Blueprint = Sequential | Parallel
 
 
-def single_model(model: int) -> Sequential:
+def single_model(model: int, settings: Settings = ()) -> Sequential:
     """Return a blueprint that runs one model."""
-    return Sequential((Stage(model),))
+    stage = Stage(model, settings=settings)
+    return Sequential((stage,))
+
+
+def settings_of(blueprint: Blueprint, number: int) -> Settings:
+    """Return the settings of the model at this place."""
+    if isinstance(blueprint, Sequential):
+        return blueprint.stages[number].settings
+    return blueprint.branches[number].settings
 
 
 def models(blueprint: Blueprint) -> tuple[int, ...]:

@@ -9,11 +9,22 @@ from composecli.core.dtypes import is_floating
 
 @dataclass(frozen=True, slots=True)
 class ArgumentFact:
-    """One argument of forward. `type_name` is its annotation as printed, empty if it has none."""
+    """One argument of forward. `type_name` is its annotation as printed, empty if it has none.
+
+    `keyword_only`: it can be passed by name alone.
+    """
 
     name: str
     type_name: str
     required: bool
+    keyword_only: bool = False
+
+    @property
+    def call_name(self) -> str | None:
+        """The name with which it is passed; None if it is passed by position."""
+        if self.required and not self.keyword_only:
+            return None
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -366,6 +366,28 @@ class Rule(StrEnum):
             "eval() methods change it. Without the option each model keeps its saved mode."
         ),
     )
+    HOLDS_AT_SOME_SIZES = (
+        "CC507",
+        "holds-at-some-sizes",
+        Severity.NOTE,
+        (
+            "The model was traced, and its code turns a size into a number: len(x), range(len(x)), "
+            "int(x.shape[0]), a loop over a tensor, a branch. A trace keeps that number, so the "
+            "joined file checks its input where the code did this, and refuses one with another "
+            "number. It was verified at the sizes for which it holds. To keep every size, write "
+            "the code so that torch.jit.script accepts it, or use x.shape[0] only in view, "
+            "reshape, arange and the like. With --strict such a file is not written."
+        ),
+    )
+    VALUE_BUILT_IN = (
+        "CC508",
+        "value-built-in",
+        Severity.NOTE,
+        (
+            "--input 2:rate:=16000 states a plain value for a later model. Nothing in the chain "
+            "produces it, so the joined file has it as a constant, and no input for it."
+        ),
+    )
     # CC9xx: problems that keep a command from answering.
     NO_SUCH_FILE = (
         "CC901",

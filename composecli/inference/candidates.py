@@ -148,10 +148,10 @@ def _nth_call(
     for argument, values in zip(arguments, values_by_argument, strict=True):
         last_number = len(values) - 1
         value = values[min(number, last_number)]
-        if argument is None or argument.required:
-            chosen.append(Argument(value))
-        else:
-            chosen.append(Argument(value, argument.name))
+        name = None
+        if argument is not None:
+            name = argument.call_name
+        chosen.append(Argument(value, name))
     return Call(tuple(chosen))
 
 
@@ -180,7 +180,7 @@ def _with_states(facts: ModelFacts) -> Iterator[Candidate]:
 
 def _may_be_state(argument: ArgumentFact, facts: ModelFacts) -> bool:
     """Return whether an argument may be a recurrent state, by its name and type."""
-    if literal_values(argument.type_name) or _is_optional(argument):
+    if literal_values(argument.type_name) or _is_optional(argument) or argument.keyword_only:
         return False
     return not any(tensors_by_name(argument.name, facts))
 

@@ -70,7 +70,10 @@ def set_training(module: nn.Module, training: Training) -> None:
 
 
 def eager_arguments(module: nn.Module) -> tuple[ArgumentFact, ...]:
-    """Return the arguments of a Python forward; none if its signature cannot be read."""
+    """Return the arguments of a Python forward; none if its signature cannot be read.
+
+    Of those that are passed by name alone, they are the required ones.
+    """
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
@@ -81,6 +84,10 @@ def eager_arguments(module: nn.Module) -> tuple[ArgumentFact, ...]:
             type_name = _type_name(parameter.annotation)
             required = parameter.default is parameter.empty
             arguments.append(ArgumentFact(parameter.name, type_name, required))
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            type_name = _type_name(parameter.annotation)
+            fact = ArgumentFact(parameter.name, type_name, required=True, keyword_only=True)
+            arguments.append(fact)
     return tuple(arguments)
 
 

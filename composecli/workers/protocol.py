@@ -248,6 +248,11 @@ class Built:
     left_out: tuple[LeftOut, ...] = ()
     functions: tuple[str, ...] = ()
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether a model was traced: its code may have been kept for some sizes only."""
+        return bool(self.notes)
+
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest(Request[Built]):
@@ -294,15 +299,25 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A call at other sizes than the example's, which the models accept and the file does not."""
+
+    call: Call
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """The checks of a combined file.
 
     `cut` names the trainable parameters that get no gradient, in the separate models too.
+    `refusals` are not failed checks: a trace may hold for the example alone.
     """
 
     checks: tuple[Check, ...]
     results: tuple[str, ...]
     cut: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
 
     @property
     def passed(self) -> bool:

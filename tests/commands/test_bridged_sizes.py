@@ -147,3 +147,63 @@ def test_an_axis_that_has_one_size_only_near_the_example_is_not_squeezed(
     b = shelf.save("of_4", nn.Linear(4, 2))
     checked = composecli("check", a, b, "--input", "float32[N,3,W]")
     assert "squeeze" not in checked.out
+
+
+class Lengths(nn.Module):
+    """Maps `(N, T)` to `(N, T)`, or to a slice of it."""
+
+    def __init__(self, dropped: int) -> None:
+        super().__init__()
+        self.dropped = dropped
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, self.dropped :]
+
+
+def test_parallel_models_are_not_bridged_at_the_size_of_the_example_alone(
+    installed: Installed, shelf: Shelf, here: Path
+) -> None:
+    whole, shorter = (
+        shelf.save("whole_length", Lengths(0)),
+        shelf.save("shorter_length", Lengths(1)),
+    )
+    words = ["--mode", "parallel", "--merge", "add", whole, shorter]
+    words += ["--input", "float32[N,T]"]
+    checked = installed.json("check", *words)
+    assert checked.code == 1
+    for finding in checked.json["seams"][0]["findings"]:
+        assert finding["fix"] is None
+    joined = installed("join", *words, "--bridge", "linear", "-o", "b.pt")
+    assert joined.code == 1
+    assert not Path("b.pt").exists()
+
+
+def test_a_parallel_bridge_at_a_stated_size_says_so(
+    installed: Installed, shelf: Shelf, here: Path
+) -> None:
+    whole, shorter = (
+        shelf.save("whole_length", Lengths(0)),
+        shelf.save("shorter_length", Lengths(1)),
+    )
+    words = ["--mode", "parallel", "--merge", "add", whole, shorter, "--input", "2,8"]
+    checked = installed.json("check", *words)
+    titles = [finding["title"] for finding in checked.json["seams"][0]["findings"]]
+    assert any(title.startswith("with the bridge: compatible when") for title in titles)
+    joined = installed("join", *words, "--bridge", "linear", "-o", "b.pt")
+    assert joined.code == 0, joined.out + joined.err
+    assert installed("join", *words, "--strict", "--bridge", "linear", "-o", "c.pt").code == 1
+
+
+def test_a_parallel_bridge_of_fixed_widths_has_no_condition(
+    installed: Installed, shelf: Shelf, here: Path
+) -> None:
+    five, seven = (
+        shelf.save("from_4_to_5", nn.Linear(4, 5)),
+        shelf.save("from_4_to_7", nn.Linear(4, 7)),
+    )
+    words = ["--mode", "parallel", "--merge", "add", five, seven, "--strict"]
+    (finding,) = installed.json("check", *words).json["seams"][0]["findings"]
+    assert finding["fix"]["bridge"]
+    joined = installed("join", *words, "--bridge", "linear", "-o", "b.pt")
+    assert joined.code == 0, joined.out + joined.err
+    assert torch.jit.load("b.pt")(torch.rand(6, 4)).shape == (6, 7)

@@ -355,3 +355,70 @@ def test_input_of_a_later_model_may_be_stated(composecli: Composecli, shelf: She
     words = ("--input", "2:float32[N,777,8]", "--input", "N,777,4")
     assert composecli("check", first, second, *words).code == 0
     assert composecli("inspect", first, *words).code == 3
+
+
+KEYWORD_ONLY = """
+from torch import nn
+
+class Masked(nn.Linear):
+    def forward(self, x, *, mask):
+        return super().forward(x) * mask.unsqueeze(1)
+
+class OnlyByName(nn.Linear):
+    def forward(self, *, x):
+        return super().forward(x)
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return x, self.fc(x)
+
+class Taking(nn.Linear):
+    def forward(self, x, *, other):
+        return super().forward(x) + other
+"""
+
+
+@pytest.fixture
+def by_name(here: Path) -> Path:
+    """A folder with models that take arguments by name alone."""
+    Path("by_name.py").write_text(KEYWORD_ONLY)
+    torch.manual_seed(0)
+    torch.save(nn.Linear(8, 4).state_dict(), "w.pth")
+    torch.save({f"fc.{name}": value for name, value in torch.load("w.pth").items()}, "pair.pth")
+    torch.jit.script(nn.Linear(4, 2)).save("behind.pt")
+    torch.jit.script(nn.Linear(3, 8)).save("before.pt")
+    return here
+
+
+def test_required_arguments_by_name_alone_are_found(installed: Installed, by_name: Path) -> None:
+    ran = installed.json("inspect", "by_name.py:Masked(8, 4)@w.pth")
+    assert ran.code == 0, ran.out
+    inputs = ran.json["model"]["contract"]["inputs"]
+    assert [port["name"] for port in inputs] == ["x", "mask"]
+    assert installed("check", "by_name.py:Masked(8, 4)@w.pth", "behind.pt").code == 0
+
+
+@pytest.mark.parametrize(
+    ("models", "width"),
+    [
+        (("before.pt", "by_name.py:OnlyByName(8, 4)@w.pth"), 3),
+        (("by_name.py:OnlyByName(8, 4)@w.pth", "behind.pt"), 8),
+        (("by_name.py:Pair()@pair.pth", "by_name.py:Taking(8, 4)@w.pth"), 8),
+        (("by_name.py:Masked(8, 4)@w.pth", "behind.pt"), None),
+    ],
+)
+def test_models_with_arguments_by_name_alone_are_joined(
+    installed: Installed, by_name: Path, models: tuple[str, ...], width: int | None
+) -> None:
+    assert installed("check", *models).code == 0
+    ran = installed("join", *models, "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    both = torch.jit.load("both.pt")
+    if width is None:
+        assert both(torch.rand(5, 8), mask=torch.rand(5)).shape == (5, 2)
+    else:
+        assert both(torch.rand(5, width)).shape[0] == 5

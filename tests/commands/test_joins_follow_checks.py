@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,10 +49,14 @@ def selected(result: Any, port: str | None) -> Tensor:
     match port:
         case None:
             return result
-        case "[0]":
+        case "[0]" | "0":
             return result[0]
         case "[1]":
             return result[1]
+        case "[1][0]":
+            return result[1][0]
+        case "[0].y":
+            return result[0]["y"]
         case "a.b[0]":
             return result["a"]["b"][0]
     if isinstance(result, dict):
@@ -149,22 +155,116 @@ def test_a_backward_that_is_lost_is_noted(composecli: Composecli, parts: Path) -
     assert "gradients" not in checks
 
 
-KEEPS_ROWS = """
+# A size becomes a number of Python, which a trace keeps: forwards of a Linear(8, 4).
+FIXES_ROWS = {
+    "the length": "return super().forward(x).reshape(len(x), -1)",
+    "a size as an integer": "return super().forward(x).reshape(int(x.shape[0]), -1)",
+    "a size as a float": "return super().forward(x) * math.sqrt(x.shape[0])",
+    "a loop over rows": "return torch.stack([self.row(row) for row in x])",
+    "a loop over numbers": "return torch.stack([self.row(x[i]) for i in range(x.size(0))])",
+    "a split": "return torch.cat([self.row(part) for part in x.split(1)])",
+    "a branch": "return super().forward(x) * (2 if x.shape[0] > 2 else 1)",
+    "a table": "return super().forward(x) * {2: 2.0, 3: 5.0}.get(x.shape[0], 1.0)",
+    "an array": "return super().forward(x) + torch.from_numpy(np.arange(x.shape[0]))[:, None]",
+    "a list": "return super().forward(x) + torch.tensor([[float(len(x))]])",
+}
+MODULE = """
+import math
+import numpy as np
+import torch
 from torch import nn
 
-class KeepsRows(nn.Linear):
+class Net(nn.Linear):
+    def row(self, row):
+        return super().forward(row)
+
     def forward(self, x, **kwargs):
-        return super().forward(x).reshape(len(x), -1)
+        {body}
 """
 
 
-def test_a_trace_that_keeps_a_size_is_refused_with_the_reason(
-    composecli: Composecli, parts: Path
+def net(body: str) -> tuple[nn.Module, str]:
+    """Write a module with this forward; return it, and the model to name."""
+    Path("net.py").write_text(MODULE.format(body=body))
+    module: nn.Module = runpy.run_path("net.py")["Net"](8, 4)
+    torch.save(module.state_dict(), "net.pth")
+    return module, "net.py:Net(8, 4)@net.pth"
+
+
+@pytest.mark.parametrize("body", FIXES_ROWS.values(), ids=FIXES_ROWS)
+def test_a_size_that_a_trace_fixes_is_checked_by_the_joined_file(
+    composecli: Composecli, parts: Path, body: str
 ) -> None:
-    Path("kept.py").write_text(KEEPS_ROWS + "\ndef make():\n    return KeepsRows(8, 4)\n")
-    torch.save(nn.Linear(8, 4).state_dict(), "kept.pth")
-    ran = composecli("join", "kept.py:make@kept.pth", "behind.pt", "-o", "both.pt")
+    module, model = net(body)
+    assert composecli("check", model, "behind.pt").code == 0
+    ran = composecli.json("join", model, "behind.pt", "-o", "both.pt")
+    assert ran.code == 0, ran.out
+    notes = [note for note in ran.json["written"]["notes"] if note["code"] == "CC507"]
+    assert notes
+    assert "net.py:12" in notes[0]["title"]
+    behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
+    x = torch.rand(2, 8)
+    assert_same([behind(module(x).float())], [both(x)])
+    with pytest.raises(torch.jit.Error, match=re.escape("net.py:12")):
+        both(torch.rand(5, 8))
+
+
+def test_a_branch_far_from_the_example_is_checked_by_the_joined_file(
+    installed: Installed, parts: Path
+) -> None:
+    module, model = net("return super().forward(x) * (2 if x.shape[0] > 40 else 1)")
+    ran = installed("join", model, "behind.pt", "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
+    x = torch.rand(40, 8)
+    assert_same([behind(module(x))], [both(x)])
+    with pytest.raises(torch.jit.Error, match="the other branch is not in the file"):
+        both(torch.rand(41, 8))
+
+
+def test_only_the_size_that_is_fixed_is_checked(composecli: Composecli, parts: Path) -> None:
+    module, model = net("return super().forward(x) * (x.dim() / len(x))")
+    words = [model, "behind.pt", "--input", "float32[N,T,8]"]
+    ran = composecli("join", *words, "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
+    x = torch.rand(2, 11, 8)
+    assert_same([behind(module(x))], [both(x)])
+
+
+def test_with_strict_a_file_that_refuses_sizes_is_not_written(
+    installed: Installed, parts: Path
+) -> None:
+    _, model = net(FIXES_ROWS["the length"])
+    ran = installed("join", model, "behind.pt", "--strict", "-o", "both.pt")
     assert ran.code == 3
     assert "CC923" in ran.err
     assert "was traced: " in ran.err
+    assert "net.py:12 turns a size into the number 2" in " ".join(ran.err.split())
     assert not Path("both.pt").exists()
+
+
+def test_a_value_that_a_trace_fixes_is_refused_with_the_place(
+    installed: Installed, parts: Path
+) -> None:
+    _, model = net("return super().forward(x)[: int((x > 0).sum()) + 1]")
+    ran = installed("join", model, "behind.pt", "-o", "both.pt")
+    assert ran.code == 3
+    assert "net.py:12 turns a value into the number" in " ".join(ran.err.split())
+
+
+def test_numbers_that_follow_from_weights_alone_are_not_checked(
+    composecli: Composecli, parts: Path
+) -> None:
+    _, model = net("return super().forward(x) * max(1, int(self.weight.size(0)))")
+    ran = composecli("join", model, "behind.pt", "--strict", "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    assert "RaiseException" not in str(torch.jit.load("both.pt").inlined_graph)
+
+
+def test_a_file_that_refuses_sizes_can_be_checked_again(installed: Installed, parts: Path) -> None:
+    _, model = net(FIXES_ROWS["the length"])
+    assert installed("join", model, "behind.pt", "-o", "both.pt").code == 0
+    ran = installed("inspect", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    assert "float32[2, 8] -> float32[2, 2]" in ran.out

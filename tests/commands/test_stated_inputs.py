@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from tests.commands.running import Composecli
+from tests.commands.running import Composecli, Installed
 from tests.models import NanCheck, Shelf, encoder
 
 
@@ -94,3 +97,72 @@ def test_a_sample_file_is_an_input(composecli: Composecli, shelf: Shelf) -> None
     assert composecli("check", a, b, "--trust", a, "--trust", b, "--input", f"@{sample}").code == 0
     torch.save(torch.full((4, 5), -3.0), sample)
     assert composecli("check", a, b, "--trust", a, "--trust", b, "--input", f"@{sample}").code == 3
+
+
+RATES = """
+from torch import nn
+
+class Rate(nn.Linear):
+    def forward(self, x, rate: float, **kwargs):
+        return super().forward(x) * rate
+
+class RateFirst(nn.Linear):
+    def forward(self, rate, x):
+        return super().forward(x) * rate
+
+class Optional(nn.Linear):
+    def forward(self, x, rate=1, *, shift=0):
+        return super().forward(x) * rate + shift
+"""
+
+
+def rate_model(name: str) -> str:
+    """Write the code of the models, and return the one to name."""
+    Path("rates.py").write_text(RATES)
+    torch.save(nn.Linear(4, 4).state_dict(), f"{name}.pth")
+    return f"rates.py:{name}(4, 4)@{name}.pth"
+
+
+def in_python(name: str, x: torch.Tensor, **values: float) -> torch.Tensor:
+    """Run a model without composecli."""
+    layer = runpy.run_path("rates.py")[name](4, 4)
+    layer.load_state_dict(torch.load(f"{name}.pth"))
+    result: torch.Tensor = layer(x=x, **values)
+    return result
+
+
+@pytest.mark.parametrize("name", ["Rate", "RateFirst", "Optional"])
+def test_a_value_stated_for_a_later_model_is_built_into_the_joined_file(
+    installed: Installed, here: Path, name: str
+) -> None:
+    torch.jit.script(nn.Linear(3, 4)).save("before.pt")
+    words = ["before.pt", rate_model(name), "--input", "2:rate:=3"]
+    assert installed("check", *words).code == 0
+    ran = installed.json("join", *words, "-o", "both.pt")
+    assert ran.code == 0, ran.out
+    notes = [note["title"] for note in ran.json["written"]["notes"] if note["code"] == "CC508"]
+    assert len(notes) == 1
+    assert notes[0].startswith("rate=3")
+    x = torch.rand(5, 3)
+    expected = in_python(name, torch.jit.load("before.pt")(x), rate=3)
+    torch.testing.assert_close(torch.jit.load("both.pt")(x), expected)
+
+
+def test_parallel_models_have_values_of_their_own(installed: Installed, here: Path) -> None:
+    words = ["--mode", "parallel", rate_model("Rate"), rate_model("Optional")]
+    words += ["--input", "rate:=2", "--input", "2:rate:=5"]
+    assert installed("check", *words).code == 0
+    ran = installed("join", *words, "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    assert "rate=5" in ran.out
+    x = torch.rand(5, 4)
+    expected = [in_python("Rate", x, rate=2), in_python("Optional", x, rate=5)]
+    torch.testing.assert_close(torch.jit.load("both.pt")(x, rate=2.0), torch.cat(expected, 1))
+
+
+def test_a_tensor_of_one_parallel_model_is_refused(composecli: Composecli, here: Path) -> None:
+    one = rate_model("Optional")
+    ran = composecli("check", "--mode", "parallel", one, one, "--input", "2:float32[N,4]")
+    assert ran.code == 3
+    assert "CC925" in ran.err
+    assert "parallel models share their tensors" in " ".join(ran.err.split())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 import composecli
@@ -15,6 +17,7 @@ from composecli.commands.trust import Trust
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.input_spec import parse_input
 from composecli.core.version import VERSION
+from composecli.workers.child import SubprocessWorker
 from tests.models import Shelf
 
 
@@ -112,3 +115,28 @@ def test_the_version_has_one_source() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = composecli.nothing
+
+
+SLOW = """
+import time
+from torch import nn
+
+class Slow(nn.Linear):
+    def forward(self, x):
+        time.sleep(120)
+        return super().forward(x)
+"""
+
+
+def test_in_a_child_process_max_seconds_stops_a_forward(here: Path) -> None:
+    Path("slow.py").write_text(SLOW)
+    torch.save(torch.nn.Linear(8, 4).state_dict(), "w.pth")
+    worker = SubprocessWorker(timeout=300)
+    start = time.monotonic()
+    try:
+        options = composecli.options(max_seconds=2)
+        report = composecli.inspect("slow.py:Slow(8, 4)@w.pth", options=options, worker=worker)
+    finally:
+        worker.close()
+    assert report.exit_code == 3
+    assert time.monotonic() - start < 100

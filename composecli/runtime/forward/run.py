@@ -9,8 +9,8 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from composecli.core.blueprint import Blueprint, Merge, Parallel, Sequential, Stage
-from composecli.core.pytree import KeyPath, keystr
+from composecli.core.blueprint import Blueprint, Merge, Parallel, Sequential, Settings, Stage
+from composecli.core.pytree import KeyPath, Literal, keystr
 from composecli.runtime.bridge_steps import Layers, run_bridge
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import Values, mapping_of
@@ -70,7 +70,8 @@ def _run_sequential(
     for number, stage in enumerate(blueprint.stages):
         if number > 0:
             values = _stage_values(number, stage, run, layers)
-        _run_model(number, models[stage.model], values, run)
+        given = _with_settings(values, stage.settings)
+        _run_model(number, models[stage.model], given, run)
     return run
 
 
@@ -83,7 +84,8 @@ def _run_parallel(
     """Run the models on the same values, then merge; a failed merge has the next number."""
     run = BlueprintRun()
     for number, branch in enumerate(blueprint.branches):
-        _run_model(number, models[branch.model], values, run)
+        given = _with_settings(values, branch.settings)
+        _run_model(number, models[branch.model], given, run)
     parts = list[Tensor]()
     try:
         for result, branch in zip(run.results, blueprint.branches, strict=True):
@@ -96,6 +98,15 @@ def _run_parallel(
         number = len(blueprint.branches)
         raise ModelFailed(number, error, run) from error
     return run
+
+
+def _with_settings(values: Values, settings: Settings) -> Values:
+    """Return the values with the plain ones that are stated for one model."""
+    named = dict(values.named)
+    for argument in settings:
+        if argument.name is not None and isinstance(argument.value, Literal):
+            named[argument.name] = argument.value.value
+    return Values(values.positional, named)
 
 
 def _run_model(number: int, model: Model, values: Values, run: BlueprintRun) -> None:

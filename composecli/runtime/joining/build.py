@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 
-from composecli.core.blueprint import Blueprint, Parallel, Sequential, models, used_paths
+from composecli.core.blueprint import (
+    Blueprint,
+    Parallel,
+    Sequential,
+    models,
+    settings_of,
+    used_paths,
+)
 from composecli.core.pytree import Argument, Call
 from composecli.files.archive import Archive
 from composecli.files.torchscript import attributes
@@ -102,8 +109,11 @@ def _call_of_stage(request: BuildRequest, number: int, values: Values) -> Call:
     Its arguments are in the order in which the joined forward passes them.
     """
     blueprint = request.blueprint
+    settings = settings_of(blueprint, number)
     if isinstance(blueprint, Parallel) or number == 0:
-        return request.call
+        stated = {argument.name for argument in settings}
+        shared = [item for item in request.call.arguments if item.name not in stated]
+        return Call((*shared, *settings))
     positional = iter(values.positional)
     arguments = list[Argument]()
     for feed in blueprint.stages[number].feeds:
@@ -112,7 +122,7 @@ def _call_of_stage(request: BuildRequest, number: int, values: Values) -> Call:
         else:
             value = values.named[feed.name]
         arguments.append(Argument(tree_of(value), feed.name))
-    return Call(tuple(arguments))
+    return Call((*arguments, *settings))
 
 
 @contextmanager

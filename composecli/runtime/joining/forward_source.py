@@ -10,7 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from composecli.core.blueprint import Blueprint, Feed, Merge, Parallel, Sequential, models
+from composecli.core.blueprint import (
+    Blueprint,
+    Feed,
+    Merge,
+    Parallel,
+    Sequential,
+    models,
+    settings_of,
+)
 from composecli.core.facts import ArgumentFact
 from composecli.core.pytree import (
     Call,
@@ -99,6 +107,8 @@ class PartForm:
         """Yield a statement for each value that the trace has made constant."""
         for number, literal in self.fixed.items():
             _, text = arguments[number]
+            if text == _literal_text(literal):
+                continue
             operator = "=="
             if literal.value is None:
                 operator = "is"
@@ -251,9 +261,18 @@ class _Source:
     def _call(self, number: int, model: int, passed: list[tuple[str | None, str]]) -> Iterator[str]:
         """Yield the lines that call a model."""
         form = self._form(model)
+        settings = dict(self._settings(number))
+        shared = [(name, text) for name, text in passed if name not in settings]
+        passed = [*shared, *settings.items()]
         yield from form.assertions(passed)
         part = part_name(self.blueprint, model)
         yield from form.call(f"y{number}", part, passed)
+
+    def _settings(self, number: int) -> Iterator[tuple[str | None, str]]:
+        """Yield the arguments of a model whose values are stated, and built in."""
+        for argument in settings_of(self.blueprint, number):
+            if isinstance(argument.value, Literal):
+                yield argument.name, _literal_text(argument.value)
 
     def _feed(
         self, feed: Feed, model: int, number: int, layers: Iterator[int]

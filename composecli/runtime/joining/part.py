@@ -150,6 +150,12 @@ def _candidates(
         yield _traced(flat, model, use, _flat_results(expected.results))
         only_tensors = {path: _as_tuple(tree) for path, tree in expected.results.items()}
         yield _traced(flat, model, use, _flat_results(only_tensors))
+    try:
+        fixed = trace(model, use.passed, use.paths, fix_sizes=True)
+    except Exception as error:
+        rejected.append(_Rejected(telling_line(error)))
+    else:
+        yield _traced(fixed, model, use, _flat_results(expected.results))
 
 
 def _variants(part: Part, expected: _Expected) -> Iterator[Part]:

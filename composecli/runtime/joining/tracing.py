@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from composecli.core.pytree import Argument, Call, KeyPath, Literal
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import get_value
+from composecli.runtime.joining.trace_guards import Guarding
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import Values, tensors_in
 
@@ -68,11 +69,18 @@ class Trace:
     functions: tuple[str, ...]
 
 
-def trace(model: Model, inputs: Passed, used: tuple[KeyPath, ...] | None = None) -> Trace:
+def trace(
+    model: Model,
+    inputs: Passed,
+    used: tuple[KeyPath, ...] | None = None,
+    *,
+    fix_sizes: bool = False,
+) -> Trace:
     """Return the trace of a model, which takes the tensors of the call by position.
 
     It returns what the model returns, or a tuple of all tensors in the `used` parts of that. Code
-    that runs without gradients does so in the trace, too.
+    that runs without gradients does so in the trace, too. `fix_sizes` gives the code numbers where
+    it asks for sizes; whatever is fixed has a guard (`trace_guards`).
 
     Raises:
         Exception: whatever the forward raises, or torch.jit.trace.
@@ -84,6 +92,7 @@ def trace(model: Model, inputs: Passed, used: tuple[KeyPath, ...] | None = None)
         _without_backward_hooks(model.module),
         _inlining_functions() as functions,
         _DetachingWithoutGradients(),
+        Guarding(fix_sizes=fix_sizes),
     ):
         script = torch.jit.trace(model.module, inputs.traced, strict=False, check_trace=False)
     return Trace(script, tuple(dict.fromkeys(functions)))

@@ -145,5 +145,6 @@ def script_arguments(module: torch.jit.ScriptModule) -> tuple[ArgumentFact, ...]
     for argument in schema.arguments[1:]:
         type_name = argument.type.annotation_str
         required = not argument.has_default_value()
-        arguments.append(ArgumentFact(argument.name, type_name, required))
+        fact = ArgumentFact(argument.name, type_name, required, argument.kwarg_only)
+        arguments.append(fact)
     return tuple(arguments)
