@@ -320,36 +320,46 @@ def _depth(statement: str) -> int:
 def _check_uses(program: Program) -> None:
     """Check that no chain of definitions that use each other is too long.
 
+    Definitions that use each other in a circle may all be compiled one inside the other.
+
     Raises:
-        NotPrinted: if one is. Of definitions that use each other in a circle, all may be compiled
-            one inside the other.
+        NotPrinted: if one is.
     """
-    depths = dict[str, int]()
-    for start in program:
-        if start in depths:
-            continue
-        path = [(start, iter(_used(program, start)))]
-        on_path = {start}
-        while path:
-            name, rest = path[-1]
-            following = next(rest, None)
-            if following is None:
-                path.pop()
-                on_path.discard(name)
-                known = (depths.get(used, 0) for used in _used(program, name))
-                depths[name] = 1 + max(known, default=0)
-            elif following not in depths and following not in on_path:
-                path.append((following, iter(_used(program, following))))
-                on_path.add(following)
-            if len(path) > MAX_USE_DEPTH or depths.get(name, 0) > MAX_USE_DEPTH:
-                raise NotPrinted(f"{start} leads to more definitions than in any model")
+    links = {name: _used(program, name) for name in program}
+    below, circular = _peel(links)
+    users = {name: set[str]() for name in circular}
+    for name in circular:
+        for used in links[name] & circular:
+            users[used].add(name)
+    above, circular = _peel(users)
+    if below + len(circular) + above > MAX_USE_DEPTH:
+        raise NotPrinted("its definitions use each other in longer chains than in any model")
 
 
-def _used(program: Program, name: str) -> list[str]:
-    """Return the definitions that a definition uses: the text may name their methods, too."""
-    used = list[str]()
-    for text in sorted(program[name].uses):
-        for candidate in (text, text.rpartition(".")[0]):
-            if candidate in program and candidate != name:
-                used.append(candidate)
-    return used
+def _peel(links: Mapping[str, set[str]]) -> tuple[int, set[str]]:
+    """Return the length of the longest chain that leads into no circle, and all other names."""
+    users = dict[str, list[str]]()
+    unfinished = dict[str, int]()
+    for name, targets in links.items():
+        unfinished[name] = len(targets)
+        for target in targets:
+            users.setdefault(target, []).append(name)
+    lengths = dict[str, int]()
+    ready = [name for name, count in unfinished.items() if count == 0]
+    while ready:
+        name = ready.pop()
+        lengths[name] = 1 + max((lengths[target] for target in links[name]), default=0)
+        for user in users.get(name, ()):
+            unfinished[user] -= 1
+            if unfinished[user] == 0:
+                ready.append(user)
+    return max(lengths.values(), default=0), set(links).difference(lengths)
+
+
+def _used(program: Program, name: str) -> set[str]:
+    """Return the definitions that a definition uses: the text may name their members, too."""
+    used = set[str]()
+    for text in program[name].uses:
+        used.update((text, text.rpartition(".")[0]))
+    used.discard(name)
+    return used & program.keys()

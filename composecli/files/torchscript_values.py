@@ -399,13 +399,25 @@ def _is_quantized(storage: Persistent) -> bool:
 def _check_end(arguments: list[object]) -> None:
     """Check the last arguments of a tensor: whether it needs a gradient, hooks, and flags."""
     match arguments:
-        case [bool(), Constructed(Global() as hooks, (), False, None, [])] if str(hooks) == _HOOKS:
-            return
-        case [bool(), Constructed(Global() as hooks, (), False, None, []), PickleDict(flags)]:
-            are_flags = all(key in ("conj", "neg") and type(on) is bool for key, on in flags)
-            if str(hooks) == _HOOKS and are_flags:
+        case [bool(), Constructed(Global() as hooks, (), False, None, [])]:
+            flags: object = PickleDict()
+        case [bool(), Constructed(Global() as hooks, (), False, None, []), flags]:
+            pass
+        case _:
+            raise NotWritten("a tensor with other arguments than PyTorch writes")
+    match flags:
+        case Constructed(Global("torch.jit._pickle", "restore_type_tag"), (tagged, _)):
+            flags = tagged
+    match flags:
+        case PickleDict(items) if all(_is_flag(key, value) for key, value in items):
+            if str(hooks) == _HOOKS:
                 return
-    raise NotWritten("a tensor with other arguments than PyTorch writes")
+    raise NotWritten("a tensor with flags that PyTorch does not write")
+
+
+def _is_flag(key: object, value: object) -> bool:
+    """Return whether this is a flag of a tensor: that it is a view of conjugated values, or so."""
+    return key in ("conj", "neg") and type(value) is bool
 
 
 def _element_count(node: object) -> int | None:
