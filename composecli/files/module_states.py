@@ -69,7 +69,12 @@ def _layer_problems(layer: Constructed, name: str) -> Iterator[str]:
 
 
 def _is_table(value: object) -> bool:
-    """Return whether a value is a dict with texts as keys, in one of the forms that it may have."""
+    """Return whether a value is a dict with texts as keys, in one of the forms that it may have.
+
+    What is no object is left to the loader, which looks at the module that torch has made.
+    """
+    if not isinstance(value, PickleDict | Constructed):
+        return True
     if not isinstance(value, PickleDict):
         if not isinstance(value, Constructed) or str(value.function) != _ORDERED_DICT:
             return False

@@ -118,7 +118,11 @@ def mutate_script(data: bytes, random: Random, mark: str) -> Mutated:
     mutated = random.choice(mutations)(data, random, mark)
     if random.random() < 0.7:
         return mutated
-    again = random.choice(mutations[:5])(mutated.data, random, mark)
+    try:
+        again = random.choice(mutations[:5])(mutated.data, random, mark)
+    except (IndexError, ValueError):
+        # Nothing of that kind is left.
+        return mutated
     return Mutated(again.data, f"{mutated.description}, {again.description}")
 
 

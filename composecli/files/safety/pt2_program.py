@@ -147,12 +147,12 @@ def _check_sample_inputs(archive: Archive, name: str) -> Iterator[Reason]:
     except (NotAPickle, NotAnArchive) as error:
         yield Reason(f"{name}: {error}")
         return
-    for imported in parsed.imports:
-        if not is_inert(imported):
-            yield Reason(f"{name} would import {imported}")
+    foreign = [imported for imported in parsed.imports if not is_inert(imported)]
+    for imported in foreign:
+        yield Reason(f"{name} would import {imported}")
     for problem in problems:
         yield Reason(f"{name}: {problem}")
-    if not is_plain_part(parsed):
+    if not foreign and not is_plain_part(parsed):
         yield Reason(f"{name} is more than tensors, numbers and texts")
 
 
