@@ -29,11 +29,11 @@ class Posing:
         self.state = state
 
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # type: ignore[misc]
         return nn.Linear
 
     def __reduce_ex__(self, _: object) -> tuple[object, ...]:
-        return copyreg.__newobj__, (nn.Linear,), self.state
+        return getattr(copyreg, "__newobj__"), (nn.Linear,), self.state  # noqa: B009
 
 
 WITH_FORWARD = {**STATE, "forward": functional.relu}
