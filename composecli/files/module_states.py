@@ -28,6 +28,8 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 # The only attribute of torch.nn's classes that is a function.
 _FUNCTION_KEYS = ("activation",)
 _COMPILED = "_compiled_call_impl"
+# `torch.jit.script` leaves it on the module that it compiles.
+_MARK_OF_SCRIPTING = "__overloads__"
 _WITH_STATE = "torch._utils._rebuild_parameter_with_state"
 
 
@@ -60,6 +62,8 @@ def _layer_problems(layer: Constructed, name: str) -> Iterator[str]:
         return
     values = [value for _, value in layer.state.items]
     for key, value in zip(map(str, keys), values, strict=True):
+        if key == _MARK_OF_SCRIPTING and isinstance(value, PickleDict):
+            continue
         if key.startswith("__") or (key == _COMPILED and value is not None):
             yield f"{name}: {key} is overridden"
         elif key in _TABLES and not _is_table(value):

@@ -27,7 +27,7 @@ def state(**attributes: object) -> PickleDict:
         layer(state(activation=RELU)),
         layer(state(dtype=Global("torch", "float32"))),
         layer(state(_modules=Constructed(ORDERED, ()), _parameters=PickleDict())),
-        layer(state(_compiled_call_impl=None)),
+        layer(state(_compiled_call_impl=None, __overloads__=PickleDict())),
         Constructed(ORDERED, (), state=state(_metadata=PickleDict())),
         Constructed(Global("torch._utils", "_rebuild_parameter"), ()),
     ],
