@@ -614,8 +614,9 @@ class Rule(StrEnum):
         Severity.UNKNOWN,
         (
             "A TorchScript or torch.export archive is a program. This one contains an op, a "
-            "class or a member that is not on the list of those that only compute. --allow-op "
-            "NS::OP allows one op, --trust FILE a whole file."
+            "class or a member that is not on the list of those that only compute, or source or "
+            "values that PyTorch does not write. --allow-op NS::OP allows one op, --trust FILE a "
+            "whole file."
         ),
     )
     RECORDS_DO_NOT_FIT = (

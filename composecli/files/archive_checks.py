@@ -37,6 +37,12 @@ _RESERVED = re.compile(
     r"|(version|byteorder|archive_format|archive_version|model\.json)$",
     re.IGNORECASE,
 )
+# Members by which PyTorch recognizes its own archives, in whatever folder.
+_PYTORCH_MEMBER = re.compile(
+    r"([^/]+/)?(data\.pkl|constants\.pkl|model\.json|models/[^/]+\.json|archive_format"
+    r"|serialized_exported_program\.json)$",
+    re.IGNORECASE,
+)
 # Errors of the standard library for damaged directories, besides its own BadZipFile.
 _DAMAGE_ERRORS = (
     zipfile.BadZipFile,
@@ -266,6 +272,8 @@ def _without_folder(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo
     names = [member.filename for member in members]
     folders = {name.split("/", 1)[0] for name in names}
     share_folder = len(folders) == 1 and all("/" in name for name in names)
+    if not share_folder and any(map(_PYTORCH_MEMBER.match, names)):
+        _check_roots(names, folders)
     below = dict[str, zipfile.ZipInfo]()
     for member in members:
         name = member.filename
@@ -275,6 +283,18 @@ def _without_folder(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo
     for name in below:
         _check_case(name)
     return below
+
+
+def _check_roots(names: list[str], folders: set[str]) -> None:
+    """Refuse an archive of PyTorch's whose members are in several folders, or in none and in one.
+
+    PyTorch reads the folder of the first member, and would find another model than is found here.
+    An archive without any folder is of an old format, which has no folders below it, either.
+    """
+    if len(folders) > 1 and any("/" in name for name in names):
+        first, second = sorted(folders)[:2]
+        message = f"its members are in more than one folder: {first} and {second}"
+        raise NotAnArchive(message)
 
 
 def _check_case(name: str) -> None:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 
-from composecli.core.dtypes import DTYPES
+from composecli.core.dtypes import DTYPES, by_storage
 from composecli.files.checkpoint_entries import (
     ANY_MODEL,
     Entry,
@@ -19,6 +20,7 @@ from composecli.files.checkpoint_entries import (
     is_tensor,
     items_of,
 )
+from composecli.files.module_states import state_problems
 from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict, reachable
 from composecli.files.pickled_module import PickledClass, is_module, pickled_class
 
@@ -154,7 +156,8 @@ def scan_checkpoint(parsed: ParsedPickle, selector: Selector = ANY_MODEL) -> Che
     part = reachable(module.node)
     imports = (f"it would import {name}" for name in part.imports if not is_inert(name))
     untrusted = (*imports, *unsafe_calls(part))
-    hooks = tuple(dict.fromkeys(_attached_code(part)))
+    attached = [*_attached_code(part), *state_problems(part.constructed)]
+    hooks = tuple(dict.fromkeys(attached))
     # All classes of the script are needed if the file is trusted, whatever part is meant.
     names = (name.name for name in parsed.imports if name.module in _SCRIPT)
     script_names = tuple(dict.fromkeys(names))
@@ -200,10 +203,15 @@ def chosen_module(value: object, key: str | None) -> Entry | None:
 
 def is_plain(node: object) -> bool:
     """Return whether a node is only data: tensors, numbers, texts, and containers of them."""
-    part = reachable(node)
+    return is_plain_part(reachable(node))
+
+
+def is_plain_part(part: ParsedPickle) -> bool:
+    """Return whether everything in a part of a pickle is only data; see `is_plain`."""
     if not all(_is_storage(name) or str(name) in _DATA for name in part.imports):
         return False
-    return next(unsafe_calls(part), None) is None
+    problems = chain(unsafe_calls(part), state_problems(part.constructed))
+    return next(problems, None) is None
 
 
 def has_quantized(node: object) -> bool:
@@ -233,11 +241,16 @@ def is_inert(name: Global) -> bool:
 
 def _is_storage(name: Global) -> bool:
     """Return whether this is the name of a storage class."""
-    return name.module in ("torch", "torch.storage") and name.name.endswith("Storage")
+    if name.module not in ("torch", "torch.storage"):
+        return False
+    return name.name in ("UntypedStorage", "TypedStorage") or by_storage(name.name) is not None
 
 
 def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
-    """Yield the class of each layer that unpickling would create, and its attributes' names."""
+    """Yield the class of each layer that unpickling would create, and its attributes' names.
+
+    A state that is no dict is refused, see `module_states`.
+    """
     for constructed in parsed.constructed:
         function, state = constructed.function, constructed.state
         if isinstance(function, Global) and isinstance(state, PickleDict):

@@ -135,7 +135,25 @@ def operations(data: bytes) -> tuple[Operation, ...]:
     decoded = read_operations(data)
     if decoded[-1].place + 1 != len(data):
         raise NotAPickle("bytes after its end")
+    for operation in decoded:
+        if operation.name == "GLOBAL":
+            _check_global(data, operation)
     return decoded
+
+
+def _check_global(data: bytes, operation: Operation) -> None:
+    """Check that the name of an import has no escapes and no spaces.
+
+    `pickletools` interprets escapes, and joins the two words of the name with a space. What loads
+    the pickle would import another name.
+
+    Raises:
+        NotAPickle: if it has.
+    """
+    words = str(operation.argument).replace(" ", "\n", 1)
+    raw = f"c{words}\n".encode("utf-8", "surrogatepass")
+    if not data.startswith(raw, operation.place):
+        raise NotAPickle("an import whose name is not plain")
 
 
 def read_operations(source: bytes | IO[bytes]) -> tuple[Operation, ...]:
@@ -246,19 +264,25 @@ class _Machine:
         """Drop the top of the stack, which may be a mark."""
         self.stack.pop()
 
+    def _top(self) -> Any:
+        """Return the top of the stack and leave it there; it must not be a mark."""
+        if not self.stack or self.stack[-1] is _MARK:
+            raise NotAPickle("an opcode uses a missing value")
+        return self.stack[-1]
+
     def _op_dup(self, _: object) -> None:
-        self.stack.append(self.stack[-1])
+        self.stack.append(self._top())
 
     def _op_put(self, place: int) -> None:
         """Store the top of the stack in a numbered slot of the memo."""
-        self.memo[place] = self.stack[-1]
+        self.memo[place] = self._top()
 
     _op_binput = _op_long_binput = _op_put
 
     def _op_memoize(self, _: object) -> None:
         """Store the top of the stack in the next free slot of the memo."""
         next_free = len(self.memo)
-        self.memo[next_free] = self.stack[-1]
+        self.memo[next_free] = self._top()
 
     def _op_get(self, place: int) -> None:
         self.stack.append(self.memo[place])
@@ -316,7 +340,10 @@ class _Machine:
     def _op_additems(self, _: object) -> None:
         """Add the items above the mark to the set below it."""
         items = self._pop_to_mark()
-        self.stack[-1].arguments[0].extend(items)
+        target = self._top()
+        if not isinstance(target, Constructed) or str(target.function) != "builtins.set":
+            raise NotAPickle("items for something that is not a set")
+        target.arguments[0].extend(items)  # type: ignore[index]
 
     def _op_list(self, _: object) -> None:
         self.stack.append(self._pop_to_mark())
@@ -331,7 +358,7 @@ class _Machine:
 
     def _extend(self, items: list[object]) -> None:
         """Add items to the list, or the object that is filled like one, on top of the stack."""
-        target = self.stack[-1]
+        target = self._top()
         if isinstance(target, list):
             target.extend(items)
         else:
@@ -347,12 +374,12 @@ class _Machine:
     def _op_setitem(self, _: object) -> None:
         """Add a key and a value to the dict or object below them."""
         value, key = self._pop(), self._pop()
-        self.stack[-1].items.append((key, value))
+        self._top().items.append((key, value))
 
     def _op_setitems(self, _: object) -> None:
         """Add the keys and values above the mark to the dict or object below it."""
         pairs = _pairs(self._pop_to_mark())
-        self.stack[-1].items.extend(pairs)
+        self._top().items.extend(pairs)
 
     def _op_reduce(self, _: object) -> None:
         """Replace a function and its arguments by the object that a call would make."""
@@ -378,7 +405,7 @@ class _Machine:
     def _op_build(self, _: object) -> None:
         """Set the state of the object below it, once."""
         state = self._pop()
-        target = self.stack[-1]
+        target = self._top()
         if not isinstance(target, Constructed):
             raise NotAPickle("a state for something that is not an object")
         if target.state is not None:

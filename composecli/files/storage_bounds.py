@@ -94,7 +94,12 @@ def _storage_of(reference: Persistent) -> _Storage | None:
 
 
 def _check_tensor(tensor: Constructed) -> Iterator[str]:
-    """Yield a message if a tensor leaves its storage, or has none."""
+    """Yield a message if a tensor leaves its storage, or has none.
+
+    A state would move the tensor in its storage, or to another one.
+    """
+    if tensor.state is not None or tensor.items or tensor.is_new:
+        yield "a tensor that is not just built from a storage"
     match tensor.arguments:
         case (Persistent() as reference, int(offset), tuple(sizes), tuple(strides), *rest):
             storage = _storage_of(reference)

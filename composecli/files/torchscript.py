@@ -29,20 +29,26 @@ from composecli.files.pickle_tree import tree_of
 from composecli.files.safety.allowlist import CLASSES
 from composecli.files.safety.refusals import Reason
 from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
+from composecli.files.torchscript_debug import check_debug_pickle
+from composecli.files.torchscript_source import Program, read_program
+from composecli.files.torchscript_types import NotPrinted
+from composecli.files.torchscript_values import (
+    NotWritten,
+    check_operations,
+    check_values,
+    is_known,
+    tagged_types,
+)
 
 PROVENANCE = "composecli.json"
 
 _EXAMPLE = "traced_inputs.pkl"
 _DEVICE = re.compile(r'torch\.device\("([a-z]+(?::\d+)?)"\)')
-# Loading makes these without running anything.
-_DATA = re.compile(
-    r"torch\._utils\._rebuild_\w+|torch\.jit\._pickle\.\w+|collections\.OrderedDict"
-    r"|torch(\.storage)?\.\w+Storage"
-    r"|torch\.(per_tensor_affine|per_channel_affine|device|Size)"
-)
-# The pickles that loading reads, with the folders of their tensors: the module, and the constants
-# of its code.
+# The pickles of the module and of the constants of its code, with the folders of their tensors. The
+# records of the example inputs are empty.
 _PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}
+_OWN_NAME = re.compile(r"__torch__(?:\.\w+)+", re.ASCII)
+_CODE = re.compile(r"code/((?:[A-Za-z_]\w*/)*[A-Za-z_]\w*)\.py(\.debug_pkl)?", re.ASCII)
 
 
 def traced_example(archive: Archive) -> Call | None:
@@ -199,38 +205,101 @@ def _is_submodule(node: object) -> bool:
 
 
 def pickles(archive: Archive) -> dict[str, ParsedPickle]:
-    """Return the pickles that loading reads, by member.
+    """Return the pickles that are read, by member: those of loading, and the example inputs.
 
     Raises:
         NotAnArchive: if one is missing or damaged.
         NotAPickle: if one is not a pickle that PyTorch could have written.
     """
-    return {member: archive.pickle(member) for member in _PICKLES}
+    members = [*_PICKLES]
+    if _EXAMPLE in archive.names:
+        members.append(_EXAMPLE)
+    return {member: archive.pickle(member) for member in members}
 
 
 def classes(parsed: Mapping[str, ParsedPickle]) -> tuple[Global, ...]:
-    """Return the classes of the archive's own code that loading would create objects of."""
+    """Return the classes of the archive's own code that loading would compile.
+
+    They are those that the pickles name, and those in the types of lists and dicts.
+    """
     names = dict[Global, None]()
     for pickle in parsed.values():
         for name in pickle.imports:
-            if name.module.startswith("__torch__"):
+            if name.module.split(".")[0] == "__torch__":
                 names[name] = None
+        for text in tagged_types(pickle.constructed):
+            for qualified in _OWN_NAME.findall(text):
+                module, _, last = qualified.rpartition(".")
+                names[Global(module, last)] = None
     return tuple(names)
 
 
-def unsafe_parts(archive: Archive, parsed: Mapping[str, ParsedPickle]) -> Iterator[Reason]:
-    """Yield the reasons not to load the archive, except for its code.
+def check_debug_pickles(archive: Archive) -> Iterator[Reason]:
+    """Yield a reason for each map to the original source that is more than plain data."""
+    for name in sorted(archive.names):
+        if name.endswith(".debug_pkl"):
+            try:
+                check_debug_pickle(archive.read(name))
+            except NotWritten as error:
+                yield Reason(f"{name} is not as PyTorch writes it: {error}")
 
-    The runtime scans the code, since only torch can compile it.
+
+def unsafe_parts(archive: Archive, parsed: Mapping[str, ParsedPickle]) -> Iterator[Reason]:
+    """Yield the reasons not to load the archive, except for the ops that its code uses.
+
+    The runtime scans those, since only torch can compile the code. What torch evaluates and trusts
+    while it does so is checked here.
     """
     if "model.json" in archive.names:
         yield Reason("model.json makes PyTorch read it as an archive from before 1.4")
+    reasons = tuple(unknown_names(parsed))
+    yield from reasons
+    try:
+        program = read_program(_sources(archive))
+    except NotPrinted as error:
+        yield Reason(f"its code is not as PyTorch writes it: {error}")
+        return
+    if not reasons:
+        yield from _unknown_values(archive, parsed, program)
+
+
+def unknown_names(parsed: Mapping[str, ParsedPickle]) -> Iterator[Reason]:
+    """Yield a reason for each name that PyTorch's unpickler does not know, or that is a risk."""
     for member, pickle in parsed.items():
         for name in pickle.imports:
-            if name.module.startswith("__torch__"):
+            if name.module.split(".")[0] == "__torch__":
                 yield from _check_class(member, name)
-            elif not _DATA.fullmatch(str(name)):
+            elif not is_known(name):
                 yield Reason(f"{member} names {name}")
+
+
+def _sources(archive: Archive) -> dict[str, bytes]:
+    """Return the sources in the archive by their modules: `__torch__.models` and so on.
+
+    Raises:
+        NotPrinted: if there is a member among them that PyTorch does not write.
+    """
+    sources = dict[str, bytes]()
+    for name in sorted(archive.names):
+        if name.startswith("code/"):
+            match = _CODE.fullmatch(name)
+            if match is None:
+                raise NotPrinted(f"a member named {name}")
+            if match[2] is None:
+                sources[match[1].replace("/", ".")] = archive.read(name)
+    return sources
+
+
+def _unknown_values(
+    archive: Archive, parsed: Mapping[str, ParsedPickle], program: Program
+) -> Iterator[Reason]:
+    """Yield a reason for each pickle with a value that PyTorch does not write."""
+    for member, pickle in parsed.items():
+        try:
+            check_operations(archive.operations(member))
+            check_values(pickle.value, program, is_model=member == "data.pkl")
+        except NotWritten as error:
+            yield Reason(f"{member} is not as PyTorch writes it: {error}")
 
 
 def _check_class(member: str, name: Global) -> Iterator[Reason]:
@@ -239,14 +308,14 @@ def _check_class(member: str, name: Global) -> Iterator[Reason]:
     if is_extension:
         if str(name) not in CLASSES:
             yield Reason(f"it makes an object of the extension {name}")
-    elif member == "constants.pkl":
+    elif member != "data.pkl":
         yield Reason(f"it makes a constant of the class {name}")
 
 
 def record_problems(archive: Archive, parsed: Mapping[str, ParsedPickle]) -> Iterator[str]:
     """Yield a message for each tensor that does not fit its record."""
-    for member, pickle in parsed.items():
-        yield from find_out_of_bounds(pickle, record_sizes(archive, _PICKLES[member]))
+    for member, folder in _PICKLES.items():
+        yield from find_out_of_bounds(parsed[member], record_sizes(archive, folder))
 
 
 def provenance(archive: Archive) -> str | None:

@@ -152,3 +152,55 @@ def shared_tuples(depth: int) -> bytes:
 def pickled(value: object) -> bytes:
     """Return a bare pickle, without an archive around it."""
     return pickle.dumps(value, protocol=2)
+
+
+MODULE = """class Model(Module):
+  __parameters__ = []
+  __buffers__ = []
+  training : bool
+  def forward(self: __torch__.Model,
+    x: Tensor) -> Tensor:
+    return torch.mul(x, 2)
+"""
+
+
+def text(value: str) -> bytes:
+    """Return the opcode of a text in a pickle."""
+    encoded = value.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def script_object(name: str, state: Mapping[str, bytes], module: str = "__torch__") -> bytes:
+    """Return the opcodes of an object of a class in TorchScript code, from those of its values."""
+    items = b"".join(text(key) + value for key, value in state.items())
+    return f"c{module}\n{name}\n".encode() + b")\x81}(" + items + b"ub"
+
+
+MODEL_OBJECT = script_object("Model", {"training": b"\x89"})
+
+
+def script_archive(
+    source: str | bytes,
+    value: bytes = MODEL_OBJECT,
+    *,
+    constants: bytes = b")",
+    more: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """Return a TorchScript archive with this source, and these opcodes as the value of its pickle.
+
+    `more` are further members.
+    """
+    if isinstance(source, str):
+        source = source.encode()
+    members = {
+        "code/__torch__.py": source,
+        "data.pkl": b"\x80\x02" + value + b".",
+        "constants.pkl": b"\x80\x02" + constants + b".",
+        "version": b"3\n",
+        **(more or {}),
+    }
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"model/{name}", content)
+    return data.getvalue()

@@ -1,6 +1,9 @@
 """Fuzz the structure of model files: mutate them, and analyse each one as the command line would.
 
-python -m tests.safety.fuzz [--count 20000] [--seed 0]
+python -m tests.safety.fuzz [--count 20000] [--seed 0] [--script]
+
+With `--script`, the files are TorchScript archives, and what torch evaluates and trusts in them is
+mutated. The worker is not confined.
 
 Each file must be analysed or refused. It is a failure if there is a traceback, the marker file
 appears, the time limit is exceeded, or a file gets a contract that would rest on damaged bytes.
@@ -15,6 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -29,8 +33,9 @@ from composecli.core.rules import Rule
 from composecli.inference import Found
 from composecli.inference.prober import Budget
 from composecli.workers.child import SubprocessWorker
-from tests.safety.fixtures import exported, linear, saved
-from tests.safety.mutations import Mutated, mutate
+from tests.safety.fixtures import MODULE, exported, linear, saved, script_archive
+from tests.safety.mutations import Mutated, Mutation, mutate
+from tests.safety.script_mutations import mutate_script
 
 TIMEOUT_SECONDS = 5.0
 MAX_SECONDS = 4 * TIMEOUT_SECONDS
@@ -120,7 +125,23 @@ class Fuzzer:
         self.worker.close()
 
 
-def fuzz(count: int, seed: int, first: int = 0) -> tuple[Counter[str], list[str]]:
+def scripts(folder: Path) -> list[bytes]:
+    """Return small TorchScript archives: scripted, traced and written by hand."""
+    path = folder / "nested.pt"
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.script(nn.TransformerEncoderLayer(4, 2, 4)).save(str(path))
+    data = path.read_bytes()
+    path.unlink()
+    return [*bases(folder)[:2], data, script_archive(MODULE)]
+
+
+def fuzz(
+    count: int,
+    seed: int,
+    first: int = 0,
+    make_bases: Callable[[Path], list[bytes]] = bases,
+    mutation: Mutation = mutate,
+) -> tuple[Counter[str], list[str]]:
     """Analyse `count` mutated files, starting with number `first` of this seed.
 
     Returns:
@@ -130,11 +151,11 @@ def fuzz(count: int, seed: int, first: int = 0) -> tuple[Counter[str], list[str]
     failures = list[str]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = bases(folder)
+        files = make_bases(folder)
         fuzzer = Fuzzer(folder)
         for number in range(first, first + count):
             random = Random(seed * 1_000_003 + number)
-            mutated = mutate(random.choice(files), random, str(fuzzer.mark))
+            mutated = mutation(random.choice(files), random, str(fuzzer.mark))
             outcome, failure = fuzzer.attempt(mutated)
             outcomes[outcome] += 1
             if failure:
@@ -148,8 +169,14 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--script", action="store_true")
     arguments = parser.parse_args()
-    outcomes, failures = fuzz(arguments.count, arguments.seed)
+    if arguments.script:
+        outcomes, failures = fuzz(
+            arguments.count, arguments.seed, make_bases=scripts, mutation=mutate_script
+        )
+    else:
+        outcomes, failures = fuzz(arguments.count, arguments.seed)
     for failure in failures:
         sys.stdout.write(f"{failure}\n")
     summary = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())

@@ -12,8 +12,9 @@ from torch import nn
 from composecli.core.errors import Problem
 from composecli.files.sniff import sniff
 from tests.safety.fixtures import rewritten, saved
-from tests.safety.fuzz import Fuzzer, fuzz
+from tests.safety.fuzz import Fuzzer, fuzz, scripts
 from tests.safety.mutations import mutate_old_format
+from tests.safety.script_mutations import mutate_script
 
 
 def test_mutated_files_are_analysed_or_refused() -> None:
@@ -21,6 +22,13 @@ def test_mutated_files_are_analysed_or_refused() -> None:
     assert failures == []
     assert outcomes["found"]
     assert outcomes["CC904"]
+
+
+def test_mutated_scripts_are_analysed_or_refused() -> None:
+    outcomes, failures = fuzz(150, 7, make_bases=scripts, mutation=mutate_script)
+    assert failures == []
+    assert outcomes["found"]
+    assert outcomes["CC926"]
 
 
 @pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.Sequential(nn.LSTM(3, 2))])

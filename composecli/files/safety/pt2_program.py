@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from composecli.files.archive import Archive, NotAnArchive
-from composecli.files.checkpoint import is_inert
-from composecli.files.pickle import NotAPickle, parse
+from composecli.files.checkpoint import is_inert, is_plain_part
+from composecli.files.pickle import NotAPickle
 from composecli.files.pt2_layout import (
     IndexEntry,
     dtype_of,
@@ -33,6 +33,7 @@ from composecli.files.safety.allowlist import allowed
 from composecli.files.safety.extension_ops import is_extension
 from composecli.files.safety.plain_code import is_plain_expression, is_plain_guard
 from composecli.files.safety.refusals import Reason
+from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 
 MAX_SHOWN_LENGTH = 60
 
@@ -66,8 +67,6 @@ _OTHER_TARGETS = (
         r"|tag_activation_checkpoint|flex_attention)"
     ),
 )
-# `torch.export.save` writes an empty member if there are no example inputs.
-_PICKLED_NONE = b"\x80\x02N."
 
 
 def unsafe_parts(archive: Archive) -> Iterator[Reason]:
@@ -137,22 +136,24 @@ def _check_sample_inputs(archive: Archive, name: str) -> Iterator[Reason]:
     if not is_sample_inputs(name):
         yield Reason(f"{name} is a pickle")
         return
+    data = archive.read(name)
+    # `torch.export.save` writes an empty member if there are no example inputs.
+    if not data:
+        return
     try:
-        imports = parse(_inner_pickle(archive.read(name))).imports
+        with Archive.of_bytes(data) as inner:
+            parsed = inner.pickle("data.pkl")
+            problems = tuple(find_out_of_bounds(parsed, record_sizes(inner, "data/")))
     except (NotAPickle, NotAnArchive) as error:
         yield Reason(f"{name}: {error}")
         return
-    for imported in imports:
-        if not is_inert(imported):
-            yield Reason(f"{name} would import {imported}")
-
-
-def _inner_pickle(data: bytes) -> bytes:
-    """Return the pickle of a checkpoint that is itself a member."""
-    if not data:
-        return _PICKLED_NONE
-    with Archive.of_bytes(data) as archive:
-        return archive.read("data.pkl")
+    foreign = [imported for imported in parsed.imports if not is_inert(imported)]
+    for imported in foreign:
+        yield Reason(f"{name} would import {imported}")
+    for problem in problems:
+        yield Reason(f"{name}: {problem}")
+    if not foreign and not is_plain_part(parsed):
+        yield Reason(f"{name} is more than tensors, numbers and texts")
 
 
 def _check_program(program: Any) -> Iterator[Reason]:

@@ -358,7 +358,10 @@ def _has_type_of(name: str, value: Any, default: Any) -> bool:
 
 
 def _overrides(entry: Entry) -> tuple[str, ...]:
-    """Return the attributes in a module's pickle that would hide a method of their class."""
+    """Return the attributes in a module's pickle that would hide one of their class.
+
+    The classes of torch.nn have no attribute of their own that their objects also have.
+    """
     classes = dict[str, type]()
     for safe in _safe_globals():
         if isinstance(safe, type):
@@ -367,8 +370,7 @@ def _overrides(entry: Entry) -> tuple[str, ...]:
     for name, keys in layers(reachable(entry.node)):
         kind = classes.get(name.name)
         for key in keys:
-            member = getattr(kind, key, None)
-            if callable(member):
+            if kind is not None and hasattr(kind, key):
                 overrides.append(f"{name}: {key} is overridden")
     return tuple(overrides)
 

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import io
 import re
+import secrets
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from composecli.files.archive import Archive
-from composecli.files.pickle import Global
+from composecli.files.pickle import Constructed, Global, Persistent, PickleDict
+from composecli.files.pickle_writer import write
 from composecli.files.safety.allowlist import CLASSES, allowed
 from composecli.files.safety.refusals import Reason
-from composecli.files.torchscript import classes, pickles
+from composecli.files.torchscript import check_debug_pickles, classes, pickles
 from composecli.runtime.loading.extensions import refuse_unregistered_code
 
 MAX_NODES = 2_000_000
-_SCAN = "code/__torch__/composecli_scan.py"
+_FOLDER = "archive"
+# Ops are compiled as those of the version that the archive was saved with.
+_COPIED = re.compile(r"code/.*\.py|version|\.data/version")
 _NATIVE = re.compile(r"__torch__\.torch\.classes\.[\w.]+")
 
 
@@ -37,6 +42,7 @@ def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator
         NotRegistered: if it uses an op that is not loaded: nothing can be said about such code.
     """
     refuse_unregistered_code(archive)
+    yield from check_debug_pickles(archive)
     allow = allowed() | also
     reported = set[str]()
     for function in _compile(archive):
@@ -54,42 +60,48 @@ def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator
 
 def _compile(archive: Archive) -> list[Any]:
     """Return every function of the archive's code, compiled."""
-    parsed = pickles(archive)
-    constants = parsed["constants.pkl"].value
-    count = 0
-    if isinstance(constants, tuple | list):
-        count = len(constants)
-    names = classes(parsed)
-    stand_in = _stand_in(archive, names, count)
+    stand_in = _stand_in(archive)
     unit = torch._C.CompilationUnit()
     try:
         torch._C.import_ir_module_from_buffer(unit, stand_in, torch.device("cpu"), {}, False)
     except RuntimeError as error:
         refuse_unregistered_code(archive, error)
         raise
+    except Exception as error:
+        # PyTorch turns C++'s exceptions into those of Python with the closest name.
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
     return list(unit.get_functions())
 
 
-def _stand_in(archive: Archive, names: tuple[Global, ...], constants: int) -> bytes:
+def _stand_in(archive: Archive) -> bytes:
     """Return an archive with the same code, a module that names the classes, and no values."""
-    buffer = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(buffer)
-    for name in sorted(archive.names):
-        is_code = name.startswith("code/") and name.endswith(".py")
-        if is_code and name != _SCAN:
-            data = archive.read(name)
-            writer.write_record(name, data, len(data))
+    parsed = pickles(archive)
+    names = classes(parsed)
+    module = _own_name(archive)
+    constants = write(_emptied(parsed["constants.pkl"].value))
     members = {
-        _SCAN: _scan_code(len(names)),
-        "data.pkl": _scan_pickle(names),
-        "constants.pkl": _empty_tensors_pickle(constants),
+        f"code/__torch__/{module}.py": _scan_code(len(names)),
+        "data.pkl": _scan_pickle(module, names),
+        "constants.pkl": constants.data,
     }
-    for name, data in members.items():
-        writer.write_record(name, data, len(data))
-    for number in range(constants):
-        writer.write_record(f"constants/{number}", b"", 0)
-    writer.write_end_of_file()
+    for key in constants.storages:
+        members[f"constants/{key}"] = b""
+    for name in sorted(archive.names):
+        if _COPIED.fullmatch(name):
+            members[name] = archive.read(name)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as stand_in:
+        for name, data in members.items():
+            stand_in.writestr(f"{_FOLDER}/{name}", data)
     return buffer.getvalue()
+
+
+def _own_name(archive: Archive) -> str:
+    """Return the name of a source that the archive cannot have, in any case of its letters."""
+    while True:
+        module = f"composecli_scan_{secrets.token_hex(8)}"
+        if not any(module in name.casefold() for name in archive.names):
+            return module
 
 
 def _scan_code(count: int) -> bytes:
@@ -105,29 +117,38 @@ def _scan_code(count: int) -> bytes:
     return source.encode()
 
 
-def _scan_pickle(names: tuple[Global, ...]) -> bytes:
+def _scan_pickle(module: str, names: tuple[Global, ...]) -> bytes:
     """Return the pickle of a `Scan` object whose field `names` is the tuple of these classes."""
-    pushed = list[bytes]()
-    for name in names:
-        module = name.module.encode()
-        pushed.append(b"c%s\n%s\n" % (module, name.name.encode()))
-    head = b"\x80\x02c__torch__.composecli_scan\nScan\n)\x81}(X\x05\x00\x00\x00names("
-    return head + b"".join(pushed) + b"tub."
+    scan = Constructed(Global(f"__torch__.{module}", "Scan"), (), is_new=True)
+    scan.state = PickleDict([("names", names)])
+    return write(scan).data
 
 
-def _empty_tensors_pickle(count: int) -> bytes:
-    """Return the pickle of a tuple of empty tensors, whose storages are named "0", "1", ..."""
-    tensor = (
-        b"ctorch._utils\n_rebuild_tensor_v2\n"
-        b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX%s%sX\x03\x00\x00\x00cpu"
-        b"K\x00tQK\x00K\x00\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR"
-    )
-    tensors = list[bytes]()
-    for number in range(count):
-        key = str(number).encode()
-        length = len(key).to_bytes(4, "little")
-        tensors.append(tensor % (length, key))
-    return b"\x80\x02(" + b"".join(tensors) + b"t."
+def _emptied(node: object) -> object:
+    """Return the constants of the code with an empty tensor in the place of each tensor.
+
+    Texts and containers stay: PyTorch compares the types of constants with those in the code.
+    """
+    match node:
+        case Constructed(Global("torch._utils"), _):
+            return _empty_tensor()
+        case Constructed(function, arguments):
+            return Constructed(function, _emptied(arguments))
+        case tuple():
+            return tuple(map(_emptied, node))
+        case list():
+            return list(map(_emptied, node))
+        case PickleDict(items):
+            return PickleDict([(key, _emptied(value)) for key, value in items])
+    return node
+
+
+def _empty_tensor() -> Constructed:
+    """Return the node of a tensor without elements."""
+    hooks = Constructed(Global("collections", "OrderedDict"), ())
+    storage = Persistent(("storage", Global("torch", "FloatStorage"), "empty", "cpu", 0))
+    arguments = (storage, 0, (0,), (1,), False, hooks)
+    return Constructed(Global("torch._utils", "_rebuild_tensor_v2"), arguments)
 
 
 def _names_not_allowed(graph: Any, allow: frozenset[str]) -> Iterator[str]:
