@@ -107,9 +107,11 @@ class ChildProcess:
 def _stderr() -> int:
     """Return the descriptor of stderr; that of the null device if this process has none."""
     try:
-        return sys.stderr.fileno()
+        descriptor = sys.stderr.fileno()
+        os.fstat(descriptor)
     except (AttributeError, OSError, ValueError):
         return subprocess.DEVNULL
+    return descriptor
 
 
 def _pipe() -> tuple[int, int]:
