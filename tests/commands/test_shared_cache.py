@@ -23,7 +23,7 @@ AT_A_TIME = 8
 
 def _check(pair: tuple[str, str], base: Path, *, prefix: str = "") -> tuple[int, str]:
     """Run the installed command with a cache below `base`; return its code and its verdict."""
-    command = ["bash", "-c", f'{prefix} exec "$@"', "bash", SCRIPT, "check", *pair]
+    command = ["bash", "-c", f'{prefix} exec "$@"', "bash", str(SCRIPT), "check", *pair]
     ran = subprocess.run(
         [*command, "--format", "json", "--max-seconds", "60"],
         capture_output=True,

@@ -31,7 +31,7 @@ def pair(shelf: Shelf) -> tuple[str, str]:
 def _strace(folder: Path, *words: str) -> list[str]:
     """Run the command; return the system calls of the child after it was locked."""
     trace = folder / "trace"
-    command = ["strace", "-f", "-qq", "-o", trace, SCRIPT, *words, "--no-cache"]
+    command = ["strace", "-f", "-qq", "-o", str(trace), str(SCRIPT), *words, "--no-cache"]
     ran = subprocess.run(command, env=environment(), capture_output=True, timeout=300, check=False)
     assert ran.returncode in (0, 1)
     lines = trace.read_text(errors="replace").splitlines()
