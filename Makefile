@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: env models demo demo-real test test-long coverage zoo zoo-pairs fuzz bench lint format clean
+.PHONY: env models demo demo-real test test-long coverage zoo zoo-pairs fuzz stress bench lint format clean
 
 env: $(VENV)/.ready
 
@@ -64,6 +64,10 @@ zoo-pairs: $(ZOO)/.ready
 # Open and check thousands of mutated files. For other files: WORDS="--count 2000 --seed 3".
 fuzz: env
 	$(BIN)/python -m tests.safety.fuzz $(WORDS)
+
+# 200 commands on one cache, eight at a time.
+stress: env
+	$(BIN)/python -m pytest -n 0 -m long tests/commands/test_shared_cache.py
 
 # Ratios of time and memory to what a user would otherwise run. Takes ten minutes, and 15 GB of disk
 # for two models of 2 GB and the files made from them. For smaller models:

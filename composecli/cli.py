@@ -357,9 +357,9 @@ def main() -> None:
     SECURITY: Model files are programs. They are scanned before anything in them runs, and anything
     that is not on the list of ops that only compute is refused by name; --trust FILE and --allow-op
     override this. Models run in a child process that is sandboxed as far as the system allows: with
-    Landlock on Linux it writes only the output and opens no connections; elsewhere the scan and the
-    limits on time and memory are the only protection. A trusted file, and a factory, runs with your
-    full permissions.
+    Landlock on Linux it reads only what it needs, writes only the output and opens no connections;
+    elsewhere the scan and the limits on time and memory are the only protection. A trusted file,
+    and a factory, runs with your full permissions.
     """
 
 

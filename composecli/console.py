@@ -20,6 +20,7 @@ from composecli.commands.results import JoinReport, ProblemReport, Report
 from composecli.core.errors import CouldNotAttempt, Problem, system_problem
 from composecli.core.rules import Rule
 from composecli.report.formats import FORMATS
+from composecli.workers.isolation import isolation_warning
 from composecli.workers.protocol import Worker
 
 DEFAULT_COLUMNS = 80
@@ -93,6 +94,7 @@ def _handle_signals() -> None:
 
 def print_and_exit(report: Report, form: str, *, quiet: bool = False) -> NoReturn:
     """Print a report and exit with its exit code, or with that of not being able to print it."""
+    _warn_of_isolation(report)
     failure = _print(report, form, quiet=quiet)
     code = report.exit_code
     if failure is not None:
@@ -103,6 +105,23 @@ def print_and_exit(report: Report, form: str, *, quiet: bool = False) -> NoRetur
         sys.stderr.write(f"{problem}\n")
         code = problem.rule.exit_code
     sys.exit(code)
+
+
+def _warn_of_isolation(report: Report) -> None:
+    """Say on stderr that the models were not locked, in every format and even if `quiet`."""
+    match report:
+        case JoinReport(check=check):
+            sandbox = check.isolation
+        case ProblemReport():
+            sandbox = None
+        case _:
+            sandbox = report.isolation
+    if sandbox is None:
+        return
+    warning = isolation_warning(sandbox)
+    if warning is not None:
+        text = str(warning).replace("error[", "warning[", 1)
+        sys.stderr.write(f"{text}\n")
 
 
 def could_not_print(error: OSError) -> Problem:

@@ -6,9 +6,8 @@ import os
 
 from composecli.commands.requests import Options
 from composecli.commands.resolve import Target, paths_of
-from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.input_spec import DeclaredSample
-from composecli.core.rules import Rule
+from composecli.workers.isolation import require_isolation
 from composecli.workers.protocol import Isolation, Sandbox, SandboxRequest, Worker
 
 
@@ -17,23 +16,18 @@ def confine(
 ) -> Sandbox | None:
     """Have the worker give up everything that these models do not need.
 
-    Return the measures that apply; None if the user switched isolation off.
+    Return the measures that are expected to apply; None if the user switched isolation off.
 
     Raises:
-        CouldNotAttempt: if isolation is required and a measure is not available.
+        CouldNotAttempt: if a measure is not available and isolation is required, or the system has
+            it and it could not be applied.
     """
     if options.limits.isolation is Isolation.NONE:
         return None
     request = _sandbox_request(options, targets, writable)
     sandbox = worker.ask(request)
-    if sandbox.unavailable and options.limits.isolation is Isolation.REQUIRED:
-        problem = Problem(
-            Rule.ISOLATION_MISSING,
-            "the required isolation is not available",
-            notes=sandbox.unavailable,
-            help=("--isolation best continues with the measures that are available",),
-        )
-        raise CouldNotAttempt(problem)
+    # A child has done this, too, each time that it was started; other workers have not.
+    require_isolation(sandbox, required=request.required)
     return sandbox
 
 
@@ -49,12 +43,20 @@ def _sandbox_request(
     # A trusted file, and a factory, may open any file: only the others are confined to their own.
     may_open_files = any(_may_open_files(target) for target in targets)
     memory = options.limits.memory or _default_memory()
-    if options.real_device.startswith("cuda"):
+    uses_cuda = options.real_device.startswith("cuda")
+    if uses_cuda:
         # The driver maps more address space than any such limit.
         memory = None
-    seconds = options.limits.seconds
-    files = not may_open_files
-    return SandboxRequest(tuple(readable), writable, memory, seconds, files, options.imports)
+    return SandboxRequest(
+        tuple(readable),
+        writable,
+        memory,
+        options.limits.seconds,
+        files=not may_open_files,
+        imports=options.imports,
+        uses_cuda=uses_cuda,
+        required=options.limits.isolation is Isolation.REQUIRED,
+    )
 
 
 def _may_open_files(target: Target) -> bool:

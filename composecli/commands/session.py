@@ -28,7 +28,13 @@ from composecli.core.pytree import Call
 from composecli.inference import Found, Hints, infer
 from composecli.inference.candidates import Candidate
 from composecli.inference.prober import INTERRUPTED
-from composecli.workers.protocol import OpenRequest, ProbeRequest, Sandbox, Worker
+from composecli.workers.protocol import (
+    IsolationRequest,
+    OpenRequest,
+    ProbeRequest,
+    Sandbox,
+    Worker,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,8 +44,7 @@ class Session:
     """One command at work on one worker.
 
     `partial_results` are the reports of the models whose inference has ended: an interrupted
-    command can still show them. `sandbox` lists the measures that confine the worker; it is None
-    if none were asked for.
+    command can still show them.
     """
 
     def __init__(self, worker: Worker, options: Options, progress: Progress) -> None:
@@ -47,7 +52,7 @@ class Session:
         self.options = options
         self.progress = progress
         self.partial_results = list[ModelReport]()
-        self.sandbox: Sandbox | None = None
+        self._is_confined = False
         self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
         self._stated = dict[int, Candidate]()
         self._inferred = dict[int, InferenceResult]()
@@ -60,7 +65,15 @@ class Session:
 
         `writable` are the folders that it may write to.
         """
-        self.sandbox = confine(self.worker, self.options, targets, writable)
+        expected = confine(self.worker, self.options, targets, writable)
+        self._is_confined = expected is not None
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The measures that confine the process of the models; None if none were asked for."""
+        if not self._is_confined:
+            return None
+        return self.worker.ask(IsolationRequest())
 
     def open(self, target: Target) -> OpenedModel:
         """Open a model on the device of the command. A file that is named twice is opened once."""

@@ -653,8 +653,10 @@ class Rule(StrEnum):
         "isolation-missing",
         Severity.UNKNOWN,
         (
-            "--isolation required was given, but this system lacks a measure that isolates the "
-            "process that runs models."
+            "A measure that isolates the process that runs models is missing. With --isolation "
+            "required, and if the system has the measure but could not apply it, nothing is run. "
+            "With --isolation best, untrusted models run without it, and this is a warning. The "
+            "notes say what is missing and why."
         ),
     )
     MEMORY_RAN_OUT = (

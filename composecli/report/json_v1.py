@@ -29,6 +29,7 @@ from composecli.core.dims import Shape
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Fix
+from composecli.workers.isolation import isolation_warning
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
 SCHEMA = 1
@@ -250,6 +251,8 @@ def _isolation(sandbox: Sandbox) -> dict[str, Any]:
     return {
         "had": [str(measure) for measure in sandbox.applied],
         "missing": list(sandbox.unavailable),
+        "cached": sandbox.unused,
+        "warning": _optional(isolation_warning(sandbox), _problem),
     }
 
 

@@ -27,7 +27,12 @@ def print_model(screen: Screen, model: ModelReport) -> None:
 
 
 def print_isolation(screen: Screen, sandbox: Sandbox | None) -> None:
-    """Print the measures that a sandbox lacks. A worker in this process has no sandbox at all."""
+    """Print the measures that a sandbox lacks. A worker in this process has no sandbox at all.
+
+    A lock that is missing has its warning on stderr.
+    """
+    if sandbox is not None and sandbox.lacks_lock:
+        return
     if sandbox is not None and sandbox.applied and sandbox.unavailable:
         measures = "; ".join(sandbox.unavailable)
         screen.print(f"isolation: {measures}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 
@@ -16,6 +17,9 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     reading, writing = map(int, sys.argv[1:])
+    for descriptor in (reading, writing):
+        # A program that trusted code starts is not to answer for this process.
+        os.set_inheritable(descriptor, False)
     # A script that is imported may parse its arguments: it was given none.
     del sys.argv[1:]
     serve(reading, writing)

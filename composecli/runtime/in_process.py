@@ -31,6 +31,7 @@ from composecli.workers.protocol import (
     Described,
     DescribeRequest,
     Done,
+    IsolationRequest,
     Opened,
     OpenRequest,
     ProbeRequest,
@@ -60,6 +61,7 @@ class InProcessWorker:
         self._reads = list[Read]()
         self._handlers: Handlers = {
             SandboxRequest: self._sandbox,
+            IsolationRequest: self._sandbox,
             OpenRequest: self._open,
             SampleRequest: self._sample,
             ProbeRequest: self._probe,
@@ -85,9 +87,10 @@ class InProcessWorker:
         self._samples.clear()
         self._reference = None
 
-    def _sandbox(self, _request: SandboxRequest) -> Sandbox:
+    def _sandbox(self, _request: SandboxRequest | IsolationRequest) -> Sandbox:
         """Apply no measure: this process belongs to the caller, who needs its rights."""
-        return Sandbox((), ("models run in this process",))
+        reason = "models run in this process"
+        return Sandbox((), (reason,))
 
     def _open(self, request: OpenRequest) -> Opened:
         """Load a model under the next number; the reply says whether all of it is in memory."""

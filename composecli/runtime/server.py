@@ -19,6 +19,7 @@ from composecli.runtime.loading.own_code import import_libraries
 from composecli.runtime.sandbox import apply_sandbox, forbid_opening_files, renew_time_limit
 from composecli.runtime.warm_up import read_system_files
 from composecli.workers.channel import Channel, ChannelClosed
+from composecli.workers.isolation import require_isolation
 from composecli.workers.protocol import (
     AnyReply,
     AnyRequest,
@@ -55,6 +56,7 @@ class Server:
         self._worker = InProcessWorker()
         self._sandbox_request: SandboxRequest | None = None
         self._sandbox: Sandbox | None = None
+        self._refusal: Failed | None = None
 
     def answer(self, request: AnyRequest) -> AnyReply:
         """Return the reply to a request, within the limits of the sandbox.
@@ -62,6 +64,10 @@ class Server:
         A probe may open no file. If what it runs has to import a module, and Landlock denies all
         other files, it is run again with permission to open files.
         """
+        if self._refusal is not None:
+            return self._refusal
+        if isinstance(request, SandboxRequest):
+            return self._confine(request)
         if self._sandbox_request is None or self._sandbox is None:
             return self._attempt(request)
         renew_time_limit(self._sandbox_request.seconds)
@@ -71,6 +77,13 @@ class Server:
             reply = self._attempt(request)
         if self._sandbox.restricts_files and _may_need_files(reply):
             return self._attempt(request)
+        return reply
+
+    def _confine(self, request: SandboxRequest) -> AnyReply:
+        """Apply the sandbox. If that fails, this process answers no request any more."""
+        reply = self._attempt(request)
+        if isinstance(reply, Failed):
+            self._refusal = reply
         return reply
 
     def _attempt(self, request: AnyRequest) -> AnyReply:
@@ -101,6 +114,7 @@ class Server:
         import_libraries(request.imports)
         read_system_files()
         sandbox = apply_sandbox(request)
+        require_isolation(sandbox, required=request.required)
         self._sandbox_request = request
         self._sandbox = sandbox
         return sandbox

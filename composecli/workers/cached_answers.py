@@ -64,6 +64,7 @@ class CachedAnswers:
         self._hashes = dict[tuple[str, Records], str | None]()
         self._running = set[str]()
         self._confinement = "none"
+        self._discarded = False
 
     def confine(self, request: SandboxRequest, sandbox: Sandbox) -> None:
         """Note the sandbox of the models that are added from now on.
@@ -138,6 +139,10 @@ class CachedAnswers:
         else:
             self._dependencies[number] = frozenset()
 
+    def discard(self) -> None:
+        """Store nothing at the end: an answer may not hold for what it would be stored for."""
+        self._discarded = True
+
     def save(self) -> None:
         """Write the new answers to the cache, except some that may be different next time.
 
@@ -145,6 +150,8 @@ class CachedAnswers:
         since then may not be the file that the answers are about. A model that ran with no input
         may have failed for a reason that is not in its file.
         """
+        if self._discarded:
+            return
         changed = self._changed_subjects()
         new = dict[tuple[str, ...], _Entry]()
         for key, entry in self._entries.items():

@@ -29,6 +29,7 @@ from composecli.workers.codec import encode
 from composecli.workers.protocol import (
     Described,
     DescribeRequest,
+    IsolationRequest,
     Opened,
     OpenRequest,
     ProbeRequest,
@@ -54,6 +55,7 @@ class CachingWorker:
         self._answers = CachedAnswers(cache)
         self._worker: Worker | None = None
         self._sandbox_request: SandboxRequest | None = None
+        self._expected: Sandbox | None = None
 
     def prepare(self, paths: Iterable[str]) -> None:
         """Start the worker now if one of these files has no cached answers."""
@@ -78,6 +80,8 @@ class CachingWorker:
         match request:
             case SandboxRequest():
                 return self._sandbox(request)
+            case IsolationRequest():
+                return self._isolation(request)
             case OpenRequest():
                 return self._open(request)
             case ProbeRequest():
@@ -87,18 +91,35 @@ class CachingWorker:
         return self._real_worker().ask(request)
 
     def _sandbox(self, request: SandboxRequest) -> Sandbox:
-        """Return the measures that this kernel applied before, without starting a worker."""
+        """Return the measures that this kernel applied before, without starting a worker.
+
+        Isolation that is required is required of this run: another may have had other rights.
+        """
         self._sandbox_request = request
-        key = ("confined", platform.release(), request.memory, request.files)
-        if self._worker is None:
-            cached: Sandbox | None = decode_or_none(Sandbox, self._cache.get(key))
+        if self._worker is None and not request.required:
+            stored = self._cache.get(_confined(request))
+            cached: Sandbox | None = decode_or_none(Sandbox, stored)
             if cached is not None:
+                self._expected = cached
                 self._answers.confine(request, cached)
                 return cached
+        return self._confine(request)
+
+    def _confine(self, request: SandboxRequest) -> Sandbox:
+        """Have the real worker confine itself; remember how."""
         sandbox = self._begin().ask(request)
         self._answers.confine(request, sandbox)
-        self._cache.put(key, encode(sandbox))
+        self._cache.put(_confined(request), encode(sandbox))
+        if self._expected not in (None, sandbox):
+            # Some of the models were added as if they were confined in another way.
+            self._answers.discard()
         return sandbox
+
+    def _isolation(self, request: IsolationRequest) -> Sandbox:
+        """Return the isolation of this run: none was needed if all answers were cached."""
+        if self._worker is not None:
+            return self._worker.ask(request)
+        return Sandbox((), (), unused=True)
 
     def _open(self, request: OpenRequest) -> Opened:
         """Return the cached facts of a model, or have the real worker open it."""
@@ -170,11 +191,11 @@ class CachingWorker:
     def _replay(self) -> list[Opened]:
         """Start the worker and send it the requests that it has missed."""
         worker = self._begin()
-        if self._sandbox_request is not None:
-            worker.ask(self._sandbox_request)
         opened = list[Opened]()
         *earlier, last = self._answers.requests
         try:
+            if self._sandbox_request is not None:
+                self._confine(self._sandbox_request)
             opened += [worker.ask(request) for request in earlier]
         except CouldNotAttempt:
             # Its numbers of the models are not those of this object: the next request starts anew.
@@ -182,6 +203,11 @@ class CachingWorker:
             self._worker = None
             raise
         return [*opened, worker.ask(last)]
+
+
+def _confined(request: SandboxRequest) -> tuple[object, ...]:
+    """Return the key of the measures that this kernel applied to a request."""
+    return ("confined", platform.release(), request.memory, request.files, request.uses_cuda)
 
 
 def _is_reproducible(observation: Observation) -> bool:

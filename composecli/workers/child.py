@@ -15,12 +15,14 @@ from composecli.workers.child_process import ChildProcess, child_environment
 from composecli.workers.protocol import (
     AnyReply,
     Failed,
+    IsolationRequest,
     OpenRequest,
     ProbeRequest,
     R,
     Ready,
     Request,
     SampleRequest,
+    Sandbox,
     SandboxRequest,
     reply_types,
 )
@@ -65,6 +67,7 @@ class SubprocessWorker:
         self._start = partial(ChildProcess, module, environment, show_output=show_output)
         self._model_name: str | None = None
         self._state = list[Request[Any]]()
+        self._sandbox = Sandbox((), ())
         self._restarts = 0
         self._timeouts = 0
         self._closed = False
@@ -81,7 +84,7 @@ class SubprocessWorker:
         """
         if isinstance(request, OpenRequest):
             self._model_name = request.reference.name
-        reply: R = self._exchange_or_reject(request)
+        reply: R = self._answer(request)
         if not isinstance(reply, reply_types(type(request))):
             raise self._invalid(request, f"a {type(reply).__name__}")
         if isinstance(request, _STATEFUL):
@@ -102,6 +105,12 @@ class SubprocessWorker:
         """End the child, even in the middle of a request; it is not started again."""
         self._closed = True
         self._process.close()
+
+    def _answer(self, request: Request[Any]) -> Any:
+        """Return the reply of the child; its isolation is known without asking it."""
+        if isinstance(request, IsolationRequest):
+            return self._sandbox
+        return self._exchange_or_reject(request)
 
     def _exchange_or_reject(self, request: Request[Any]) -> Any:
         """Return the reply, of a new child if the last one died; reject a probe that kills it."""
@@ -145,6 +154,8 @@ class SubprocessWorker:
         reply = self._receive(request, AnyReply, self._seconds(request))
         if isinstance(reply, Failed):
             raise CouldNotAttempt(reply.problem)
+        if isinstance(reply, Sandbox):
+            self._sandbox = reply
         return reply
 
     def _seconds(self, request: Request[Any]) -> float:

@@ -31,14 +31,14 @@ class ChildProcess:
     def __init__(self, module: str, environment: dict[str, str], *, show_output: bool) -> None:
         self._output: Tail | None = None
         with ExitStack() as on_failure, ExitStack() as childs_own:
-            child_reading, writing = os.pipe()
+            child_reading, writing = _pipe()
             childs_own.callback(os.close, child_reading)
             on_failure.callback(os.close, writing)
-            reading, child_writing = os.pipe()
+            reading, child_writing = _pipe()
             childs_own.callback(os.close, child_writing)
             on_failure.callback(os.close, reading)
             if show_output:
-                target = sys.stderr.fileno()
+                target = _stderr()
             else:
                 self._output = Tail(MAX_TAIL_BYTES)
                 on_failure.callback(self._output.close)
@@ -102,6 +102,39 @@ class ChildProcess:
             self.kill()
         while self._descriptors:
             os.close(self._descriptors.pop())
+
+
+def _stderr() -> int:
+    """Return the descriptor of stderr; that of the null device if this process has none."""
+    try:
+        descriptor = sys.stderr.fileno()
+        os.fstat(descriptor)
+    except (AttributeError, OSError, ValueError):
+        return subprocess.DEVNULL
+    return descriptor
+
+
+def _pipe() -> tuple[int, int]:
+    """Open a pipe whose ends are no standard stream, even if this process has closed those.
+
+    In the child they would be replaced by its own streams, or written to by what prints.
+    """
+    ends = os.pipe()
+    try:
+        reading, writing = (_above_standard_streams(end) for end in ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return reading, writing
+
+
+def _above_standard_streams(descriptor: int) -> int:
+    """Return a duplicate of a descriptor with the lowest free number from 3 on."""
+    if sys.platform == "win32":
+        return os.dup(descriptor)
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def _folder() -> str | None:

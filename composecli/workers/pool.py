@@ -14,6 +14,7 @@ from composecli.core.observations import Observation, renumber_reads
 from composecli.workers.protocol import (
     Described,
     DescribeRequest,
+    IsolationRequest,
     OpenRequest,
     ProbeRequest,
     R,
@@ -91,6 +92,9 @@ class WorkerPool:
                 return self._describe(request)
             case SandboxRequest():
                 return self._sandbox(request)
+            case IsolationRequest():
+                # The first worker remembers it, even in the middle of another request.
+                return self._slots[0].worker.ask(request)
         with self.reserve_first() as worker:
             reply = worker.ask(request)
         match request:

@@ -72,6 +72,7 @@ class MeasureKind(StrEnum):
     NO_NEW_PRIVILEGES = "no new privileges"
     MEMORY_LIMIT = "memory"
     LANDLOCK = "Landlock"
+    SECCOMP = "seccomp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +88,28 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """The measures that were applied, and for every other measure why it is not available."""
+    """The measures that were applied, and why every other measure was not.
+
+    `unavailable`: what the system does not have. `failed`: what it has, but could not be applied.
+    `asked_for_lock`: files and system calls were to be restricted. `unused`: all answers were
+    cached, so no process had to be confined.
+    """
 
     applied: tuple[Measure, ...]
     unavailable: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+    asked_for_lock: bool = False
+    unused: bool = False
 
     @property
     def restricts_files(self) -> bool:
         """Whether Landlock denies all files except those that the request lists."""
         return any(measure.kind is MeasureKind.LANDLOCK for measure in self.applied)
+
+    @property
+    def lacks_lock(self) -> bool:
+        """Whether an untrusted file can open files: they were to be restricted, and are not."""
+        return self.asked_for_lock and not self.restricts_files and not self.unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +117,9 @@ class SandboxRequest(Request[Sandbox]):
     """Give up all rights that are not needed to open these models.
 
     `memory` is in bytes; `seconds` is the computing time of one request. If `files` is set, deny
-    all files except those to `read` and to `write`; trusted files may need other files. `imports`
-    are imported first, as for `OpenRequest`: they may need what is denied later.
+    all files except those to `read` and to `write`, and all system calls but those of a program
+    that computes; trusted files may need others. `imports` are imported first, as for
+    `OpenRequest`: they may need what is denied later. `required`: fail if any measure is missing.
     """
 
     activity: ClassVar[str] = "dropping its privileges"
@@ -115,6 +130,18 @@ class SandboxRequest(Request[Sandbox]):
     seconds: float
     files: bool
     imports: tuple[str, ...] = ()
+    uses_cuda: bool = False
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationRequest(Request[Sandbox]):
+    """Ask which measures confine the process that has run the models.
+
+    The child is not asked: whoever started it remembers how it was confined.
+    """
+
+    activity: ClassVar[str] = "reporting its isolation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +381,7 @@ class Ready:
 
 AnyRequest = (
     SandboxRequest
+    | IsolationRequest
     | OpenRequest
     | SampleRequest
     | ProbeRequest

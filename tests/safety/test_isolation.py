@@ -51,7 +51,7 @@ def test_report_lists_the_measures_that_were_applied(shelf: Shelf) -> None:
     path = shelf.save("linear", nn.Linear(10, 5))
     isolation = _inspect(path, "--max-memory", "6G")["isolation"]
     assert isolation["had"][:3] == ["no core file", "no new privileges", "memory 6.0 GB"]
-    assert len(isolation["had"]) + len(isolation["missing"]) == 4
+    assert len(isolation["had"]) + len(isolation["missing"]) == 5
 
 
 def test_isolation_none_applies_no_measure(shelf: Shelf) -> None:

@@ -1,4 +1,4 @@
-"""Every op that runs on this machine also runs while no file can be opened."""
+"""Every op that runs on this machine also runs while no file can be opened, and in the lock."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from composecli.runtime.sandbox import forbid_opening_files
+from composecli.runtime.sandbox import apply_sandbox, forbid_opening_files
 from composecli.runtime.tensors import dtype_of
 from composecli.runtime.warm_up import read_system_files
+from composecli.workers.protocol import SandboxRequest
 from tests.commands.running import environment
 
 Op = Callable[[], object]
@@ -147,17 +148,20 @@ def main() -> None:
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    locked = sys.argv[1] == "locked"
+    mode = sys.argv[1]
     for name, op in all_ops().items():
         if os.fork():
             os.wait()
             continue
-        if not locked:
-            outcome = _outcome(op)
-        else:
+        if mode != "free":
             read_system_files()
+        if mode == "locked":
+            apply_sandbox(SandboxRequest((), (), None, 60.0, files=True))
+        if mode == "no files":
             with forbid_opening_files():
                 outcome = _outcome(op)
+        else:
+            outcome = _outcome(op)
         os.write(1, f"{name}: {outcome}\n".encode())
         os._exit(0)
 
@@ -165,15 +169,16 @@ def main() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="files are forbidden on Linux only")
 def test_each_op_first_used_while_files_are_forbidden_does_as_without() -> None:
     outcomes = list[str]()
-    for mode in ("free", "locked"):
+    for mode in ("free", "no files", "locked"):
         command = [sys.executable, "-m", "tests.unit.runtime.test_warm_up", mode]
         ran = subprocess.run(
             command, capture_output=True, text=True, env=environment(), timeout=120, check=True
         )
         outcomes.append(ran.stdout)
-    free, locked = outcomes
+    free, without_files, locked = outcomes
     assert "linear float16: runs" in free
     assert free.count(": runs") > 100
+    assert without_files == free
     assert locked == free
 
 
