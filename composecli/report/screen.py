@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from composecli.core.findings import Verdict
-from composecli.report.text import Line, sanitize
+from composecli.report.harmless import sanitize
+from composecli.report.text import Line
 
 DEFAULT_COLUMNS = 80
 MIN_COLUMNS = 40
