@@ -44,6 +44,7 @@ from composecli.completion import (
 from composecli.console import OutputOptions
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
+from composecli.core.command_line import file_word, one_word
 from composecli.core.errors import Problem
 from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
@@ -319,12 +320,42 @@ class CommandGroup(click.Group):
         words = list(args if args is not None else sys.argv[1:])
         named["standalone_mode"] = False
         try:
+            _refuse_options_that_are_files(words)
             return super().main(words, *more, **named)
         except click.ClickException as error:
             if _asks_for(words, "json"):
                 console.print_and_exit(_usage_report(error), "json")
+            _make_harmless(error)
             error.show()
             sys.exit(Rule.USAGE.exit_code)
+
+
+def _refuse_options_that_are_files(words: list[str]) -> None:
+    """Refuse an option that is the name of a file here: a glob such as `*` may have made it of one.
+
+    In a folder of a stranger, a file called `--trust=evil.pt` would trust another one.
+
+    Raises:
+        click.UsageError: if a word before `--` is both.
+    """
+    for word in words:
+        if word == "--" and not os.path.lexists(word):
+            break
+        if len(word) > 1 and word.startswith("-") and os.path.lexists(word):
+            raise click.UsageError(
+                f"{word} is the name of a file here, and an option: "
+                f"write {one_word(file_word(word))} for the file, or remove it for the option"
+            )
+
+
+def _make_harmless(error: click.ClickException) -> None:
+    """Replace the control characters in the message of an error, which the name of a file may have.
+
+    Click formats some messages when it shows them.
+    """
+    from composecli.report.harmless import sanitize
+
+    vars(error)["message"] = sanitize(error.message)
 
 
 def _asks_for(words: list[str], form: str) -> bool:
@@ -360,7 +391,9 @@ def main() -> None:
 
     A MODEL is a file: a TorchScript archive, a torch.export archive (.pt2), a pickled nn.Module; or
     package.module:factory@weights (also file.py:Class@weights, 'file.py:Class(10)', and a pickled
-    module as the weights of its class).
+    module as the weights of its class). What exists as a path is a file, and never a factory,
+    whatever its name. A word that begins with - and is the name of a file in the current folder is
+    refused: a glob such as *.pt may have made it.
 
     SECURITY: Model files are programs. They are scanned before anything in them runs, and anything
     that is not on the list of ops that only compute is refused by name; --trust FILE and --allow-op

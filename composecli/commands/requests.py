@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Protocol
@@ -12,7 +11,15 @@ from typing import Protocol
 from composecli.commands.trust import Trust
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
+from composecli.core.command_line import (
+    PROGRAM,
+    command_line,
+    file_word,
+    option_words,
+    pairs_of,
+)
 from composecli.core.input_spec import Declared
+from composecli.core.limits import MAX_DIGITS, read_integer
 from composecli.inference.prober import Budget
 from composecli.workers.protocol import Isolation, Training
 
@@ -57,7 +64,7 @@ def parse_selection(text: str) -> Selection:
         raise ValueError("no port is named")
     model = None
     if match["model"]:
-        model = int(match["model"])
+        model = read_integer(match["model"])
     return Selection(model, match["port"])
 
 
@@ -92,7 +99,7 @@ def parse_memory(text: str) -> int:
     """
     match = _MEMORY.fullmatch(text)
     size = 0
-    if match is not None:
+    if match is not None and len(text) <= MAX_DIGITS:
         unit = _BYTES[match["unit"] or ""]
         size = int(Decimal(match["number"]) * unit)
     if not 0 < size <= MAX_BYTES:
@@ -144,7 +151,7 @@ class Options:
     def selecting(self, selections: tuple[Selection, ...]) -> Options:
         """Return the same options with these outputs selected, and no other."""
         words = list[str]()
-        for option, value in zip(self.words[::2], self.words[1::2], strict=True):
+        for option, value in pairs_of(self.words):
             if option != _SELECT:
                 words += [option, value]
         for selection in selections:
@@ -188,15 +195,15 @@ class CheckRequest:
 
     def command(self, *more: str, name: str = "join") -> str:
         """Return a command line for the same models and options, with more words."""
-        words = ["composecli", name, *self.models]
+        words = [PROGRAM, name, *map(file_word, self.models)]
         if self.mode is Mode.PARALLEL:
             words += ["--mode", str(self.mode)]
             if self.merge is not Merge.CAT:
                 words += ["--merge", str(self.merge)]
             if self.dim != DEFAULT_DIM:
                 words += ["--dim", str(self.dim)]
-        words += [*self.options.words, *more]
-        return shlex.join(words)
+        words += [*option_words(pairs_of(self.options.words)), *more]
+        return command_line(words)
 
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
         """Return the same check of other models, with `words` for those of the options."""
@@ -240,7 +247,7 @@ class JoinRequest:
             more += ["--seed", str(self.seed)]
         if self.force:
             more.append("--force")
-        return self.check.changed(models, words).command(*more, "-o", self.output)
+        return self.check.changed(models, words).command(*more, "-o", file_word(self.output))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,4 +264,5 @@ class InspectRequest:
 
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
         """Return the same command for another model, with `words` for those of the options."""
-        return shlex.join(["composecli", "inspect", *models, *words])
+        options = option_words(pairs_of(words))
+        return command_line([PROGRAM, "inspect", *map(file_word, models), *options])

@@ -54,8 +54,11 @@ def paths_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
 
 
 def locate(text: str) -> Reference:
-    """Return the reference of a MODEL argument: an existing file, or otherwise a factory."""
-    if os.path.exists(text):
+    """Return the reference of a MODEL argument: a path that exists, or otherwise a factory.
+
+    A link that leads nowhere exists, too: a folder of a stranger must not name code to run.
+    """
+    if os.path.lexists(text):
         return FileReference(text)
     return parse_reference(text)
 
