@@ -33,7 +33,7 @@ from composecli.commands.requests import (
     parse_selection,
 )
 from composecli.commands.results import ProblemReport, Report
-from composecli.commands.trust import Trust, parse_import, parse_op, parse_trust
+from composecli.commands.trust import Trust, parse_import, parse_library, parse_op, parse_trust
 from composecli.completion import (
     complete_device,
     complete_file,
@@ -173,6 +173,16 @@ TRUST = click.option(
     help="Allow this model file to run arbitrary code. Repeatable. "
     "FILE@sha256:HEX pins the content.",
 )
+TRUST_CLASSES = click.option(
+    "--trust-classes",
+    "libraries",
+    cls=RepeatedOption,
+    type=ParsedType("LIBRARY", parse_library),
+    multiple=True,
+    metavar="LIBRARY",
+    help="Also load pickled modules that consist of the classes of this installed library, such as "
+    "timm or torchvision. The library is imported; nothing of the file is called. Repeatable.",
+)
 ALLOW_OP = click.option(
     "--allow-op",
     "allowed_ops",
@@ -290,8 +300,8 @@ FORCE = click.option("--force", is_flag=True, help="Replace the output file if i
 
 OF_SEVERAL_MODELS = (MERGE, DIM, STRICT)
 OF_EVERY_COMMAND = (
-    DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, ALLOW_OP, IMPORT, TIMEOUT, MAX_MEMORY, ISOLATION,
-    MAX_PROBES, MAX_SECONDS, NO_CACHE, FORMAT, QUIET, DEBUG,
+    DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, TRUST_CLASSES, ALLOW_OP, IMPORT, TIMEOUT,
+    MAX_MEMORY, ISOLATION, MAX_PROBES, MAX_SECONDS, NO_CACHE, FORMAT, QUIET, DEBUG,
 )  # fmt: skip
 
 
@@ -564,6 +574,7 @@ def _common_options(values: Values) -> Options:
         trust=_parsed_values(values["trusts"]),
         allowed_ops=_parsed_values(values["allowed_ops"]),
         imports=_parsed_values(values["imports"]),
+        libraries=_parsed_values(values["libraries"]),
         budget=budget,
         limits=_limits(values),
         words=_repeated_words(values),
@@ -632,7 +643,7 @@ def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
         values["timeout"],
         untrusted=trusts_nothing,
         models=models,
-        use_cache=not values["no_cache"] and not values["imports"],
+        use_cache=not values["no_cache"] and not values["imports"] and not values["libraries"],
     )
 
 

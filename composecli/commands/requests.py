@@ -127,7 +127,8 @@ def parse_seconds(text: str) -> float:
 class Options:
     """The options that all commands share.
 
-    `imports` are modules, files and folders of Python that the user vouches for. `words` are those
+    `imports` are modules, files and folders of Python that the user vouches for, and `libraries`
+    those whose module classes pickles may have. `words` are those
     options of the command line that a suggested command has to repeat, each with its value.
     """
 
@@ -139,6 +140,7 @@ class Options:
     trust: tuple[Trust, ...] = ()
     allowed_ops: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     budget: Budget = field(default_factory=Budget)
     limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()

@@ -81,7 +81,8 @@ def identify(text: str, options: Options = _DEFAULT) -> Target:
     reference = locate(text)
     if isinstance(reference, FactoryReference):
         return _identify_factory(reference, options)
-    sniffed = _sniffed(reference, reference.path, Selector(options.key))
+    selector = Selector(options.key, libraries=options.libraries)
+    sniffed = _sniffed(reference, reference.path, selector)
     trust = _trust_in(reference.path, options.trust)
     if isinstance(sniffed, WeightsFile):
         raise CouldNotAttempt(weights_alone(sniffed))

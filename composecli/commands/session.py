@@ -202,4 +202,5 @@ def _open_request(target: Target, device: str, options: Options) -> OpenRequest:
         allowed_ops=options.allowed_ops,
         sha256=sha256,
         imports=options.imports,
+        libraries=options.libraries,
     )

@@ -6,6 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from composecli.files.library_classes import LIBRARIES
+
 _PINNED = re.compile(r"(?P<path>.+)@sha256:(?P<digest>[0-9a-fA-F]{64})", re.DOTALL)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OP = re.compile(r"\w+::\w+")
@@ -49,6 +51,17 @@ def parse_import(text: str) -> str:
     if text.endswith(".py") or os.path.isdir(text) or _MODULE.fullmatch(text):
         return text
     raise ValueError(f"{text} is not a module (such as torchvision), a .py file, or a folder")
+
+
+def parse_library(text: str) -> str:
+    """Return the name of a library whose module classes can be trusted.
+
+    Raises:
+        ValueError: if there is no policy for it.
+    """
+    if text not in LIBRARIES:
+        raise ValueError(f"{text} is not one of the libraries {', '.join(LIBRARIES)}")
+    return text
 
 
 def parse_op(text: str) -> str:

@@ -133,7 +133,7 @@ class OpenRequest(Request[Opened]):
     `trusted`: the file may run any code, provided that its content has this `sha256`, if given.
     `allowed_ops` extends the list of permitted ops. `key` is the entry of a checkpoint that holds
     the weights or the module. `imports` are modules, files and folders of Python that the user
-    named.
+    named, and `libraries` those whose module classes may be in pickles.
     """
 
     activity: ClassVar[str] = "loading a model"
@@ -147,6 +147,7 @@ class OpenRequest(Request[Opened]):
     allowed_ops: tuple[str, ...] = ()
     sha256: str | None = None
     imports: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

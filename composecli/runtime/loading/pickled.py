@@ -32,6 +32,7 @@ from composecli.files.skeleton import has_foreign_byte_order
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.lazy import Attempt, NotAModel, NotLazy, load_lazily
+from composecli.runtime.loading.library_classes import Named, granted_globals
 from composecli.runtime.loading.missing_module import import_remedies
 from composecli.runtime.loading.own_code import NoSuchClass, load_trusted
 from composecli.runtime.loading.weights_sources import entry_of, left_out_notes
@@ -99,7 +100,8 @@ def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
         module = _descend(load_trusted(request, io.BytesIO(skeleton), "meta"), entry)
     else:
         skeleton = checkpoint_skeleton(members, entry.node)
-        module = _load_layers(io.BytesIO(skeleton), "meta")
+        granted = granted_globals(request, entry.node)
+        module = _load_layers(io.BytesIO(skeleton), "meta", granted)
     if not isinstance(module, nn.Module):
         return NotAModel()
     _refuse_malformed(request, module)
@@ -169,7 +171,7 @@ def _needs_trust(request: OpenRequest, members: Members, entry: Entry) -> bool:
     Raises:
         CouldNotAttempt: if an attribute would hide a method, and the file is not trusted.
     """
-    overrides = _overrides(entry)
+    overrides = _overrides(request, entry)
     if not request.trusted:
         if overrides:
             raise CouldNotAttempt(of_overrides(request.path, overrides))
@@ -246,14 +248,15 @@ def _load_trusted_part(request: OpenRequest, copy: Path, entry: Entry) -> Any:
 
 
 def _load_part(request: OpenRequest, members: Members, entry: Entry) -> Any:
-    """Load the entry of a file and nothing else, with torch.nn's own classes only."""
+    """Load the entry of a file and nothing else, with the classes that need no trust."""
+    granted = granted_globals(request, entry.node)
     with write_checkpoint(members, entry.node) as file:
-        return _load_layers(file, request.device)
+        return _load_layers(file, request.device, granted)
 
 
-def _load_layers(file: IO[bytes], device: str) -> Any:
-    """Load a pickle with torch.nn's own classes only."""
-    with torch.serialization.safe_globals(_safe_globals()):
+def _load_layers(file: IO[bytes], device: str, granted: list[Named]) -> Any:
+    """Load a pickle with torch.nn's own classes, and with those that are granted by name."""
+    with torch.serialization.safe_globals([*_safe_globals(), *granted]):
         return torch.load(file, map_location=device, weights_only=True)
 
 
@@ -338,15 +341,17 @@ def _has_type_of(name: str, value: Any, default: Any) -> bool:
     return True
 
 
-def _overrides(entry: Entry) -> tuple[str, ...]:
+def _overrides(request: OpenRequest, entry: Entry) -> tuple[str, ...]:
     """Return the attributes in a module's pickle that would hide a method of their class."""
     classes = dict[str, type]()
     for safe in _safe_globals():
         if isinstance(safe, type):
             classes[safe.__name__] = safe
+    if not request.trusted:
+        classes.update((name, granted) for granted, name in granted_globals(request, entry.node))
     overrides = list[str]()
     for name, keys in layers(reachable(entry.node)):
-        kind = classes.get(name.name)
+        kind = classes.get(str(name), classes.get(name.name))
         for key in keys:
             member = getattr(kind, key, None)
             if callable(member):
