@@ -54,6 +54,8 @@ from composecli.report.explain import find_rule, format_rule, list_rules
 from composecli.report.formats import DEFAULT_FORMAT, FORMATS
 from composecli.workers.protocol import Isolation, Training, Worker
 
+# A glob may name any number of files; each of them is loaded and run.
+MAX_MODELS = 1000
 EXIT_CODES = """\b
 Exit codes, the same in every format:
   0  compatible (join: written and verified)
@@ -431,7 +433,7 @@ def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
     In parallel mode: whether all models accept the same input and their outputs can be merged. With
     pairs: whether each model accepts the output of each other model.
     """
-    _refuse_single_model(models)
+    _refuse_number_of_models(models)
     _refuse_unused_trust(values["trusts"], models)
     _refuse_input_of_pairs(values)
     request = _check_request(models, values, BridgeMode.NONE)
@@ -454,7 +456,7 @@ def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
 @_options(OUTPUT, BRIDGE, SEED, FORCE, *OF_SEVERAL_MODELS, *OF_EVERY_COMMAND)
 def join_command(models: tuple[str, ...], **values: Any) -> NoReturn:
     """Write one TorchScript module that runs the models, and verify it against them."""
-    _refuse_single_model(models)
+    _refuse_number_of_models(models)
     _refuse_unused_trust(values["trusts"], models)
     check_request = _check_request(models, values, BridgeMode(values["bridge"]))
     request = JoinRequest(check_request, values["output"], values["seed"], values["force"])
@@ -520,12 +522,14 @@ def cache_clear() -> None:
     click.echo(f"removed {Cache(folder).clear()} entries from {folder}")
 
 
-def _refuse_single_model(models: tuple[str, ...]) -> None:
-    """Refuse a command line with fewer models than one seam has."""
+def _refuse_number_of_models(models: tuple[str, ...]) -> None:
+    """Refuse a command line with fewer models than one seam has, or with more than can be run."""
     if len(models) < 2:
         raise click.UsageError(
             "at least two models are needed; 'composecli inspect MODEL' shows one"
         )
+    if len(models) > MAX_MODELS:
+        raise click.UsageError(f"at most {MAX_MODELS:,} models are checked, not {len(models):,}")
 
 
 def _refuse_unused_trust(trusts: tuple[Parsed[Trust], ...], models: tuple[str, ...]) -> None:

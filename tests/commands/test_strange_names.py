@@ -31,9 +31,9 @@ GRANTING = [
 ODD = [
     "semi;touch x.pt", "$(touch x).pt", "`touch x`.pt", "it's.pt", 'a"b.pt', "a\nb.pt", "a\tb.pt",
     "~", "~root.pt", "*.pt", "[a]?.pt", "a#b.pt", "model.pt2#name", "@sample.pt", "a@b.pt",
-    "a:b.pt",    "2:b.pt", " lead.pt", "trail.pt ", "a\\b.pt", "!x.pt", "a&b.pt", "a|b.pt", "<a>.pt",
-    "\x1b[2J.pt", "\u202egnp.pt", "\u65e5\u672c.pt", "{a,b}.pt", "a=b.pt", "%s.pt", "[red].pt", "::error::a.pt",
-    "\u200b.pt", "a.pt@sha256:" + DIGEST, "z" * 255, "a\r.pt",
+    "a:b.pt", "2:b.pt", " lead.pt", "trail.pt ", "a\\b.pt", "!x.pt", "a&b.pt", "a|b.pt", "<a>.pt",
+    "\x1b[2J.pt", "\u202egnp.pt", "\u65e5\u672c.pt", "{a,b}.pt", "a=b.pt", "%s.pt", "[red].pt",
+    "::error::a.pt", "\u200b.pt", "a.pt@sha256:" + DIGEST, "z" * 255, "a\r.pt",
 ]  # fmt: skip
 
 
