@@ -182,8 +182,8 @@ TRUST_CLASSES = click.option(
     type=ParsedType("LIBRARY", parse_library),
     multiple=True,
     metavar="LIBRARY",
-    help="Also load pickled modules that consist of the classes of this installed library, such as "
-    "timm or torchvision. The library is imported; nothing of the file is called. Repeatable.",
+    help="Also load pickled modules that consist of the classes of this installed library: "
+    "torchvision or timm. The library is imported; nothing of the file is called. Repeatable.",
 )
 ALLOW_OP = click.option(
     "--allow-op",

@@ -9,13 +9,7 @@ from __future__ import annotations
 from composecli.files.pickle import Constructed, Global, PickleDict
 
 # Those that import all of their models at once, so that a file does not choose what is imported.
-LIBRARIES = (
-    "torchvision",
-    "timm",
-    "torchaudio",
-    "segmentation_models_pytorch",
-    "efficientnet_pytorch",
-)
+LIBRARIES = ("torchvision", "timm")
 # Functions that modules keep as attributes, which only compute.
 _ACTIVATIONS = """
     celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax mish relu relu6 selu
