@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 
 from composecli import early_signals
@@ -16,6 +18,7 @@ _INTERRUPTED, _TERMINATED, _COULD_NOT_TELL = 130, 143, 3
 def run() -> NoReturn:
     """Import and run the command line. Whatever ends the import has a message and a code, too."""
     early_signals.handle()
+    _leave_out_current_folder()
     try:
         from composecli import cli
 
@@ -31,6 +34,23 @@ def run() -> NoReturn:
         if not isinstance(error, Terminated):
             raise
         _exit("terminated", _TERMINATED)
+
+
+def _leave_out_current_folder() -> None:
+    """Import nothing from the current folder, which may hold a stranger's `torch.py`.
+
+    It is on the path with `python -m`, and with an empty or relative part of PYTHONPATH. It stays
+    if composecli itself is there.
+    """
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    with contextlib.suppress(OSError):
+        here = os.getcwd()
+        if here == home:
+            return
+        for path in list(sys.path):
+            is_relative = not os.path.isabs(path) and os.path.isdir(path or os.curdir)
+            if is_relative or path == here:
+                sys.path.remove(path)
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -21,7 +21,7 @@ from composecli.commands.requests import (
     parse_selection,
 )
 from composecli.commands.results import CheckReport, InspectReport, JoinReport
-from composecli.commands.trust import parse_import, parse_op, parse_trust
+from composecli.commands.trust import parse_import, parse_library, parse_op, parse_trust
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
 from composecli.core.input_spec import parse_input
@@ -39,6 +39,7 @@ def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
     training: str = "saved",
     key: str | None = None,
     trust: Sequence[PathText] = (),
+    trust_classes: Sequence[str] = (),
     allow_ops: Sequence[str] = (),
     imports: Sequence[PathText] = (),
     max_probes: int = Budget().probes,
@@ -64,6 +65,7 @@ def options(  # noqa: PLR0913 (the options of the command line, all by keyword)
         tuple(parse_trust(fspath(file)) for file in trust),
         tuple(parse_op(text) for text in allow_ops),
         tuple(parse_import(fspath(name)) for name in imports),
+        tuple(parse_library(name) for name in trust_classes),
         Budget(max_probes, parse_seconds(str(max_seconds))),
     )
 

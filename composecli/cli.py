@@ -32,7 +32,7 @@ from composecli.commands.requests import (
     parse_selection,
 )
 from composecli.commands.results import ProblemReport, Report
-from composecli.commands.trust import Trust, parse_import, parse_op, parse_trust
+from composecli.commands.trust import Trust, parse_import, parse_library, parse_op, parse_trust
 from composecli.completion import (
     complete_device,
     complete_file,
@@ -43,6 +43,7 @@ from composecli.completion import (
 from composecli.console import OutputOptions
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
+from composecli.core.command_line import file_word, one_word
 from composecli.core.errors import Problem
 from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
@@ -53,6 +54,8 @@ from composecli.report.explain import find_rule, format_rule, list_rules
 from composecli.report.formats import DEFAULT_FORMAT, FORMATS
 from composecli.workers.protocol import Isolation, Training, Worker
 
+# A glob may name any number of files; each of them is loaded and run.
+MAX_MODELS = 1000
 EXIT_CODES = """\b
 Exit codes, the same in every format:
   0  compatible (join: written and verified)
@@ -171,6 +174,16 @@ TRUST = click.option(
     shell_complete=complete_file,
     help="Allow this model file to run arbitrary code. Repeatable. "
     "FILE@sha256:HEX pins the content.",
+)
+TRUST_CLASSES = click.option(
+    "--trust-classes",
+    "libraries",
+    cls=RepeatedOption,
+    type=ParsedType("LIBRARY", parse_library),
+    multiple=True,
+    metavar="LIBRARY",
+    help="Also load pickled modules that consist of the classes of this installed library: "
+    "torchvision or timm. The library is imported; nothing of the file is called. Repeatable.",
 )
 ALLOW_OP = click.option(
     "--allow-op",
@@ -294,8 +307,8 @@ FORCE = click.option("--force", is_flag=True, help="Replace the output file if i
 
 OF_SEVERAL_MODELS = (MERGE, DIM, STRICT)
 OF_EVERY_COMMAND = (
-    DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, ALLOW_OP, IMPORT, TIMEOUT, MAX_MEMORY, ISOLATION,
-    MAX_PROBES, MAX_SECONDS, NO_CACHE, FORMAT, QUIET, DEBUG,
+    DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, TRUST_CLASSES, ALLOW_OP, IMPORT, TIMEOUT,
+    MAX_MEMORY, ISOLATION, MAX_PROBES, MAX_SECONDS, NO_CACHE, FORMAT, QUIET, DEBUG,
 )  # fmt: skip
 
 
@@ -324,12 +337,42 @@ class CommandGroup(click.Group):
         words = list(args if args is not None else sys.argv[1:])
         named["standalone_mode"] = False
         try:
+            _refuse_options_that_are_files(words)
             return super().main(words, *more, **named)
         except click.ClickException as error:
             if asks_for(words, "json"):
                 console.print_and_exit(_usage_report(error), "json")
+            _make_harmless(error)
             error.show()
             sys.exit(Rule.USAGE.exit_code)
+
+
+def _refuse_options_that_are_files(words: list[str]) -> None:
+    """Refuse an option that is the name of a file here: a glob such as `*` may have made it of one.
+
+    In a folder of a stranger, a file called `--trust=evil.pt` would trust another one.
+
+    Raises:
+        click.UsageError: if a word before `--` is both.
+    """
+    for word in words:
+        if word == "--" and not os.path.lexists(word):
+            break
+        if len(word) > 1 and word.startswith("-") and os.path.lexists(word):
+            raise click.UsageError(
+                f"{word} is the name of a file here, and an option: "
+                f"write {one_word(file_word(word))} for the file, or remove it for the option"
+            )
+
+
+def _make_harmless(error: click.ClickException) -> None:
+    """Replace the control characters in the message of an error, which the name of a file may have.
+
+    Click formats some messages when it shows them.
+    """
+    from composecli.report.harmless import sanitize
+
+    vars(error)["message"] = sanitize(error.message)
 
 
 def _usage_report(error: click.ClickException) -> ProblemReport:
@@ -352,7 +395,9 @@ def main() -> None:
 
     A MODEL is a file: a TorchScript archive, a torch.export archive (.pt2), a pickled nn.Module; or
     package.module:factory@weights (also file.py:Class@weights, 'file.py:Class(10)', and a pickled
-    module as the weights of its class).
+    module as the weights of its class). What exists as a path is a file, and never a factory,
+    whatever its name. A word that begins with - and is the name of a file in the current folder is
+    refused: a glob such as *.pt may have made it.
 
     SECURITY: Model files are programs. They are scanned before anything in them runs, and anything
     that is not on the list of ops that only compute is refused by name; --trust FILE and --allow-op
@@ -380,7 +425,7 @@ def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
     In parallel mode: whether all models accept the same input and their outputs can be merged. With
     pairs: whether each model accepts the output of each other model.
     """
-    _refuse_single_model(models)
+    _refuse_number_of_models(models)
     _refuse_unused_trust(values["trusts"], models)
     _refuse_input_of_pairs(values)
     request = _check_request(models, values, BridgeMode.NONE)
@@ -403,7 +448,7 @@ def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
 @_options(OUTPUT, BRIDGE, SEED, FORCE, *OF_SEVERAL_MODELS, *OF_EVERY_COMMAND)
 def join_command(models: tuple[str, ...], **values: Any) -> NoReturn:
     """Write one TorchScript module that runs the models, and verify it against them."""
-    _refuse_single_model(models)
+    _refuse_number_of_models(models)
     _refuse_unused_trust(values["trusts"], models)
     check_request = _check_request(models, values, BridgeMode(values["bridge"]))
     request = JoinRequest(check_request, values["output"], values["seed"], values["force"])
@@ -469,12 +514,14 @@ def cache_clear() -> None:
     click.echo(f"removed {Cache(folder).clear()} entries from {folder}")
 
 
-def _refuse_single_model(models: tuple[str, ...]) -> None:
-    """Refuse a command line with fewer models than one seam has."""
+def _refuse_number_of_models(models: tuple[str, ...]) -> None:
+    """Refuse a command line with fewer models than one seam has, or with more than can be run."""
     if len(models) < 2:
         raise click.UsageError(
             "at least two models are needed; 'composecli inspect MODEL' shows one"
         )
+    if len(models) > MAX_MODELS:
+        raise click.UsageError(f"at most {MAX_MODELS:,} models are checked, not {len(models):,}")
 
 
 def _refuse_unused_trust(trusts: tuple[Parsed[Trust], ...], models: tuple[str, ...]) -> None:
@@ -525,6 +572,7 @@ def _common_options(values: Values) -> Options:
         trust=_parsed_values(values["trusts"]),
         allowed_ops=_parsed_values(values["allowed_ops"]),
         imports=_parsed_values(values["imports"]),
+        libraries=_parsed_values(values["libraries"]),
         budget=budget,
         limits=_limits(values),
         words=_repeated_words(values),
@@ -593,7 +641,7 @@ def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
         values["timeout"],
         untrusted=trusts_nothing,
         models=models,
-        use_cache=not values["no_cache"] and not values["imports"],
+        use_cache=not values["no_cache"] and not values["imports"] and not values["libraries"],
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from composecli.commands.requests import ModelsRequest
 from composecli.commands.resolve import locate
+from composecli.commands.trust import parse_trust
+from composecli.core.command_line import pairs_of
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
+from composecli.core.model_ref import FactoryReference, parse_reference
 from composecli.files.source_code import files_that_define_ops, folders_near
 
 _GIVEN_ONCE = ("--key", "--device", "--training")
@@ -28,9 +32,25 @@ def with_commands(problem: Problem, request: ModelsRequest) -> Problem:
     """Return the problem with the command line of each remedy, each of them once."""
     remedies = dict[str, Remedy]()
     for remedy in problem.remedies:
+        if not _means_what_it_says(remedy):
+            continue
         command = _command(remedy, problem.where, request)
         remedies.setdefault(command, replace(remedy, command=command))
     return replace(problem, remedies=tuple(remedies.values()))
+
+
+def _means_what_it_says(remedy: Remedy) -> bool:
+    """Return whether the words of a remedy lead back to what it names, whatever files are called.
+
+    A file may be called as a factory is written, or as a trusted file with its hash.
+    """
+    reference = parse_reference(remedy.model)
+    if isinstance(reference, FactoryReference) and os.path.lexists(remedy.model):
+        return False
+    for name, value in pairs_of(remedy.words):
+        if name == "--trust" and parse_trust(value).path != value:
+            return False
+    return True
 
 
 def _command(remedy: Remedy, where: str | None, request: ModelsRequest) -> str:
@@ -56,7 +76,7 @@ def _with_files(words: tuple[str, ...], where: str | None) -> tuple[str, ...]:
     The worker may not see these files: it names a library by the namespace of its ops.
     """
     located = list[str]()
-    for name, value in zip(words[::2], words[1::2], strict=True):
+    for name, value in pairs_of(words):
         if name == "--import":
             file = next(files_that_define_ops(value, folders_near(where)), value)
             located += [name, file]
@@ -70,8 +90,8 @@ def _all_words(given: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
 
     One that can be given only once replaces what was given.
     """
-    pairs = list(zip(given[::2], given[1::2], strict=True))
-    for name, value in zip(new[::2], new[1::2], strict=True):
+    pairs = pairs_of(given)
+    for name, value in pairs_of(new):
         if name in _GIVEN_ONCE:
             pairs = [pair for pair in pairs if pair[0] != name]
         if (name, value) not in pairs:

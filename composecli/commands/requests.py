@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Protocol
@@ -12,7 +11,15 @@ from typing import Protocol
 from composecli.commands.trust import Trust
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
+from composecli.core.command_line import (
+    PROGRAM,
+    command_line,
+    file_word,
+    option_words,
+    pairs_of,
+)
 from composecli.core.input_spec import Declared
+from composecli.core.limits import MAX_DIGITS, read_integer
 from composecli.inference.prober import Budget
 from composecli.workers.protocol import Isolation, Training
 
@@ -59,7 +66,7 @@ def parse_selection(text: str) -> Selection:
         raise ValueError("no port is named")
     model = None
     if match["model"]:
-        model = int(match["model"])
+        model = read_integer(match["model"])
     return Selection(model, match["port"])
 
 
@@ -94,7 +101,7 @@ def parse_memory(text: str) -> int:
     """
     match = _MEMORY.fullmatch(text)
     size = 0
-    if match is not None:
+    if match is not None and len(text) <= MAX_DIGITS:
         unit = _BYTES[match["unit"] or ""]
         size = int(Decimal(match["number"]) * unit)
     if not 0 < size <= MAX_BYTES:
@@ -122,7 +129,8 @@ def parse_seconds(text: str) -> float:
 class Options:
     """The options that all commands share.
 
-    `imports` are modules, files and folders of Python that the user vouches for. `words` are those
+    `imports` are modules, files and folders of Python that the user vouches for, and `libraries`
+    those whose module classes pickles may have. `words` are those
     options of the command line that a suggested command has to repeat, each with its value.
     """
 
@@ -134,6 +142,7 @@ class Options:
     trust: tuple[Trust, ...] = ()
     allowed_ops: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     budget: Budget = field(default_factory=Budget)
     limits: Limits = field(default_factory=Limits)
     words: tuple[str, ...] = ()
@@ -146,7 +155,7 @@ class Options:
     def selecting(self, selections: tuple[Selection, ...]) -> Options:
         """Return the same options with these outputs selected, and no other."""
         words = list[str]()
-        for option, value in zip(self.words[::2], self.words[1::2], strict=True):
+        for option, value in pairs_of(self.words):
             if option != _SELECT:
                 words += [option, value]
         for selection in selections:
@@ -208,7 +217,7 @@ class CheckRequest:
 
     def _command(self, name: str, *more: str) -> str:
         """Return a command line for the same models and options, with more words."""
-        words = ["composecli", name, *self.models]
+        words = [PROGRAM, name, *map(file_word, self.models)]
         if self.mode is not Mode.SEQUENTIAL:
             words += ["--mode", str(self.mode)]
         if self.mode is Mode.PARALLEL:
@@ -216,10 +225,10 @@ class CheckRequest:
                 words += ["--merge", str(self.merge)]
             if self.dim != DEFAULT_DIM:
                 words += ["--dim", str(self.dim)]
-        words += self.options.words
+        words += option_words(pairs_of(self.options.words))
         if self.strict:
             words.append("--strict")
-        return shlex.join([*words, *more])
+        return command_line([*words, *more])
 
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
         """Return the same command for other models, with `words` for those of the options."""
@@ -254,7 +263,7 @@ class JoinRequest:
             words += ["--seed", str(self.seed)]
         if self.force:
             words.append("--force")
-        return replace(self.check, join_words=(*words, "-o", self.output))
+        return replace(self.check, join_words=(*words, "-o", file_word(self.output)))
 
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
         """Return the same join of other models, with `words` for those of the options."""
@@ -275,4 +284,5 @@ class InspectRequest:
 
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:
         """Return the same command for another model, with `words` for those of the options."""
-        return shlex.join(["composecli", "inspect", *models, *words])
+        options = option_words(pairs_of(words))
+        return command_line([PROGRAM, "inspect", *map(file_word, models), *options])

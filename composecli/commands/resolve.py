@@ -54,8 +54,11 @@ def paths_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
 
 
 def locate(text: str) -> Reference:
-    """Return the reference of a MODEL argument: an existing file, or otherwise a factory."""
-    if os.path.exists(text):
+    """Return the reference of a MODEL argument: a path that exists, or otherwise a factory.
+
+    A link that leads nowhere exists, too: a folder of a stranger must not name code to run.
+    """
+    if os.path.lexists(text):
         return FileReference(text)
     return parse_reference(text)
 
@@ -78,7 +81,8 @@ def identify(text: str, options: Options = _DEFAULT) -> Target:
     reference = locate(text)
     if isinstance(reference, FactoryReference):
         return _identify_factory(reference, options)
-    sniffed = _sniffed(reference, reference.path, Selector(options.key))
+    selector = Selector(options.key, libraries=options.libraries)
+    sniffed = _sniffed(reference, reference.path, selector)
     trust = _trust_in(reference.path, options.trust)
     if isinstance(sniffed, WeightsFile):
         raise CouldNotAttempt(weights_alone(sniffed))

@@ -238,4 +238,5 @@ def _open_request(target: Target, device: str, options: Options) -> OpenRequest:
         sha256=sha256,
         imports=options.imports,
         pins=pins,
+        libraries=options.libraries,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 
+from composecli.core.command_line import command_line
 from composecli.core.contract import fresh_name
 from composecli.core.dtypes import is_floating
 from composecli.core.facts import ArgumentFact, ModelFacts
@@ -40,7 +40,7 @@ def stated_input_help(facts: ModelFacts, tried: tuple[Call, ...]) -> str:
         values.append(_tensor_placeholder(None, facts.float_dtype, tried))
     if any(_is_nested(argument) for argument in needed) or _REFUSED in values:
         return "save a real input with torch.save, and state it: --input @sample.pt"
-    options = " ".join(shlex.join(["--input", value]) for value in values)
+    options = " ".join(command_line(["--input", value]) for value in values)
     if len(values) > 1:
         return f"state the real inputs: {options}, with their own dtypes and sizes"
     return f"state a real input: {options}, with its own dtype and sizes"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from composecli.files.library_classes import LIBRARIES
 from composecli.files.shards import shards_of
 
 _PINNED = re.compile(r"(?P<path>.+)@sha256:(?P<digest>[0-9a-fA-F]{64})", re.DOTALL)
@@ -52,13 +53,15 @@ def unused_trust(trusts: Iterable[Trust], paths: Iterable[str]) -> Trust | None:
 def parse_trust(text: str) -> Trust:
     """Parse `a.pt`, or `a.pt@sha256:` followed by 64 hexadecimal digits.
 
+    A hash is always read as one, even if a file is called so: that trusts less.
+
     Raises:
         ValueError: if the text after `@sha256:` is not a digest.
     """
     pinned = _PINNED.fullmatch(text)
     if pinned is not None:
         return Trust(pinned["path"], pinned["digest"].lower())
-    if "@sha256:" in text:
+    if "@sha256:" in text and not os.path.lexists(text):
         raise ValueError("@sha256: must be followed by 64 hexadecimal digits")
     return Trust(text)
 
@@ -72,6 +75,17 @@ def parse_import(text: str) -> str:
     if text.endswith(".py") or os.path.isdir(text) or _MODULE.fullmatch(text):
         return text
     raise ValueError(f"{text} is not a module (such as torchvision), a .py file, or a folder")
+
+
+def parse_library(text: str) -> str:
+    """Return the name of a library whose module classes can be trusted.
+
+    Raises:
+        ValueError: if there is no policy for it.
+    """
+    if text not in LIBRARIES:
+        raise ValueError(f"{text} is not one of the libraries {', '.join(LIBRARIES)}")
+    return text
 
 
 def parse_op(text: str) -> str:

@@ -32,6 +32,8 @@ from composecli.core.size_expr import (
     parse_expr,
 )
 
+# Remainders of two conditions multiply, those of a dim in a file are few.
+MAX_RESIDUES = 10_000
 # A comma between dims, not one in the braces of `H%4 in {0, 3}`.
 _COMMA = re.compile(r",(?![^{]*\})")
 
@@ -381,6 +383,8 @@ def _restrict(dim: Free, condition: Free) -> Free:
             if difference % common == 0:
                 steps = difference // common * inverse % factor
                 residues.append(residue + steps * dim.step)
+        if len(residues) > MAX_RESIDUES:
+            raise ValueError(f"more than {MAX_RESIDUES:,} remainders, by {step}")
     residues.sort()
     return replace(dim, step=step, residues=tuple(residues))
 

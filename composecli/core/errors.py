@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import shlex
 from dataclasses import dataclass, replace
 
+from composecli.core.command_line import command_line
 from composecli.core.rules import Rule
 
 _RAISE_FILES = "'ulimit -n 256' allows more open files"
@@ -35,7 +35,7 @@ class Remedy:
         """The command line; the change alone as long as nothing has filled that in."""
         if self.command:
             return self.command
-        return shlex.join(word for word in (self.model, *self.words) if word)
+        return command_line(word for word in (self.model, *self.words) if word)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,15 @@ from composecli.core.dims import (
     parse_shape,
 )
 from composecli.core.dtypes import DTYPES, is_numeric
+from composecli.core.limits import MAX_SIZE, read_integer, shorten
 
 # Sizes of a free dim in the first call: on axis 0, which is usually the batch, and on other axes.
 _EXAMPLE_BATCH = 2
 _EXAMPLE_SIZE = 8
 MAX_SUGGESTED_DTYPES = 11
+# Most kernels of torch take no tensor of more axes.
+MAX_AXES = 64
+MAX_SHAPE_LENGTH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ Declared = DeclaredTensor | DeclaredLiteral | DeclaredSample
 _NUMBERED = re.compile(r"\s*([1-9]\d{0,3}):(?!=)(.*)", re.DOTALL)
 _NAMED = re.compile(r"\s*([A-Za-z_]\w*)\s*(:?=)(?!=)(.*)", re.DOTALL)
 _TYPED = re.compile(r"\s*(\w+)\s*\[(.*)\]\s*", re.DOTALL)
+# With a sign, and with underscores as Python allows them.
+_INTEGER = re.compile(r"[+-]?\d+(_\d+)*")
 _LITERALS = {"true": True, "false": False, "none": None}
 
 
@@ -112,17 +118,33 @@ def _parse_literal(text: str) -> bool | int | float | str | None:
     word = text.strip()
     if word.lower() in _LITERALS:
         return _LITERALS[word.lower()]
-    for number in (int, float):
-        try:
-            return number(word)
-        except ValueError:
-            continue
-    return word
+    if _INTEGER.fullmatch(word):
+        return _parse_integer(word)
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def _parse_integer(word: str) -> int:
+    """Return an integer that a tensor or an argument of a model can hold.
+
+    Raises:
+        ValueError: if it has more than 64 bits.
+    """
+    number = read_integer(word)
+    if abs(number) > MAX_SIZE:
+        raise ValueError(f"{word} is not an integer of 64 bits")
+    return number
 
 
 def _parse_dims(text: str) -> Shape:
     """Parse dims separated by commas; the user cannot declare a derived dim."""
+    if len(text) > MAX_SHAPE_LENGTH:
+        raise ValueError(f"too long for the sizes of a tensor: {shorten(text)}")
     dims = parse_shape(text)
+    if len(dims) > MAX_AXES:
+        raise ValueError(f"a tensor has at most {MAX_AXES} axes, and not {len(dims)}")
     for dim in dims:
         if bounds(dim) is None:
             raise ValueError(f"an input dim is a size or a name; this is neither: {dim}")

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from composecli.core.limits import shorten
+
+MAX_ARGUMENTS_LENGTH = 10_000
+# Each of them may end the arguments, and is tried.
+MAX_PARENTHESES = 200
+
 # `factory` is followed by arguments, by weights, or by nothing.
 _FACTORY = re.compile(
     r"(?P<module>[A-Za-z_][\w.]*|.*?\.py):(?P<factory>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)(?=[(@]|$)",
@@ -82,7 +88,9 @@ def _arguments_length(text: str) -> int:
     if not text.startswith("("):
         return 0
     end = text.find(")")
-    while end >= 0:
+    for _ in range(MAX_PARENTHESES):
+        if end < 0:
+            break
         if _parse_call(text[: end + 1]) is not None:
             return end + 1
         end = text.find(")", end + 1)
@@ -91,6 +99,8 @@ def _arguments_length(text: str) -> int:
 
 def _parse_call(arguments: str) -> ast.Call | None:
     """Return the call of a function with these arguments; None if they are not Python."""
+    if len(arguments) > MAX_ARGUMENTS_LENGTH:
+        return None
     try:
         call = ast.parse(f"factory{arguments}", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -113,12 +123,12 @@ def literal_arguments(arguments: str) -> tuple[tuple[Any, ...], Mapping[str, Any
         return (), {}
     call = _parse_call(arguments)
     if call is None:
-        raise ValueError(f"{arguments} is not a list of arguments")
+        raise ValueError(f"{shorten(arguments)} is not a list of arguments")
     positional = [_literal(argument) for argument in call.args]
     named = dict[str, Any]()
     for keyword in call.keywords:
         if keyword.arg is None:
-            raise ValueError(f"{ast.unparse(keyword.value)} has no name")
+            raise ValueError(f"{_source(keyword.value)} has no name")
         named[keyword.arg] = _literal(keyword.value)
     return tuple(positional), named
 
@@ -132,7 +142,15 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise ValueError(f"{ast.unparse(node)} is not a literal") from None
+        raise ValueError(f"{_source(node)} is not a literal") from None
+
+
+def _source(node: ast.expr) -> str:
+    """Return the source of an expression, as far as it fits in a message."""
+    try:
+        return shorten(ast.unparse(node))
+    except (ValueError, RecursionError, MemoryError):
+        return "an argument"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
+from composecli.core.limits import MAX_SIZE, shorten
+
+# A dim with a remainder for each of many sizes is the longest one that is printed.
+MAX_DIM_LENGTH = 2000
+# Functions that call themselves for each part of a dim must not run out of stack.
+MAX_DIM_DEPTH = 100
+
 # How tightly the context binds an expression, which decides whether it needs brackets.
 _LOOSE, _TERM, _FACTOR, _NUMERATOR = range(4)
 
@@ -295,14 +302,32 @@ def parse_ast(text: str) -> ast.expr:
     """Parse the text of a dim as a Python expression, which is never executed.
 
     Raises:
-        ValueError: if it is not a Python expression.
+        ValueError: if it is not a Python expression, too long, or has an integer that is no size.
     """
     stripped = text.strip()
+    shown = shorten(stripped) or "nothing"
+    if len(stripped) > MAX_DIM_LENGTH:
+        raise ValueError(f"too long for a dim: {shown}")
     try:
-        return ast.parse(stripped, mode="eval").body
+        parsed = ast.parse(stripped, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        shown = stripped or "nothing"
         raise ValueError(f"not a dim: {shown} (as in 3, N, H>=32 or H//2)") from None
+    level: list[ast.AST] = [parsed]
+    for _ in range(MAX_DIM_DEPTH):
+        if any(map(_is_too_large, level)):
+            raise ValueError(f"{shown} is larger than any size")
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise ValueError(f"too nested for a dim: {shown}")
+    return parsed
+
+
+def _is_too_large(node: ast.AST) -> bool:
+    """Return whether this is an integer that is no size."""
+    match node:
+        case ast.Constant(int(value)):
+            return value > MAX_SIZE
+    return False
 
 
 def _from_ast(node: ast.expr, text: str) -> Expr:

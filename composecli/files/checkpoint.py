@@ -20,6 +20,15 @@ from composecli.files.checkpoint_entries import (
     is_tensor,
     items_of,
 )
+from composecli.files.library_classes import (
+    PARTIAL,
+    Libraries,
+    is_enum_member,
+    is_granted,
+    is_plain_partial,
+    libraries_in,
+    library_of,
+)
 from composecli.files.module_states import state_problems
 from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict, reachable
 from composecli.files.pickled_module import PickledClass, is_module, pickled_class
@@ -129,7 +138,8 @@ class Checkpoint:
     first few names in the first state dict.
 
     `pickled` is the class of the module, or of the first one, unless torch has it; `script_names`
-    are the classes of the script that saved the file.
+    are the classes of the script that saved the file. It would load with the classes of
+    `libraries`, if there are any.
     """
 
     content: Content
@@ -140,6 +150,7 @@ class Checkpoint:
     weights: tuple[str, ...] = ()
     pickled: PickledClass | None = None
     script_names: tuple[str, ...] = ()
+    libraries: Libraries = ()
 
 
 def scan_checkpoint(parsed: ParsedPickle, selector: Selector = ANY_MODEL) -> Checkpoint:
@@ -154,15 +165,28 @@ def scan_checkpoint(parsed: ParsedPickle, selector: Selector = ANY_MODEL) -> Che
     if module is None:
         module = next(iter(found), Entry((), parsed.value))
     part = reachable(module.node)
-    imports = (f"it would import {name}" for name in part.imports if not is_inert(name))
-    untrusted = (*imports, *unsafe_calls(part))
-    attached = [*_attached_code(part), *state_problems(part.constructed)]
+    untrusted = _untrusted(part, selector.libraries)
+    libraries = libraries_in(part.imports)
+    if not untrusted or _untrusted(part, libraries):
+        libraries = ()
+    attached = [*_attached_code(part), *state_problems(part.constructed, selector.libraries)]
     hooks = tuple(dict.fromkeys(attached))
     # All classes of the script are needed if the file is trusted, whatever part is meant.
     names = (name.name for name in parsed.imports if name.module in _SCRIPT)
     script_names = tuple(dict.fromkeys(names))
     pickled = _own_class(module.node)
-    return Checkpoint(content, untrusted, hooks, keys, modules, (), pickled, script_names)
+    return Checkpoint(
+        content, untrusted, hooks, keys, modules, (), pickled, script_names, libraries
+    )
+
+
+def _untrusted(part: ParsedPickle, libraries: Libraries) -> tuple[str, ...]:
+    """Return the imports and calls of a module beyond torch.nn's classes and these libraries'."""
+    imports = list[str]()
+    for name in part.imports:
+        if not is_inert(name) and not is_granted(name, libraries):
+            imports.append(f"it would import {name}")
+    return (*imports, *unsafe_calls(part, libraries))
 
 
 def _weights(value: object) -> tuple[str, ...]:
@@ -258,17 +282,40 @@ def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
             yield function, names
 
 
-def unsafe_calls(parsed: ParsedPickle) -> Iterator[str]:
-    """Yield each call that does more than make a container, a tensor or an empty layer."""
+def unsafe_calls(parsed: ParsedPickle, libraries: Libraries = ()) -> Iterator[str]:
+    """Yield each call that does more than make a container, a tensor or an empty layer.
+
+    Layers may be of these libraries, too, which also have enums and partials of layers.
+    """
     for constructed in parsed.constructed:
         function = constructed.function
         if not isinstance(function, Global):
             yield "it would call the result of another call"
-        elif is_layer(function):
-            if not constructed.is_new or constructed.arguments != ():
+        elif function == PARTIAL and is_granted(function, libraries):
+            if not is_plain_partial(constructed) or not _is_of_layer(constructed):
+                yield f"it would call {function}"
+        elif is_layer(function) or library_of(function, libraries) is not None:
+            is_member = not is_layer(function) and is_enum_member(constructed)
+            is_empty = constructed.is_new and constructed.arguments == ()
+            if not is_empty and not is_member:
                 yield f"it would call {function} with arguments"
-        elif is_inert(function) and str(function) not in _CALLABLE:
+        elif _is_only_named(function, libraries):
             yield f"it would call {function}"
+
+
+def _is_only_named(function: Global, libraries: Libraries) -> bool:
+    """Return whether a function may be referred to, but not called."""
+    if is_granted(function, libraries):
+        return True
+    return is_inert(function) and str(function) not in _CALLABLE
+
+
+def _is_of_layer(constructed: Constructed) -> bool:
+    """Return whether a partial is one of a layer of torch.nn."""
+    match constructed.arguments:
+        case (Global() as name,):
+            return is_layer(name)
+    return False
 
 
 def _content(value: object, selector: Selector) -> Content:

@@ -34,10 +34,14 @@ _MAPPINGS = ("collections.OrderedDict", "collections.defaultdict", "collections.
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which part of a checkpoint is meant: the entry at `key`, and `weights` or a module."""
+    """Which part of a checkpoint is meant: the entry at `key`, and `weights` or a module.
+
+    The module may be of the classes of these `libraries`, which the user trusts.
+    """
 
     key: str | None = None
     weights: bool = False
+    libraries: tuple[str, ...] = ()
 
 
 ANY_MODEL = Selector()

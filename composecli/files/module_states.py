@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from composecli.core.dtypes import by_name
+from composecli.files.library_classes import Libraries, library_of
 from composecli.files.pickle import Constructed, Global, PickleDict
 
 _ORDERED_DICT = "collections.OrderedDict"
@@ -33,16 +34,21 @@ _MARK_OF_SCRIPTING = "__overloads__"
 _WITH_STATE = "torch._utils._rebuild_parameter_with_state"
 
 
-def state_problems(constructed: tuple[Constructed, ...]) -> Iterator[str]:
+def state_problems(
+    constructed: tuple[Constructed, ...], libraries: Libraries = ()
+) -> Iterator[str]:
     """Yield a message for each object whose state, or what it is filled with, has another form.
 
-    The objects are those of torch.nn's classes and of the functions that make tensors. Any other
-    class is refused for its name.
+    The objects are those of torch.nn's classes, of these libraries' classes, and of the functions
+    that make tensors. Any other class is refused for its name.
     """
     for node in constructed:
         name = str(node.function)
         if name.startswith("torch.nn.modules."):
             yield from _layer_problems(node, name)
+        elif isinstance(node.function, Global) and library_of(node.function, libraries):
+            if node.is_new:
+                yield from _layer_problems(node, name, has_functions=True)
         elif name == _ORDERED_DICT:
             yield from _ordered_dict_problems(node)
         elif name.startswith(_MAKERS) and (node.state is not None or node.items or node.is_new):
@@ -51,8 +57,11 @@ def state_problems(constructed: tuple[Constructed, ...]) -> Iterator[str]:
             yield from _parameter_problems(node)
 
 
-def _layer_problems(layer: Constructed, name: str) -> Iterator[str]:
-    """Yield a message for each part of a layer's state that torch.nn does not write."""
+def _layer_problems(layer: Constructed, name: str, *, has_functions: bool = False) -> Iterator[str]:
+    """Yield a message for each part of a layer's state that torch.nn does not write.
+
+    A layer that `has_functions` may keep any of those that its library is trusted with.
+    """
     if not isinstance(layer.state, PickleDict) or layer.items:
         yield f"{name}: its state is not a dict"
         return
@@ -68,7 +77,7 @@ def _layer_problems(layer: Constructed, name: str) -> Iterator[str]:
             yield f"{name}: {key} is overridden"
         elif key in _TABLES and not _is_table(value):
             yield f"{name}: {key} is not a dict"
-        elif _is_function(value) and key not in _FUNCTION_KEYS:
+        elif _is_function(value) and key not in _FUNCTION_KEYS and not has_functions:
             yield f"{name}: {key} is a function"
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 MAX_OPCODES = 5_000_000
+# Values in a tuple, counted wherever it holds one again: hashing and printing visit each of them.
+MAX_TUPLE_VALUES = 1_000_000
 
 # Errors of the machine for opcodes that do not fit its stack.
 _INCONSISTENT = (
@@ -211,6 +213,8 @@ class _Machine:
         self.imports = list[Global]()
         self.constructed = list[Constructed]()
         self.references = list[Persistent]()
+        # The tuples so far by their identity, with the number of values in each.
+        self.tuples = dict[int, tuple[object, int]]()
 
     def result(self) -> ParsedPickle:
         """Return the value that is left, with all that was collected.
@@ -308,13 +312,23 @@ class _Machine:
         self.stack.append(imported)
 
     def _op_tuple(self, _: object) -> None:
-        items = self._pop_to_mark()
-        self.stack.append(tuple(items))
+        self._make_tuple(self._pop_to_mark())
+
+    def _make_tuple(self, items: list[Any]) -> None:
+        """Push a tuple, unless it unfolds to more values than any checkpoint has."""
+        made = tuple(items)
+        count = 1
+        for item in items:
+            count += self.tuples.get(id(item), (item, 1))[1]
+        if count > MAX_TUPLE_VALUES:
+            raise NotAPickle(f"a tuple unfolds to more than {MAX_TUPLE_VALUES:,} values")
+        self.tuples[id(made)] = (made, count)
+        self.stack.append(made)
 
     def _tuple_of(self, count: int) -> None:
         """Replace the top `count` values by a tuple of them."""
         items = [self._pop() for _ in range(count)]
-        self.stack.append(tuple(reversed(items)))
+        self._make_tuple(items[::-1])
 
     def _op_tuple1(self, _: object) -> None:
         self._tuple_of(1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from composecli.core.command_line import one_word
 from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.model_ref import ModelKind
@@ -305,11 +306,12 @@ def weights_alone(weights: WeightsFile) -> Problem:
         keys = ", ".join(weights.keys[:MAX_SHOWN_KEYS])
         more = ", …" if len(weights.keys) > MAX_SHOWN_KEYS else ""
         notes.append(f"its keys: {keys}{more}")
+    factory = one_word(f"package.module:factory@{weights.path}")
     return Problem(
         Rule.STATE_DICT_ALONE,
         "the file contains weights but no code (a bare state dict)",
         weights.path,
         tuple(notes),
-        (f"name a factory that builds the module: package.module:factory@{weights.path}",),
+        (f"name a factory that builds the module: {factory}",),
         remedies=for_weights(weights.path, weights.names),
     )

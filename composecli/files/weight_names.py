@@ -190,13 +190,15 @@ def fitting_parts(candidate: Candidate, wanted: NamedSizes) -> Iterator[str]:
 
     Nobody but the user can tell which of them is meant, or that the others do not matter.
     """
-    for word in dict.fromkeys(name.partition(".")[0] for name in candidate.sizes):
-        prefix = f"{word}."
-        inner = dict[str, Sizes]()
-        for name, sizes in candidate.sizes.items():
-            if name.startswith(prefix):
-                inner[name.removeprefix(prefix)] = sizes
-        if inner and fit_names(Candidate((), inner), wanted).exact:
+    parts = dict[str, dict[str, Sizes]]()
+    for name, sizes in candidate.sizes.items():
+        word, dot, rest = name.partition(".")
+        if dot:
+            parts.setdefault(word, {})[rest] = sizes
+    for word, inner in parts.items():
+        # A file may have a word for each of its names: most of them are too few to be compared.
+        may_fit = 2 * len(inner) >= len(wanted)
+        if may_fit and fit_names(Candidate((), inner), wanted).exact:
             yield word
 
 

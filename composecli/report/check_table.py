@@ -8,6 +8,8 @@ from rich.text import Text
 from composecli.commands.results import CheckReport, JoinReport, SeamReport, Written
 from composecli.core.blueprint import Mode
 from composecli.core.findings import Finding, Verdict
+from composecli.report.bounds import MAX_SHOWN_LINES, first_items
+from composecli.report.harmless import sanitize
 from composecli.report.pairs_grid import print_pairs
 from composecli.report.screen import Screen, new_table, verdict_text
 from composecli.report.sections import (
@@ -16,7 +18,7 @@ from composecli.report.sections import (
     print_isolation,
     print_model,
 )
-from composecli.report.text import format_finding, sanitize, shorten_path
+from composecli.report.text import format_finding, shorten_path
 
 MAX_PORT_COLUMNS = 31
 MAX_PORT_NAME_CHARS = 40
@@ -68,10 +70,13 @@ def _seam_table(report: CheckReport) -> Table:
         if not seam.rows:
             models = (sanitize(seam.producer), sanitize(seam.consumer))
             table.add_row(*models, verdict_text(seam.verdict))
-        for row in seam.rows:
+        rows, hidden = first_items(seam.rows)
+        for row in rows:
             producer = _cell(seam.producer, row.gives, row.given)
             consumer = _cell(seam.consumer, row.takes, row.taken)
             table.add_row(producer, consumer, verdict_text(row.verdict))
+        if hidden:
+            table.add_row(f"and {hidden:,} more", "", "")
     return table
 
 
@@ -88,10 +93,11 @@ def _cell(model: str, port: str, text: str) -> Text:
 def _print_findings(screen: Screen, seam: SeamReport, *, bridged: bool) -> None:
     """Print the findings; a fix that several of them share is printed once, below the last one."""
     last_with_fix = dict[str, int]()
-    for number, finding in enumerate(seam.findings):
+    findings, hidden = first_items(seam.findings)
+    for number, finding in enumerate(findings):
         command = _command(finding)
         last_with_fix[command] = number
-    for number, finding in enumerate(seam.findings):
+    for number, finding in enumerate(findings):
         command = _command(finding)
         with_fix = last_with_fix[command] == number
         label = None
@@ -100,7 +106,9 @@ def _print_findings(screen: Screen, seam: SeamReport, *, bridged: bool) -> None:
             label = "bridged"
         lines = format_finding(finding, screen.width, with_fix=with_fix, label=label)
         screen.print_lines(lines)
-    if seam.findings:
+    if hidden:
+        screen.print(f"and {hidden:,} more findings")
+    if findings:
         screen.print()
 
 
@@ -135,7 +143,7 @@ def print_join(screen: Screen, report: JoinReport, *, quiet: bool) -> None:
     if written is None:
         screen.print("no file was written")
         return
-    for finding in written.notes:
+    for finding in written.notes[:MAX_SHOWN_LINES]:
         lines = format_finding(finding, screen.width)
         screen.print_lines(lines)
     path = sanitize(written.path)
@@ -153,6 +161,6 @@ def _print_written(screen: Screen, written: Written) -> None:
             screen.print(f"  bridge: {step}")
     # Several checks of one kind may have the same outcome: dicts drop the repetitions.
     checks = dict.fromkeys((check.name, check.detail) for check in written.checks)
-    for name, detail in checks:
+    for name, detail in list(checks)[:MAX_SHOWN_LINES]:
         screen.print(f"  verified: {name}: {sanitize(detail)}")
     screen.print(f"  sha256: {written.sha256}")

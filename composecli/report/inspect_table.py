@@ -9,6 +9,8 @@ from rich.text import Text
 
 from composecli.commands.results import InspectReport
 from composecli.core.facts import ModelFacts
+from composecli.report.bounds import MAX_ITEMS, bounded
+from composecli.report.harmless import sanitize
 from composecli.report.screen import Screen, new_table
 from composecli.report.sections import (
     format_bytes,
@@ -16,7 +18,7 @@ from composecli.report.sections import (
     print_isolation,
     print_model,
 )
-from composecli.report.text import format_finding, sanitize
+from composecli.report.text import format_finding
 from composecli.workers.protocol import LayerRow
 
 MAX_LAYER_ROWS = 40
@@ -38,7 +40,7 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
         return
     _print_layers(screen, report.layers)
     _print_facts(screen, report.facts, report.file_size)
-    for note in report.portability:
+    for note in bounded(report.portability):
         screen.print_wrapped(f"portability: {note}")
     if not report.portability:
         screen.print("portability: no device dependencies found")
@@ -53,7 +55,8 @@ def _print_layers(screen: Screen, layers: tuple[LayerRow, ...]) -> None:
     screen.print(_layer_table(shown))
     hidden = len(layers) - len(shown)
     if hidden:
-        screen.print(f"and {hidden} deeper layers, counted in these (--format json has all)")
+        more = f"--format json lists up to {MAX_ITEMS:,}"
+        screen.print(f"and {hidden:,} deeper layers, counted in these ({more})")
 
 
 def _top_layers(layers: tuple[LayerRow, ...]) -> tuple[LayerRow, ...]:
@@ -107,6 +110,9 @@ def _print_facts(screen: Screen, facts: ModelFacts, file_size: int | None) -> No
     for names in facts.shared[:MAX_SHARED_GROUPS]:
         text = " = ".join(names)
         screen.print(f"shared: {sanitize(text)}")
+    hidden = len(facts.shared) - MAX_SHARED_GROUPS
+    if hidden > 0:
+        screen.print(f"shared: and {hidden:,} more tensors")
 
 
 def _print_provenance(screen: Screen, text: str) -> None:
@@ -119,7 +125,7 @@ def _print_provenance(screen: Screen, text: str) -> None:
         for entry in provenance["inputs"]:
             name, sha256 = str(entry["name"]), str(entry["sha256"])
             inputs.append((name, sha256))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         screen.print("provenance: present but unreadable")
         return
     mode = sanitize(mode, 20)

@@ -29,6 +29,7 @@ from composecli.core.dims import Shape
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Fix
+from composecli.report.bounds import MAX_DATA_CHARS, BoundedData, is_deep
 from composecli.workers.isolation import isolation_warning
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
@@ -51,7 +52,10 @@ def schema_text() -> str:
 
 def as_json(report: Report) -> dict[str, Any]:
     """Return the report as JSON data that follows `schema_v1.json`."""
-    return {"schema": SCHEMA, "exit_code": report.exit_code, **_body(report)}
+    bounded = BoundedData()
+    body = bounded.cut(_body(report))
+    numbers = {"schema": SCHEMA, "exit_code": report.exit_code}
+    return {**numbers, **body, "left_out": bounded.left_out}
 
 
 def _body(report: Report) -> dict[str, Any]:
@@ -278,7 +282,14 @@ def _optional(value: T | None, convert: Callable[[T], Any]) -> Any:
 
 def _parse_or_keep(text: str) -> Any:
     """Return the provenance as data, or as it is if it is not JSON: a file may contain anything."""
-    try:
-        return json.loads(text)
-    except ValueError:
+    if len(text) > MAX_DATA_CHARS:
         return text
+    try:
+        data = json.loads(text)
+        # Python reads NaN and Infinity, which are not JSON.
+        json.dumps(data, allow_nan=False)
+    except (ValueError, RecursionError):
+        return text
+    if is_deep(data):
+        return text
+    return data

@@ -10,8 +10,9 @@ from rich.text import Text
 
 from composecli.commands.results import CheckReport, ModelReport
 from composecli.core.findings import Verdict
+from composecli.report.harmless import sanitize
 from composecli.report.screen import VERDICT_STYLES, Screen, new_table
-from composecli.report.text import sanitize, shorten_path
+from composecli.report.text import shorten_path
 
 MAX_NAME_COLUMNS = 26
 # The column of names with its margins, and one column of marks.

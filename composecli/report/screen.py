@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from composecli.core.findings import Verdict
-from composecli.report.text import Line, sanitize
+from composecli.report.harmless import sanitize
+from composecli.report.text import Line
 
 DEFAULT_COLUMNS = 80
 MIN_COLUMNS = 40
@@ -45,6 +46,7 @@ class Screen(Console):
             emoji=False,
             soft_wrap=True,
             width=_columns(file),
+            _environ=_environment(),
         )
 
     def on_broken_pipe(self) -> None:
@@ -68,6 +70,12 @@ class Screen(Console):
             sanitize(text), self.width, subsequent_indent=indent, break_long_words=False
         )
         self.print_lines(Line("", line) for line in lines)
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that rich may read: it fails on a width or height that is no number."""
+    unwanted = ("COLUMNS", "LINES")
+    return {name: value for name, value in os.environ.items() if not name.endswith(unwanted)}
 
 
 def _columns(file: IO[str]) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from composecli.commands.results import ModelReport
+from composecli.report.bounds import bounded
+from composecli.report.harmless import sanitize
 from composecli.report.screen import Screen
-from composecli.report.text import sanitize
 from composecli.workers.protocol import Sandbox
 
 
@@ -18,11 +19,11 @@ def print_model(screen: Screen, model: ModelReport) -> None:
         screen.print_wrapped(f"  contract: not found ({model.probes} probe{ending})")
     else:
         screen.print_wrapped(f"  contract: {model.contract}")
-        for reason in model.contract.unknown_dims:
+        for reason in bounded(model.contract.unknown_dims):
             screen.print_wrapped(f"  unknown:  {reason}")
-        for evidence in model.contract.evidence:
+        for evidence in bounded([str(item) for item in model.contract.evidence]):
             screen.print_wrapped(f"  evidence: {evidence}")
-    for note in model.notes:
+    for note in bounded(model.notes):
         screen.print_wrapped(f"  note: {note}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,15 +10,17 @@ from rich.cells import cell_len
 
 from composecli.core.errors import Problem
 from composecli.core.findings import Finding, Side
+from composecli.report.bounds import MAX_SHOWN_LINES, bounded
+from composecli.report.harmless import sanitize
 
-MAX_TEXT_CHARS = 2000
 MAX_NAME_CHARS = 20
+# A path has up to 4096 bytes, and a command may name several.
+MAX_COMMAND_CHARS = 20_000
 MIN_WRAP_COLUMNS = 40
 _INDENT = "  "
-_REPLACEMENT = "\ufffd"
-# Unicode categories that change how a terminal shows the text around them: control and format
-# characters, surrogates, private use, line and paragraph separators.
-_UNSAFE_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+_NOT_SHOWN = (
+    "rename the files whose names cannot be shown as they are (--format json has the command)"
+)
 
 
 class Line(NamedTuple):
@@ -27,20 +28,6 @@ class Line(NamedTuple):
 
     style: str
     text: str
-
-
-def sanitize(text: str, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """Return text from a file as one short line without characters that affect a terminal."""
-    characters = list[str]()
-    for character in text:
-        if unicodedata.category(character) in _UNSAFE_CATEGORIES:
-            characters.append(_REPLACEMENT)
-        else:
-            characters.append(character)
-    if len(characters) > max_chars:
-        kept = characters[: max_chars - 1]
-        characters = [*kept, "…"]
-    return "".join(characters)
 
 
 def shorten_path(path: str) -> str:
@@ -61,12 +48,12 @@ def format_finding(
     label = label or str(finding.severity)
     yield from _format_title(label, finding.code, finding.title, width)
     yield from _format_sides(finding, max(MIN_WRAP_COLUMNS, width))
-    for note in finding.notes:
+    for note in bounded(finding.notes):
         yield from _format_note(note, width)
     if with_fix:
         for fix in finding.fixes:
             yield from _format_command(fix.command, fix.effect)
-        for help in finding.help:
+        for help in bounded(finding.help):
             yield from _format_text("help", help, width)
 
 
@@ -76,20 +63,27 @@ def format_problem(problem: Problem, width: int) -> Iterator[Line]:
     if problem.where is not None:
         where = sanitize(problem.where)
         yield Line("side", f"{_INDENT}{where}")
-    for note in problem.notes:
+    for note in bounded(problem.notes):
         yield from _format_note(note, width)
-    for remedy in problem.remedies:
+    for remedy in problem.remedies[:MAX_SHOWN_LINES]:
         effects = tuple(filter(None, [remedy.effect]))
         yield from _format_command(remedy.text, effects)
-    for help in problem.help:
+    for help in bounded(problem.help):
         text = sanitize(help)
         yield Line("help", f"{_INDENT}help: {text}")
 
 
 def _format_command(command: str, effects: tuple[str, ...]) -> Iterator[Line]:
-    """Yield a command to run, in one line so that it can be copied, and its effects below it."""
-    yield Line("help", f"{_INDENT}help: {sanitize(command)}")
-    for effect in effects:
+    """Yield a command to run, in one line so that it can be copied, and its effects below it.
+
+    A command with characters that cannot be shown would name another file.
+    """
+    shown = sanitize(command, MAX_COMMAND_CHARS)
+    if shown != command:
+        yield Line("help", f"{_INDENT}help: {_NOT_SHOWN}")
+        return
+    yield Line("help", f"{_INDENT}help: {command}")
+    for effect in bounded(effects):
         yield Line("note", f"{_INDENT}      {sanitize(effect)}")
 
 

@@ -27,16 +27,27 @@ _SUFFIX = ".json"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}")
 
 
+# Where a platform has caches below the home of a user, and the variable that says otherwise.
+_CACHES = {"win32": ("AppData", "Local"), "darwin": ("Library", "Caches")}
+_VARIABLES = {"win32": "LOCALAPPDATA", "darwin": ""}
+
+
 def default_folder() -> Path:
-    """Return the folder for composecli in the platform's cache directory of the user."""
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "composecli"
+    """Return the folder for composecli in the platform's cache directory of the user.
+
+    A user may have no home. Nothing can be stored then, and the folder is one that cannot exist.
+    """
+    stated = os.environ.get(_VARIABLES.get(sys.platform, "XDG_CACHE_HOME"), "")
+    if os.path.isabs(stated):
+        return Path(stated) / "composecli"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    # In the current folder, somebody else could have stored answers.
+    if not home.is_absolute():
+        home = Path(os.devnull).absolute()
+    return home.joinpath(*_CACHES.get(sys.platform, (".cache",)), "composecli")
 
 
 def _versions() -> str:

@@ -163,8 +163,9 @@ def child_environment(*, untrusted: bool) -> dict[str, str]:
             variables[name] = value
     package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     search_path = [package_root]
-    if variables.get("PYTHONPATH"):
-        search_path.append(variables["PYTHONPATH"])
+    # An empty or relative folder is the current one, where a stranger's modules may be.
+    given = variables.get("PYTHONPATH", "").split(os.pathsep)
+    search_path += [folder for folder in given if os.path.isabs(folder)]
     variables["PYTHONPATH"] = os.pathsep.join(search_path)
     variables["OMP_NUM_THREADS"] = "1"
     variables["MKL_NUM_THREADS"] = "1"

@@ -162,7 +162,7 @@ class OpenRequest(Request[Opened]):
     index.
     `allowed_ops` extends the list of permitted ops. `key` is the entry of a checkpoint that holds
     the weights or the module. `imports` are modules, files and folders of Python that the user
-    named.
+    named, and `libraries` those whose module classes may be in pickles.
     """
 
     activity: ClassVar[str] = "loading a model"
@@ -177,6 +177,7 @@ class OpenRequest(Request[Opened]):
     sha256: str | None = None
     imports: tuple[str, ...] = ()
     pins: tuple[tuple[str, str], ...] = ()
+    libraries: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

@@ -36,6 +36,10 @@ def trust(path: str) -> Remedy:
 def for_checkpoint(path: str, checkpoint: Checkpoint) -> tuple[Remedy, ...]:
     """Return the remedies for a pickle that imports code: its class by name, or trust."""
     own = list[Remedy]()
+    if checkpoint.libraries:
+        words = [word for name in checkpoint.libraries for word in ("--trust-classes", name)]
+        names = " and ".join(checkpoint.libraries)
+        own.append(Remedy(tuple(words), effect=f"imports {names}, and runs no code of the file"))
     if checkpoint.pickled is not None:
         own += for_class(path, checkpoint.pickled)
     imports = _imports_of_script(path, checkpoint.script_names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from composecli.core.command_line import file_word, one_word
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
 
@@ -77,7 +77,7 @@ def _find_problem(
         return Problem(Rule.OUTPUT_EXISTS, "the output already exists", path, help=free)
     if not target.parent.is_dir():
         title = "the folder of the output does not exist"
-        help = (f"mkdir -p {target.parent}",)
+        help = (f"mkdir -p {one_word(file_word(str(target.parent)))}",)
         return Problem(Rule.COULD_NOT_WRITE, title, path, help=help)
     return None
 
@@ -99,13 +99,14 @@ def _wrong_suffix(target: Path, path: str) -> Problem | None:
     title = f"the output is named as {_OTHER_FORMATS[suffix]}, and join writes TorchScript"
     stem = path[: -len(suffix)]
     name = f"{stem}.pt"
-    if os.path.exists(name):
-        name = _free_name(name)
-    return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, path, help=(f"-o {name}",))
+    word = one_word(file_word(name))
+    if os.path.lexists(name):
+        word = _free_name(name)
+    return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, path, help=(f"-o {word}",))
 
 
 def _free_name(path: str) -> str:
-    """Return a name for a file next to an existing one: `both-2.pt` for `both.pt`."""
+    """Return a word that names a file next to an existing one: `both-2.pt` for `both.pt`."""
     stem, suffix = os.path.splitext(path)
     match = _NUMBERED.fullmatch(stem)
     number = 2
@@ -116,7 +117,7 @@ def _free_name(path: str) -> str:
         name = f"{stem}-{candidate}{suffix}"
         if not os.path.lexists(name):
             break
-    return shlex.quote(name)
+    return one_word(file_word(name))
 
 
 def _is_same_file(target: Path, name: str) -> bool:

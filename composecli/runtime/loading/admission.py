@@ -78,7 +78,8 @@ def admit_members(request: OpenRequest, scan: Scan = no_scan) -> Iterator[Member
 
 def selector(request: OpenRequest) -> Selector:
     """Return which entry of a checkpoint a request means."""
-    return Selector(request.key, weights=request.kind is ModelKind.FACTORY)
+    is_factory = request.kind is ModelKind.FACTORY
+    return Selector(request.key, weights=is_factory, libraries=request.libraries)
 
 
 @contextmanager

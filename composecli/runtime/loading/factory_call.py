@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from composecli.core.command_line import one_word
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import FactoryReference, literal_arguments
 from composecli.core.rules import Rule
@@ -169,7 +170,7 @@ def _call(factory: Any, namespace: ModuleType, reference: FactoryReference) -> A
             raise _failed(reference, title, notes, remedies) from error
         title = "the factory takes other arguments"
         notes = (_described(error), f"it takes {signature}")
-        help = f"write its arguments as literals: {_with_arguments(reference, signature)}"
+        help = f"write its arguments as literals: {one_word(_with_arguments(reference, signature))}"
         raise _failed(reference, title, notes, remedies, help) from error
 
 

@@ -34,6 +34,7 @@ from composecli.files.weight_names import Candidate
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
 from composecli.runtime.loading.lazy import Attempt, NotAModel, NotLazy, load_lazily
+from composecli.runtime.loading.library_classes import Named, granted_globals
 from composecli.runtime.loading.missing_module import import_remedies
 from composecli.runtime.loading.own_code import NoSuchClass, load_trusted
 from composecli.runtime.loading.weights_sources import entry_of, left_out_notes, notes_on_key
@@ -102,7 +103,8 @@ def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
         module = _descend(load_trusted(request, io.BytesIO(skeleton), "meta"), entry)
     else:
         skeleton = checkpoint_skeleton(members, entry.node)
-        module = _load_layers(io.BytesIO(skeleton), "meta")
+        granted = granted_globals(request, entry.node)
+        module = _load_layers(io.BytesIO(skeleton), "meta", granted)
     if not isinstance(module, nn.Module):
         return NotAModel()
     _refuse_malformed(request, module)
@@ -188,7 +190,7 @@ def _needs_trust(request: OpenRequest, members: Members, entry: Entry) -> bool:
     Raises:
         CouldNotAttempt: if an attribute would hide a method, and the file is not trusted.
     """
-    overrides = _overrides(entry)
+    overrides = _overrides(request, entry)
     if not request.trusted:
         if overrides:
             raise CouldNotAttempt(of_overrides(request.path, overrides))
@@ -265,14 +267,15 @@ def _load_trusted_part(request: OpenRequest, copy: Path, entry: Entry) -> Any:
 
 
 def _load_part(request: OpenRequest, members: Members, entry: Entry) -> Any:
-    """Load the entry of a file and nothing else, with torch.nn's own classes only."""
+    """Load the entry of a file and nothing else, with the classes that need no trust."""
+    granted = granted_globals(request, entry.node)
     with write_checkpoint(members, entry.node) as file:
-        return _load_layers(file, request.device)
+        return _load_layers(file, request.device, granted)
 
 
-def _load_layers(file: IO[bytes], device: str) -> Any:
-    """Load a pickle with torch.nn's own classes only."""
-    with torch.serialization.safe_globals(_safe_globals()):
+def _load_layers(file: IO[bytes], device: str, granted: list[Named]) -> Any:
+    """Load a pickle with torch.nn's own classes, and with those that are granted by name."""
+    with torch.serialization.safe_globals([*_safe_globals(), *granted]):
         return torch.load(file, map_location=device, weights_only=True)
 
 
@@ -357,22 +360,32 @@ def _has_type_of(name: str, value: Any, default: Any) -> bool:
     return True
 
 
-def _overrides(entry: Entry) -> tuple[str, ...]:
+def _overrides(request: OpenRequest, entry: Entry) -> tuple[str, ...]:
     """Return the attributes in a module's pickle that would hide one of their class.
 
-    The classes of torch.nn have no attribute of their own that their objects also have.
+    The classes of torch.nn have no attribute of their own that their objects also have. Those of
+    other libraries may have defaults.
     """
     classes = dict[str, type]()
     for safe in _safe_globals():
         if isinstance(safe, type):
             classes[safe.__name__] = safe
+    if not request.trusted:
+        classes.update((name, granted) for granted, name in granted_globals(request, entry.node))
     overrides = list[str]()
     for name, keys in layers(reachable(entry.node)):
-        kind = classes.get(name.name)
+        kind = classes.get(str(name), classes.get(name.name))
         for key in keys:
-            if kind is not None and hasattr(kind, key):
+            if _hides(kind, key):
                 overrides.append(f"{name}: {key} is overridden")
     return tuple(overrides)
+
+
+def _hides(kind: type | None, key: str) -> bool:
+    """Return whether an attribute of an object would hide that of its class."""
+    if kind is None or not hasattr(kind, key):
+        return False
+    return kind.__module__.startswith("torch.") or callable(getattr(kind, key))
 
 
 def _slots(module: nn.Module, records: Mapping[int, str]) -> Iterator[TensorSlot]:

@@ -10,11 +10,10 @@ from rich.cells import cell_len
 from composecli.core.errors import Problem
 from composecli.core.findings import Finding, Fix, Side
 from composecli.core.rules import Rule
+from composecli.report.harmless import MAX_TEXT_CHARS, sanitize
 from composecli.report.text import (
-    MAX_TEXT_CHARS,
     format_finding,
     format_problem,
-    sanitize,
     shorten_path,
 )
 

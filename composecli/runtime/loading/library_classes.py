@@ -1,0 +1,164 @@
+"""The classes of libraries that the user trusts by name, as PyTorch's restricted unpickler needs.
+
+A library is found where packages are installed, never in the current folder or beside a model. A
+class is looked up in what the library itself has imported: a file does not choose what is imported.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import importlib.metadata
+import os
+import sys
+import types
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.rules import Rule
+from composecli.files.library_classes import (
+    FUNCTIONS,
+    LIBRARY_DATA,
+    LIBRARY_FUNCTIONS,
+    PARTIAL,
+    Libraries,
+    is_granted,
+    library_of,
+)
+from composecli.files.pickle import Constructed, Global, reachable
+from composecli.runtime.error_text import telling_line
+from composecli.workers.protocol import OpenRequest
+
+# What a class of a library must not define itself: making an empty object would run it.
+_RUN_WHEN_MADE = ("__new__", "__setstate__", "__reduce__", "__reduce_ex__")
+
+# A class or function, and the name that pickles have for it.
+Named = tuple[Any, str]
+
+
+def granted_globals(request: OpenRequest, node: object) -> list[Named]:
+    """Return what a part of a pickle needs beyond torch.nn's classes, by the names in the pickle.
+
+    Raises:
+        CouldNotAttempt: if a library is not installed, or a name is not one of its module classes.
+    """
+    part = reachable(node)
+    called = {made.function for made in part.constructed if not made.is_new and _is_named(made)}
+    granted = list[Named]()
+    for name in part.imports:
+        if not is_granted(name, request.libraries):
+            continue
+        try:
+            granted.append((_resolve(name, request.libraries, is_called=name in called), str(name)))
+        except _NotGranted as error:
+            raise _refused(request, name, str(error)) from error
+    return granted
+
+
+def _is_named(constructed: Constructed) -> bool:
+    return isinstance(constructed.function, Global)
+
+
+class _NotGranted(Exception):
+    """A name is not one that the library vouches for. The message is for the user."""
+
+
+def _resolve(name: Global, libraries: Libraries, *, is_called: bool) -> Any:
+    """Return what a name stands for.
+
+    Raises:
+        _NotGranted: if it is neither a module class, nor an enum, nor on the list of functions.
+    """
+    if name == PARTIAL:
+        return partial
+    if str(name) in FUNCTIONS:
+        return getattr(nn.functional, name.name)
+    library = library_of(name, libraries)
+    assert library is not None
+    _import_library(library)
+    found = getattr(sys.modules.get(name.module), name.name, None)
+    if isinstance(found, types.FunctionType) and str(name) in LIBRARY_FUNCTIONS and not is_called:
+        return found
+    if not isinstance(found, type) or not _is_of(found, library):
+        raise _NotGranted(f"{library} has no such class")
+    if is_called:
+        return _checked_enum(found)
+    return _checked_class(found, name)
+
+
+def _is_of(kind: type, library: str) -> bool:
+    """Return whether a class is defined in a library, and not only imported there."""
+    return f"{kind.__module__}.".startswith(f"{library}.")
+
+
+def _checked_enum(kind: type) -> type:
+    """Return an enum whose members are found by their values, without code of its own.
+
+    Raises:
+        _NotGranted: if it is anything else.
+    """
+    finds_itself = any("_missing_" in vars(base) for base in kind.__mro__ if base is not enum.Enum)
+    if issubclass(kind, enum.Enum) and not finds_itself:
+        return kind
+    raise _NotGranted("a class would be called that is not an enum")
+
+
+def _checked_class(kind: type, name: Global) -> type:
+    """Return a module class, an enum, or a listed class that runs nothing when it is made empty.
+
+    Raises:
+        _NotGranted: if it is anything else.
+    """
+    if issubclass(kind, enum.Enum):
+        return kind
+    if not issubclass(kind, nn.Module) and str(name) not in LIBRARY_DATA:
+        raise _NotGranted("it is not a module class")
+    for base in kind.__mro__:
+        own = [name for name in _RUN_WHEN_MADE if name in vars(base)]
+        if own and not base.__module__.startswith(("torch.nn.modules", "builtins", "typing")):
+            raise _NotGranted(f"it defines {own[0]}")
+    return kind
+
+
+def _import_library(name: str) -> types.ModuleType:
+    """Import an installed library.
+
+    Raises:
+        _NotGranted: if it is not installed, or another module has its name.
+    """
+    folders = list(_installed_folders())
+    found = list(importlib.metadata.distributions(name=name, path=folders))
+    if not found:
+        raise _NotGranted(f"{name} is not installed")
+    homes = [os.path.realpath(str(item.locate_file(name))) for item in found]
+    searched = list(sys.path)
+    sys.path[:] = folders
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise _NotGranted(f"{name} cannot be imported: {telling_line(error)}") from error
+    finally:
+        sys.path[:] = searched
+    place = os.path.realpath(os.path.dirname(module.__file__ or ""))
+    if place not in homes:
+        raise _NotGranted(f"another module has the name {name}")
+    return module
+
+
+def _installed_folders() -> Iterator[str]:
+    """Yield the folders of `sys.path` that do not depend on where a command is run."""
+    here = os.path.realpath(os.curdir)
+    for path in sys.path:
+        if os.path.isabs(path) and os.path.realpath(path) != here:
+            yield path
+
+
+def _refused(request: OpenRequest, name: Global, reason: str) -> CouldNotAttempt:
+    """Return the error for a name that is not granted."""
+    title = "the pickle needs more than the classes of a library"
+    problem = Problem(Rule.IMPORTS_NOT_TRUSTED, title, request.path, (f"{name}: {reason}",))
+    return CouldNotAttempt(problem)
