@@ -1,6 +1,6 @@
 """Fuzz the structure of model files: mutate them, and analyse each one as the command line would.
 
-python -m tests.safety.fuzz [--count 20000] [--seed 0]
+python -m tests.safety.fuzz [--count 20000] [--seed 0] [--programs]
 
 Each file must be analysed or refused. It is a failure if there is a traceback, the marker file
 appears, the time limit is exceeded, or a file gets a contract that would rest on damaged bytes.
@@ -15,6 +15,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -30,7 +31,7 @@ from composecli.inference import Found
 from composecli.inference.prober import Budget
 from composecli.workers.child import SubprocessWorker
 from tests.safety.fixtures import exported, linear, saved
-from tests.safety.mutations import Mutated, mutate
+from tests.safety.mutations import Mutated, mutate, mutate_program
 
 TIMEOUT_SECONDS = 5.0
 MAX_SECONDS = 4 * TIMEOUT_SECONDS
@@ -143,13 +144,35 @@ def fuzz(count: int, seed: int, first: int = 0) -> tuple[Counter[str], list[str]
     return outcomes, failures
 
 
+def fuzz_programs(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Analyse `count` .pt2 files with one change in what PyTorch evaluates; as `fuzz` returns."""
+    outcomes = Counter[str]()
+    failures = list[str]()
+    plain = exported()
+    with tempfile.TemporaryDirectory() as name:
+        fuzzer = Fuzzer(Path(name))
+        for number in range(count):
+            random = Random(seed * 1_000_003 + number)
+            mutated = mutate_program(plain, random, str(fuzzer.mark))
+            outcome, failure = fuzzer.attempt(mutated)
+            outcomes[outcome] += 1
+            if failure:
+                failures.append(f"program {number} of {seed} ({mutated.description}): {failure}")
+        fuzzer.close()
+    return outcomes, failures
+
+
 def main() -> int:
     """Fuzz as many files as the command line asks for; return 1 if any of them failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--programs", action="store_true")
     arguments = parser.parse_args()
-    outcomes, failures = fuzz(arguments.count, arguments.seed)
+    run: Callable[[int, int], tuple[Counter[str], list[str]]] = fuzz
+    if arguments.programs:
+        run = fuzz_programs
+    outcomes, failures = run(arguments.count, arguments.seed)
     for failure in failures:
         sys.stdout.write(f"{failure}\n")
     summary = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())

@@ -12,7 +12,7 @@ from torch import nn
 from composecli.core.errors import Problem
 from composecli.files.sniff import sniff
 from tests.safety.fixtures import rewritten, saved
-from tests.safety.fuzz import Fuzzer, fuzz
+from tests.safety.fuzz import Fuzzer, fuzz, fuzz_programs
 from tests.safety.mutations import mutate_old_format
 
 
@@ -20,6 +20,13 @@ def test_mutated_files_are_analysed_or_refused() -> None:
     outcomes, failures = fuzz(120, 7)
     assert failures == []
     assert outcomes["found"]
+    assert outcomes["CC904"]
+
+
+def test_mutated_programs_are_analysed_or_refused() -> None:
+    outcomes, failures = fuzz_programs(60, 3)
+    assert failures == []
+    assert outcomes["CC926"]
     assert outcomes["CC904"]
 
 
