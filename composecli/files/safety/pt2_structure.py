@@ -59,7 +59,7 @@ def check_structure(text: object, *, is_input: bool) -> None:
     """
     try:
         protocol, root = _parse(text)
-    except ValueError:
+    except (TypeError, ValueError):
         raise UnknownStructure("an unsupported structure") from None
     if type(protocol) is not int or protocol != PROTOCOL:
         raise UnknownStructure("a structure of another version")
