@@ -120,7 +120,8 @@ def _check_guards(guards: Any) -> Iterator[Reason]:
     if guards is None:
         return
     if not isinstance(guards, list):
-        guards = [guards]
+        yield Reason(f"it has {_shorten(guards)} in place of a list of guards")
+        return
     for guard in guards:
         if not isinstance(guard, str) or not is_plain_guard(guard):
             yield Reason(f"it evaluates the guard {_shorten(guard)}")
