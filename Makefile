@@ -61,7 +61,8 @@ zoo: $(ZOO)/.ready
 zoo-pairs: $(ZOO)/.ready
 	PYTHONPATH=$(ZOO_PATH) $(BIN)/python -m tests.zoo.pairs $(WORDS)
 
-# Open and check thousands of mutated files. For other files: WORDS="--count 2000 --seed 3".
+# Open and check thousands of mutated files. For other files: WORDS="--count 2000 --seed 3"; for .pt2
+# files with a change in what PyTorch evaluates: WORDS="--programs".
 fuzz: env
 	$(BIN)/python -m tests.safety.fuzz $(WORDS)
 

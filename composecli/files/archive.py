@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import zipfile
@@ -15,6 +14,7 @@ from composecli.files.archive_checks import NotAnArchive, check_layout
 from composecli.files.open_file import OpenFile
 from composecli.files.pickle import Operation, ParsedPickle, interpret, operations
 from composecli.files.private_copy import anonymous_file
+from composecli.files.strict_json import parse_json
 
 __all__ = ["CHUNK_BYTES", "MAX_TEXT_BYTES", "Archive", "NotAnArchive", "damaged_records"]
 
@@ -134,7 +134,7 @@ class Archive(OpenFile):
         """
         if name not in self._json:
             try:
-                self._json[name] = json.loads(self.read(name))
+                self._json[name] = parse_json(self.read(name))
             except (ValueError, RecursionError) as error:
                 raise NotAnArchive(f"{name}: {error}") from None
         return self._json[name]

@@ -19,6 +19,7 @@ from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.data_dependence import EVERYTHING, WRITABLE, ValuesRequired
 from composecli.runtime.forward.probe import probe, reject_input
 from composecli.runtime.forward.restore_state import ParameterMutated
+from composecli.runtime.guarded_kernels import guarded_kernels
 from composecli.runtime.joining.build import build, is_all_script
 from composecli.runtime.joining.verify import Reference, run_reference, verify
 from composecli.runtime.loading import load, load_whole, with_values
@@ -78,7 +79,8 @@ class InProcessWorker:
             CouldNotAttempt: if the worker cannot do what is requested.
         """
         handler = self._handlers[type(request)]
-        reply: R = handler(request)
+        with guarded_kernels():
+            reply: R = handler(request)
         return reply
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import torch
 from composecli.core.errors import CouldNotAttempt, Problem, system_problem
 from composecli.core.observations import Rejected, RejectionKind
 from composecli.core.rules import Rule
+from composecli.runtime.guarded_kernels import guarded_kernels
 from composecli.runtime.in_process import InProcessWorker
 from composecli.runtime.loading.own_code import import_libraries
 from composecli.runtime.sandbox import apply_sandbox, forbid_opening_files, renew_time_limit
@@ -41,12 +42,13 @@ def serve(reading: int, writing: int) -> None:
     channel = Channel(reading, writing)
     channel.send(Ready())
     server = Server()
-    while True:
-        try:
-            request: AnyRequest = channel.receive(AnyRequest)
-        except ChannelClosed:
-            return
-        channel.send(server.answer(request))
+    with guarded_kernels():
+        while True:
+            try:
+                request: AnyRequest = channel.receive(AnyRequest)
+            except ChannelClosed:
+                return
+            channel.send(server.answer(request))
 
 
 class Server:

@@ -1,9 +1,9 @@
 """Fuzz the structure of model files: mutate them, and analyse each one as the command line would.
 
-python -m tests.safety.fuzz [--count 20000] [--seed 0] [--script]
+python -m tests.safety.fuzz [--count 20000] [--seed 0] [--scripts | --programs]
 
-With `--script`, the files are TorchScript archives, and what torch evaluates and trusts in them is
-mutated. The worker is not confined.
+With `--scripts`, the files are TorchScript archives, and what torch evaluates and trusts in them is
+mutated; with `--programs`, the same of .pt2 archives. The worker is not confined.
 
 Each file must be analysed or refused. It is a failure if there is a traceback, the marker file
 appears, the time limit is exceeded, or a file gets a contract that would rest on damaged bytes.
@@ -34,7 +34,7 @@ from composecli.inference import Found
 from composecli.inference.prober import Budget
 from composecli.workers.child import SubprocessWorker
 from tests.safety.fixtures import MODULE, exported, linear, saved, script_archive
-from tests.safety.mutations import Mutated, Mutation, mutate
+from tests.safety.mutations import Mutated, Mutation, mutate, mutate_program
 from tests.safety.script_mutations import mutate_script
 
 TIMEOUT_SECONDS = 5.0
@@ -135,6 +135,11 @@ def scripts(folder: Path) -> list[bytes]:
     return [*bases(folder)[:2], data, script_archive(MODULE)]
 
 
+def programs(_folder: Path) -> list[bytes]:
+    """Return a small .pt2 archive."""
+    return [exported()]
+
+
 def fuzz(
     count: int,
     seed: int,
@@ -169,14 +174,18 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--script", action="store_true")
+    parser.add_argument("--scripts", action="store_true")
+    parser.add_argument("--programs", action="store_true")
     arguments = parser.parse_args()
-    if arguments.script:
-        outcomes, failures = fuzz(
-            arguments.count, arguments.seed, make_bases=scripts, mutation=mutate_script
-        )
-    else:
-        outcomes, failures = fuzz(arguments.count, arguments.seed)
+    make_bases: Callable[[Path], list[bytes]] = bases
+    mutation: Mutation = mutate
+    if arguments.scripts:
+        make_bases, mutation = scripts, mutate_script
+    elif arguments.programs:
+        make_bases, mutation = programs, mutate_program
+    outcomes, failures = fuzz(
+        arguments.count, arguments.seed, make_bases=make_bases, mutation=mutation
+    )
     for failure in failures:
         sys.stdout.write(f"{failure}\n")
     summary = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())

@@ -62,6 +62,48 @@ TEXTS = (
     "torch.ops.aten.linear.default",
     "builtins.dict",
 )
+ENUM = (
+    '[1, {"type": "builtins.tuple", "context": "{\\"__enum__\\": true, \\"fqn\\":'
+    ' \\"antigravity:A\\", \\"name\\": \\"MARK\\"}", "children_spec": []}]'
+)
+# Texts that PyTorch evaluates, imports, or writes into source code, by their keys.
+JSON_TEXTS = {
+    "in_spec": (
+        ENUM,
+        '[1, {"type": "collections.defaultdict", "context": null, "children_spec": []}]',
+        "[1, null]",
+        "[" * 900,
+    ),
+    "target": (
+        "torch.sym_fresh_size",
+        "torch.ops.aten.add.__setattr__",
+        "torch.ops.aten._reshape_alias.default",
+        "torch.ops.aten.as_strided.default",
+        "_operator.pow",
+        "_operator.lshift",
+        "math.trunc",
+    ),
+    "expr_str": (
+        "Pow(Integer(9), Pow(Integer(9), Integer(9)))",
+        "LShift(Integer(1), Integer(999999999))",
+        "Max('open', Symbol('s0'))",
+        "9^9^9^9",
+        "FloorDiv(Symbol('s0'), Integer(0))",
+        "Symbol('u99999999999')",
+    ),
+    "guards_code": (
+        "9**9**9**9 > 1",
+        "L['input'].size()[0] % 0 == 1",
+        "1 << L['input'].size()[0] == 3",
+        "math.trunc(torch.sym_float(L['input'].size()[0]) / 4.0) >= 0",
+        "L['input'].size()[99999] == 1",
+        "torch.load('MARK') == 1",
+        "math.sqrt(-1) == 1",
+    ),
+}
+JSON_TEXTS["out_spec"] = JSON_TEXTS["in_spec"]
+HUGE_NUMBERS: tuple[Any, ...] = (2**63, 2**64 - 1, 2**64, -(2**63), 10**400, "1", "MARK", {"a": 1})
+JSON_SPLICES = (b'{"a": 1, "a": 2, ', b'{"a": NaN, ', b'{"a": "\\ud800", ', b"\xef\xbb\xbf{")
 NUMBERS: tuple[Any, ...] = (-1, 0, 1, 2**31, 2**63, 10**12, 3.5, None, True, [], {})
 MEMBERS = ("model.json", "DATA.PKL", "x.so", "code/../x.py", "data/aotinductor/m.so")
 HEADERS = re.compile(rb"PK\x01\x02|PK\x03\x04|PK\x05\x06|PK\x06\x06|PK\x06\x07")
@@ -304,6 +346,36 @@ def _json(data: bytes, random: Random, mark: str) -> Mutated:
     except (ValueError, RecursionError):
         return Mutated(data, "unchanged")
     return Mutated(rewritten(data, {name: changed}), f"{key} of {name}")
+
+
+def mutate_program(data: bytes, random: Random, mark: str) -> Mutated:
+    """Change what a program has under a key that PyTorch evaluates, or a number, or the encoding.
+
+    Keys outside the schema do no harm, so these mutations aim at those of it.
+    """
+    with _open(data) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".json")]
+        name = random.choice(names)
+        content = archive.read(name)
+    if random.random() < 0.15:
+        spliced = random.choice(JSON_SPLICES) + content.lstrip()[1:]
+        if random.random() < 0.3:
+            spliced = content.decode().encode(random.choice(("utf-16", "utf-32-le")))
+        return Mutated(rewritten(data, {name: spliced}), f"spliced {name}")
+    parsed = json.loads(content)
+    key = random.choice((*JSON_TEXTS, "as_int"))
+    places = [place for place in _places(parsed) if place[1] == key]
+    if not places:
+        return Mutated(data, "unchanged")
+    container, _ = random.choice(places)
+    value = random.choice((*JSON_TEXTS.get(key, ()), *HUGE_NUMBERS))
+    if isinstance(value, str):
+        value = value.replace("MARK", mark)
+    if key == "guards_code" and random.random() < 0.9:
+        value = [value]
+    container[key] = value
+    changed = json.dumps(parsed).encode()
+    return Mutated(rewritten(data, {name: changed}), f"{key} of {name} is {str(value)[:40]}")
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

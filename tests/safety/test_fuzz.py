@@ -12,8 +12,8 @@ from torch import nn
 from composecli.core.errors import Problem
 from composecli.files.sniff import sniff
 from tests.safety.fixtures import rewritten, saved
-from tests.safety.fuzz import Fuzzer, fuzz, scripts
-from tests.safety.mutations import mutate_old_format
+from tests.safety.fuzz import Fuzzer, fuzz, programs, scripts
+from tests.safety.mutations import mutate_old_format, mutate_program
 from tests.safety.script_mutations import mutate_script
 
 
@@ -29,6 +29,13 @@ def test_mutated_scripts_are_analysed_or_refused() -> None:
     assert failures == []
     assert outcomes["found"]
     assert outcomes["CC926"]
+
+
+def test_mutated_programs_are_analysed_or_refused() -> None:
+    outcomes, failures = fuzz(60, 3, make_bases=programs, mutation=mutate_program)
+    assert failures == []
+    assert outcomes["CC926"]
+    assert outcomes["CC904"]
 
 
 @pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.Sequential(nn.LSTM(3, 2))])

@@ -15,29 +15,24 @@ from composecli.core.dims import as_dim
 from composecli.core.size_expr import Expr, Symbol, evaluate, symbols
 from composecli.files.pt2_layout import ExportedProgram, SymInt
 from composecli.files.pt2_sizes import Range, ranges_of, size_of
+from composecli.runtime.pt2 import arithmetic
 
 # The exporter itself requires sizes of at least 2, so such a lower bound is not about the code.
 EXPORTER_MIN_SIZE = 2
 
-_CALLS: Mapping[str, Callable[..., Any]] = {
-    "max": max,
-    "min": min,
-    "abs": abs,
-    "int": int,
-    "float": float,
-    "ceil": math.ceil,
-    "floor": math.floor,
-    "trunc": math.trunc,
-    "sqrt": math.sqrt,
-}
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
+    ast.Mult: arithmetic.multiply,
     ast.FloorDiv: operator.floordiv,
     ast.Div: operator.truediv,
     ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
+    ast.Pow: arithmetic.power,
+    ast.LShift: arithmetic.shift_left,
+    ast.RShift: operator.rshift,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -46,8 +41,12 @@ _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
     ast.GtE: operator.ge,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
     ast.Not: operator.not_,
 }
+_METHODS = frozenset(("size", "stride", "storage_offset", "dim", "numel"))
+_MATH_CONSTANTS: Mapping[str, float] = {"inf": math.inf, "nan": math.nan}
+_NAMESPACES = {"math": arithmetic.MATH, "torch": arithmetic.SYMBOLIC}
 
 
 class UnknownGuard(Exception):
@@ -88,6 +87,7 @@ class Guards:
         self._conditions = dict[str, ast.expr]()
         for text in data.get("guards_code") or ():
             parsed = ast.parse(text, mode="eval")
+            _require_known_functions(parsed)
             self._conditions[text] = parsed.body
 
     def check(
@@ -197,19 +197,44 @@ def _value(node: ast.AST, named: Mapping[str, Any]) -> Any:
             container = _value(of, named)
             key = _value(index, named)
             return container[key]
-        case ast.Call(
-            ast.Attribute(of, "size" | "stride" | "storage_offset" | "dim" | "numel" as name),
-            [],
-            [],
-        ):
+        case ast.Call(ast.Attribute(of, name), [], []) if name in _METHODS:
             tensor = _value(of, named)
             method = getattr(tensor, name)
             return method()
-        case ast.Call(ast.Name(name) | ast.Attribute(ast.Name("math"), name), arguments, []):
-            function = _CALLS[name]
+        case ast.Attribute(ast.Name("math"), name):
+            return _MATH_CONSTANTS[name]
+        case ast.Call(function_name, arguments, []):
+            function = _function(function_name)
             values = [_value(argument, named) for argument in arguments]
             return function(*values)
     return _operator_value(node, named)
+
+
+def _function(node: ast.expr) -> Callable[..., Any]:
+    """Return the function that a guard calls by this name.
+
+    Raises:
+        KeyError: if it is not known here.
+    """
+    match node:
+        case ast.Name(name):
+            return arithmetic.BUILTINS[name]
+        case ast.Attribute(ast.Name(namespace), name):
+            return _NAMESPACES[namespace][name]
+    raise KeyError(ast.dump(node))
+
+
+def _require_known_functions(tree: ast.AST) -> None:
+    """Raise UnknownGuard if a condition calls a function that is not evaluated here."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Attribute(_, name), [], []) if name in _METHODS:
+                continue
+            case ast.Call(function):
+                try:
+                    _function(function)
+                except KeyError:
+                    raise UnknownGuard("a condition by an unknown function") from None
 
 
 def _operator_value(node: ast.AST, named: Mapping[str, Any]) -> Any:
@@ -228,6 +253,11 @@ def _operator_value(node: ast.AST, named: Mapping[str, Any]) -> Any:
             return all(_value(operand, named) for operand in operands)
         case ast.BoolOp(ast.Or(), operands):
             return any(_value(operand, named) for operand in operands)
+        case ast.IfExp(test, then, otherwise):
+            chosen = otherwise
+            if _value(test, named):
+                chosen = then
+            return _value(chosen, named)
         case ast.Compare(first, ops, others):
             sides = [_value(side, named) for side in (first, *others)]
             return _compare(sides, ops)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
+from torch._ops import OpOverload
 
 from composecli.core.dtypes import by_schema_code
 from composecli.files.pt2_layout import parse_floats
+from composecli.runtime.pt2 import arithmetic
 from composecli.runtime.pt2.schema import (
     KEYWORD_ARGUMENT,
     STRIDED_LAYOUT,
@@ -31,6 +32,11 @@ _MEMORY_FORMATS = {
     2: torch.channels_last,
     3: torch.channels_last_3d,
     4: torch.preserve_format,
+}
+_FUNCTIONS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "_operator": arithmetic.OPERATOR,
+    "math": arithmetic.MATH,
+    "torch": arithmetic.SYMBOLIC,
 }
 _LITERALS = (
     "as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_strings", "as_int_lists",
@@ -235,12 +241,16 @@ def _name_of(value: object) -> str:
 
 
 def _resolve(target: str) -> Callable[..., Any]:
-    """Return the function with this name. The safety check of the file has allowed it."""
+    """Return the function with this name. The safety check of the file has allowed it.
+
+    Raises:
+        Unsupported: if it is neither arithmetic nor an overload of an op.
+    """
     module, _, name = target.rpartition(".")
-    modules: Mapping[str, object] = {"_operator": operator, "math": math, "torch": torch}
-    if module in modules:
-        function = getattr(modules[module], name)
-        return cast(Callable[..., Any], function)
+    if module in _FUNCTIONS:
+        if name not in _FUNCTIONS[module]:
+            raise Unsupported(f"the function {target}")
+        return _FUNCTIONS[module][name]
     steps = target.split(".")
     is_op = steps[:2] == ["torch", "ops"] and len(steps) == 5
     if not is_op or "higher_order" in steps:
@@ -248,4 +258,6 @@ def _resolve(target: str) -> Callable[..., Any]:
     op: object = torch.ops
     for step in steps[2:]:
         op = getattr(op, step)
+    if not isinstance(op, OpOverload):
+        raise Unsupported(f"the op {target}")
     return cast(Callable[..., Any], op)

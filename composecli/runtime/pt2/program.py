@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_loads
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from composecli.files.pt2_layout import SCHEMA_MAJOR, ExportedProgram
 from composecli.runtime.pt2.guards import Guards
@@ -28,6 +28,7 @@ from composecli.runtime.pt2.signature import (
     user_inputs,
     user_outputs,
 )
+from composecli.runtime.pt2.tree_spec import read_spec
 
 
 class Program(nn.Module):  # type: ignore[misc]
@@ -52,8 +53,8 @@ class Program(nn.Module):  # type: ignore[misc]
             raise Unsupported("another version of the schema")
         module = data["graph_module"]
         call = module["module_call_graph"][0]["signature"]
-        self._in_spec = treespec_loads(call["in_spec"])
-        self._out_spec = treespec_loads(call["out_spec"])
+        self._in_spec = read_spec(call["in_spec"])
+        self._out_spec = read_spec(call["out_spec"])
         names = call.get("forward_arg_names") or []
         self.argument_names = tuple(argument_names(self._in_spec, names))
         signature = module["signature"]

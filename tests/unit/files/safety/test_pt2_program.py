@@ -54,10 +54,36 @@ PROGRAMS: list[tuple[dict[str, Any], str]] = [
     ({"parameter_name": "layers.0.weight"}, ""),
     ({"parameter_name": "a;b"}, "it names a;b"),
     ({"custom_obj_values": {"x": {}}}, "it holds objects of an extension"),
-    ({"in_spec": spec("builtins.dict", ["a", 1])}, ""),
+    ({"out_spec": spec("builtins.dict", [])}, ""),
     ({"in_spec": spec("builtins.dict", [{"enum": "x"}])}, "it takes or returns a builtins.dict"),
     ({"in_spec": spec("collections.defaultdict", None)}, "it takes or returns a collections"),
-    ({"in_spec": "["}, "an unsupported structure: ["),
+    ({"nodes": [{"target": "torch.sym_fresh_size"}]}, "it calls torch.sym_fresh_size"),
+    ({"nodes": [{"target": "torch.sym_anything"}]}, "it calls torch.sym_anything"),
+    ({"nodes": [{"target": "torch._sym_sqrt"}, {"target": "math.trunc"}]}, ""),
+    ({"nodes": [{"target": "torch.ops.aten.add.__setattr__"}]}, "it calls torch.ops.aten.add.__"),
+    ({"nodes": [{"target": "torch.ops.aten.add.overloads"}]}, "it calls torch.ops.aten.add.over"),
+    ({"nodes": [{"target": ["torch.sym_max"]}]}, "it has ['torch.sym_max'] in place of a text"),
+    ({"as_expr": {"expr_str": {"a": "open('x')"}}}, "it has {'a': \"open('x')\"} in place of"),
+    ({"as_expr": {"expr_str": ["s0"]}}, "it has ['s0'] in place of a text"),
+    ({"hint": {"as_int": "open('x')"}}, "it has open('x') in place of a number"),
+    ({"hint": {"as_int": {"a": "open('x')"}}}, "it has {'a': \"open('x')\"} in place of a num"),
+    ({"as_ints": [1, "open('x')"]}, "it has open('x') in place of a number"),
+    ({"as_int": 2**64}, "it has 18446744073709551616 in place of a number"),
+    ({"as_float": "-Infinity"}, ""),
+    ({"as_floats": [1.5, "NaN", 3]}, ""),
+    ({"as_float": "open('x')"}, "it has open('x') in place of a number"),
+    ({"range_constraints": {"s0": {"min_val": 2, "max_val": None}}}, ""),
+    ({"range_constraints": {"u99999999999": {}}}, "it has a range of u99999999999"),
+    ({"range_constraints": {"s0": {"min_val": "open('x')"}}}, "it has open('x') in place of"),
+    ({"tensor_values": {"index": {"dtype": 7}, "target": {"dtype": 7}}}, ""),
+    ({"forward_arg_names": ["x", "index"]}, ""),
+    ({"forward_arg_names": ["x=print()"]}, "it names an argument x=print()"),
+    ({"graph": {"inputs": [{"as_string": "same"}]}, "signature": {"input_specs": []}}, ""),
+    (
+        {"graph": {"inputs": [{"as_string": "' + print()"}]}, "signature": {"input_specs": []}},
+        "it has the constant input ' + print()",
+    ),
+    ({"in_spec": "["}, "it takes or returns an unsupported structure"),
 ]
 
 
@@ -65,7 +91,7 @@ PROGRAMS: list[tuple[dict[str, Any], str]] = [
 def test_a_program_is_checked_at_any_depth(
     tmp_path: Path, program: dict[str, Any], reason: str
 ) -> None:
-    data = json.dumps(program if "guards_code" in program else {"graph_module": [program]})
+    data = json.dumps(program if "guards_code" in program else {"graph_module": program})
     found = reasons(tmp_path, **{"models/model.json": data.encode()})
     assert len(found) == bool(reason)
     assert all(text.startswith(reason) for text in found)

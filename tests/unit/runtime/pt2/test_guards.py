@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from composecli.files.pt2_layout import ExportedProgram
+from composecli.files.safety.plain_code import is_plain_guard
 from composecli.runtime.pt2.guards import Guards, UnknownGuard
 
 N = "Symbol('s0', integer=True)"
@@ -156,7 +157,31 @@ def test_conditions_are_evaluated_on_the_arguments(condition: str, holds: bool) 
 
 
 @pytest.mark.parametrize(
-    "condition", ["L['absent'] == 3", "L['x'].size()[5] == 3", "L['x'].shape == 3", "len('a') == 3"]
+    "condition", ["L['absent'] == 3", "L['x'].size()[5] == 3", "L['x'].shape == 3"]
 )
 def test_a_condition_on_what_the_call_does_not_have_is_ignored(condition: str) -> None:
     assert failure(program({"x": (6, 3)}, guards=[condition]), torch.empty(6, 3)) is None
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "math.trunc(torch.sym_float(L['x'].size()[0]) / 4.0) == 1",
+        "torch._sym_sqrt(L['x'].size()[0] * 6) == 6.0",
+        "round(L['x'].size()[0] / 4) == 2",
+        "(3 if L['x'].size()[0] > 5 else 9) == L['x'].size()[1]",
+        "L['x'].size()[0] << 1 == 12 and L['x'].size()[0] >> 1 == 3",
+        "L['x'].size()[0] & 3 == 2 and L['x'].size()[0] | 1 == 7 and L['x'].size()[0] ^ 1 == 7",
+        "torch.sym_max(L['x'].size()[0], 2) == 6 and L['x'].size()[0] < math.inf",
+    ],
+)
+def test_arithmetic_that_exports_write_is_evaluated(condition: str) -> None:
+    assert is_plain_guard(condition)
+    assert failure(program({"x": (6, 3)}, guards=[condition]), torch.empty(6, 3)) is None
+    opposite = f"not ({condition})"
+    assert failure(program({"x": (6, 3)}, guards=[opposite]), torch.empty(6, 3)) == opposite
+
+
+def test_a_function_that_is_not_known_is_not_taken_for_a_condition_that_holds() -> None:
+    with pytest.raises(UnknownGuard):
+        Guards(program({"x": (6,)}, guards=["len('a') == 3"]), ["x"])
