@@ -54,6 +54,7 @@ def _sandbox_request(
         options.limits.seconds,
         files=not may_open_files,
         imports=options.imports,
+        libraries=options.libraries,
         uses_cuda=uses_cuda,
         required=options.limits.isolation is Isolation.REQUIRED,
     )

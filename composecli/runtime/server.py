@@ -16,6 +16,7 @@ from composecli.core.observations import Rejected, RejectionKind
 from composecli.core.rules import Rule
 from composecli.runtime.guarded_kernels import guarded_kernels
 from composecli.runtime.in_process import InProcessWorker
+from composecli.runtime.loading.library_classes import import_early
 from composecli.runtime.loading.own_code import import_libraries
 from composecli.runtime.sandbox import apply_sandbox, forbid_opening_files, renew_time_limit
 from composecli.runtime.warm_up import read_system_files
@@ -114,6 +115,7 @@ class Server:
             reply: AnyReply = self._worker.ask(request)
             return reply
         import_libraries(request.imports)
+        import_early(request.libraries)
         read_system_files()
         sandbox = apply_sandbox(request)
         require_isolation(sandbox, required=request.required)

@@ -118,8 +118,9 @@ class SandboxRequest(Request[Sandbox]):
 
     `memory` is in bytes; `seconds` is the computing time of one request. If `files` is set, deny
     all files except those to `read` and to `write`, and all system calls but those of a program
-    that computes; trusted files may need others. `imports` are imported first, as for
-    `OpenRequest`: they may need what is denied later. `required`: fail if any measure is missing.
+    that computes; trusted files may need others. `imports` and `libraries` are imported first, as
+    for `OpenRequest`: they may need what is denied later. `required`: fail if any measure is
+    missing.
     """
 
     activity: ClassVar[str] = "dropping its privileges"
@@ -130,6 +131,7 @@ class SandboxRequest(Request[Sandbox]):
     seconds: float
     files: bool
     imports: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     uses_cuda: bool = False
     required: bool = False
 

@@ -6,6 +6,7 @@ class is looked up in what the library itself has imported: a file does not choo
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import importlib
 import importlib.metadata
@@ -61,6 +62,13 @@ def granted_globals(request: OpenRequest, node: object) -> list[Named]:
 
 def _is_named(constructed: Constructed) -> bool:
     return isinstance(constructed.function, Global)
+
+
+def import_early(libraries: Libraries) -> None:
+    """Import libraries while everything can be read; one that fails is reported when it is used."""
+    for name in libraries:
+        with contextlib.suppress(_NotGranted):
+            _import_library(name)
 
 
 class _NotGranted(Exception):

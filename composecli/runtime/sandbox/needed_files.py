@@ -89,7 +89,7 @@ def _packages(request: SandboxRequest) -> Iterator[str]:
 
     A package that the user named may import any other, from wherever packages are found.
     """
-    if request.imports:
+    if request.imports or request.libraries:
         for path in sys.path:
             yield os.path.realpath(path or ".")
         return
