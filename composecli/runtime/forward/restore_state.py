@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -15,10 +15,11 @@ from composecli.runtime.model import Model
 Undo: TypeAlias = Callable[[], None]
 # Not restored: parameters are not copied, and submodules are restored on their own.
 _NOT_RESTORED = frozenset(("_parameters", "_modules"))
+_TABLES = ("_buffers", *_NOT_RESTORED)
 
 
 class ParameterMutated(Exception):
-    """The forward wrote to a parameter.
+    """The forward wrote to a parameter, or resized one.
 
     Parameters are not copied, so the model has to be loaded again.
     """
@@ -29,7 +30,7 @@ def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
     """Run the body under `seed`, then restore the models and the random number generators.
 
     Raises:
-        ParameterMutated: if the body wrote to a parameter.
+        ParameterMutated: if the body wrote to a parameter, or resized one.
     """
     undo = list[Undo]()
     parameters = list[Tensor]()
@@ -39,7 +40,7 @@ def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
         parameters += model.module.parameters()
         if model.request.device.startswith("cuda"):
             devices.add(model.request.device)
-    versions = [parameter._version for parameter in parameters]
+    before = list(map(_version, parameters))
     try:
         # Optimized execution would make a forward depend on the calls before it.
         with torch.random.fork_rng(sorted(devices)), torch.jit.optimized_execution(False):
@@ -51,8 +52,7 @@ def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
         for model in models:
             if model.weights is not None:
                 model.weights.reload()
-        versions_after = [parameter._version for parameter in parameters]
-        if versions_after != versions:
+        if list(map(_version, parameters)) != before:
             raise ParameterMutated
 
 
@@ -75,6 +75,8 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
         attributes[name] = value
         if isinstance(value, list | dict | set):
             attributes[name] = copy.copy(value)
+        if name not in _TABLES:
+            yield from map(_restore_tensor, _tensors_in(value))
     for buffer in module._buffers.values():
         if buffer is not None:
             yield _restore_tensor(buffer)
@@ -93,13 +95,44 @@ def _restore_tensor(tensor: Tensor) -> Undo:
     if tensor.is_meta or _is_expanded(tensor):
         return _do_nothing
     saved = tensor.detach().clone()
+    geometry = _geometry(tensor)
 
     def restore() -> None:
         # Even if the version is the same: batch norm does not count writes to its statistics.
         with torch.no_grad():
-            tensor.copy_(saved)
+            if _geometry(tensor) == geometry:
+                tensor.copy_(saved)
+            else:
+                # A resize that failed leaves a tensor that reaches beyond its memory.
+                tensor.set_(saved)
 
     return restore
+
+
+def _tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield a tensor itself, or those directly in a container."""
+    items: Iterable[object] = (value,)
+    if isinstance(value, list | tuple):
+        items = value
+    elif isinstance(value, dict):
+        items = value.values()
+    for item in items:
+        if isinstance(item, Tensor):
+            yield item
+
+
+def _version(tensor: Tensor) -> tuple[object, ...]:
+    """Return what changes if a tensor is written to or resized."""
+    return tensor._version, _geometry(tensor)
+
+
+def _geometry(tensor: Tensor) -> tuple[object, ...]:
+    """Return the sizes of a tensor, and how its memory is laid out if it has strides."""
+    if tensor.is_nested:
+        return ()
+    if tensor.layout is not torch.strided:
+        return tuple(tensor.shape)
+    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
 
 
 def _do_nothing() -> None:
@@ -127,8 +160,7 @@ def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> I
         if not script.hasattr(name):
             continue
         value = script.getattr(name)
-        if isinstance(value, Tensor):
-            yield _restore_tensor(value)
+        yield from map(_restore_tensor, _tensors_in(value))
         yield _restore_attribute(script, name, value)
 
 

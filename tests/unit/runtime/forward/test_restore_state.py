@@ -113,3 +113,45 @@ def test_several_models_are_restored_together(shelf: Shelf) -> None:
         for model in models:
             model.module(torch.rand(3, 4))
     assert [state(model.module) for model in models] == before
+
+
+class Resizing(nn.Module):
+    """Resizes tensors whose memory is not its own, which fails and leaves them too large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(4.0))
+        self.kept = [torch.arange(3.0)]
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, which: int) -> torch.Tensor:
+        size = 1_000_000
+        if which == 0:
+            return self.table.resize_(size)
+        if which == 1:
+            return self.kept[0].resize_(size)
+        with torch.no_grad():
+            return self.layer.weight.detach().resize_(size)
+
+
+def with_memory_of_others(model: Model) -> Model:
+    """Give each tensor memory that torch cannot resize, as that of a mapped file."""
+    tensors = [model.module.table, model.module.kept[0], model.module.layer.weight]
+    for tensor in tensors:
+        held = torch.frombuffer(bytearray(tensor.detach().numpy().tobytes()), dtype=torch.float32)
+        with torch.no_grad():
+            tensor.set_(held.view(tensor.shape))
+    return model
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_no_tensor_stays_larger_than_its_memory(which: int) -> None:
+    reference = FileReference("net.pt")
+    request = OpenRequest(reference, ModelKind.PICKLED, "cpu", Training.SAVED, True, None)
+    model = with_memory_of_others(Model(Resizing(), request, (), {}))
+    with pytest.raises(RuntimeError, match="resiz"), preserving_state([model], 0):
+        model.module(torch.ones(1), which)
+    module: Any = model.module
+    assert module.table.tolist() == [0, 1, 2, 3]
+    assert module.kept[0].tolist() == [0, 1, 2]
+    assert module.layer.weight.shape == (4, 4)
