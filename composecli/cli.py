@@ -600,8 +600,9 @@ def _repeated_words(values: Values) -> tuple[str, ...]:
         if not isinstance(parameter, RepeatedOption):
             continue
         assert parameter.name is not None
+        defaults = _texts(parameter.default)
         for text in _texts(values[parameter.name]):
-            if text != str(parameter.default):
+            if text not in defaults:
                 words += [parameter.opts[0], text]
     return tuple(words)
 
@@ -615,6 +616,8 @@ def _texts(value: Any) -> list[str]:
             return [item.text for item in value]
         case Parsed(_, text):
             return [text]
+        case float():
+            return [str(value).removesuffix(".0")]
         case _:
             return [str(value)]
 

@@ -286,8 +286,9 @@ def test_a_suggested_command_repeats_the_options_that_affect_the_models(
 ) -> None:
     a, b = shelf.save("linear", nn.Linear(10, 5)), shelf.save("narrow", nn.Linear(3, 2))
     repeated = ["--device", "meta", "--input", "2,10", "--training", "eval", "--key", "model",
-                "--trust", a, "--allow-op", "aten::from_file"]  # fmt: skip
-    others = ["--timeout", "60", "--max-probes", "200", "--no-cache", "--device", "meta"]
+                "--trust", a, "--allow-op", "aten::from_file", "--timeout", "60",
+                "--max-probes", "200"]  # fmt: skip
+    others = ["--no-cache", "--device", "meta"]
     checked = composecli.json("check", a, b, *repeated, *others)
     command = shlex.split(checked.json["seams"][0]["findings"][0]["fix"]["command"])
     expected = ["composecli", "join", a, b, *repeated, "--bridge", "linear", "-o", "both.pt"]
@@ -310,12 +311,10 @@ def test_options_that_change_the_models_are_declared_as_repeated() -> None:
             names.add(parameter.opts[0])
     assert repeated == {
         "--device", "--input", "--select", "--training", "--key", "--trust", "--allow-op",
-        "--import",
+        "--import", "--trust-classes", "--timeout", "--max-memory", "--isolation", "--max-probes",
+        "--max-seconds",
     }  # fmt: skip
-    assert others == {
-        "--timeout", "--max-memory", "--isolation", "--max-probes", "--max-seconds", "--no-cache",
-        "--format", "--quiet", "--debug",
-    }  # fmt: skip
+    assert others == {"--no-cache", "--format", "--quiet", "--debug"}
 
 
 def test_the_version_is_that_of_the_package(composecli: Composecli) -> None:

@@ -113,7 +113,7 @@ def test_safetensors_are_read(composecli: Composecli, shelf: Shelf, module: nn.M
         ("net:needs@w.pt", "missing 1 required positional argument"),
         ("net:nothing@w.pt", "has no attribute 'nothing'"),
         ("nowhere.at.all:make@w.pt", "No module named 'nowhere'"),
-        ("nowhere.py:make@w.pt", "no such file"),
+        ("nowhere.py:make@w.pt", "there is no file nowhere.py"),
     ],
 )
 def test_a_failing_factory_is_a_problem(

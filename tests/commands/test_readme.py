@@ -65,7 +65,7 @@ def test_the_sample_models_have_the_contracts_that_their_page_says(
 
 
 def test_the_python_of_the_readme_runs(samples: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=samples, capture_output=True, text=True, check=False
     )
