@@ -1,7 +1,7 @@
 """A part of a checkpoint as an archive of its own, which PyTorch loads in its place.
 
 It holds one pickle, which is written anew from the nodes of that part, and the records that the
-pickle refers to. So PyTorch reads just what was checked: neither the old format, nor objects beside
+pickle refers to. So PyTorch reads just the checked nodes: no old format, and no objects beside
 the weights, nor the state of an optimizer.
 """
 

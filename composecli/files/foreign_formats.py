@@ -172,7 +172,7 @@ def _tar_archive(path: str, _head: bytes) -> Problem:
     )
 
 
-# The first one that recognizes the head of a file decides what it is.
+# The first one that recognizes the head of a file decides on its kind.
 FOREIGN_FORMATS: tuple[tuple[Recognizer, Callable[[str, bytes], Problem]], ...] = (
     (_is_empty, _empty),
     (starts_with(_GIT_LFS), _git_lfs_pointer),

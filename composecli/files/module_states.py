@@ -37,7 +37,7 @@ _WITH_STATE = "torch._utils._rebuild_parameter_with_state"
 def state_problems(
     constructed: tuple[Constructed, ...], libraries: Libraries = ()
 ) -> Iterator[str]:
-    """Yield a message for each object whose state, or what it is filled with, has another form.
+    """Yield a message for each object whose state, or whose items, have another form.
 
     The objects are those of torch.nn's classes, of these libraries' classes, and of the functions
     that make tensors. Any other class is refused for its name.

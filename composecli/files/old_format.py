@@ -214,7 +214,7 @@ def _checked_key(key: object) -> str:
 
 
 def _storage(reference: Persistent) -> _Storage:
-    """Return what a reference says, and change it to the form that new files have.
+    """Return the storage of a reference, and change it to the form that new files have.
 
     Raises:
         NotAPickle: if it is not as PyTorch writes it.

@@ -462,7 +462,7 @@ def _pairs(items: list[Any]) -> list[tuple[object, object]]:
 
 
 def reachable(value: object) -> ParsedPickle:
-    """Return a part of a parsed pickle, with what unpickling that part alone would use."""
+    """Return a part of a parsed pickle, with the names and calls that unpickling it would use."""
     imports = dict[Global, None]()
     constructed = list[Constructed]()
     references = list[Persistent]()

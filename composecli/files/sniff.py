@@ -290,7 +290,7 @@ def _shown_keys(keys: Sequence[str]) -> str:
     return text
 
 
-# The first one that recognizes the head of a file decides what it is.
+# The first one that recognizes the head of a file decides on its kind.
 _FORMATS: tuple[tuple[Recognizer, Sniffer], ...] = (
     (starts_with(LOCAL_SIGNATURE, END_SIGNATURE), _sniff_file),
     (_is_safetensors, _safetensors),

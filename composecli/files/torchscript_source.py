@@ -2,7 +2,7 @@
 
 PyTorch compiles the code of an archive before anything can look at its graphs. While it does so, it
 evaluates default values and constants of classes, and it reads expressions by recursion. So the
-source is checked first. It is read in three steps, each of which refuses what it does not know:
+source is checked first. It is read in three steps, each of which refuses any unknown form:
 
 1. Characters and strings. There are no comments, continued lines, tabs or triple quotes, so that a
    line ends where it ends for PyTorch's lexer, and a string does, too.
@@ -234,7 +234,7 @@ class _SourceReader:
             self.constructed[name] = f"{self._module}, line {self._place + 1}"
 
     def _read_function(self, definition: Definition, indent: int) -> Signature:
-        """Read a function and its statements, and add what it uses to a definition."""
+        """Read a function and its statements, and add the names that it uses to a definition."""
         text = self._lines[self._place]
         while _balance(text) and self._place + 1 < len(self._lines):
             self._place += 1

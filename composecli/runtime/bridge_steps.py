@@ -1,6 +1,6 @@
 """Bridge steps in PyTorch: each kind of step as ops to run, and as TorchScript source to compile.
 
-A joined file must do what a reference run of the same blueprint does, so the two are next to each
+A joined file must agree with a reference run of the same blueprint, so the two are next to each
 other here. A new kind of step needs a class in core/bridge.py and a case in each `match` below.
 """
 

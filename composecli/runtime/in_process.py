@@ -215,7 +215,7 @@ class InProcessWorker:
                 weights.read(records, needed.op)
 
     def _take_reads(self, blueprint: Blueprint) -> tuple[Read, ...]:
-        """Return what was read since the last forward, and forget it."""
+        """Return the reads since the last forward, and forget them."""
         for number in _distinct_models(blueprint):
             weights = self._models[number].weights
             if weights is None:
@@ -283,7 +283,7 @@ class InProcessWorker:
         return maker.call(request.call)
 
     def _maker(self, blueprint: Blueprint, seed: int) -> Maker:
-        """Return what makes values on the device of a blueprint, or takes them from the samples."""
+        """Return the maker of values for a blueprint: on its device, or taken from the samples."""
         device = self._device(blueprint)
         return Maker(device, seed, self._samples)
 

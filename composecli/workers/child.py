@@ -189,7 +189,7 @@ class SubprocessWorker:
             raise self._invalid(request, str(error)) from None
 
     def _invalid(self, request: Request[Any], note: str) -> WorkerDied:
-        """End the child, which sent what no reply can be, and return the problem."""
+        """End the child, which sent an invalid reply, and return the problem."""
         title = "the worker sent an invalid message"
         return self._died(request, Rule.WORKER_ANSWERED_NONSENSE, title, note)
 
@@ -199,7 +199,7 @@ class SubprocessWorker:
         notes = [f"it was {request.activity}"]
         if note:
             notes.append(note)
-        help = "--debug shows what it printed"
+        help = "--debug shows its output"
         if rule is Rule.WORKER_TIMED_OUT and self._is_ready:
             help = "use --timeout S to allow more time"
         printed = self._process.printed()

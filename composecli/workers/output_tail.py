@@ -1,4 +1,4 @@
-"""The end of what a process prints. The output goes to no file, which could fill the disk."""
+"""The end of the output of a process. The output goes to no file, which could fill the disk."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Texts of a torch.export archive that PyTorch evaluates as Python: which of them cannot run code.
 
-Both kinds have a closed grammar, of what an export writes: expressions as sympy's `srepr` prints
+Both kinds have a closed grammar, that of an export: expressions as sympy's `srepr` prints
 them, and guards as `torch.utils._sympy.printers.PythonPrinter` does. Every form has a limit on the
 bits of its value, so that nothing is evaluated that takes long or much memory.
 """

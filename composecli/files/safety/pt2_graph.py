@@ -2,7 +2,7 @@
 
 PyTorch evaluates its size expressions and guards, generates Python source from its names, and looks
 its targets up in torch. A text in place of a number would be evaluated, too. So each value is
-compared with what an export writes under its key.
+compared with the form that an export writes under its key.
 
 Source of the format: `torch/_export/serde/schema.py`, schema major version 8.
 """

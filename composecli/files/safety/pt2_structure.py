@@ -1,6 +1,6 @@
 """The pytree specs of a torch.export archive: a closed grammar of containers and constants.
 
-PyTorch imports what the context of a spec names: the class of an enum, the factory of a
+PyTorch imports the names in the context of a spec: the class of an enum, the factory of a
 defaultdict. It also writes Python source from the keys of a program's inputs. So the grammar has
 the containers that need no import, keys that JSON holds, and classes of other libraries, which
 PyTorch only looks up among those that were registered.

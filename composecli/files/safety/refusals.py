@@ -69,7 +69,7 @@ def of_program(
 ) -> Problem | None:
     """Return why a program is refused, None if the only reasons are ops that the user allows.
 
-    `imports`: the user has imported what the program needs, so that it need not be suggested.
+    `imports`: the user has imported modules for the program, so that none need be suggested.
     """
     reasons = tuple(reason for reason in reasons if reason.op not in allowed_ops)
     if not reasons:

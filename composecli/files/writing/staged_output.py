@@ -83,7 +83,7 @@ def _find_problem(
 
 
 def _other_kind(path: str, target: Path) -> str | None:
-    """Return what the output is if it is not the name of a file; None if it is one."""
+    """Return the kind of the output if it is not the name of a file; None if it is one."""
     if target.is_dir() or path.endswith(_SEPARATORS):
         return "a folder"
     if target.exists() and not target.is_file():

@@ -122,7 +122,7 @@ def _tensors_in(value: object) -> Iterator[Tensor]:
 
 
 def _version(tensor: Tensor) -> tuple[object, ...]:
-    """Return what changes if a tensor is written to or resized."""
+    """Return the numbers that change if a tensor is written to or resized."""
     return tensor._version, _geometry(tensor)
 
 

@@ -1,7 +1,7 @@
 """Making a part of a joined file: a model as TorchScript, as it is, scripted, or traced.
 
 Each way is tried on the values that the model gets: it has to compile where the joined forward
-calls it, and to return what the model returns in Python.
+calls it, and to return the same as the model in Python.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def _as_tuple(tree: Tree) -> Tree:
 
 
 def _run_in_python(model: Model, use: Use) -> _Expected:
-    """Run the model, with gradients if it can, and return what the joined file has to return."""
+    """Run the model, with gradients if it can, and return what it returned."""
     gradients: list[bool] | None = None
     try:
         with torch.enable_grad():

@@ -166,7 +166,7 @@ def _inlining_functions() -> Iterator[list[str]]:
     """Run the forward of autograd functions as ordinary code in the body; yield their names.
 
     TorchScript cannot save a call of Python. The gradients then follow from the ops of the forward,
-    which need not be what the function's own backward does.
+    which need not agree with the function's own backward.
     """
     names = list[str]()
 

@@ -1,4 +1,4 @@
-"""Verifying a joined file: loaded again, it must do what a reference run of its models does."""
+"""Verifying a joined file: loaded again, it must agree with a reference run of its models."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Parts:
         return self.request.seed + number
 
     def maker(self, number: int) -> Maker:
-        """Return what makes the values of the call with this number."""
+        """Return the maker of the values of the call with this number."""
         return Maker(self.device, self.seed(number), self.samples)
 
 
@@ -200,7 +200,7 @@ def _try_run(gradient_run: GradientRun) -> RunResult | RunFailure:
 
 
 def _request_for_written_file(path: str, device: str) -> OpenRequest:
-    """Return a request to open what was just written here, from parts that were admitted."""
+    """Return a request to open the file just written here, from parts that were admitted."""
     return OpenRequest(
         FileReference(path), ModelKind.TORCHSCRIPT, device, Training.SAVED, trusted=True, key=None
     )

@@ -126,7 +126,7 @@ def _load_named(request: OpenRequest, *, lazy: bool) -> Model:
 
 
 def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module:
-    """Return the module of a factory. If it fails, its pickled module may say what to do instead.
+    """Return the module of a factory. If it fails, its pickled module may suggest another.
 
     Raises:
         CouldNotAttempt: if the factory fails.
@@ -137,7 +137,7 @@ def _make_module(request: OpenRequest, reference: FactoryReference) -> nn.Module
         remedies = fitting_first(request, failure.problem.remedies)
         failure.problem = replace(failure.problem, remedies=remedies)
         file = pickled_module(request)
-        # Unpickling needs the code of the class: what keeps it from being imported comes first.
+        # Unpickling needs the code of the class: an error of its import comes first.
         if file is not None and not isinstance(failure.__cause__, ImportError | FileNotFoundError):
             remedies = (*failure.problem.remedies, trust_alone(request))
             # A call that does not fit may be known: a module often has the arguments as attributes.

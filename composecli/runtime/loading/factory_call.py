@@ -103,10 +103,10 @@ def _import_failed(reference: FactoryReference, error: BaseException) -> CouldNo
     """Return the error for a module whose own code fails when it is imported."""
     title = f"{reference.module} cannot be imported"
     notes = (_described(error), *_place(error))
-    help = "what a script does when it is run belongs below: if __name__ == '__main__':"
+    help = "put the code of a script below: if __name__ == '__main__':"
     remedies: tuple[Remedy, ...] = ()
     if isinstance(error, ImportError):
-        help = "install what it imports, or name the folder that has it: --import FOLDER"
+        help = "install the missing package, or name the folder that has it: --import FOLDER"
         remedies = (*_by_module_name(reference), *import_remedies(error.name, reference))
     return _failed(reference, title, notes, remedies, help)
 

@@ -47,5 +47,5 @@ def _fits(request: OpenRequest, remedy: Remedy) -> bool:
             module = make_module(other)
         return has_fitting_entry(request, sizes_of(module))
     except Exception:
-        # It is a suggestion: what cannot be made here is suggested behind the others.
+        # It is a suggestion: a class that cannot be made here comes behind the others.
         return False

@@ -1,7 +1,7 @@
 """The classes of libraries that the user trusts by name, as PyTorch's restricted unpickler needs.
 
 A library is found where packages are installed, never in the current folder or beside a model. A
-class is looked up in what the library itself has imported: a file does not choose what is imported.
+class is looked up in the modules that the library itself imported: a file chooses no import.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Named = tuple[Any, str]
 
 
 def granted_globals(request: OpenRequest, node: object) -> list[Named]:
-    """Return what a part of a pickle needs beyond torch.nn's classes, by the names in the pickle.
+    """Return the classes and functions of a part of a pickle that torch.nn does not have, by name.
 
     Raises:
         CouldNotAttempt: if a library is not installed, or a name is not one of its module classes.
@@ -76,7 +76,7 @@ class _NotGranted(Exception):
 
 
 def _resolve(name: Global, libraries: Libraries, *, is_called: bool) -> Any:
-    """Return what a name stands for.
+    """Return the class or function that a name stands for.
 
     Raises:
         _NotGranted: if it is neither a module class, nor an enum, nor on the list of functions.

@@ -108,7 +108,7 @@ def dtype_notes(module: nn.Module, weights: StateDict) -> tuple[str, ...]:
 
 
 def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
-    """Return what kind of numbers a tensor has, whatever their precision."""
+    """Return the kind of numbers in a tensor, whatever their precision."""
     return tensor.is_floating_point(), tensor.is_complex()
 
 

@@ -3,7 +3,7 @@
 The code is put into a stand-in archive, whose only module refers to all classes in a field that is
 typed as a tuple of integers. PyTorch then compiles the code of each class, but creates no object of
 any, so that no `__setstate__` runs. The compiled graphs are searched rather than the source text,
-which can disguise what it calls.
+which can disguise its calls.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ Tensors = dict[str, Any]
 
 
 class Source(Protocol):
-    """An open file with weights, and notes on what of it is not used."""
+    """An open file with weights, and notes on the entries that are not used."""
 
     candidates: Sequence[Candidate]
     notes: Sequence[str]

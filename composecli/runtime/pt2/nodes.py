@@ -55,7 +55,7 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One op: what to call, with which arguments, and how to name its results.
+    """One op: its function, its arguments, and the names of its results.
 
     `last_used` are the values that no later op needs.
     """
@@ -140,7 +140,7 @@ class ArgumentReader:
     device: str
 
     def read(self, argument: Argument) -> Getter:
-        """Return what gets the value of an argument while the graph runs.
+        """Return a function that gets the value of an argument while the graph runs.
 
         Raises:
             Unsupported: if it is of a kind that is not known here.
@@ -159,7 +159,7 @@ class ArgumentReader:
         return _constant(self._object(kind, value))
 
     def _object(self, kind: str, value: object) -> Any:
-        """Return what the JSON cannot state directly: None, a device, a dtype, a complex number."""
+        """Return a value that JSON has no form for: None, a device, a dtype, a complex number."""
         match kind:
             case "as_none":
                 return None
@@ -182,12 +182,12 @@ class ArgumentReader:
 
 
 def _constant(value: object) -> Getter:
-    """Return what gets the same value from any environment."""
+    """Return a function that gets the same value from any environment."""
     return lambda _: value
 
 
 def _lookup(reference: Reference) -> Getter:
-    """Return what gets the value that a reference names, or the number or None that it states."""
+    """Return a function that gets the value of a name, or the number or None that is stated."""
     if "as_tensor" in reference or "as_none" in reference:
         tensor = reference.get("as_tensor")
         if not tensor:
@@ -204,7 +204,7 @@ def _lookup(reference: Reference) -> Getter:
 
 
 def _read_results(outputs: Sequence[Argument]) -> Setter:
-    """Return what stores the results of an op: one, several, or the items of a list."""
+    """Return a function that stores the results of an op: one, several, or a list's items."""
     if len(outputs) != 1:
         results = [_name_of(value) for output in outputs for value in output.values()]
         if not results:
@@ -222,7 +222,7 @@ def _read_results(outputs: Sequence[Argument]) -> Setter:
 
 
 def _store_each(names: list[str]) -> Setter:
-    """Return what stores a sequence of as many results under these names."""
+    """Return a function that stores as many results under these names."""
     return lambda result, values: values.update(zip(names, result, strict=True))
 
 

@@ -35,7 +35,7 @@ class Program(nn.Module):  # type: ignore[misc]
     """An exported program as a module.
 
     Attributes:
-        argument_names: what a caller passes.
+        argument_names: the arguments that a caller passes.
         lifted: the tensors that must be registered before it runs, by their names in the exported
             module.
     """

@@ -55,7 +55,7 @@ def apply_sandbox(request: SandboxRequest) -> Sandbox:
 
 
 def _measures(request: SandboxRequest) -> list[Callable[[], Measure]]:
-    """Return what to apply, in order: the last two deny what the others need."""
+    """Return the measures in order: the last two deny files and calls that the others need."""
     measures: list[Callable[[], Measure]] = [forbid_core_files, forbid_new_privileges]
     if request.memory is not None:
         measures.append(partial(limit_memory, request.memory))

@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 
-# What composecli, torch, and what they need import late, if it is installed.
+# Packages that composecli, torch and their dependencies import late, if they are installed.
 _IMPORTED_LATE = (
     "composecli",
     "filelock",

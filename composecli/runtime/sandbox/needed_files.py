@@ -37,13 +37,13 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 _SYSTEM_LIBRARIES = ("lib", "usr/lib")
 _OTHER_PACKAGES = ("site-packages", "dist-packages")
-# The driver finds its devices there, and reads what it supports.
+# The driver finds its devices there, and reads their features.
 _CUDA_FILES = ("/proc", "/sys")
 _CUDA_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/dxg")
 
 
 def prepare() -> None:
-    """Have Python and torch find now what they would search for later, in files and folders.
+    """Have Python and torch look up now the folders and names that they would search for later.
 
     torch asks for the temporary folder and the user's name when it imports more of itself. Nothing
     is written there: if there is no such folder, any other will do.
@@ -57,7 +57,7 @@ def prepare() -> None:
 
 
 def needed_files(request: SandboxRequest) -> Iterator[Allowed]:
-    """Yield what the child may open: the models, Python, its packages and some of the system.
+    """Yield the files that the child may open: models, Python, its packages, some of the system.
 
     From now on, other packages cannot be imported, unless the user named some.
     """
@@ -116,7 +116,7 @@ def _mapped_libraries() -> Iterator[str]:
 
 
 def _cuda() -> Iterator[Allowed]:
-    """Yield what the driver of a GPU opens."""
+    """Yield the files and devices that the driver of a GPU opens."""
     for path in _CUDA_FILES:
         yield Allowed(path)
     for pattern in _CUDA_DEVICES:

@@ -78,7 +78,7 @@ def _conditions() -> dict[str, tuple[int, tuple[int, ...]]]:
         "ioctl": (1, (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)),
         # Duplicates, flags, locks and seals. Not F_SETOWN, which sends signals.
         "fcntl": (1, (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1033, 1034)),
-        # The names of threads and mappings, and what was given up.
+        # The names of threads and mappings, and the privileges that were given up.
         "prctl": (0, (3, 15, 16, 21, 39, 0x53564D41)),
     }
 

@@ -1,4 +1,4 @@
-"""The system beneath the measures: its C library, and what it does not have."""
+"""The system beneath the measures: its C library, and the error for a measure that it lacks."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class ArchiveWeights:
         return Reading(op, tuple(sorted(names)), tuple(sorted(wanted)))
 
     def meta_values(self) -> Iterator[tuple[str, str, AttributeValue]]:
-        """Yield each submodule and attribute with what belongs there, on the meta device.
+        """Yield each submodule and attribute with its value, on the meta device.
 
         Slots that share a record share a storage there, too.
         """
