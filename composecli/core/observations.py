@@ -173,8 +173,12 @@ class Rejected:
 
 def renumber_reads(observation: Observation, numbers: Mapping[int, int]) -> Observation:
     """Return the same observation with other handles for the models whose records were read."""
-    reads = [replace(read, model=numbers[read.model]) for read in observation.read]
-    return replace(observation, read=tuple(reads))
+    return replace(observation, read=renumbered(observation.read, numbers))
+
+
+def renumbered(reads: Iterable[Read], numbers: Mapping[int, int]) -> tuple[Read, ...]:
+    """Return what was read with other handles for the models."""
+    return tuple(replace(read, model=numbers[read.model]) for read in reads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,7 @@ def recording_ops(module: nn.Module, inputs: list[Any]) -> Iterator[Recording]:
     handles = list[Any]()
     memory_reads: AbstractContextManager[Any] = nullcontext()
     if not isinstance(module, torch.jit.ScriptModule):
-        handles += _register_hooks(module, recording)
+        handles += register_hooks(module, recording.running)
         memory_reads = _MemoryReadMode(recording)
     try:
         with _RecordingMode(module, recording), memory_reads:
@@ -236,19 +236,19 @@ def recording_ops(module: nn.Module, inputs: list[Any]) -> Iterator[Recording]:
             handle.remove()
 
 
-def _register_hooks(module: nn.Module, recording: Recording) -> Iterator[Any]:
-    """Register hooks that keep `recording.running`, and yield their handles."""
+def register_hooks(module: nn.Module, running: list[str]) -> Iterator[Any]:
+    """Register hooks that keep the names of the running submodules, and yield their handles."""
     for name, submodule in module.named_modules():
         if isinstance(submodule, torch.jit.ScriptModule):
             continue
 
         def enter(*_: Any, name: str = name) -> None:
             """Note that the submodule runs; its name is bound when the hook is made."""
-            recording.running.append(name)
+            running.append(name)
 
         def leave(*_: Any) -> None:
             """Forget the innermost submodule. It stays noted if it raises."""
-            recording.running.pop()
+            running.pop()
 
         yield submodule.register_forward_pre_hook(enter)
         yield submodule.register_forward_hook(leave)
