@@ -28,7 +28,7 @@ from composecli.core.findings import Finding
 from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
-from composecli.core.rules import Rule
+from composecli.core.rules import Rule, Severity
 from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
@@ -70,7 +70,8 @@ def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinRepor
         composition = judge(asked, session, parts)
         report = check_report(asked, session, parts, composition)
         blueprint, call = composition.blueprint, composition.call
-        if blueprint is None or call is None:
+        warned = report.warnings > 0 and asked.fail_on is Severity.WARNING
+        if blueprint is None or call is None or warned:
             return JoinReport(report, None)
         calls = _verification_calls(session, composition, blueprint, call)
         reference = ReferenceRequest(blueprint, calls, request.seed)

@@ -51,7 +51,8 @@ class Followed:
 
     `opaque` are the ops behind which the marks are not known. `reads_values`: the forward read
     values that depend on the slices, so that it may branch on them. `unread`: it ran without
-    weights, so that changed values say nothing. `statistics` is the first batch norm in train mode.
+    weights, so that changed values say nothing. `statistics` has, with the number of its stage, the
+    first batch norm in train mode of each stage with one: they are followed as if in eval mode.
     `place` is where the slices meet in the last stage. `failed` is the reason why a forward with
     marks failed. `forwards` counts the forwards.
     """
@@ -61,7 +62,7 @@ class Followed:
     opaque: tuple[str, ...] = ()
     reads_values: bool = False
     unread: bool = False
-    statistics: Place | None = None
+    statistics: tuple[tuple[int, Place], ...] = ()
     place: Place | None = None
     failed: str | None = None
     forwards: int = 0
@@ -89,6 +90,14 @@ def fates(followed: Followed, stage: int = -1) -> tuple[AxisFate, ...]:
     return tuple(_fate(marks, followed) for marks in followed.stages[stage])
 
 
+def are_all_kept(followed: Followed) -> bool:
+    """Return whether every output of every stage keeps the slices apart."""
+    if followed.failed is not None:
+        return False
+    found = [fate for number in range(len(followed.stages)) for fate in fates(followed, number)]
+    return all(fate.fate is Fate.KEPT for fate in found)
+
+
 def _fate(marks: SliceMarks, followed: Followed) -> AxisFate:
     """Return what becomes of the axis in one output.
 
@@ -107,6 +116,6 @@ def _fate(marks: SliceMarks, followed: Followed) -> AxisFate:
         return AxisFate(marks.path, Fate.KEPT, marks.kept_axes[0])
     if not is_shown:
         return AxisFate(marks.path, Fate.UNKNOWN)
-    if marks.overlaps or (has_axis and marks.changed):
+    if marks.overlaps or marks.kept_axes:
         return AxisFate(marks.path, Fate.MIXED)
     return AxisFate(marks.path, Fate.LOST)

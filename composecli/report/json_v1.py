@@ -75,6 +75,7 @@ def _check_report(report: CheckReport) -> dict[str, Any]:
     """Return the keys that `check_report` and `join_report` share."""
     return {
         "verdict": str(report.verdict),
+        "warnings": report.warnings,
         "mode": str(report.mode),
         "device": report.device,
         "strict": report.strict,

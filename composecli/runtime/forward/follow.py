@@ -63,7 +63,7 @@ class _Following:
             tuple(self.trail.opaque),
             self.trail.reads_values,
             self.follower.unread,
-            self.trail.statistics,
+            tuple(self.trail.statistics.items()),
             self.place,
             self.failed,
             self.follower.forwards,
@@ -91,6 +91,13 @@ class _Following:
             return False
         return all(marks.kept_axes for stage in self.stages for marks in stage)
 
+    @property
+    def _is_shown(self) -> bool:
+        """Whether changed values have shown that the slices meet wherever marks say so."""
+        if self.trail.opaque or self.trail.reads_values:
+            return False
+        return all(marks.kept_axes or marks.changed for stage in self.stages for marks in stage)
+
     def _mark(self) -> list[MarkedRun]:
         """Run with marks in all slices but one, and in that one if the first run does not tell."""
         one = self.follower.run_marked(self.values, self.slices, self.trail)
@@ -115,6 +122,8 @@ class _Following:
                 other = self.make(self.follower.seed + number + 1)
                 values = with_changes(self.values, other, self.slices, scale)
                 self._compare(plain, self.follower.run_plain(values))
+                if self._is_shown:
+                    return
         except ModelFailed:
             return
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _DisableTorchDispatch
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import _disable_current_modes
 
 from composecli.core.findings import Place
 from composecli.runtime.forward.mark_rules import (
@@ -44,7 +44,8 @@ class Trail:
     """What is known after a forward with marks.
 
     `opaque` are the ops through which marks could not be followed, and `reads_values` whether the
-    forward read marked values. `statistics` is the first batch norm that used other samples.
+    forward read marked values. `statistics` has, for each stage with one, the first batch norm in
+    train mode; `stage` counts the stages that have begun.
     `running` are the submodules that run, the innermost last. If `history` is a list, it gets the
     marks of the first result of each op, and `names` the op and the submodule. The forward stops at
     the op with the number `stop`.
@@ -52,7 +53,8 @@ class Trail:
 
     opaque: dict[str, None] = field(default_factory=dict)
     reads_values: bool = False
-    statistics: Place | None = None
+    statistics: dict[int, Place] = field(default_factory=dict)
+    stage: int = 0
     running: list[str] = field(default_factory=list)
     history: list[Tensor | None] | None = None
     names: list[Place] = field(default_factory=list)
@@ -101,8 +103,8 @@ class SampleWise(OpMode):
         value: Tensor = bound["input"]
         if not bound.get("training", True) or value.shape[0] == 1:
             return None
-        if self.trail.statistics is None:
-            self.trail.statistics = Place(func._schema.name, self.trail.submodule)
+        place = Place(func._schema.name, self.trail.submodule)
+        self.trail.statistics.setdefault(self.trail.stage - 1, place)
         channels = value.shape[1]
         zeros = torch.zeros(channels, device=value.device)
         ones = torch.ones(channels, device=value.device)
@@ -140,7 +142,7 @@ class MarkMode(SampleWise):
             known = self._marks_of(tensors)
         if known is not None:
             op = MarkedOp(func, bind(func, args, kwargs), known)
-            with _disable_current_modes():
+            with _DisableTorchDispatch():
                 self._apply(op, outputs)
         return result
 
@@ -153,7 +155,7 @@ class MarkMode(SampleWise):
     def _marks_of(self, tensors: list[Tensor]) -> dict[int, Tensor]:
         """Return the marks of those tensors that have some, by their ids."""
         found = dict[int, Tensor]()
-        with _disable_current_modes():
+        with _DisableTorchDispatch():
             for tensor in tensors:
                 marks = self.marks.of(tensor)
                 if marks is not None:
@@ -206,7 +208,7 @@ class MarkMode(SampleWise):
         marks: Tensor | None = None
         outputs = tensors_in(result)
         if outputs:
-            with _disable_current_modes():
+            with _DisableTorchDispatch():
                 marks = self.marks.of(outputs[0])
                 if marks is not None:
                     marks = marks.clone()
@@ -224,7 +226,7 @@ class MemoryReads(TorchFunctionMode):  # type: ignore[misc]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in MEMORY_READS:
-            with _disable_current_modes():
+            with _DisableTorchDispatch():
                 if self.marks.of(args[0]) is not None:
                     self.trail.reads_values = True
         return func(*args, **(kwargs or {}))

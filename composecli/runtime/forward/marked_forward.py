@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from composecli.core.blueprint import Blueprint
 from composecli.core.pytree import Axis, Call, KeyPath, leaves
@@ -125,6 +125,7 @@ class Follower:
     ) -> BlueprintRun:
         """Run once in these modes, without gradients, and restore the state of the models."""
         self.forwards += 1
+        trail.stage = 0
         used = list(self.used.values())
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -138,7 +139,25 @@ class Follower:
                     stack.callback(handle.remove)
             for mode in modes:
                 stack.enter_context(mode)
-            return run_blueprint(self.blueprint, self.used, values, layers)
+            announced = {
+                number: replace(model, module=_Announced(model.module, trail))
+                for number, model in self.used.items()
+            }
+            return run_blueprint(self.blueprint, announced, values, layers)
+
+
+class _Announced(nn.Module):  # type: ignore[misc]
+    """A module that says when it begins: TorchScript has no hooks."""
+
+    def __init__(self, module: nn.Module, trail: Trail) -> None:
+        super().__init__()
+        self.module = module
+        self.trail = trail
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """Run the module."""
+        self.trail.stage += 1
+        return self.module(*arguments, **keywords)
 
 
 def tensors_of(result: Any) -> Leaves:

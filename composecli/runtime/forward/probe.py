@@ -82,7 +82,7 @@ def probe(
                 device,
                 tuple(recording.parameter_ops),
                 recording.reads_values,
-                _unread_bytes(first.model),
+                unread_bytes(first.model),
             )
     last_error = LastOpError()
     used_models = list(used.values())
@@ -102,7 +102,7 @@ def probe(
     return Accepted(results, device)
 
 
-def _unread_bytes(model: Model) -> int:
+def unread_bytes(model: Model) -> int:
     """Return the size of the weights of a model that were not read."""
     if model.weights is None:
         return 0
