@@ -12,6 +12,7 @@ from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
 from composecli.core.rules import Severity
+from composecli.core.slices import AxisFate
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
 OK, NOT_COMPATIBLE, COULD_NOT_TELL, INTERRUPTED = 0, 1, 3, 130
@@ -153,9 +154,23 @@ class JoinReport(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class AxisReport:
+    """What becomes of a free dim: the inputs that have it, with the axis, and its fates by output.
+
+    `reason` is why they are not known.
+    """
+
+    dim: str
+    inputs: tuple[tuple[str, int], ...]
+    fates: tuple[tuple[str, AxisFate], ...]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InspectReport(Answer):
     """The result of `inspect`.
 
+    `axes` say what becomes of each free dim.
     `finding` is the reason if there is no contract. `file_size` is in bytes,
     None for a factory without weights.
     """
@@ -169,6 +184,7 @@ class InspectReport(Answer):
     file_size: int | None
     interrupted: bool = False
     isolation: Sandbox | None = field(default=None, compare=False)
+    axes: tuple[AxisReport, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 from composecli.commands.chain import Seam
+from composecli.commands.ids import ids_findings
 from composecli.commands.opened_model import OpenedModel
 from composecli.commands.seam_report import Findings
 from composecli.commands.session import Session
 from composecli.compose.compare import PortPairs
 from composecli.compose.samples import (
     SampleSeam,
+    Seen,
     batch_norm_finding,
     fate_of_samples,
     kept_axis,
@@ -38,14 +40,6 @@ _SEQUENCE_LAYERS = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What became of the samples of a call."""
-
-    call: Call
-    followed: Followed
-
-
 def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
     """Return the warning that the consumer mixes or loses the samples of the producer, if so.
 
@@ -58,7 +52,7 @@ def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
     seen = follow_batch(seam.chain.session, blueprint, upstream.first, upstream.call)
     if seen is None:
         return ()
-    findings = list[Finding]()
+    findings = list(ids_findings(seam, pairs, stage, seen))
     mixed = _mixing_finding(seam, pairs, stage, seen)
     if mixed is None and not _takes_any_batch(pairs):
         mixed = _finding_at_other_sizes(seam, pairs, stage, seen.call)
@@ -179,19 +173,11 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
             continue
         sides = SampleSeam(producer.side, consumer.side, axis)
         help: tuple[str, ...] = ()
-        given = _marks_at(followed.stages[last], feed.path)
+        given = followed.marks_at(last, feed.path)
         if given is not None and len(pairs) == 1 and not feed.bridge:
             help = tuple(_mending_steps(seam, given, axis))
         finding = samples_finding(sides, fate, followed.place, help)
         return replace(finding, notes=(*finding.notes, f"seen at {seen.call}"))
-    return None
-
-
-def _marks_at(stage: Sequence[SliceMarks], path: Sequence[int | str]) -> SliceMarks | None:
-    """Return the marks of the tensor at a path of a stage's result."""
-    for marks in stage:
-        if marks.path == tuple(path):
-            return marks
     return None
 
 

@@ -186,6 +186,8 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     rows = _rows(seam, pairs, compared)
     if passed is not None:
         confirmed += sample_findings(seam, pairs, passed.stage)
+        if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in confirmed):
+            passed = None
     seam.chain.report(seam.edge, rows, confirmed)
     if passed is None:
         return None

@@ -91,9 +91,9 @@ class Session:
             self._opened[name, device] = (opened.handle, opened.facts)
         return self._opened[name, device]
 
-    def run(self, blueprint: Blueprint, call: Call) -> Observation:
-        """Run one forward of a blueprint."""
-        return self._probe(ProbeRequest(blueprint, call))
+    def run(self, blueprint: Blueprint, call: Call, seed: int = 0) -> Observation:
+        """Run one forward of a blueprint, on values that follow from the seed."""
+        return self._probe(ProbeRequest(blueprint, call, seed))
 
     def _probe(self, request: ProbeRequest) -> Observation:
         """Run a probe, and keep what it had to read."""

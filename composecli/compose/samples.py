@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from composecli.core.contract import BATCH
 from composecli.core.findings import Finding, Place, Side
-from composecli.core.pytree import KeyPath
+from composecli.core.pytree import Call, KeyPath
 from composecli.core.rules import Rule
 from composecli.core.slices import AxisFate, Fate, Followed, fates
 
@@ -22,6 +22,14 @@ class SampleSeam:
     producer: Side
     consumer: Side
     axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of the samples of a call."""
+
+    call: Call
+    followed: Followed
 
 
 def kept_axis(followed: Followed, stage: int, path: KeyPath) -> int | None:
@@ -83,17 +91,37 @@ def format_place(place: Place) -> str:
     return place.submodule or place.op or "its own code"
 
 
-def describe_fates(name: str, found: Iterable[tuple[str, AxisFate]]) -> str:
-    """Return what becomes of a dim in each output: `N is kept apart on axis 0 of output 0`."""
-    parts = list[str]()
+def branches_finding(keeping: Side, mixing: Side, fate: Fate, seen: Seen) -> Finding:
+    """Return the finding that one of two branches mixes or loses the samples of the shared input.
+
+    `seen` is what the other branch made of them.
+    """
+    title = f"{mixing.model} {_VERBS[fate]} the samples that {keeping.model} keeps apart"
+    notes = (
+        f"{BATCH} of the shared input is kept apart in {keeping.port} of {keeping.model}",
+        f"it is {_PARTICIPLES[fate]} in {mixing.port} of {mixing.model}",
+        f"seen at {seen.call}",
+    )
+    return Finding(Rule.SAMPLES_ARE_MIXED, title, (keeping, mixing), notes=notes)
+
+
+def describe_fates(name: str, found: Sequence[tuple[str, AxisFate]]) -> str:
+    """Return what becomes of a dim in the outputs: `N is kept apart on axis 0 of output 0`."""
+    by_text = dict[str, list[str]]()
     for output, fate in found:
         match fate.fate:
             case Fate.KEPT:
-                parts.append(f"kept apart on axis {fate.axis} of {output}")
+                by_text.setdefault("kept apart on", []).append(f"axis {fate.axis} of {output}")
             case Fate.MIXED | Fate.LOST:
-                parts.append(f"{fate.fate} in {output}")
+                by_text.setdefault(f"{fate.fate} in", []).append(output)
             case Fate.UNTOUCHED:
-                parts.append(f"not used by {output}")
+                by_text.setdefault("not used by", []).append(output)
             case Fate.UNKNOWN:
-                parts.append(f"not known in {output}")
-    return f"{name} is {', '.join(parts)}"
+                by_text.setdefault("not known in", []).append(output)
+    if len(by_text) == 1 and len(found) == len(next(iter(by_text.values()))):
+        (text,) = by_text
+        if not text.startswith("kept"):
+            words = text.removesuffix(" in").removesuffix(" by")
+            return f"{name} is {words}"
+    parts = [f"{text} {', '.join(places)}" for text, places in by_text.items()]
+    return f"{name} is {'; '.join(parts)}"

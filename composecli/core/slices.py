@@ -34,7 +34,7 @@ class SliceMarks:
     axes of the output on which exactly the marked slices depend on them. `touched`: some element
     does. `overlaps`: some element depends on slices of both kinds; None without a second forward.
     `changed`: other values in all slices but one changed that one, on every axis with so many
-    slices; None if that was not tried.
+    slices; None if that was not tried. The elements are ids below `below`, if that is known.
     """
 
     path: KeyPath
@@ -43,6 +43,7 @@ class SliceMarks:
     touched: bool
     overlaps: bool | None = None
     changed: bool | None = None
+    below: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,13 @@ class Followed:
     failed: str | None = None
     forwards: int = 0
     read: tuple[Read, ...] = ()
+
+    def marks_at(self, stage: int, path: KeyPath) -> SliceMarks | None:
+        """Return the marks of the tensor at a path of a stage's result; None if there is none."""
+        for marks in self.stages[stage]:
+            if marks.path == path:
+                return marks
+        return None
 
 
 @dataclass(frozen=True, slots=True)

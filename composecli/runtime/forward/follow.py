@@ -17,6 +17,7 @@ from composecli.core.blueprint import Blueprint, models
 from composecli.core.findings import Place
 from composecli.core.slices import Followed, SliceMarks
 from composecli.runtime.error_text import telling_line
+from composecli.runtime.forward.lookups import bound_of
 from composecli.runtime.forward.mark_mode import Trail
 from composecli.runtime.forward.marked_forward import (
     Follower,
@@ -172,9 +173,11 @@ def _stages_of(run: MarkedRun) -> Stages:
     stages = list[Stage]()
     for number in range(len(run.run.results)):
         stage = list[SliceMarks]()
+        tensors = tensors_of(run.run.results[number])
         for path, marks in run.of_stage(number).items():
             kept = kept_axes(marks, run.marked)
-            stage.append(SliceMarks(path, tuple(marks.shape), kept, bool(marks.any())))
+            found = SliceMarks(path, tuple(marks.shape), kept, bool(marks.any()))
+            stage.append(replace(found, below=bound_of(tensors[path])))
         stages.append(tuple(stage))
     return tuple(stages)
 
@@ -185,12 +188,14 @@ def _stages_of_both(one: MarkedRun, other: MarkedRun) -> Stages:
     for number in range(len(one.run.results)):
         stage = list[SliceMarks]()
         others = other.of_stage(number)
+        tensors = tensors_of(one.run.results[number])
         for path, marks in one.of_stage(number).items():
             opposite = others[path]
             kept = set(kept_axes(marks, one.marked)) & set(kept_axes(opposite, other.marked))
             touched = bool(marks.any()) or bool(opposite.any())
             overlaps = bool((marks & opposite).any())
             sizes = tuple(marks.shape)
-            stage.append(SliceMarks(path, sizes, tuple(sorted(kept)), touched, overlaps))
+            found = SliceMarks(path, sizes, tuple(sorted(kept)), touched, overlaps)
+            stage.append(replace(found, below=bound_of(tensors[path])))
         stages.append(tuple(stage))
     return tuple(stages)

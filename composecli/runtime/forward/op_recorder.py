@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
-from composecli.core.observations import Operand, ParameterOp
+from composecli.core.observations import Lookup, Operand, ParameterOp
 from composecli.inference.parameter_ops import UNNAMED_WEIGHT_OPS
+from composecli.runtime.forward.lookups import failed_lookup
 from composecli.runtime.op_mode import MEMORY_READS, OpMode, op_name, tensor_arguments
 from composecli.runtime.tensors import has_sizes, is_integer, spec_of, storage_of, tensors_in
 
@@ -30,12 +31,16 @@ _MARK = "_composecli_from_input"
 
 @dataclass
 class OpFailure:
-    """The op that raised: its name, the parameter it had, its tensors and its integers."""
+    """The op that raised: its name, the parameter it had, its tensors and its integers.
+
+    `lookup` is what it looked up, if there are ids without a row.
+    """
 
     op: str
     parameter: str | None
     operands: tuple[Operand, ...]
     numbers: tuple[int, ...]
+    lookup: Lookup | None = None
 
 
 @dataclass
@@ -120,7 +125,8 @@ class _RecordingMode(OpMode):
             if has_sizes(tensor):
                 operands.append(self._operand(tensor))
         numbers = tuple(_integers(args))
-        return OpFailure(func._schema.name, parameter, tuple(operands), numbers)
+        lookup = failed_lookup(func, args)
+        return OpFailure(func._schema.name, parameter, tuple(operands), numbers, lookup)
 
     def _operand(self, tensor: Tensor) -> Operand:
         """Describe a tensor of an op: its spec, the inputs it depends on, and its name."""
