@@ -10,7 +10,7 @@ from composecli.commands.ids import ids_findings
 from composecli.commands.opened_model import OpenedModel
 from composecli.commands.seam_report import Findings
 from composecli.commands.session import Session
-from composecli.compose.compare import PortPairs
+from composecli.compose.compare import ConsumerPort, PortPairs
 from composecli.compose.samples import (
     SampleSeam,
     Seen,
@@ -21,7 +21,7 @@ from composecli.compose.samples import (
 )
 from composecli.core.blueprint import Blueprint, Sequential, Stage, single_model
 from composecli.core.contract import BATCH, Contract
-from composecli.core.dims import admits, as_free, free_dims
+from composecli.core.dims import admits, as_free, fixed_size, free_dims
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.pytree import Axis, Call, TensorSpec, call_leaves, replace_call_leaf, size_of
@@ -126,10 +126,17 @@ def _admits(contract: Contract, name: str, size: int) -> bool:
 
 
 def _sample_axes(contract: Contract, call: Call) -> Iterator[Axis]:
-    """Yield the axes of the inputs that hold the samples: those that are named `N`."""
-    for axis, free in free_axes(contract, call):
-        if free.name == BATCH:
-            yield axis
+    """Yield the axes of the inputs that hold the samples: those that are named `N`.
+
+    If all sizes of the first axes are fixed, they would have that name, were they not.
+    """
+    named = [axis for axis, free in free_axes(contract, call) if free.name == BATCH]
+    yield from named
+    if named:
+        return
+    for port in contract.required:
+        if port.dims and fixed_size(port.dims[0]) is not None:
+            yield port.path, 0
 
 
 def _batch_of(contract: Contract, call: Call) -> int | None:
@@ -146,12 +153,13 @@ def _batch_of(contract: Contract, call: Call) -> int | None:
 def _batches(session: Session, contract: Contract, call: Call) -> list[int]:
     """Return the numbers of samples to try: those that no other axis has come first.
 
-    If the user stated the sizes, it is only that of the call.
+    If the size is fixed or the user stated it, it is only that of the call.
     """
     own = _batch_of(contract, call)
     if own is None:
         return []
-    if are_exact(session.options.inputs_of_first):
+    has_name = any(free.name == BATCH for _, free in free_axes(contract, call))
+    if not has_name or are_exact(session.options.inputs_of_first):
         return [own] if own > 1 else []
     admitted = [size for size in _BATCHES if _admits(contract, BATCH, size)]
     sizes = {size for _, spec in call_leaves(call) for size in spec.sizes}
@@ -171,6 +179,8 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
         axis = kept_axis(followed, last, feed.path)
         if axis is None:
             continue
+        if not _may_hold_samples(seam, consumer, axis):
+            continue
         sides = SampleSeam(producer.side, consumer.side, axis)
         help: tuple[str, ...] = ()
         given = followed.marks_at(last, feed.path)
@@ -179,6 +189,18 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
         finding = samples_finding(sides, fate, followed.place, help)
         return replace(finding, notes=(*finding.notes, f"seen at {seen.call}"))
     return None
+
+
+def _may_hold_samples(seam: Seam, consumer: ConsumerPort, axis: int) -> bool:
+    """Return whether the axis may be one of samples: the producer's sizes are not fixed by name.
+
+    If they are, the consumer has to take several sizes: `float32[3, 64, 64]` is an image.
+    """
+    first, call = seam.upstream.first, seam.upstream.call
+    if any(free.name == BATCH for _, free in free_axes(first, call)):
+        return True
+    dims = consumer.port.dims
+    return not dims or fixed_size(dims[axis]) is None
 
 
 def _mending_steps(seam: Seam, given: SliceMarks, axis: int) -> Iterator[str]:
