@@ -47,7 +47,7 @@ from composecli.core.command_line import file_word, one_word
 from composecli.core.errors import Problem
 from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
-from composecli.core.rules import Rule
+from composecli.core.rules import Rule, Severity
 from composecli.early_signals import asks_for
 from composecli.inference.prober import Budget
 from composecli.report.explain import find_rule, format_rule, list_rules
@@ -58,8 +58,9 @@ from composecli.workers.protocol import Isolation, Training, Worker
 MAX_MODELS = 1000
 EXIT_CODES = """\b
 Exit codes, the same in every format:
-  0  compatible (join: written and verified)
-  1  not compatible (or bridgeable, unless you asked for the bridge)
+  0  compatible (join: written and verified), even if there are warnings
+  1  not compatible (or bridgeable, unless you asked for the bridge);
+     with --fail-on warning, also compatible with a warning
   2  usage error, or an output that exists
   3  could not tell: unreadable, refused as unsafe, crashed, unknown
   70 a bug in composecli
@@ -277,6 +278,13 @@ STRICT = click.option(
     is_flag=True,
     help="Require a fit at every size that the first model accepts, not only at the example.",
 )
+FAIL_ON = click.option(
+    "--fail-on",
+    type=click.Choice([str(Severity.ERROR), str(Severity.WARNING)]),
+    default=str(Severity.ERROR),
+    show_default=True,
+    help="Exit with code 1 on errors alone, or on warnings too.",
+)
 
 MODELS = click.argument(
     "models", nargs=-1, required=True, metavar="A B [C ...]", shell_complete=complete_file
@@ -305,7 +313,7 @@ SEED = click.option(
 )
 FORCE = click.option("--force", is_flag=True, help="Replace the output file if it exists.")
 
-OF_SEVERAL_MODELS = (MERGE, DIM, STRICT)
+OF_SEVERAL_MODELS = (MERGE, DIM, STRICT, FAIL_ON)
 OF_EVERY_COMMAND = (
     DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, TRUST_CLASSES, ALLOW_OP, IMPORT, TIMEOUT,
     MAX_MEMORY, ISOLATION, MAX_PROBES, MAX_SECONDS, NO_CACHE, FORMAT, QUIET, DEBUG,
@@ -557,6 +565,7 @@ def _check_request(models: tuple[str, ...], values: Values, bridge: BridgeMode) 
         values["dim"],
         bridge,
         _common_options(values),
+        fail_on=Severity(values["fail_on"]),
     )
 
 

@@ -82,6 +82,7 @@ def check_report(
         call,
         result,
         isolation=session.sandbox,
+        fail_on=request.fail_on,
     )
 
 
@@ -97,4 +98,5 @@ def _interrupted_report(request: CheckRequest, session: Session) -> CheckReport:
         result=None,
         interrupted=True,
         isolation=session.sandbox,
+        fail_on=request.fail_on,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from composecli.commands.axis_fates import axis_reports
 from composecli.commands.composition import InferenceResult, not_found_finding
 from composecli.commands.opened_model import OpenedModel
 from composecli.commands.portability import device_ties
@@ -12,7 +13,7 @@ from composecli.commands.progress import Progress, silent
 from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import InspectRequest, Selection
 from composecli.commands.resolve import identify_all
-from composecli.commands.results import InspectReport, ModelReport
+from composecli.commands.results import AxisReport, InspectReport, ModelReport
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.core.contract import Contract
@@ -57,6 +58,9 @@ def _report(session: Session, part: OpenedModel, found: InferenceResult) -> Insp
     provenance = None
     if part.target.file is not None:
         provenance = part.target.file.provenance
+    axes: tuple[AxisReport, ...] = ()
+    if isinstance(found, Found):
+        axes = tuple(axis_reports(session, part, found.contract))
     description = session.worker.ask(DescribeRequest(part.handle, example))
     return InspectReport(
         report,
@@ -67,6 +71,7 @@ def _report(session: Session, part: OpenedModel, found: InferenceResult) -> Insp
         provenance,
         _file_size(part),
         isolation=session.sandbox,
+        axes=axes,
     )
 
 

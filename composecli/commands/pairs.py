@@ -76,6 +76,7 @@ def check_pairs(request: CheckRequest, session: Session) -> CheckReport:
         example=None,
         result=None,
         isolation=session.sandbox,
+        fail_on=request.fail_on,
     )
 
 

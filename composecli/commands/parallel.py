@@ -21,6 +21,7 @@ from composecli.commands.composition import (
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
+from composecli.commands.samples import follow_batch
 from composecli.commands.seam_report import Findings, Rows, port_row, seam_report
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import (
@@ -42,6 +43,7 @@ from composecli.compose.merge import (
     pairs_behind_bridges,
     widened_ports,
 )
+from composecli.compose.samples import Seen, branches_finding, fate_of_samples
 from composecli.core.blueprint import single_model
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
@@ -50,6 +52,7 @@ from composecli.core.findings import Finding, Side, Verdict, verdict_of
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
 from composecli.core.rules import Rule
+from composecli.core.slices import Fate
 from composecli.inference import Found, NotFound
 
 # By the number of the model, from 0.
@@ -291,6 +294,10 @@ def _judge(branches: _Branches) -> Composition:
         refusal = rejection_finding(merged, f"the merge ({branches.request.merge})")
         for number in numbers:
             findings[number] = (*findings[number], refusal)
+    if isinstance(merged, Accepted):
+        warnings = _sample_findings(branches)
+        for number in numbers:
+            findings[number] += warnings.get(number, ())
     seams = tuple(_report(branches, number, findings[number]) for number in numbers)
     call = branches.shared.call
     if not isinstance(merged, Accepted):
@@ -304,6 +311,35 @@ def _judge(branches: _Branches) -> Composition:
                 bridged.append(number - 1)
     blueprint = merged_blueprint(branches.outputs, bridges, branches.merge)
     return Composition(branches.contracts, seams, blueprint, call, merged.result, tuple(bridged))
+
+
+def _sample_findings(branches: _Branches) -> FindingsByModel:
+    """Return the warnings about branches of which one keeps the samples apart, the other not."""
+    seen = {number: _follow_branch(branches, number) for number in branches.outputs}
+    warnings = FindingsByModel()
+    for number, other in seen.items():
+        first = seen.get(0)
+        if number == 0 or first is None or other is None:
+            continue
+        sides = (branches.outputs[0].side, branches.outputs[number].side)
+        pair = ((first, sides[0]), (other, sides[1]))
+        for (keeping, kept), (mixing, mixed) in (pair, pair[::-1]):
+            fate = fate_of_samples(mixing.followed)
+            is_kept = fate_of_samples(keeping.followed) is Fate.KEPT
+            if is_kept and fate in (Fate.MIXED, Fate.LOST):
+                warnings[number] = (branches_finding(kept, mixed, fate, mixing),)
+    return warnings
+
+
+def _follow_branch(branches: _Branches, number: int) -> Seen | None:
+    """Follow the samples of the shared input through one model; None if it has none."""
+    call = branches.shared.call
+    for found in branches.contracts:
+        contract = _contract(found)
+        if contract is not None and contract.example == call:
+            blueprint = single_model(branches.parts[number].handle)
+            return follow_batch(branches.session, blueprint, contract, call)
+    return None
 
 
 def _try_bridges(branches: _Branches) -> _WorkingBridges | None:

@@ -20,6 +20,7 @@ from composecli.core.command_line import (
 )
 from composecli.core.input_spec import Declared
 from composecli.core.limits import MAX_DIGITS, read_integer
+from composecli.core.rules import Severity
 from composecli.inference.prober import Budget
 from composecli.workers.protocol import Isolation, Training
 
@@ -189,7 +190,8 @@ class ModelsRequest(Protocol):
 class CheckRequest:
     """A request to check models. `bridge` is the kind of steps that a join may insert.
 
-    `join_words` are the options of the join that the user ran; a check has none.
+    `join_words` are the options of the join that the user ran; a check has none. `fail_on` is the
+    least severity that makes the command fail: error or warning.
     """
 
     models: tuple[str, ...]
@@ -200,6 +202,7 @@ class CheckRequest:
     bridge: BridgeMode = BridgeMode.NONE
     options: Options = field(default_factory=Options)
     join_words: tuple[str, ...] = ()
+    fail_on: Severity = Severity.ERROR
 
     def again(self) -> str:
         """Return the command line of this request."""
@@ -228,6 +231,8 @@ class CheckRequest:
         words += option_words(pairs_of(self.options.words))
         if self.strict:
             words.append("--strict")
+        if self.fail_on is not Severity.ERROR:
+            words += ["--fail-on", str(self.fail_on)]
         return command_line([*words, *more])
 
     def retry(self, models: tuple[str, ...], words: tuple[str, ...]) -> str:

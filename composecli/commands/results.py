@@ -11,6 +11,8 @@ from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
+from composecli.core.rules import Severity
+from composecli.core.slices import AxisFate
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
 OK, NOT_COMPATIBLE, COULD_NOT_TELL, INTERRUPTED = 0, 1, 3, 130
@@ -80,7 +82,8 @@ class Answer:
 class CheckReport(Answer):
     """The result of `check`.
 
-    The verdict applies to the input `example`, for which the last model returned `result`.
+    `fail_on` is the least severity that makes it fail: error or warning. The verdict applies to the
+    input `example`, for which the last model returned `result`.
     `interrupted`: the user ended the command, and only these results were known. `isolation`
     lists the measures that confined the process that ran the models.
     """
@@ -94,6 +97,13 @@ class CheckReport(Answer):
     result: str | None
     interrupted: bool = False
     isolation: Sandbox | None = field(default=None, compare=False)
+    fail_on: Severity = Severity.ERROR
+
+    @property
+    def warnings(self) -> int:
+        """The number of warnings."""
+        findings = [finding for seam in self.seams for finding in seam.findings]
+        return sum(finding.severity is Severity.WARNING for finding in findings)
 
     @property
     def verdict(self) -> Verdict:
@@ -105,7 +115,10 @@ class CheckReport(Answer):
         """The exit code of the command."""
         if self.interrupted:
             return INTERRUPTED
-        return exit_code(self.verdict)
+        code = exit_code(self.verdict)
+        if code == OK and self.warnings and self.fail_on is Severity.WARNING:
+            return NOT_COMPATIBLE
+        return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +154,23 @@ class JoinReport(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class AxisReport:
+    """What becomes of a free dim: the inputs that have it, with the axis, and its fates by output.
+
+    `reason` is why they are not known.
+    """
+
+    dim: str
+    inputs: tuple[tuple[str, int], ...]
+    fates: tuple[tuple[str, AxisFate], ...]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InspectReport(Answer):
     """The result of `inspect`.
 
+    `axes` say what becomes of each free dim.
     `finding` is the reason if there is no contract. `file_size` is in bytes,
     None for a factory without weights.
     """
@@ -157,6 +184,7 @@ class InspectReport(Answer):
     file_size: int | None
     interrupted: bool = False
     isolation: Sandbox | None = field(default=None, compare=False)
+    axes: tuple[AxisReport, ...] = ()
 
     @property
     def exit_code(self) -> int:

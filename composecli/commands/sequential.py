@@ -22,6 +22,7 @@ from composecli.commands.opened_model import OpenedModels
 from composecli.commands.other_examples import with_other_example
 from composecli.commands.other_ranks import with_contract_at_rank
 from composecli.commands.requests import CheckRequest
+from composecli.commands.samples import sample_findings
 from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import refuse_inputs_of_no_model
@@ -187,6 +188,10 @@ def _judge_wired(seam: Seam) -> Upstream | None:
         if adopted is not None:
             return _judge_wired(adopted)
     rows = _rows(seam, pairs, compared)
+    if passed is not None:
+        confirmed += sample_findings(seam, pairs, passed.stage)
+        if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in confirmed):
+            passed = None
     seam.chain.report(seam.edge, rows, confirmed)
     if passed is None:
         return None

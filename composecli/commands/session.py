@@ -24,11 +24,14 @@ from composecli.core.contract import accepts_call
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, Detail, Observation, Read, reading_notes
-from composecli.core.pytree import Call
+from composecli.core.pytree import Axis, Call
+from composecli.core.rules import Rule
+from composecli.core.slices import Followed
 from composecli.inference import Found, Hints, infer
 from composecli.inference.candidates import Candidate
 from composecli.inference.prober import INTERRUPTED
 from composecli.workers.protocol import (
+    FollowRequest,
     IsolationRequest,
     OpenRequest,
     ProbeRequest,
@@ -102,9 +105,9 @@ class Session:
             self._opened[name, device] = (opened.handle, opened.facts)
         return self._opened[name, device]
 
-    def run(self, blueprint: Blueprint, call: Call) -> Observation:
-        """Run one forward of a blueprint."""
-        return self._probe(ProbeRequest(blueprint, call))
+    def run(self, blueprint: Blueprint, call: Call, seed: int = 0) -> Observation:
+        """Run one forward of a blueprint, on values that follow from the seed."""
+        return self._probe(ProbeRequest(blueprint, call, seed))
 
     def _probe(self, request: ProbeRequest) -> Observation:
         """Run a probe, and keep what it had to read."""
@@ -112,6 +115,18 @@ class Session:
         for read in observation.read:
             self._reads.setdefault(read.model, []).append(read)
         return observation
+
+    def follow(self, blueprint: Blueprint, call: Call, axes: tuple[Axis, ...]) -> Followed | None:
+        """Follow the slices of an axis through a blueprint; None if that cannot be attempted."""
+        try:
+            followed = self.worker.ask(FollowRequest(blueprint, call, axes))
+        except CouldNotAttempt as failure:
+            if failure.problem.rule is Rule.A_BUG_OF_OURS:
+                raise
+            return None
+        for read in followed.read:
+            self._reads.setdefault(read.model, []).append(read)
+        return followed
 
     def stated_input(self, part: OpenedModel, number: int = 1) -> Candidate | None:
         """Return the input that `--input` states for the model of this number; None if it does not.

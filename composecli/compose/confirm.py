@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from composecli.compose.compare import PortPairs
+from composecli.compose.compare import PortPair, PortPairs
 from composecli.core.findings import Finding, Place, Side
 from composecli.core.observations import Accepted, Observation, Rejected, Remedy
 from composecli.core.pytree import TensorSpec
@@ -37,6 +37,8 @@ def confirm(
             if any(finding.rule is Rule.SIZE_FOLLOWS_VALUES for finding in findings):
                 return findings
             sides = (producer.side, consumer.side)
+            if observation.lookup is not None and observation.lookup.is_given:
+                return (*findings, lookup_finding(observation, pairs[0]))
             return (*findings, rejection_finding(observation, consumer.model, sides))
 
 
@@ -129,6 +131,28 @@ def rejection_finding(rejected: Rejected, consumer: str, sides: tuple[Side, ...]
         title = f"{consumer} fails on these input values"
         notes.append("zeros of the same sizes pass, so the cause is the values, not the shapes")
     return Finding(rule, title, sides, notes=tuple(notes), place=place_of(rejected))
+
+
+def lookup_finding(rejected: Rejected, pair: PortPair) -> Finding:
+    """Return the finding that the producer gave an id that the consumer's table does not hold."""
+    producer, consumer = pair
+    lookup = rejected.lookup
+    assert lookup is not None
+    bound = f"up to {lookup.largest}"
+    if lookup.largest < lookup.rows:
+        bound = f"down to {lookup.smallest}"
+    title = (
+        f"{producer.model} gives ids {bound} here; "
+        f"{consumer.model} looks them up in {lookup.rows:,} rows"
+    )
+    notes = (
+        f"{consumer.model} fails at {rejected.where}, on {rejected.device}",
+        f"id {lookup.witness} has no row",
+        format_error(rejected),
+    )
+    sides = (producer.side, consumer.side)
+    place = place_of(rejected)
+    return Finding(Rule.IDS_OUT_OF_RANGE, title, sides, notes=notes, place=place)
 
 
 def place_of(rejected: Rejected) -> Place | None:

@@ -40,6 +40,31 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """Ids that an op looked up in a table of so many rows, and could not.
+
+    `is_given`: the extreme ones are among the values that the model got.
+    """
+
+    rows: int
+    smallest: int
+    largest: int
+    is_given: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether some id has no row."""
+        return self.smallest < 0 or self.largest >= self.rows
+
+    @property
+    def witness(self) -> int:
+        """An id that has no row."""
+        if self.largest >= self.rows:
+            return self.largest
+        return self.smallest
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Records of a model file that were read, and why. All were read if none is named.
 
@@ -130,7 +155,8 @@ class Rejected:
     TorchScript.
     `operands` and `numbers` are the arguments of the failing op, and `ops` counts the ops on the
     input that ran before it. `kind` is `NO_FILE` if the sandbox does not allow opening a file.
-    `remedies` are the changes with which the same forward runs.
+    `remedies` are the changes with which the same forward runs. `lookup` is what the failing op
+    looked up in a table, if that was the reason.
     """
 
     stage: int
@@ -149,6 +175,7 @@ class Rejected:
     results: tuple[Tree, ...] = ()
     parameter_ops: tuple[ParameterOp, ...] = ()
     read: tuple[Read, ...] = ()
+    lookup: Lookup | None = None
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -173,8 +200,12 @@ class Rejected:
 
 def renumber_reads(observation: Observation, numbers: Mapping[int, int]) -> Observation:
     """Return the same observation with other handles for the models whose records were read."""
-    reads = [replace(read, model=numbers[read.model]) for read in observation.read]
-    return replace(observation, read=tuple(reads))
+    return replace(observation, read=renumbered(observation.read, numbers))
+
+
+def renumbered(reads: Iterable[Read], numbers: Mapping[int, int]) -> tuple[Read, ...]:
+    """Return what was read with other handles for the models."""
+    return tuple(replace(read, model=numbers[read.model]) for read in reads)
 
 
 @dataclass(frozen=True, slots=True)

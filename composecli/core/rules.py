@@ -6,14 +6,18 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """The effect of a finding on the verdict: a note has none."""
+    """The effect of a finding on the verdict: a warning and a note have none.
+
+    A warning is counted beside the verdict.
+    """
 
     ERROR = "error"
     UNKNOWN = "unknown"
+    WARNING = "warning"
     NOTE = "note"
 
 
-_EXIT_CODES = {Severity.ERROR: 1, Severity.UNKNOWN: 3, Severity.NOTE: 0}
+_EXIT_CODES = {Severity.ERROR: 1, Severity.UNKNOWN: 3, Severity.WARNING: 0, Severity.NOTE: 0}
 # By the codes of rules. 128 and the number of a signal is what shells make of that signal.
 _OWN_EXIT_CODES = {
     "CC919": 2,
@@ -165,6 +169,28 @@ class Rule(StrEnum):
             "The consumer accepts only some of these sizes, so no answer holds for every input."
         ),
     )
+    SAMPLES_ARE_MIXED = (
+        "CC210",
+        "samples-are-mixed",
+        Severity.WARNING,
+        (
+            "The producer keeps the samples of a batch apart, and the consumer, given that tensor, "
+            "mixes them or loses their axis: each row of its result does not belong to one sample. "
+            "The pair runs, but computes something else than it seems to. The usual causes are a "
+            "recurrent or attention layer without batch_first=True, a view that does not keep the "
+            "size of the batch, and a reduction over axis 0. --fail-on warning makes it exit 1."
+        ),
+    )
+    BATCH_NORM_TRAINS = (
+        "CC211",
+        "batch-norm-trains",
+        Severity.NOTE,
+        (
+            "A batch norm in train mode normalizes by the mean and variance of the whole batch, so "
+            "that each sample's result depends on the others. --training eval uses the statistics "
+            "that were collected in training."
+        ),
+    )
     # CC3xx: running the models.
     REFUSED_BY_CONSUMER = (
         "CC301",
@@ -262,6 +288,25 @@ class Rule(StrEnum):
             "The first model fails on the input that --input states for it, so nothing reaches "
             "the seam. The finding names the submodule and the op that failed. Without --input, "
             "the input is inferred."
+        ),
+    )
+    IDS_OUT_OF_RANGE = (
+        "CC311",
+        "ids-out-of-range",
+        Severity.ERROR,
+        (
+            "The producer gives ids that the consumer looks up in a table of fewer rows. The "
+            "finding has the id that failed. Use models of the same vocabulary, or an output of as "
+            "many classes as the table has rows."
+        ),
+    )
+    IDS_MAY_NOT_FIT = (
+        "CC312",
+        "ids-may-not-fit",
+        Severity.NOTE,
+        (
+            "The producer can give larger ids than the consumer's table has rows, but gave none at "
+            "the values that were tried."
         ),
     )
     # CC4xx: merging the outputs of parallel models.

@@ -36,14 +36,23 @@ def print_check(
         _print_models(screen, report)
     if report.interrupted:
         print_interrupted(screen)
-    suffix = ""
+    suffix = _count_warnings(report)
     if bridged and report.verdict is Verdict.BRIDGEABLE:
-        suffix = ", bridged as requested"
+        suffix += ", bridged as requested"
     elif report.strict:
-        suffix = " (every size required)"
+        suffix += " (every size required)"
     verdict = verdict_text(report.verdict)
     line = Text.assemble("verdict: ", verdict, suffix)
     screen.print(line)
+
+
+def _count_warnings(report: CheckReport) -> str:
+    """Return how many warnings there are, to be printed behind the verdict."""
+    if not report.warnings:
+        return ""
+    if report.warnings == 1:
+        return ", 1 warning"
+    return f", {report.warnings} warnings"
 
 
 def _print_seams(

@@ -7,7 +7,8 @@ import json
 from rich.table import Table
 from rich.text import Text
 
-from composecli.commands.results import InspectReport
+from composecli.commands.results import AxisReport, InspectReport
+from composecli.compose.samples import describe_fates
 from composecli.core.facts import ModelFacts
 from composecli.report.bounds import MAX_ITEMS, bounded
 from composecli.report.harmless import sanitize
@@ -31,6 +32,9 @@ MAX_OUTPUT_COLUMNS = 18
 def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None:
     """Print the contract; unless `quiet`, also the layers and the other facts."""
     print_model(screen, report.model)
+    if report.axes:
+        texts = [_axis_text(axis) for axis in report.axes]
+        screen.print_wrapped(f"  evidence: {'; '.join(texts)}")
     if report.finding is not None:
         lines = format_finding(report.finding, screen.width)
         screen.print_lines(lines)
@@ -47,6 +51,16 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
     print_isolation(screen, report.isolation)
     if report.provenance is not None:
         _print_provenance(screen, report.provenance)
+
+
+def _axis_text(axis: AxisReport) -> str:
+    """Return what becomes of a dim: `N is kept apart on axis 0 of output 0`."""
+    if not axis.fates:
+        return f"{axis.dim}: not known, no forward with marks ran"
+    text = describe_fates(axis.dim, axis.fates)
+    if axis.reason is not None:
+        text += f" ({axis.reason})"
+    return text
 
 
 def _print_layers(screen: Screen, layers: tuple[LayerRow, ...]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from composecli.commands.results import (
+    AxisReport,
     CheckReport,
     InspectReport,
     JoinReport,
@@ -80,6 +81,7 @@ def _check_report(report: CheckReport) -> dict[str, Any]:
     """Return the keys that `check_report` and `join_report` share."""
     return {
         "verdict": str(report.verdict),
+        "warnings": report.warnings,
         "mode": str(report.mode),
         "device": report.device,
         "strict": report.strict,
@@ -99,12 +101,22 @@ def _inspect_report(report: InspectReport) -> dict[str, Any]:
         "finding": _optional(report.finding, _finding),
         "facts": _facts(report.facts),
         "layers": [_layer(row) for row in report.layers],
+        "axes": [_axis(axis) for axis in report.axes],
         "portability": list(report.portability),
         "provenance": _optional(report.provenance, _parse_or_keep),
         "file_size": report.file_size,
         "interrupted": report.interrupted,
         "isolation": _optional(report.isolation, _isolation),
     }
+
+
+def _axis(axis: AxisReport) -> dict[str, Any]:
+    """Return `axis_fate`."""
+    inputs = [{"input": name, "axis": number} for name, number in axis.inputs]
+    outputs = [
+        {"output": name, "fate": str(fate.fate), "axis": fate.axis} for name, fate in axis.fates
+    ]
+    return {"dim": axis.dim, "inputs": inputs, "outputs": outputs}
 
 
 def _model(model: ModelReport) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
-from composecli.commands.results import CheckReport, ModelReport
+from composecli.commands.results import CheckReport, ModelReport, SeamReport
 from composecli.core.findings import Verdict
+from composecli.core.rules import Severity
 from composecli.report.harmless import sanitize
 from composecli.report.screen import VERDICT_STYLES, Screen, new_table
 from composecli.report.text import shorten_path
@@ -51,7 +52,15 @@ def print_pairs(screen: Screen, report: CheckReport) -> None:
             continue
         producer = sanitize(seam.producer)
         consumer = sanitize(seam.consumer)
-        screen.print(f"  {producer} -> {consumer}")
+        screen.print(f"  {producer} -> {consumer}{_warnings(seam)}")
+
+
+def _warnings(seam: SeamReport) -> str:
+    """Return the codes of the warnings about a seam."""
+    warnings = [item.code for item in seam.findings if item.severity is Severity.WARNING]
+    if not warnings:
+        return ""
+    return f"  (warning: {', '.join(dict.fromkeys(warnings))})"
 
 
 def _verdicts(report: CheckReport) -> Verdicts:

@@ -29,6 +29,7 @@ _LINE_STYLES = {
     "error": "bold red",
     "bridged": "bold yellow",
     "unknown": "bold yellow",
+    "warning": "bold yellow",
     "note": "cyan",
     "help": "green",
     "mark": "bold red",

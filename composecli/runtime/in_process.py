@@ -12,12 +12,23 @@ import torch
 from composecli.core.blueprint import Blueprint, models
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.observations import Detail, Observation, Read
-from composecli.core.pytree import Argument, Call, TensorSpec, Tree, TreeMapping, TreeSequence
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+    size_of,
+)
 from composecli.core.rules import Rule
+from composecli.core.slices import Followed, are_all_kept
 from composecli.runtime.describe import collect_facts, layer_rows
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.data_dependence import EVERYTHING, WRITABLE, ValuesRequired
-from composecli.runtime.forward.probe import probe, reject_input
+from composecli.runtime.forward.follow import follow
+from composecli.runtime.forward.marked_forward import Slices
+from composecli.runtime.forward.probe import probe, reject_input, unread_bytes
 from composecli.runtime.forward.restore_state import ParameterMutated
 from composecli.runtime.guarded_kernels import guarded_kernels
 from composecli.runtime.joining.build import build, is_all_script
@@ -32,6 +43,7 @@ from composecli.workers.protocol import (
     Described,
     DescribeRequest,
     Done,
+    FollowRequest,
     IsolationRequest,
     Opened,
     OpenRequest,
@@ -46,6 +58,9 @@ from composecli.workers.protocol import (
     Verified,
     VerifyRequest,
 )
+
+# Weights of at most this size are read to confirm that slices meet.
+MAX_BYTES_TO_CONFIRM = 64_000_000
 
 Handlers = dict[type[Request[Any]], Callable[[Any], Any]]
 
@@ -66,6 +81,7 @@ class InProcessWorker:
             OpenRequest: self._open,
             SampleRequest: self._sample,
             ProbeRequest: self._probe,
+            FollowRequest: self._follow,
             DescribeRequest: self._describe,
             BuildRequest: self._build,
             ReferenceRequest: self._run_reference,
@@ -200,6 +216,38 @@ class InProcessWorker:
     def _forward(self, request: ProbeRequest, values: Values, detail: Detail) -> Observation:
         """Run one forward with as many tensors in memory as there are now."""
         return probe(request.blueprint, self._models, values, seed=request.seed, detail=detail)
+
+    def _follow(self, request: FollowRequest) -> Followed:
+        """Follow the slices of an axis, with as few tensors read as possible.
+
+        Where marks say that the slices meet, values decide, unless they are too many to be read.
+        """
+        followed = self._follow_lazily(request)
+        reads = self._take_reads(request.blueprint)
+        numbers = tuple(_distinct_models(request.blueprint))
+        unread = sum(unread_bytes(self._models[number]) for number in numbers)
+        if followed.unread and not are_all_kept(followed) and unread <= MAX_BYTES_TO_CONFIRM:
+            self._read_all(request.blueprint)
+            followed = self._follow_lazily(request)
+            reads = tuple(Read(number) for number in numbers)
+        return replace(followed, read=reads)
+
+    def _follow_lazily(self, request: FollowRequest) -> Followed:
+        """Follow the slices, with those tensors read that ops depend on."""
+        size = size_of(request.call, request.axes[0])
+        slices = Slices(request.call, request.axes, size)
+
+        def make(seed: int) -> Values:
+            return self._maker(request.blueprint, seed).call(request.call)
+
+        while True:
+            try:
+                return follow(request.blueprint, self._models, slices, make, request.seed)
+            except ValuesRequired as needed:
+                self._read_values(request.blueprint, needed)
+            except ParameterMutated:
+                self._reload(request.blueprint)
+                return Followed((), size, failed="the forward modifies its own parameters")
 
     def _read_values(self, blueprint: Blueprint, needed: ValuesRequired) -> None:
         """Read the records that an op needs, or all of each model if it needs any or writes."""

@@ -26,6 +26,7 @@ from composecli.workers.protocol import (
     AnyReply,
     AnyRequest,
     Failed,
+    FollowRequest,
     ProbeRequest,
     Ready,
     Sandbox,
@@ -74,7 +75,7 @@ class Server:
         if self._sandbox_request is None or self._sandbox is None:
             return self._attempt(request)
         renew_time_limit(self._sandbox_request.seconds)
-        if not isinstance(request, ProbeRequest) or not self._sandbox_request.files:
+        if not isinstance(request, ProbeRequest | FollowRequest) or not self._sandbox_request.files:
             return self._attempt(request)
         with forbid_opening_files():
             reply = self._attempt(request)

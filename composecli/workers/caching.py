@@ -23,12 +23,14 @@ from composecli.core.observations import (
     renumber_reads,
 )
 from composecli.core.pytree import call_leaves
+from composecli.core.slices import Followed, renumber_followed
 from composecli.workers.cache_store import Cache
 from composecli.workers.cached_answers import CachedAnswers, decode_or_none
 from composecli.workers.codec import encode
 from composecli.workers.protocol import (
     Described,
     DescribeRequest,
+    FollowRequest,
     IsolationRequest,
     Opened,
     OpenRequest,
@@ -86,6 +88,8 @@ class CachingWorker:
                 return self._open(request)
             case ProbeRequest():
                 return self._probe(request)
+            case FollowRequest():
+                return self._follow(request)
             case DescribeRequest():
                 return self._describe(request)
         return self._real_worker().ask(request)
@@ -164,6 +168,24 @@ class CachingWorker:
             self._answers.store(numbers, question, renumber_reads(observation, places))
         return observation
 
+    def _follow(self, request: FollowRequest) -> Followed:
+        """Return what became of slices in an earlier run; a call with samples is always run."""
+        if any(spec.sample is not None for _, spec in call_leaves(request.call)):
+            return self._real_worker().ask(request)
+        numbers = tuple(dict.fromkeys(models(request.blueprint)))
+        places = {number: place for place, number in enumerate(numbers)}
+        blueprint = renumber(request.blueprint, places)
+        question = _question(replace(request, blueprint=blueprint))
+        cached: Followed | None = self._answers.find(numbers, question, Followed)
+        if cached is not None:
+            return renumber_followed(cached, dict(enumerate(numbers)))
+        followed = self._real_worker().ask(request)
+        for read in followed.read:
+            self._answers.add_dependency(read.model, read.records)
+        if followed.failed is None:
+            self._answers.store(numbers, question, renumber_followed(followed, places))
+        return followed
+
     def _describe(self, request: DescribeRequest) -> Described:
         """Return the cached layer table of a model."""
         numbers = (request.handle,)
@@ -215,6 +237,6 @@ def _is_reproducible(observation: Observation) -> bool:
     return isinstance(observation, Accepted) or observation.kind not in _NOT_REPRODUCIBLE
 
 
-def _question(request: ProbeRequest | DescribeRequest) -> str:
+def _question(request: ProbeRequest | FollowRequest | DescribeRequest) -> str:
     """Return the text of a request, as part of the key of its answer."""
     return json.dumps(encode(request), sort_keys=True)

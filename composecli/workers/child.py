@@ -10,11 +10,13 @@ from typing import Any
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.observations import Detail, Rejected, RejectionKind
 from composecli.core.rules import Rule
+from composecli.core.slices import Followed
 from composecli.workers.channel import ChannelClosed, DeadlineExceeded, InvalidMessage
 from composecli.workers.child_process import ChildProcess, child_environment
 from composecli.workers.protocol import (
     AnyReply,
     Failed,
+    FollowRequest,
     IsolationRequest,
     OpenRequest,
     ProbeRequest,
@@ -127,6 +129,8 @@ class SubprocessWorker:
             if self._restarts == MAX_RESTARTS or self._timeouts == MAX_TIMEOUTS:
                 raise
             title = death.problem.title
+            if isinstance(request, FollowRequest):
+                return Followed((), 0, failed=title)
             kind = RejectionKind.WORKER_DIED
             return Rejected(0, "ChildEnded", title, "its process", kind=kind)
 
@@ -208,4 +212,6 @@ class SubprocessWorker:
 
 def _is_exploratory(request: Request[Any]) -> bool:
     """Whether the request is a probe that only explores; `Detail.REASON` is for final probes."""
+    if isinstance(request, FollowRequest):
+        return True
     return isinstance(request, ProbeRequest) and request.detail is not Detail.REASON

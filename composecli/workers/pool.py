@@ -11,9 +11,11 @@ from typing import Any
 
 from composecli.core.blueprint import models, renumber
 from composecli.core.observations import Observation, renumber_reads
+from composecli.core.slices import Followed, renumber_followed
 from composecli.workers.protocol import (
     Described,
     DescribeRequest,
+    FollowRequest,
     IsolationRequest,
     OpenRequest,
     ProbeRequest,
@@ -88,6 +90,8 @@ class WorkerPool:
         match request:
             case ProbeRequest():
                 return self._probe(request)
+            case FollowRequest():
+                return self._follow(request)
             case DescribeRequest():
                 return self._describe(request)
             case SandboxRequest():
@@ -121,6 +125,15 @@ class WorkerPool:
             observation = slot.worker.ask(replace(request, blueprint=blueprint))
         numbers = {handle: number for number, handle in handles.items()}
         return renumber_reads(observation, numbers)
+
+    def _follow(self, request: FollowRequest) -> Followed:
+        """Follow slices under the slot's own numbers of the models, and translate them back."""
+        with self._reserve(self._slots) as slot:
+            handles = {number: self._handle(slot, number) for number in models(request.blueprint)}
+            blueprint = renumber(request.blueprint, handles)
+            followed = slot.worker.ask(replace(request, blueprint=blueprint))
+        numbers = {handle: number for number, handle in handles.items()}
+        return renumber_followed(followed, numbers)
 
     def _describe(self, request: DescribeRequest) -> Described:
         """Describe a model under the slot's own number."""

@@ -16,7 +16,8 @@ from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.model_ref import ModelKind, Reference
 from composecli.core.observations import Accepted, Detail, Observation, Rejected
-from composecli.core.pytree import Call
+from composecli.core.pytree import Axis, Call
+from composecli.core.slices import Followed
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -227,6 +228,21 @@ class ProbeRequest(Request[Accepted | Rejected]):
 
 
 @dataclass(frozen=True, slots=True)
+class FollowRequest(Request[Followed]):
+    """Find out what becomes of the slices of an input axis when the models of a blueprint run.
+
+    `axes` have the same size in the call, and are followed as one: the samples of all inputs.
+    """
+
+    activity: ClassVar[str] = "following the slices of an axis"
+
+    blueprint: Blueprint
+    call: Call
+    axes: tuple[Axis, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LayerRow:
     """A row of the layer table."""
 
@@ -388,13 +404,25 @@ AnyRequest = (
     | OpenRequest
     | SampleRequest
     | ProbeRequest
+    | FollowRequest
     | DescribeRequest
     | BuildRequest
     | ReferenceRequest
     | VerifyRequest
 )
 # The reply types of these requests, and `Failed`, which may answer any of them.
-AnyReply = Sandbox | Opened | Sampled | Observation | Described | Built | Done | Verified | Failed
+AnyReply = (
+    Sandbox
+    | Opened
+    | Sampled
+    | Observation
+    | Followed
+    | Described
+    | Built
+    | Done
+    | Verified
+    | Failed
+)
 
 
 class Worker(Protocol):

@@ -61,14 +61,14 @@ def test_a_refusal_of_values_is_not_a_mismatch(composecli: Composecli, shelf: Sh
     assert checked.codes == ["CC302"]
 
 
-def test_ids_out_of_range_are_a_matter_of_values(composecli: Composecli, shelf: Shelf) -> None:
+def test_ids_without_a_row_in_the_table_do_not_fit(composecli: Composecli, shelf: Shelf) -> None:
     a, b = (
         shelf.save("ids", Ids(), "traced", (torch.rand(2, 4),)),
         shelf.save("vocabulary_5", nn.Embedding(5, 3)),
     )
     checked = composecli.json("check", a, b)
-    assert checked.code == 3
-    assert checked.codes == ["CC302"]
+    assert checked.code == 1
+    assert checked.codes == ["CC311"]
 
 
 def test_other_sizes_are_a_condition_and_with_strict_an_error(

@@ -23,7 +23,7 @@ from composecli.runtime.op_mode import MEMORY_READS, OpMode, op_name, tensor_arg
 from composecli.runtime.pt2.program import Program
 from composecli.runtime.tensors import storage_of, tensors_in
 from composecli.runtime.weights.lazy_weights import LazyWeights
-from composecli.runtime.weights.meta_kernels import KERNELS
+from composecli.runtime.weights.meta_kernels import KERNELS, Kernel
 
 # A value that depends on more records than this depends on the whole model.
 MAX_RECORDS = 16
@@ -108,9 +108,15 @@ class _Marker:
 class _WeightlessMode(OpMode):
     """Tracks which records the results depend on, and stops ops that need values."""
 
-    def __init__(self, weights: Mapping[int, LazyWeights], last_error: LastOpError) -> None:
+    def __init__(
+        self,
+        weights: Mapping[int, LazyWeights],
+        last_error: LastOpError,
+        kernels: Mapping[OpOverload, Kernel],
+    ) -> None:
         super().__init__()
         self.last_error = last_error
+        self.kernels = kernels
         self.needed: ValuesRequired | None = None
         self.marker = _Marker()
         # By storage: tensors whose values can be read in the middle of the forward.
@@ -135,7 +141,7 @@ class _WeightlessMode(OpMode):
         self._require_values(func, unread)
         self._require_writable(func, args)
         result = None
-        kernel = KERNELS.get(func)
+        kernel = self.kernels.get(func)
         if kernel is not None:
             result = kernel(*args, **kwargs)
         if result is None:
@@ -222,11 +228,14 @@ class _MemoryReadMode(TorchFunctionMode):  # type: ignore[misc]
 
 @contextmanager
 def weightless(
-    models: Mapping[int, Model], last_error: LastOpError | None = None
+    models: Mapping[int, Model],
+    last_error: LastOpError | None = None,
+    kernels: Mapping[OpOverload, Kernel] = KERNELS,
 ) -> Iterator[None]:
     """Run the forwards in the body with zeros for the weights that were not read.
 
-    If an op raises, its error is stored in `last_error`.
+    If an op raises, its error is stored in `last_error`. `kernels` run instead of the real ones
+    where weights are missing.
 
     Raises:
         ValuesRequired: if a result or an error in the body depends on an unread weight.
@@ -239,7 +248,7 @@ def weightless(
     if not has_unread:
         yield
         return
-    mode = _WeightlessMode(weights, last_error or LastOpError())
+    mode = _WeightlessMode(weights, last_error or LastOpError(), kernels)
     memory_reads: AbstractContextManager[Any] = nullcontext()
     if any(_is_python(model) for model in models.values()):
         memory_reads = _MemoryReadMode(mode)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
-from composecli.core.observations import Operand, ParameterOp
+from composecli.core.observations import Lookup, Operand, ParameterOp
 from composecli.inference.parameter_ops import UNNAMED_WEIGHT_OPS
+from composecli.runtime.forward.lookups import failed_lookup
 from composecli.runtime.op_mode import MEMORY_READS, OpMode, op_name, tensor_arguments
 from composecli.runtime.tensors import has_sizes, is_integer, spec_of, storage_of, tensors_in
 
@@ -30,12 +31,16 @@ _MARK = "_composecli_from_input"
 
 @dataclass
 class OpFailure:
-    """The op that raised: its name, the parameter it had, its tensors and its integers."""
+    """The op that raised: its name, the parameter it had, its tensors and its integers.
+
+    `lookup` is what it looked up, if there are ids without a row.
+    """
 
     op: str
     parameter: str | None
     operands: tuple[Operand, ...]
     numbers: tuple[int, ...]
+    lookup: Lookup | None = None
 
 
 @dataclass
@@ -120,7 +125,8 @@ class _RecordingMode(OpMode):
             if has_sizes(tensor):
                 operands.append(self._operand(tensor))
         numbers = tuple(_integers(args))
-        return OpFailure(func._schema.name, parameter, tuple(operands), numbers)
+        lookup = failed_lookup(func, args)
+        return OpFailure(func._schema.name, parameter, tuple(operands), numbers, lookup)
 
     def _operand(self, tensor: Tensor) -> Operand:
         """Describe a tensor of an op: its spec, the inputs it depends on, and its name."""
@@ -226,7 +232,7 @@ def recording_ops(module: nn.Module, inputs: list[Any]) -> Iterator[Recording]:
     handles = list[Any]()
     memory_reads: AbstractContextManager[Any] = nullcontext()
     if not isinstance(module, torch.jit.ScriptModule):
-        handles += _register_hooks(module, recording)
+        handles += register_hooks(module, recording.running)
         memory_reads = _MemoryReadMode(recording)
     try:
         with _RecordingMode(module, recording), memory_reads:
@@ -236,19 +242,19 @@ def recording_ops(module: nn.Module, inputs: list[Any]) -> Iterator[Recording]:
             handle.remove()
 
 
-def _register_hooks(module: nn.Module, recording: Recording) -> Iterator[Any]:
-    """Register hooks that keep `recording.running`, and yield their handles."""
+def register_hooks(module: nn.Module, running: list[str]) -> Iterator[Any]:
+    """Register hooks that keep the names of the running submodules, and yield their handles."""
     for name, submodule in module.named_modules():
         if isinstance(submodule, torch.jit.ScriptModule):
             continue
 
         def enter(*_: Any, name: str = name) -> None:
             """Note that the submodule runs; its name is bound when the hook is made."""
-            recording.running.append(name)
+            running.append(name)
 
         def leave(*_: Any) -> None:
             """Forget the innermost submodule. It stays noted if it raises."""
-            recording.running.pop()
+            running.pop()
 
         yield submodule.register_forward_pre_hook(enter)
         yield submodule.register_forward_hook(leave)

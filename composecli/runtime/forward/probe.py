@@ -23,6 +23,7 @@ from composecli.core.pytree import Tree
 from composecli.runtime.bridge_steps import make_layers
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.data_dependence import LastOpError, weightless
+from composecli.runtime.forward.lookups import with_origin
 from composecli.runtime.forward.op_recorder import Recording, recording_ops
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import BlueprintRun, ModelFailed, run_blueprint
@@ -82,7 +83,7 @@ def probe(
                 device,
                 tuple(recording.parameter_ops),
                 recording.reads_values,
-                _unread_bytes(first.model),
+                unread_bytes(first.model),
             )
     last_error = LastOpError()
     used_models = list(used.values())
@@ -102,7 +103,7 @@ def probe(
     return Accepted(results, device)
 
 
-def _unread_bytes(model: Model) -> int:
+def unread_bytes(model: Model) -> int:
     """Return the size of the weights of a model that were not read."""
     if model.weights is None:
         return 0
@@ -205,7 +206,13 @@ def _explained(
     failure = recording.failure
     if failure is None:
         return explained
-    return replace(explained, op=failure.op, operands=failure.operands, numbers=failure.numbers)
+    return replace(
+        explained,
+        op=failure.op,
+        operands=failure.operands,
+        numbers=failure.numbers,
+        lookup=with_origin(failure.lookup, values),
+    )
 
 
 def _traced_submodule(failed: ModelFailed, part: _Part) -> str | None:

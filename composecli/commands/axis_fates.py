@@ -1,0 +1,77 @@
+"""What becomes of each free dim of a model's inputs: kept apart, mixed or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from composecli.commands.opened_model import OpenedModel
+from composecli.commands.results import AxisReport
+from composecli.commands.session import Session
+from composecli.core.blueprint import single_model
+from composecli.core.contract import Contract, output_name
+from composecli.core.dims import admits, free_dims
+from composecli.core.pytree import Axis, Call, call_leaves, size_of
+from composecli.core.resizing import free_axes, resize, sizes_by_name
+from composecli.core.slices import Fate, Followed, fates
+
+MAX_DIMS = 8
+# With four slices or more, one forward tells whether they are kept apart.
+_SIZES = (4, 5, 6, 7, 9, 3, 2)
+
+
+def axis_reports(session: Session, part: OpenedModel, contract: Contract) -> Iterator[AxisReport]:
+    """Yield what becomes of each free dim of the inputs, at sizes that are all different."""
+    session.progress(f"following the axes of {part.name}")
+    call = contract.example
+    names = list(dict.fromkeys(free.name for _, free in free_axes(contract, call)))
+    for name in names[:MAX_DIMS]:
+        axes = tuple(axis for axis, free in free_axes(contract, call) if free.name == name)
+        followed = _follow(session, part, contract, name)
+        yield _report(contract, name, axes, followed)
+
+
+def _follow(session: Session, part: OpenedModel, contract: Contract, name: str) -> Followed | None:
+    """Follow the slices of one dim; None if no forward with marks runs."""
+    for call in _calls(contract, name):
+        axes = tuple(axis for axis, free in free_axes(contract, call) if free.name == name)
+        if len({size_of(call, axis) for axis in axes}) != 1:
+            continue
+        followed = session.follow(single_model(part.handle), call, axes)
+        if followed is not None and followed.failed is None:
+            return followed
+    return None
+
+
+def _calls(contract: Contract, name: str) -> Iterator[Call]:
+    """Yield the calls to try: with a size of the dim that no other axis has, then the example."""
+    call = contract.example
+    own = sizes_by_name(contract, call)[name]
+    ranges = [
+        free for port in contract.inputs for free in free_dims(port.dims or ()) if free.name == name
+    ]
+    taken = {size for _, spec in call_leaves(call) for size in spec.sizes}
+    candidates = [own] if own >= min(_SIZES[:2]) else []
+    candidates += [size for size in _SIZES if size not in taken]
+    for size in candidates:
+        if all(admits(free, size) for free in ranges):
+            yield resize(contract, call, {name: size}) if size != own else call
+            break
+    if own > 1:
+        yield call
+
+
+def _report(
+    contract: Contract, name: str, axes: tuple[Axis, ...], followed: Followed | None
+) -> AxisReport:
+    """Return what became of a dim in each output; nothing is known without a forward."""
+    ports = {port.path: port.name for port in contract.inputs}
+    inputs = tuple((ports[path], axis) for path, axis in axes)
+    if followed is None:
+        return AxisReport(name, inputs, ())
+    found = tuple((output_name(fate.output, contract.result), fate) for fate in fates(followed))
+    reasons = list(followed.opaque)
+    if not any(fate.fate is Fate.UNKNOWN for _, fate in found):
+        reasons.clear()
+    if followed.statistics:
+        reasons.append("batch norm is in train mode, where it mixes samples")
+    return AxisReport(name, inputs, found, ", ".join(reasons) or None)

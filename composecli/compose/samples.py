@@ -1,0 +1,127 @@
+"""Samples at a seam: the finding that a consumer mixes or loses those that its producer keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from composecli.core.contract import BATCH
+from composecli.core.findings import Finding, Place, Side
+from composecli.core.pytree import Call, KeyPath
+from composecli.core.rules import Rule
+from composecli.core.slices import AxisFate, Fate, Followed, fates
+
+_VERBS = {Fate.MIXED: "mixes", Fate.LOST: "loses"}
+_PARTICIPLES = {Fate.MIXED: "mixed", Fate.LOST: "lost"}
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSeam:
+    """Both sides of a seam, and the axis of each tensor between them that holds the samples."""
+
+    producer: Side
+    consumer: Side
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of the samples of a call."""
+
+    call: Call
+    followed: Followed
+
+
+def kept_axis(followed: Followed, stage: int, path: KeyPath) -> int | None:
+    """Return the axis on which a stage's result keeps the samples apart, in the part at `path`.
+
+    None if it does not keep them, or that is not known.
+    """
+    depth = len(path)
+    for fate in fates(followed, stage):
+        if fate.output[:depth] == path and fate.fate is Fate.KEPT:
+            return fate.axis
+    return None
+
+
+def fate_of_samples(followed: Followed) -> Fate:
+    """Return what becomes of the samples in the whole result of the last stage.
+
+    They are kept if one output keeps them and none mixes them in place: a loss beside the logits
+    is a mean over all samples.
+    """
+    last = fates(followed)
+    kinds = {fate.fate for fate in last}
+    in_place = {marks.path for marks in followed.stages[-1] if followed.size in marks.sizes}
+    if any(fate.fate is Fate.MIXED and fate.output in in_place for fate in last):
+        return Fate.MIXED
+    for kind in (Fate.KEPT, Fate.UNKNOWN, Fate.MIXED, Fate.LOST):
+        if kind in kinds:
+            return kind
+    return Fate.UNTOUCHED
+
+
+def samples_finding(
+    seam: SampleSeam, fate: Fate, place: Place | None, help: tuple[str, ...]
+) -> Finding:
+    """Return the finding that the consumer mixes or loses the samples; `help` would mend it."""
+    producer, consumer = seam.producer, seam.consumer
+    title = f"{consumer.model} {_VERBS[fate]} the samples that {producer.model} keeps apart"
+    taken = f"axis {seam.axis} of {consumer.port} of {consumer.model} is {_PARTICIPLES[fate]}"
+    if place is not None:
+        taken += f" at {format_place(place)}"
+    given = f"{BATCH} is kept apart on axis {seam.axis} of {producer.port} of {producer.model}"
+    notes = (given, taken)
+    sides = (producer, consumer)
+    return Finding(Rule.SAMPLES_ARE_MIXED, title, sides, seam.axis, notes, help=help, place=place)
+
+
+def batch_norm_finding(model: str, place: Place) -> Finding:
+    """Return the note that a batch norm in train mode uses all samples."""
+    where = format_place(place)
+    title = f"{model} is in train mode, where batch norm mixes the samples of a batch"
+    notes = (f"the first one is {where}", "--training eval keeps them apart")
+    return Finding(Rule.BATCH_NORM_TRAINS, title, notes=notes, place=place)
+
+
+def format_place(place: Place) -> str:
+    """Return a place as it is shown: `1.lstm (aten::lstm)`."""
+    if place.submodule and place.op:
+        return f"{place.submodule} ({place.op})"
+    return place.submodule or place.op or "its own code"
+
+
+def branches_finding(keeping: Side, mixing: Side, fate: Fate, seen: Seen) -> Finding:
+    """Return the finding that one of two branches mixes or loses the samples of the shared input.
+
+    `seen` is what the other branch made of them.
+    """
+    title = f"{mixing.model} {_VERBS[fate]} the samples that {keeping.model} keeps apart"
+    notes = (
+        f"{BATCH} of the shared input is kept apart in {keeping.port} of {keeping.model}",
+        f"it is {_PARTICIPLES[fate]} in {mixing.port} of {mixing.model}",
+        f"seen at {seen.call}",
+    )
+    return Finding(Rule.SAMPLES_ARE_MIXED, title, (keeping, mixing), notes=notes)
+
+
+def describe_fates(name: str, found: Sequence[tuple[str, AxisFate]]) -> str:
+    """Return what becomes of a dim in the outputs: `N is kept apart on axis 0 of output 0`."""
+    by_text = dict[str, list[str]]()
+    for output, fate in found:
+        match fate.fate:
+            case Fate.KEPT:
+                by_text.setdefault("kept apart on", []).append(f"axis {fate.axis} of {output}")
+            case Fate.MIXED | Fate.LOST:
+                by_text.setdefault(f"{fate.fate} in", []).append(output)
+            case Fate.UNTOUCHED:
+                by_text.setdefault("not used by", []).append(output)
+            case Fate.UNKNOWN:
+                by_text.setdefault("not known in", []).append(output)
+    if len(by_text) == 1 and len(found) == len(next(iter(by_text.values()))):
+        (text,) = by_text
+        if not text.startswith("kept"):
+            words = text.removesuffix(" in").removesuffix(" by")
+            return f"{name} is {words}"
+    parts = [f"{text} {', '.join(places)}" for text, places in by_text.items()]
+    return f"{name} is {'; '.join(parts)}"
