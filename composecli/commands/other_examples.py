@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from composecli.commands.chain import Seam, Upstream, pair_ports, start_chain
+from composecli.commands.size_runs import is_affordable
 from composecli.compose.compare import PortPairs, compare
 from composecli.compose.fitting_sizes import fitting_sizes
 from composecli.compose.wiring import Wiring, wire
@@ -16,7 +17,7 @@ from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, Leaf, TensorSpec, call_leaves, leaves, replace_call_leaf
-from composecli.core.resizing import resize, sizes_by_name
+from composecli.core.resizing import resize
 from composecli.core.rules import Rule, Severity
 
 _ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE)
@@ -48,11 +49,12 @@ def _at_fitting_sizes(seam: Seam, pairs: PortPairs) -> Seam | None:
     upstream = seam.upstream
     if are_exact(seam.chain.session.options.inputs_of_first):
         return None
-    sizes = sizes_by_name(upstream.first, upstream.call)
-    changed = fitting_sizes(pairs, upstream.ranges, sizes)
+    changed = fitting_sizes(pairs, upstream.ranges, upstream.sizes)
     if not changed:
         return None
     call = resize(upstream.first, upstream.call, changed)
+    if not is_affordable(call):
+        return None
     blueprint = Sequential(upstream.stages)
     observation = seam.chain.session.run(blueprint, call)
     if not isinstance(observation, Accepted):

@@ -11,6 +11,7 @@ from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
+from composecli.core.fit import Fit
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
 OK, NOT_COMPATIBLE, COULD_NOT_TELL, INTERRUPTED = 0, 1, 3, 130
@@ -47,13 +48,17 @@ class PortRow:
 
 @dataclass(frozen=True, slots=True)
 class SeamReport:
-    """The place where two models meet; in parallel, where their outputs are merged."""
+    """The place where two models meet; in parallel, where their outputs are merged.
+
+    `fit` tells at which sizes of the input of the whole it holds.
+    """
 
     producer: str
     consumer: str
     rows: tuple[PortRow, ...]
     findings: tuple[Finding, ...]
     verdict: Verdict
+    fit: Fit = field(default_factory=Fit)
 
 
 class Answer:

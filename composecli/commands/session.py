@@ -89,9 +89,9 @@ class Session:
             self._opened[name, device] = (opened.handle, opened.facts)
         return self._opened[name, device]
 
-    def run(self, blueprint: Blueprint, call: Call) -> Observation:
+    def run(self, blueprint: Blueprint, call: Call, detail: Detail = Detail.REASON) -> Observation:
         """Run one forward of a blueprint."""
-        return self._probe(ProbeRequest(blueprint, call))
+        return self._probe(ProbeRequest(blueprint, call, detail=detail))
 
     def _probe(self, request: ProbeRequest) -> Observation:
         """Run a probe, and keep what it had to read."""
