@@ -14,7 +14,7 @@ from composecli.compose.refusals import explanations
 from composecli.core.contract import BATCH
 from composecli.core.dims import Fixed, Free, Shape, as_free, example_size
 from composecli.core.observations import Accepted, Rejected
-from composecli.core.size_expr import Const, Product, format_expr
+from composecli.core.size_expr import Const, Expr, Product, format_expr
 from composecli.inference.candidates import SizePoint
 from composecli.inference.parameter_ops import bare_op_name
 from composecli.inference.size_solver import MAX_SIZE, mismatches, secant_step
@@ -61,7 +61,7 @@ class SizeSearch:
     proposals: list[_Proposal] = field(default_factory=list)
     tried: list[Sizes] = field(default_factory=list)
     points: dict[tuple[Names, str, int], tuple[SizePoint, ...]] = field(default_factory=dict)
-    needs: list[Need] = field(default_factory=list)
+    needs: set[Need] = field(default_factory=set)
 
     def find(self) -> Sizes | None:
         """Return sizes at which the chain runs; None if none are found."""
@@ -96,13 +96,12 @@ class SizeSearch:
     def reason_for_never(self) -> str | None:
         """Return why no size fits, if what the failing op was given is never what it wants."""
         rejected = self.runs.at(self.start)
-        if not isinstance(rejected, Rejected) or _infers_size(rejected):
+        if not isinstance(rejected, Rejected):
             return None
         for have, want in _wanted(rejected):
             for expr in explanations(self.shapes, have, self.start):
-                match expr:
-                    case Product((Const(factor), *_)) if want % factor:
-                        return f"{format_expr(expr)} is never {want}"
+                if _is_never(expr, rejected, want):
+                    return f"{format_expr(expr)} is never {want}"
         return None
 
     @property
@@ -140,12 +139,13 @@ class SizeSearch:
         """Yield sizes at which what the failing op was given is what it wants."""
         for have, want in _wanted(rejected):
             for expr in explanations(self.shapes, have, sizes):
-                takes = Fixed(want)
+                need = Need(expr, Fixed(want))
                 if _infers_size(rejected):
-                    needs = [Need(expr, Free("", step=want))]
-                else:
-                    needs = [Need(expr, takes)]
-                changed = sizes_meeting(needs, tuple(self._own.values()), sizes)
+                    need = Need(expr, Free("", step=want))
+                if need in self.needs or _is_never(expr, rejected, want):
+                    continue
+                self.needs.add(need)
+                changed = sizes_meeting([need], tuple(self._own.values()), sizes)
                 if changed:
                     yield {**sizes, **changed}
 
@@ -190,6 +190,14 @@ def _wanted(rejected: Rejected) -> Iterator[tuple[int, int]]:
     for mismatch in mismatches(rejected):
         if mismatch.want > 0:
             yield mismatch.have, mismatch.want
+
+
+def _is_never(expr: Expr, rejected: Rejected, want: int) -> bool:
+    """Return whether a product has a factor that the size that is wanted does not have."""
+    match expr:
+        case Product((Const(factor), *_)):
+            return want % factor != 0 and not _infers_size(rejected)
+    return False
 
 
 def _infers_size(rejected: Rejected) -> bool:

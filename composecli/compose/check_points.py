@@ -14,6 +14,7 @@ from composecli.core.dims import (
     sizes_between,
     sizes_outside,
 )
+from composecli.core.size_expr import symbols
 
 # Sizes that are looked through for one that fails.
 MAX_SMALL_SIZE = 4096
@@ -35,12 +36,10 @@ def fitting_points(conditions: Sequence[Condition], ranges: Ranges, sizes: Sizes
     points: list[Sizes] = [smallest, others]
     largest = dict(sizes)
     for condition in conditions:
-        dim = condition.dim
-        high = None
-        if dim is not None:
-            high = largest_size(dims[dim.name])
-        if dim is not None and high is not None:
-            largest[dim.name] = high
+        if condition.dim is None:
+            continue
+        name = condition.dim.name
+        largest[name] = largest_size(dims[name]) or sizes[name]
     points.append(largest)
     return [point for point in _distinct(points, sizes) if meets(conditions, point)]
 
@@ -65,22 +64,22 @@ def smallest_failing(
 ) -> Iterator[Sizes]:
     """Yield sizes that do not meet the conditions, the smallest ones of each symbol first."""
     for condition in conditions:
-        name = condition.name
-        if name is None or name not in ranges:
-            continue
-        own = ranges[name]
-        for size in sizes_between(own, own.low, own.high or MAX_SMALL_SIZE):
-            point = {**sizes, name: size}
-            if not meets(conditions, point):
-                yield point
+        for name in sorted(_names(condition) & sizes.keys()):
+            own = ranges[name]
+            for size in sizes_between(own, own.low, own.high or MAX_SMALL_SIZE):
+                point = {**sizes, name: size}
+                if not meets(conditions, point):
+                    yield point
     lowest = {name: example_size(ranges[name], 1) for name in sizes}
     if not meets(conditions, lowest):
         yield lowest
-    for name in sizes:
-        for size in (lowest[name], example_size(ranges[name], sizes[name] + 1)):
-            point = {**sizes, name: size}
-            if not meets(conditions, point):
-                yield point
+
+
+def _names(condition: Condition) -> frozenset[str]:
+    """Return the symbols that a condition is about."""
+    if condition.dim is not None:
+        return frozenset((condition.dim.name,))
+    return symbols(condition.expr)
 
 
 def meets(conditions: Sequence[Condition], sizes: Sizes) -> bool:
