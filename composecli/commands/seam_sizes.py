@@ -27,7 +27,7 @@ from composecli.compose.conditions import Condition
 from composecli.compose.fitting_sizes import fitting_sizes
 from composecli.compose.shared_symbols import shared_conditions, shared_symbol_findings
 from composecli.compose.wiring import Wiring, wire
-from composecli.core.dims import fixed_size, unknown_reason
+from composecli.core.dims import admits, fixed_size, unknown_reason
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
 from composecli.core.fit import Fit, Holds, format_sizes
 from composecli.core.input_spec import are_exact
@@ -185,7 +185,7 @@ def _other_sizes(
         return {**sizes, **changed}
     shapes = producer_shapes(pairs, [port.dims or () for port in seam.upstream.outputs])
     search = SizeSearch(runs, sizes, shapes)
-    if search.is_about_other_things():
+    if search.is_about_other_things(is_constant=_refuses_constant(pairs)):
         return _Never()
     found = search.find()
     if found is not None:
@@ -210,6 +210,19 @@ def _is_constant_mismatch(pairs: PortPairs, findings: Findings, observation: Obs
             have = fixed_size(producer.dims[finding.axis])
             want = fixed_size(consumer.port.dims[finding.axis])
             if (have, want) in pairs_of_sizes:
+                return True
+    return False
+
+
+def _refuses_constant(pairs: PortPairs) -> bool:
+    """Return whether an axis has one size only, and the consumer refuses it."""
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) != len(producer.dims):
+            continue
+        for given, taken in zip(producer.dims, dims, strict=True):
+            size = fixed_size(given)
+            if size is not None and admits(taken, size) is False:
                 return True
     return False
 

@@ -20,9 +20,9 @@ from composecli.inference.parameter_ops import bare_op_name
 from composecli.inference.size_solver import MAX_SIZE, mismatches, secant_step
 
 MAX_RUNS = 40
-# Sizes that are tried if a refusal states none: of tables, images, patches and windows.
-_USUAL_SIZES = (1, 2, 32, 16, 8, 4, 224, 28, 64, 12, 3, 24, 10, 128, 7, 14, 48, 96, 256, 20, 5)
-MAX_USUAL_SIZES = 10
+# Sizes that are tried if a refusal states none: those that many steps divide come first.
+_USUAL_SIZES = (1, 32, 240, 224, 16, 480, 20, 28, 8, 4, 12, 96, 2, 24, 10, 128, 7, 14, 48, 256)
+MAX_USUAL_SIZES = 14
 # The kinds of proposals, the best first.
 _EXPLAINED, _SOLVED, _USUAL = range(3)
 
@@ -77,8 +77,11 @@ class SizeSearch:
             self._answer(sizes)
         return None
 
-    def is_about_other_things(self) -> bool:
-        """Return whether the refusal is the same at other sizes, so that no size changes it."""
+    def is_about_other_things(self, *, is_constant: bool) -> bool:
+        """Return whether the refusal is the same at other sizes, so that no size changes it.
+
+        `is_constant`: a size of which it is known that the consumer refuses it is always the same.
+        """
         place = self._place(self.start)
         others = [
             {name: example_size(free, free.low) for name, free in self._own.items()},
@@ -89,7 +92,7 @@ class SizeSearch:
         ]
         others = [sizes for sizes in others if sizes != self.start and self.runs.admits(sizes)]
         places = [self._place(sizes) for sizes in others]
-        if place is None or not place.sizes:
+        if place is None or not (place.sizes or is_constant):
             return False
         return all(other == place for other in places)
 

@@ -268,6 +268,8 @@ def for_each_side(
     if condition.takes.name == _DIFFERENCE or sizes[names[0]] != sizes[names[1]]:
         return [condition]
     sides = list(_sides(condition, names, ranges, sizes))
+    if len(sides) != len(names):
+        return [condition]
     ends = [_ends(side) for side in sides]
     corners = [dict(zip(names, corner, strict=True)) for corner in product(*ends)]
     if corners and all(condition.fits({**sizes, **corner}) for corner in corners):
@@ -329,5 +331,14 @@ def combined(conditions: Iterable[Condition]) -> Iterator[str]:
             relations[condition.text] = None
         else:
             by_name[dim.name] = both
-    yield from map(str, by_name.values())
+    for dim in by_name.values():
+        yield str(_without_idle_limit(dim))
     yield from relations
+
+
+def _without_idle_limit(dim: Free) -> Free:
+    """Return the dim without a lower limit that its step implies: `H>=2 & H%2==0`."""
+    pattern = replace(dim, low=1)
+    if example_size(pattern, 1) >= dim.low:
+        return pattern
+    return dim

@@ -8,8 +8,8 @@ from itertools import combinations, product
 
 from composecli.compose.compare import PortPairs
 from composecli.compose.conditions import MAX_TRIED_SIZE, largest_tried
-from composecli.core.dims import Dim, Free, admits, as_expr, as_free, bounds, sizes_between
-from composecli.core.size_expr import Const, Expr, evaluate, substitute, symbols
+from composecli.core.dims import Dim, Fixed, Free, admits, as_expr, as_free, bounds, sizes_between
+from composecli.core.size_expr import Const, Expr, add, evaluate, multiply, substitute, symbols
 
 MAX_CHANGES = 16
 # If two sizes have to change at once, as those of an image that is flattened: both to the same size
@@ -56,6 +56,12 @@ def sizes_meeting(
             return None
         chosen = better
     return None
+
+
+def equal(one: Expr, other: Expr) -> Need:
+    """Return the need that two sizes are equal: they differ by 0, and sizes start at 1."""
+    difference = add(one, multiply(Const(-1), other), Const(1))
+    return Need(difference, Fixed(1))
 
 
 def needs_of(pairs: PortPairs, sizes: Sizes) -> Iterator[Need]:
