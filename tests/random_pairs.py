@@ -230,10 +230,14 @@ def truth(models: tuple[nn.Module, nn.Module], example: Tensor) -> bool | None:
 
 def grid(names: list[str], base: dict[str, int], numbers: set[int]) -> Iterator[dict[str, int]]:
     """Yield sizes: each symbol at each number, both sides of an image together, and small ones."""
-    near = sorted({number + step for number in numbers for step in (-1, 0, 1)})
-    usual = [1, 2, 3, 5, 8, 13, 16, 21, 32, 33, 48, 64, 100]
-    sizes = [size for size in (*near, *usual) if 0 < size < 5000]
-    for size in sizes:
-        for name in names:
-            yield {**base, name: size}
-        yield {**base, **{name: size for name in names if name != "N"}}
+    near = {number + step for number in numbers for step in (-1, 0, 1)}
+    seen = list[dict[str, int]]()
+    for size in sorted({*near, 1, 2, 5, 16, 33, 64}):
+        if not 0 < size < 5000:
+            continue
+        points = [{**base, name: size} for name in names]
+        points.append({**base, **{name: size for name in names if name != "N"}})
+        for point in points:
+            if point not in seen:
+                seen.append(point)
+                yield point

@@ -18,8 +18,10 @@ from tests.commands.test_conditional_pairs import meets
 from tests.random_pairs import RandomPair, grid, load, random_pair, save_random, truth
 
 SUITE = 60
+# The suite runs its pairs in parts, which may run side by side.
+PART = 15
 LONG = 2000
-MAX_ELEMENTS = 1_000_000
+MAX_ELEMENTS = 300_000
 # An odd seed of its own, so that neither run repeats the other.
 FIRST_LONG_SEED = 10_001
 
@@ -92,11 +94,12 @@ def judge_all(seeds: range, composecli: Composecli, folder: Path) -> Counter[str
     return counts
 
 
-def test_no_claim_about_sizes_is_wrong(composecli: Composecli, tmp_path: Path) -> None:
-    counts = judge_all(range(SUITE), composecli, tmp_path)
+@pytest.mark.parametrize("first", range(0, SUITE, PART))
+def test_no_claim_about_sizes_is_wrong(first: int, composecli: Composecli, tmp_path: Path) -> None:
+    counts = judge_all(range(first, first + PART), composecli, tmp_path)
     assert not [name for name in counts if "wrong" in name]
-    assert counts["holds sometimes"] >= SUITE // 3
-    assert counts["holds unknown"] <= SUITE // 20
+    assert counts["holds sometimes"] >= PART // 3
+    assert counts["holds unknown"] <= 1
 
 
 @pytest.mark.long
