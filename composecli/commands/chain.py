@@ -12,6 +12,7 @@ from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
 from composecli.commands.seam_report import Findings, Rows, seam_report
 from composecli.commands.session import Session
+from composecli.commands.size_runs import SizeRuns
 from composecli.commands.stated_inputs import argument_names
 from composecli.compose.compare import (
     ConsumerPort,
@@ -23,7 +24,8 @@ from composecli.compose.wiring import Edge, Wiring
 from composecli.core.blueprint import Sequential, Stage
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import Free, free_dims
-from composecli.core.observations import Observation
+from composecli.core.fit import Fit
+from composecli.core.observations import Detail, Observation
 from composecli.core.pytree import (
     Call,
     KeyPath,
@@ -31,6 +33,7 @@ from composecli.core.pytree import (
     get_path,
     leaves,
 )
+from composecli.core.resizing import free_axes, sizes_by_name
 from composecli.inference import NotFound
 
 Ports = tuple[Port, ...]
@@ -50,6 +53,11 @@ class Upstream:
     call: Call
     result: Tree
     outputs: Ports
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the free dims of the input in the example, by name."""
+        return sizes_by_name(self.first, self.call)
 
     @property
     def ranges(self) -> tuple[Free, ...]:
@@ -87,9 +95,9 @@ class Chain:
         self.contracts.append(found)
         return self.contract(number)
 
-    def report(self, edge: Edge, rows: Rows, findings: Findings) -> None:
+    def report(self, edge: Edge, rows: Rows, findings: Findings, fit: Fit | None = None) -> None:
         """Add the report of the next seam."""
-        seam = seam_report(edge.producer, edge.consumer, rows, findings)
+        seam = seam_report(edge.producer, edge.consumer, rows, findings, fit)
         self.seams.append(seam)
 
 
@@ -98,7 +106,7 @@ class Seam:
     """One seam of a chain with the wiring of its ports.
 
     `number` is that of the consumer, and `selected` the path of the part of the result that is
-    wired.
+    wired. `searched`: other sizes of the input were looked for already.
     """
 
     chain: Chain
@@ -107,6 +115,7 @@ class Seam:
     selected: KeyPath
     wiring: Wiring
     edge: Edge
+    searched: bool = False
 
     @property
     def contract(self) -> Contract | None:
@@ -118,6 +127,18 @@ class Seam:
         """The consumer, fed without a bridge."""
         consumer = self.chain.parts[self.number]
         return Stage(consumer.handle, self.wiring.feeds, self.edge.settings)
+
+    def runs_beside(self, observation: Observation) -> SizeRuns:
+        """Return runs of everything up to this consumer at other sizes of the input.
+
+        `observation` is that of the run at the example, without a bridge.
+        """
+        upstream = self.upstream
+        blueprint = Sequential((*upstream.stages, self.stage))
+        ranges = {free.name: free for _, free in free_axes(upstream.first, upstream.call)}
+        runs = SizeRuns(self.chain.session, blueprint, upstream.first, upstream.call, ranges)
+        runs.observed[upstream.call, Detail.REASON] = observation
+        return runs
 
     def run(self, stage: Stage) -> Observation:
         """Run everything up to this consumer."""
@@ -161,7 +182,9 @@ def pair_ports(seam: Seam) -> PortPairs:
             producer = outputs.get((*feed.path, *path))
             if consumer is None or producer is None:
                 continue
-            output_port = ProducerPort(seam.edge.producer, producer, spec, upstream.ranges)
+            output_port = ProducerPort(
+                seam.edge.producer, producer, spec, upstream.ranges, upstream.sizes
+            )
             input_port = ConsumerPort(seam.edge.consumer, consumer)
             pairs.append((output_port, input_port))
     return tuple(pairs)

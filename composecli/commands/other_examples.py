@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from composecli.commands.chain import Seam, Upstream, pair_ports, start_chain
+from composecli.commands.size_runs import is_affordable
 from composecli.compose.compare import PortPairs, compare
 from composecli.compose.fitting_sizes import fitting_sizes
 from composecli.compose.wiring import Wiring, wire
 from composecli.core.blueprint import Sequential
-from composecli.core.contract import Port, output_name
+from composecli.core.contract import Contract, Port, output_name
 from composecli.core.dims import Fixed
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, Leaf, TensorSpec, call_leaves, leaves, replace_call_leaf
-from composecli.core.resizing import resize, sizes_by_name
+from composecli.core.resizing import resize
 from composecli.core.rules import Rule, Severity
 
 _ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE)
+Rules = tuple[Rule, ...]
 _ABOUT_TENSORS = (*_ABOUT_SIZES, Rule.RANK_DIFFERS, Rule.DTYPE_DIFFERS)
 
 
@@ -48,11 +50,12 @@ def _at_fitting_sizes(seam: Seam, pairs: PortPairs) -> Seam | None:
     upstream = seam.upstream
     if are_exact(seam.chain.session.options.inputs_of_first):
         return None
-    sizes = sizes_by_name(upstream.first, upstream.call)
-    changed = fitting_sizes(pairs, upstream.ranges, sizes)
+    changed = fitting_sizes(pairs, upstream.ranges, upstream.sizes)
     if not changed:
         return None
     call = resize(upstream.first, upstream.call, changed)
+    if not is_affordable(call):
+        return None
     blueprint = Sequential(upstream.stages)
     observation = seam.chain.session.run(blueprint, call)
     if not isinstance(observation, Accepted):
@@ -77,19 +80,34 @@ def _at_example_of_consumer(seam: Seam, pairs: PortPairs) -> Seam | None:
         call = _at_rank_of(upstream.call, contract.example)
     else:
         call = _with_tensor_of(upstream.call, contract.example)
-    if call is None:
-        return None
+    if call is not None:
+        moved = _at_call(seam, call)
+        if moved is not None:
+            return moved
+    batch = _with_batch(upstream, contract)
+    if batch is not None:
+        return _at_call(seam, batch, _ABOUT_SIZES)
+    return None
+
+
+def _at_call(seam: Seam, call: Call, left: Rules = ()) -> Seam | None:
+    """Return the seam with this input of the producer, if its contract for it fits there.
+
+    Errors of the rules in `left` may be left: they are about sizes that can be changed.
+    """
+    chain, upstream = seam.chain, seam.upstream
+    producer = chain.parts[seam.number - 1]
     observation = chain.session.run(Sequential(upstream.stages), call)
     if not isinstance(observation, Accepted):
         return None
     moved = replace(upstream, call=call, result=observation.result)
-    if _fitting_seam(seam, _with_fixed_outputs(moved)) is None:
+    if _fitting_seam(seam, _with_fixed_outputs(moved), left) is None:
         return None
     found = chain.session.infer(producer, given=call)
     started = start_chain(producer, found)
     if started is None:
         return None
-    fitting = _fitting_seam(seam, replace(started, call=call, result=observation.result))
+    fitting = _fitting_seam(seam, replace(started, call=call, result=observation.result), left)
     if fitting is not None:
         chain.contracts[seam.number - 1] = found
     return fitting
@@ -129,6 +147,20 @@ def _at_rank_of(call: Call, other: Call) -> Call | None:
     return replace_call_leaf(call, {path: tensor})
 
 
+def _with_batch(upstream: Upstream, contract: Contract) -> Call | None:
+    """Return the call with a batch of samples, if the consumer takes one and gets a sample."""
+    own, others = _only_leaf(upstream.call), _only_leaf(contract.example)
+    if own is None or others is None:
+        return None
+    (path, spec), (_, wanted) = own, others
+    results = list(leaves(upstream.result))
+    if len(results) != 1 or len(results[0][1].sizes) + 1 != len(wanted.sizes):
+        return None
+    sizes = (wanted.sizes[0], *spec.sizes)
+    tensor = TensorSpec(spec.dtype, sizes, spec.below)
+    return replace_call_leaf(upstream.call, {path: tensor})
+
+
 def _only_leaf(call: Call) -> Leaf | None:
     """Return the tensor of a call with its path; None if it has not exactly one."""
     found = list(call_leaves(call))
@@ -137,8 +169,11 @@ def _only_leaf(call: Call) -> Leaf | None:
     return None
 
 
-def _fitting_seam(seam: Seam, upstream: Upstream) -> Seam | None:
-    """Return the seam behind another example; None if its ports do not fit there either."""
+def _fitting_seam(seam: Seam, upstream: Upstream, left: Rules = ()) -> Seam | None:
+    """Return the seam behind another example; None if its ports do not fit there either.
+
+    Errors of the rules in `left` may be left.
+    """
     part = seam.chain.parts[seam.number]
     selected = seam.selected
     wiring = wire(upstream.result, part.facts.arguments, selected, seam.edge)
@@ -147,6 +182,7 @@ def _fitting_seam(seam: Seam, upstream: Upstream) -> Seam | None:
     moved = replace(seam, upstream=upstream, wiring=wiring)
     for producer, consumer in pair_ports(moved):
         findings = compare(producer, consumer)
-        if any(finding.severity is Severity.ERROR for finding in findings):
+        errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+        if any(finding.rule not in left for finding in errors):
             return None
     return moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from composecli.commands.bridging import (
@@ -19,6 +20,7 @@ from composecli.commands.composition import (
     not_found_finding,
 )
 from composecli.commands.opened_model import OpenedModel, OpenedModels
+from composecli.commands.parallel_sizes import common_call, fit_without_merge, with_fit
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.samples import follow_batch
@@ -49,8 +51,11 @@ from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import Free, free_dims
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
+from composecli.core.fit import Fit
+from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
+from composecli.core.resizing import free_axes
 from composecli.core.rules import Rule
 from composecli.core.slices import Fate
 from composecli.inference import Found, NotFound
@@ -92,8 +97,8 @@ class _Branches:
 
     @property
     def merge(self) -> MergeSpec:
-        """How the outputs are merged."""
-        return MergeSpec(self.request.merge, self.request.dim, self.request.strict)
+        """How the outputs are merged at the example; whether every size fits is told later."""
+        return MergeSpec(self.request.merge, self.request.dim)
 
     def run(self, bridges: Bridges) -> Observation:
         """Run the merge of all outputs."""
@@ -144,7 +149,7 @@ def _judge_parallel(
         finding = _without_input(session, parts[0], contracts[0])
         seams = _blocked_seams(finding, parts)
         return Composition(contracts, seams, None, None, None)
-    shared = _share_call(session, parts, calls)
+    shared = _share_call(session, parts, _with_common_call(request, contracts, calls))
     missing = _missing_selection(selections, shared.results, parts)
     if missing is not None:
         seams = _blocked_seams(missing, parts)
@@ -156,7 +161,8 @@ def _judge_parallel(
         part = parts[number]
         tree = get_path(result, path)
         settings = session.settings(part, number + 1)
-        outputs[number] = BranchOutput(part.name, part.handle, path, tree, port, settings)
+        ranges = _ranges(contracts[0], shared.call)
+        outputs[number] = BranchOutput(part.name, part.handle, path, tree, port, settings, ranges)
     return _judge(_Branches(request, session, parts, contracts, shared, outputs))
 
 
@@ -230,6 +236,17 @@ def _run_each(session: Session, parts: OpenedModels, call: Call) -> _SharedCall:
     return _SharedCall(call, results, refusals)
 
 
+def _with_common_call(request: CheckRequest, contracts: Contracts, calls: list[Call]) -> list[Call]:
+    """Return the calls; first the one that all contracts take, unless sizes are stated."""
+    known = [found.contract for found in contracts if isinstance(found, Found)]
+    if are_exact(request.options.inputs_of_first) or len(known) < len(contracts):
+        return calls
+    common = common_call(tuple(known), MergeSpec(request.merge, request.dim))
+    if common is None:
+        return calls
+    return [common, *calls]
+
+
 def _missing_selection(
     selections: tuple[Selection, ...], results: dict[int, Tree], parts: OpenedModels
 ) -> Finding | None:
@@ -269,6 +286,14 @@ def _output_port(contracts: Contracts, number: int, path: KeyPath, call: Call) -
     return None
 
 
+def _ranges(found: InferenceResult, call: Call) -> tuple[Free, ...]:
+    """Return the free dims of the first model's input."""
+    contract = _contract(found)
+    if contract is None:
+        return ()
+    return tuple(free for _, free in free_axes(contract, call))
+
+
 def _contract(found: InferenceResult) -> Contract | None:
     """Return the contract, None if it was not found."""
     if isinstance(found, NotFound):
@@ -294,11 +319,7 @@ def _judge(branches: _Branches) -> Composition:
         refusal = rejection_finding(merged, f"the merge ({branches.request.merge})")
         for number in numbers:
             findings[number] = (*findings[number], refusal)
-    if isinstance(merged, Accepted):
-        warnings = _sample_findings(branches)
-        for number in numbers:
-            findings[number] += warnings.get(number, ())
-    seams = tuple(_report(branches, number, findings[number]) for number in numbers)
+    seams = tuple(_reports(branches, findings, merged))
     call = branches.shared.call
     if not isinstance(merged, Accepted):
         return Composition(branches.contracts, seams, None, call, None)
@@ -311,6 +332,19 @@ def _judge(branches: _Branches) -> Composition:
                 bridged.append(number - 1)
     blueprint = merged_blueprint(branches.outputs, bridges, branches.merge)
     return Composition(branches.contracts, seams, blueprint, call, merged.result, tuple(bridged))
+
+
+def _reports(
+    branches: _Branches, findings: FindingsByModel, merged: Observation | None
+) -> Iterator[SeamReport]:
+    """Yield the report of each pair: its findings with those about other sizes and samples."""
+    warnings = FindingsByModel()
+    if isinstance(merged, Accepted):
+        warnings = _sample_findings(branches)
+    for number in range(1, len(branches.parts)):
+        found, fit = _with_fit(branches, number, findings[number], merged)
+        findings[number] = found
+        yield _report(branches, number, (*found, *warnings.get(number, ())), fit)
 
 
 def _sample_findings(branches: _Branches) -> FindingsByModel:
@@ -340,6 +374,20 @@ def _follow_branch(branches: _Branches, number: int) -> Seen | None:
             blueprint = single_model(branches.parts[number].handle)
             return follow_batch(branches.session, blueprint, contract, call)
     return None
+
+
+def _with_fit(
+    branches: _Branches, number: int, findings: Findings, merged: Observation | None
+) -> tuple[Findings, Fit]:
+    """Return the findings of a pair, and at which sizes of the input it merges."""
+    call = branches.shared.call
+    contracts = (_contract(branches.contracts[0]), _contract(branches.contracts[number]))
+    if not isinstance(merged, Accepted) or verdict_of(findings) is not Verdict.COMPATIBLE:
+        return findings, fit_without_merge(findings, contracts, call)
+    outputs = (branches.outputs[0], branches.outputs[number])
+    parts = (branches.parts[0], branches.parts[number])
+    merge = replace(branches.merge, strict=branches.request.strict)
+    return with_fit(branches.session, contracts, outputs, parts, merge, call, findings)
 
 
 def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
@@ -419,11 +467,11 @@ def _input_sides(branches: _Branches, number: int) -> list[Side]:
     return sides
 
 
-def _report(branches: _Branches, number: int, findings: Findings) -> SeamReport:
+def _report(branches: _Branches, number: int, findings: Findings, fit: Fit) -> SeamReport:
     """Return the report of the first model with another one."""
     one, other = branches.parts[0].name, branches.parts[number].name
     rows = _rows(branches, number, findings)
-    return seam_report(one, other, rows, findings)
+    return seam_report(one, other, rows, findings, fit)
 
 
 def _rows(branches: _Branches, number: int, findings: Findings) -> Rows:

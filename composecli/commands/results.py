@@ -11,6 +11,7 @@ from composecli.core.contract import Contract
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
+from composecli.core.fit import Fit
 from composecli.core.rules import Severity
 from composecli.core.slices import AxisFate
 from composecli.workers.protocol import Check, LayerRow, Sandbox
@@ -49,13 +50,17 @@ class PortRow:
 
 @dataclass(frozen=True, slots=True)
 class SeamReport:
-    """The place where two models meet; in parallel, where their outputs are merged."""
+    """The place where two models meet; in parallel, where their outputs are merged.
+
+    `fit` tells at which sizes of the input of the whole it holds.
+    """
 
     producer: str
     consumer: str
     rows: tuple[PortRow, ...]
     findings: tuple[Finding, ...]
     verdict: Verdict
+    fit: Fit = field(default_factory=Fit)
 
 
 class Answer:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from composecli.commands.results import PortRow, SeamReport
 from composecli.core.contract import Contract, Port
 from composecli.core.findings import Finding, Verdict, verdict_of
+from composecli.core.fit import Fit
 
 Findings = tuple[Finding, ...]
 Ports = tuple[Port, ...]
@@ -15,7 +16,9 @@ Rows = tuple[PortRow, ...]
 _NOT_KNOWN = Port("?", (), "?", ())
 
 
-def seam_report(producer: str, consumer: str, rows: Rows, findings: Findings) -> SeamReport:
+def seam_report(
+    producer: str, consumer: str, rows: Rows, findings: Findings, fit: Fit | None = None
+) -> SeamReport:
     """Return the report of a seam, whose verdict follows from its findings.
 
     A row that is compatible by itself stays so if there are others. Every other row shows the
@@ -28,7 +31,8 @@ def seam_report(producer: str, consumer: str, rows: Rows, findings: Findings) ->
             marked.append(row)
         else:
             marked.append(replace(row, verdict=verdict))
-    return SeamReport(producer, consumer, tuple(marked), findings, verdict)
+    fit = fit or Fit()
+    return SeamReport(producer, consumer, tuple(marked), findings, verdict, fit)
 
 
 def port_rows(

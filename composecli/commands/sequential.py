@@ -23,7 +23,9 @@ from composecli.commands.other_examples import with_other_example
 from composecli.commands.other_ranks import with_contract_at_rank
 from composecli.commands.requests import CheckRequest
 from composecli.commands.samples import sample_findings
+from composecli.commands.seam_fit import narrowed_contract
 from composecli.commands.seam_report import Findings, Rows, port_rows
+from composecli.commands.seam_sizes import with_sizes
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.commands.tried_fixes import with_tried_fixes
@@ -169,33 +171,42 @@ def _selected_path(chain: Chain, number: int, result: Tree) -> KeyPath | Finding
 
 def _judge_wired(seam: Seam) -> Upstream | None:
     """Judge a seam whose ports are known, and return the chain up to the next one if it holds."""
-    strict = seam.chain.request.strict
     pairs = pair_ports(seam)
-    compared = [compare(producer, consumer, strict=strict) for producer, consumer in pairs]
+    compared = [compare(producer, consumer) for producer, consumer in pairs]
     findings = [finding for pair in compared for finding in pair]
-    findings += shared_symbol_findings(pairs, strict=strict)
-    moved = with_other_example(seam, pairs, findings)
+    findings += shared_symbol_findings(pairs)
+    moved = None
+    if not seam.searched:
+        moved = with_other_example(seam, pairs, findings)
     if moved is not None:
         return _judge_wired(moved)
     observation = seam.run(seam.stage)
     fed = pairs or _pair_unknown_inputs(seam)
     confirmed = confirm(tuple(findings), observation, fed)
     confirmed = _without_contract(seam, confirmed)
-    confirmed, passed = _pass_seam(seam, pairs, confirmed, observation)
+    sized = with_sizes(seam, pairs, confirmed, observation)
+    if sized.moved is not None:
+        return _judge_wired(sized.moved)
+    confirmed, passed = _pass_seam(seam, pairs, sized.findings, observation)
     has_fix = any(finding.fix is not None for finding in confirmed)
     if not has_fix:
         adopted = with_contract_at_rank(seam, pairs, findings)
         if adopted is not None:
             return _judge_wired(adopted)
+    if seam.chain.request.strict:
+        compared = [compare(producer, consumer, strict=True) for producer, consumer in pairs]
     rows = _rows(seam, pairs, compared)
     if passed is not None:
         confirmed += sample_findings(seam, pairs, passed.stage)
         if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in confirmed):
             passed = None
-    seam.chain.report(seam.edge, rows, confirmed)
+    seam.chain.report(seam.edge, rows, confirmed, sized.fit)
     if passed is None:
         return None
-    return _extend(seam, pairs, passed)
+    following = _extend(seam, pairs, passed)
+    if sized.known is None:
+        return following
+    return replace(following, first=narrowed_contract(following.first, sized.known))
 
 
 def _without_contract(seam: Seam, findings: Findings) -> Findings:

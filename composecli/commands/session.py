@@ -105,9 +105,11 @@ class Session:
             self._opened[name, device] = (opened.handle, opened.facts)
         return self._opened[name, device]
 
-    def run(self, blueprint: Blueprint, call: Call, seed: int = 0) -> Observation:
+    def run(
+        self, blueprint: Blueprint, call: Call, seed: int = 0, detail: Detail = Detail.REASON
+    ) -> Observation:
         """Run one forward of a blueprint, on values that follow from the seed."""
-        return self._probe(ProbeRequest(blueprint, call, seed))
+        return self._probe(ProbeRequest(blueprint, call, seed, detail))
 
     def _probe(self, request: ProbeRequest) -> Observation:
         """Run a probe, and keep what it had to read."""

@@ -10,7 +10,7 @@ from composecli.compose.compare import (
     conditional_finding,
     undecided_reason,
 )
-from composecli.compose.conditions import Condition, solve_condition
+from composecli.compose.conditions import Condition, for_each_side, solve_condition
 from composecli.core.bridge import Bridge, carry_all
 from composecli.core.contract import BATCH
 from composecli.core.dims import Dim, Fixed, as_expr, fixed_size, is_variable
@@ -62,7 +62,7 @@ def bridged_findings(
             continue
         condition = solve_condition(dim, needed, ranges)
         if condition is not None:
-            conditions.append(condition)
+            conditions += for_each_side(condition, ranges, producer.sizes)
     sides = (producer.after(bridge).side, consumer.side)
     findings = list[Finding]()
     if conditions:

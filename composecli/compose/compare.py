@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from composecli.compose.conditions import Condition, equality_conditions, solve_condition
+from composecli.compose.conditions import Condition, combined, conditions_of
 from composecli.core.bridge import Bridge, apply_all, carry_all
 from composecli.core.contract import Port, accepts_dtype
 from composecli.core.dims import (
@@ -31,13 +31,15 @@ from composecli.core.rules import Rule
 class ProducerPort:
     """One output of a producer, with the tensor that it returned for the example input.
 
-    `ranges` are the free dims of the input that the dims of the output follow from.
+    `ranges` are the free dims of the input that the dims of the output follow from, and `sizes`
+    their sizes in the example.
     """
 
     model: str
     port: Port
     example: TensorSpec
     ranges: tuple[Free, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def side(self) -> Side:
@@ -112,7 +114,7 @@ def compare(
         return (*findings, finding)
     findings.extend(_size_findings(producer, consumer, dims))
     if not findings:
-        findings.extend(_condition_findings(producer, consumer, dims, strict=strict))
+        findings.extend(_condition_findings(producer, consumer, strict=strict))
     return tuple(findings)
 
 
@@ -185,30 +187,37 @@ def _size_title(axis: int, rank: int) -> str:
 
 
 def _condition_findings(
-    producer: ProducerPort, consumer: ConsumerPort, dims: Shape, *, strict: bool
+    producer: ProducerPort, consumer: ConsumerPort, *, strict: bool
 ) -> Iterator[Finding]:
     """Yield the findings about sizes other than those of the example."""
-    ranges = {free.name: free for free in producer.ranges}
-    conditions = list[Condition]()
-    unknown_axes = list[str]()
-    axes = zip(producer.dims, dims, strict=True)
-    for axis, (producer_dim, consumer_dim) in enumerate(axes):
-        reason = undecided_reason(producer_dim, consumer_dim)
-        if reason is not None:
-            unknown_axes.append(f"axis {axis}: {reason}")
-            continue
-        condition = solve_condition(producer_dim, consumer_dim, ranges)
-        if condition is not None:
-            conditions.append(condition)
-    conditions.extend(equality_conditions(producer.dims, dims, ranges))
     sides = (producer.side, consumer.side)
+    conditions = pair_conditions(producer, consumer)
     if conditions:
         notes = _example_notes(producer)
         yield conditional_finding(conditions, sides, notes, strict=strict)
+    unknown_axes = undecided_axes(producer, consumer)
     if strict and unknown_axes:
         title = "cannot decide for every size"
-        notes = tuple(unknown_axes)
-        yield Finding(Rule.SIZES_NOT_KNOWN, title, sides, notes=notes)
+        yield Finding(Rule.SIZES_NOT_KNOWN, title, sides, notes=unknown_axes)
+
+
+def pair_conditions(producer: ProducerPort, consumer: ConsumerPort) -> list[Condition]:
+    """Return the conditions under which two ports of one rank fit, where they can be decided."""
+    dims = consumer.port.dims
+    if dims is None or len(dims) != len(producer.dims):
+        return []
+    ranges = {free.name: free for free in producer.ranges}
+    return conditions_of(producer.dims, dims, ranges, producer.sizes)
+
+
+def undecided_axes(producer: ProducerPort, consumer: ConsumerPort) -> tuple[str, ...]:
+    """Return each axis of which it is not known at which sizes it fits, with the reason."""
+    reasons = list[str]()
+    for axis, dims in enumerate(zip(producer.dims, consumer.port.dims or (), strict=False)):
+        reason = undecided_reason(*dims)
+        if reason is not None:
+            reasons.append(f"axis {axis}: {reason}")
+    return tuple(reasons)
 
 
 def undecided_reason(producer: Dim, consumer: Dim) -> str | None:
@@ -226,17 +235,18 @@ def conditional_finding(
     conditions: list[Condition], sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
 ) -> Finding:
     """Return one finding for all conditions: a note, or an error if `strict`."""
-    # Several axes often have the same condition: dicts drop the repetitions and keep the order.
-    texts = dict.fromkeys(condition.text for condition in conditions)
-    text = " and ".join(texts)
+    text = conditions_text(conditions)
+    relations = dict.fromkeys(filter(None, (condition.relation for condition in conditions)))
+    notes = (*notes, *(f"it fits wherever {relation}" for relation in relations))
     if not strict:
         title = f"compatible when {text}"
         return Finding(Rule.FITS_ONLY_AT_SOME_SIZES, title, sides, notes=notes)
-    failures = dict[str, None]()
-    for condition in conditions:
-        if condition.fails_at is None:
-            continue
-        failure = f"it fails at {condition.fails_at}"
-        failures[failure] = None
+    failures = dict.fromkeys(filter(None, (condition.failure for condition in conditions)))
     title = f"fits only when {text}"
-    return Finding(Rule.NOT_AT_EVERY_SIZE, title, sides, notes=tuple(failures))
+    failing = tuple(f"it fails at {failure}" for failure in failures)
+    return Finding(Rule.NOT_AT_EVERY_SIZE, title, sides, notes=failing)
+
+
+def conditions_text(conditions: Iterable[Condition]) -> str:
+    """Return conditions as part of a sentence: `H>=32 and H%16==0 and 8<=W<=64`."""
+    return " and ".join(combined(conditions)).replace(" & ", " and ")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 from composecli.compose.compare import PortPairs
-from composecli.compose.conditions import MAX_TRIED_SIZE
-from composecli.core.dims import Dim, Free, admits, as_expr, as_free, sizes_between
-from composecli.core.size_expr import Expr, evaluate, symbols
+from composecli.compose.conditions import MAX_TRIED_SIZE, largest_tried
+from composecli.core.dims import Dim, Fixed, Free, admits, as_expr, as_free, bounds, sizes_between
+from composecli.core.size_expr import Const, Expr, add, evaluate, multiply, substitute, symbols
 
 MAX_CHANGES = 16
 # If two sizes have to change at once, as those of an image that is flattened: both to the same size
@@ -21,8 +21,8 @@ Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
-    """One axis of a seam: the size that the producer gives, and the dim that the consumer takes."""
+class Need:
+    """One need of a consumer: the size that the producer gives, and the dim that is taken."""
 
     gives: Expr
     takes: Dim
@@ -37,7 +37,14 @@ def fitting_sizes(
     `float32[N, 3, H>=3, W>=3]` with `C=3, H=3, W=8`, the sizes next to those of the example
     `float32[2, 8, 4]`. `ranges` are the free dims of the input, and `sizes` those of the example.
     """
-    axes = list(_known_axes(pairs, sizes))
+    needs = list(needs_of(pairs, sizes))
+    return sizes_meeting(needs, ranges, sizes)
+
+
+def sizes_meeting(
+    axes: list[Need], ranges: tuple[Free, ...], sizes: Sizes
+) -> dict[str, int] | None:
+    """Return the sizes that change, next to those of the example, so that all needs are met."""
     own = {free.name: free for free in ranges if free.name in sizes}
     chosen = dict(sizes)
     for _ in range(MAX_CHANGES):
@@ -51,9 +58,15 @@ def fitting_sizes(
     return None
 
 
-def _known_axes(pairs: PortPairs, sizes: Sizes) -> Iterator[_Axis]:
+def equal(one: Expr, other: Expr) -> Need:
+    """Return the need that two sizes are equal: they differ by 0, and sizes start at 1."""
+    difference = add(one, multiply(Const(-1), other), Const(1))
+    return Need(difference, Fixed(1))
+
+
+def needs_of(pairs: PortPairs, sizes: Sizes) -> Iterator[Need]:
     """Yield the axes whose size follows from the input, those with free dims first."""
-    derived = list[_Axis]()
+    derived = list[Need]()
     for producer, consumer in pairs:
         dims = consumer.port.dims or ()
         if len(dims) != len(producer.dims):
@@ -62,7 +75,7 @@ def _known_axes(pairs: PortPairs, sizes: Sizes) -> Iterator[_Axis]:
             expr = as_expr(given)
             if expr is None or not symbols(expr) <= sizes.keys():
                 continue
-            axis = _Axis(expr, taken)
+            axis = Need(expr, taken)
             if as_free(taken) is None:
                 derived.append(axis)
             else:
@@ -70,9 +83,9 @@ def _known_axes(pairs: PortPairs, sizes: Sizes) -> Iterator[_Axis]:
     yield from derived
 
 
-def _wrong_axes(axes: list[_Axis], sizes: Sizes) -> list[_Axis]:
+def _wrong_axes(axes: list[Need], sizes: Sizes) -> list[Need]:
     """Return the axes that do not fit at these sizes of the input."""
-    wrong = list[_Axis]()
+    wrong = list[Need]()
     bound = dict[str, int]()
     for axis in axes:
         value = evaluate(axis.gives, sizes)
@@ -89,34 +102,56 @@ def _wrong_axes(axes: list[_Axis], sizes: Sizes) -> list[_Axis]:
 
 
 def _with_fewer_wrong_axes(
-    axes: list[_Axis], wrong: list[_Axis], ranges: Mapping[str, Free], sizes: Sizes
+    axes: list[Need], wrong: list[Need], ranges: Mapping[str, Free], sizes: Sizes
 ) -> dict[str, int] | None:
     """Return the sizes with one of them changed as little as makes more axes fit."""
     for axis in wrong:
         names = sorted(symbols(axis.gives) & ranges.keys())
-        for changes in _changes(names, ranges, sizes):
+        largest = _largest_size(axis, names, ranges, sizes)
+        for changes in _changes(names, ranges, sizes, largest):
             changed = {**sizes, **changes}
             if len(_wrong_axes(axes, changed)) < len(wrong):
                 return changed
     return None
 
 
-def _changes(names: list[str], ranges: Mapping[str, Free], sizes: Sizes) -> Iterator[Sizes]:
-    """Yield other sizes for one of these symbols, the nearest first, then for two at once."""
+def _largest_size(axis: Need, names: list[str], ranges: Mapping[str, Free], sizes: Sizes) -> int:
+    """Return the largest size to try: a waveform has more samples than there are sizes to try."""
+    takes = bounds(axis.takes)
+    if takes is None or len(names) != 1:
+        return MAX_TRIED_SIZE
+    others = {name: Const(size) for name, size in sizes.items() if name not in names}
+    expr = substitute(axis.gives, others)
+    return largest_tried(expr, takes, ranges[names[0]])
+
+
+def _changes(
+    names: list[str], ranges: Mapping[str, Free], sizes: Sizes, largest: int
+) -> Iterator[Sizes]:
+    """Yield other sizes: one for both sides of a square, for one symbol, then for two at once."""
+    pairs = list(combinations(names, 2))
+    squares = [pair for pair in pairs if sizes[pair[0]] == sizes[pair[1]]]
+    for pair in squares:
+        yield from _equal_sizes(pair, ranges, sizes)
     for name in names:
         own = ranges[name]
-        tried = sizes_between(own, own.low, own.high or MAX_TRIED_SIZE)
+        tried = sizes_between(own, own.low, own.high or largest)
         for size in _nearest_first(tried, sizes[name]):
             yield {name: size}
-    for pair in combinations(names, 2):
-        one, other = pair
-        squares = range(1, MAX_SIDE_OF_SQUARE)
-        for size in _nearest_first(squares, sizes[one]):
-            if all(admits(ranges[name], size) for name in pair):
-                yield dict.fromkeys(pair, size)
+    for pair in pairs:
+        yield from _equal_sizes(pair, ranges, sizes)
         sides = [sizes_between(ranges[name], 1, MAX_SIDE) for name in pair]
         for first, second in product(*sides):
-            yield {one: first, other: second}
+            yield dict(zip(pair, (first, second), strict=True))
+
+
+def _equal_sizes(
+    pair: tuple[str, str], ranges: Mapping[str, Free], sizes: Sizes
+) -> Iterator[Sizes]:
+    """Yield the sizes that two symbols may have both, the nearest first."""
+    for size in _nearest_first(range(1, MAX_SIDE_OF_SQUARE), sizes[pair[0]]):
+        if all(admits(ranges[name], size) for name in pair):
+            yield dict.fromkeys(pair, size)
 
 
 def _nearest_first(tried: Iterable[int], size: int) -> list[int]:

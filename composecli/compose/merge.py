@@ -8,15 +8,27 @@ from dataclasses import dataclass
 from composecli.compose.compare import (
     ConsumerPort,
     PortPair,
+    PortPairs,
     ProducerPort,
+    conditional_finding,
     format_dims,
     values_finding,
 )
+from composecli.compose.conditions import Condition, solve_equality
 from composecli.compose.propagate import propagate
 from composecli.core.blueprint import Branch, Merge, Parallel, Settings
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Contract, Port
-from composecli.core.dims import Dim, Fixed, Free, Shape, follows_values, unknown_reason
+from composecli.core.dims import (
+    Dim,
+    Fixed,
+    Free,
+    Shape,
+    as_expr,
+    follows_values,
+    free_dims,
+    unknown_reason,
+)
 from composecli.core.findings import Finding, Side
 from composecli.core.pytree import (
     Call,
@@ -28,6 +40,7 @@ from composecli.core.pytree import (
     leaves,
     port_name,
 )
+from composecli.core.resizing import free_axes, sizes_by_name
 from composecli.core.rules import Rule
 
 Sides = tuple[Side, Side]
@@ -69,8 +82,8 @@ class MergeSpec:
 class BranchOutput:
     """The part of one model's result that is merged.
 
-    `path` leads to it from the whole result. `port` describes it in the symbols of the first model;
-    it is None if that is not known.
+    `path` leads to it from the whole result. `port` describes it in the symbols of the first model,
+    whose free dims are `ranges`; it is None if that is not known.
     """
 
     model: str
@@ -79,6 +92,7 @@ class BranchOutput:
     tree: Tree
     port: Port | None
     settings: Settings = ()
+    ranges: tuple[Free, ...] = ()
 
     @property
     def side(self) -> Side:
@@ -105,16 +119,28 @@ def outputs_in_symbols_of(
     """
     if first is None or contract is first:
         return contract.outputs
-    if len(first.required) != len(contract.required):
+    pairs = shared_inputs(first, contract, call)
+    if len(pairs) != len(first.required):
         return contract.outputs
+    return propagate(contract.outputs, pairs)
+
+
+def shared_inputs(first: Contract, contract: Contract, call: Call) -> PortPairs:
+    """Return each input of the first model with that of another one, which gets the same tensor.
+
+    There are none if they do not take the same number of tensors.
+    """
     specs = [spec for _, spec in call_leaves(call)]
-    pairs = list[tuple[ProducerPort, ConsumerPort]]()
-    fed_ports = zip(first.required, specs, contract.required, strict=True)
-    for fed, spec, port in fed_ports:
-        producer = ProducerPort("", fed, spec)
+    if not len(first.required) == len(contract.required) == len(specs):
+        return ()
+    ranges = tuple(free for _, free in free_axes(first, call))
+    sizes = sizes_by_name(first, call)
+    pairs = list[PortPair]()
+    for fed, spec, port in zip(first.required, specs, contract.required, strict=True):
+        producer = ProducerPort("", fed, spec, ranges, sizes)
         consumer = ConsumerPort("", port)
         pairs.append((producer, consumer))
-    return propagate(contract.outputs, tuple(pairs))
+    return tuple(pairs)
 
 
 def merge_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> tuple[Finding, ...]:
@@ -174,7 +200,7 @@ def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> l
     second = _tensor(other).sizes
     independent = spec.independent_axis(len(first))
     findings = list[Finding]()
-    conditions = list[str]()
+    conditions = list[Condition]()
     axes = zip(first, second, strict=True)
     for axis, (size, other_size) in enumerate(axes):
         if axis == independent:
@@ -189,15 +215,9 @@ def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> l
             finding = Finding(Rule.MERGE_SIZES_DIFFER, title, sides, axis, advice)
             findings.append(finding)
         elif one.port is not None and other.port is not None:
-            conditions += _conditions(one.port.dims, other.port.dims, axis)
+            conditions += _conditions(one.port.dims, other.port.dims, axis, one.ranges)
     if conditions:
-        rule = Rule.FITS_ONLY_AT_SOME_SIZES
-        if spec.strict:
-            rule = Rule.NOT_AT_EVERY_SIZE
-        text = " and ".join(conditions)
-        title = f"compatible when {text}"
-        finding = Finding(rule, title, sides)
-        findings.append(finding)
+        findings.append(conditional_finding(conditions, sides, (), strict=spec.strict))
     return findings
 
 
@@ -219,20 +239,43 @@ def _advice(spec: MergeSpec, axis: int) -> str:
     return f"--merge cat --dim {axis} does not need equal sizes there"
 
 
-def _conditions(one: Shape | None, other: Shape | None, axis: int) -> list[str]:
+def _conditions(
+    one: Shape | None, other: Shape | None, axis: int, ranges: tuple[Free, ...]
+) -> list[Condition]:
     """Return the equation that the two dims of an axis must satisfy, if it is not an identity."""
-    if one is None or other is None:
+    if one is None or other is None or len(one) != len(other):
         return []
-    if len(one) != len(other):
+    left, right = as_expr(one[axis]), as_expr(other[axis])
+    if left is None or right is None or left == right:
         return []
-    dims = (one[axis], other[axis])
-    for dim in dims:
-        if unknown_reason(dim) is not None:
-            return []
-    left, right = map(str, dims)
-    if left == right:
+    own = {free.name: free for free in (*free_dims((one[axis], other[axis])), *ranges)}
+    condition = solve_equality(left, right, own)
+    if condition is None:
         return []
-    return [f"{left} == {right}"]
+    return [condition]
+
+
+def merge_conditions(
+    one: BranchOutput, other: BranchOutput, spec: MergeSpec
+) -> tuple[list[Condition], tuple[str, ...]]:
+    """Return the conditions under which outputs merge, and the axes that are not decided."""
+    if spec.merge is Merge.TUPLE:
+        return [], ()
+    if one.port is None or other.port is None:
+        return [], ("an output is not known",)
+    left, right = one.port.dims or (), other.port.dims or ()
+    if len(left) != len(right) or not left:
+        return [], ("the dims of an output are not known",)
+    independent = spec.independent_axis(len(left))
+    conditions = list[Condition]()
+    undecided = list[str]()
+    for axis, dims in enumerate(zip(left, right, strict=True)):
+        if axis == independent:
+            continue
+        reasons = [reason for dim in dims if (reason := unknown_reason(dim)) is not None]
+        undecided += reasons[:1]
+        conditions += _conditions(left, right, axis, one.ranges)
+    return conditions, tuple(undecided)
 
 
 def widened_ports(outputs: Outputs, spec: MergeSpec) -> dict[int, Port]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from composecli.compose.compare import PortPairs, conditional_finding
-from composecli.compose.conditions import equality_conditions
+from composecli.compose.conditions import Condition, equality_conditions
 from composecli.core.dims import Dim, Free, as_expr, as_free
 from composecli.core.findings import Finding, Side
 from composecli.core.rules import Rule
@@ -21,10 +21,22 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
     at_example = tuple(_tied_size_findings(pairs))
     if at_example:
         return at_example
+    conditions = shared_conditions(pairs)
+    if not conditions:
+        return ()
+    sides = list[Side]()
+    for producer, consumer in pairs:
+        if len(consumer.port.dims or ()) == len(producer.dims):
+            sides.extend((producer.side, consumer.side))
+    finding = conditional_finding(conditions, tuple(sides), (), strict=strict)
+    return (finding,)
+
+
+def shared_conditions(pairs: PortPairs) -> list[Condition]:
+    """Return the conditions under which symbols have one size on the axes of several ports."""
     producer_dims = list[Dim]()
     consumer_dims = list[Dim]()
     ranges = dict[str, Free]()
-    sides = list[Side]()
     reported = set[str]()
     for producer, consumer in pairs:
         dims = consumer.port.dims or ()
@@ -33,15 +45,10 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
         ranges |= {free.name: free for free in producer.ranges}
         producer_dims.extend(producer.dims)
         consumer_dims.extend(dims)
-        sides.extend((producer.side, consumer.side))
         within_port = equality_conditions(producer.dims, dims, ranges)
         reported.update(condition.text for condition in within_port)
     across_ports = equality_conditions(producer_dims, consumer_dims, ranges)
-    conditions = [condition for condition in across_ports if condition.text not in reported]
-    if not conditions:
-        return ()
-    finding = conditional_finding(conditions, tuple(sides), (), strict=strict)
-    return (finding,)
+    return [condition for condition in across_ports if condition.text not in reported]
 
 
 def _tied_size_findings(pairs: PortPairs) -> Iterator[Finding]:

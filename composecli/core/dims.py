@@ -5,6 +5,7 @@ Text and meaning are one to one: `parse_dim(str(dim)) == dim` for every dim that
     3            fixed
     N            free, any size from 1
     H>=32        free from 32; `T<=512`, `32<=H<=64`, `T%16==0`, `H>=32 & H%16==0` likewise
+    N==1         free in name, with one size
     H%4 in {0, 3}    free, with one of several remainders
     ceil(H/32)   derived from input dims; `H//2`, `2*H + 1`, `N*T` likewise
     ?            unknown
@@ -63,7 +64,9 @@ class Free:
 
     def __str__(self) -> str:
         conditions = list[str]()
-        if self.low > 1 and self.high is not None:
+        if self.low == self.high:
+            conditions.append(f"{self.name}=={self.low}")
+        elif self.low > 1 and self.high is not None:
             conditions.append(f"{self.low}<={self.name}<={self.high}")
         elif self.low != 1:
             conditions.append(f"{self.name}>={self.low}")
@@ -355,15 +358,23 @@ def _parse_free(text: str) -> Free:
     names = sorted({condition.name for condition in conditions})
     if len(names) != 1:
         raise ValueError(f"a dim can have only one name, not {', '.join(names)}: {text}")
-    lower_bounds = [condition.low for condition in conditions]
-    upper_bounds = [condition.high for condition in conditions if condition.high is not None]
-    high = min(upper_bounds, default=None)
-    dim = Free(names[0], max(lower_bounds), high)
+    dim: Free | None = Free(names[0])
     for condition in conditions:
-        dim = _restrict(dim, condition)
-    if not dim.residues or not admits(dim, example_size(dim, dim.low)):
+        if dim is not None:
+            dim = intersect(dim, condition)
+    if dim is None:
         raise ValueError(f"no size meets all of these conditions: {text}")
     return dim
+
+
+def intersect(one: Free, other: Free) -> Free | None:
+    """Return the sizes that both dims of one name admit; None if there are none."""
+    highs = [high for high in (one.high, other.high) if high is not None]
+    limited = replace(one, low=max(one.low, other.low), high=min(highs, default=None))
+    both = _restrict(limited, other)
+    if not both.residues or not admits(both, example_size(both, both.low)):
+        return None
+    return both
 
 
 def _restrict(dim: Free, condition: Free) -> Free:
@@ -396,6 +407,8 @@ def _parse_condition(text: str) -> Free:
             return Free(name, low=low)
         case ast.Compare(ast.Name(name), [ast.LtE()], [ast.Constant(int(high))]):
             return Free(name, high=high)
+        case ast.Compare(ast.Name(name), [ast.Eq()], [ast.Constant(int(size))]):
+            return Free(name, low=size, high=size)
         case ast.Compare(
             ast.Constant(int(low)),
             [ast.LtE(), ast.LtE()],

@@ -26,11 +26,13 @@ def _axes(contract: Contract, call: Call) -> Iterator[tuple[Axis, Dim]]:
     for port in contract.required:
         if port.path not in specs:
             continue
-        dims = port.dims
+        dims, rank = port.dims, len(specs[port.path].sizes)
+        if dims is not None and len(dims) != rank:
+            continue
         if dims is None:
             _, *others = map(Fixed, (1, *specs[port.path].sizes[1:]))
             dims = (Free(BATCH), *others)
-        for axis in range(len(specs[port.path].sizes)):
+        for axis in range(rank):
             yield (port.path, axis), dims[axis]
 
 

@@ -125,9 +125,10 @@ class Rule(StrEnum):
         "fits-only-at-some-sizes",
         Severity.NOTE,
         (
-            "The pair fits at the example input, but only under the condition that is shown. "
-            "--strict requires a fit at every size that the producer admits, and turns this "
-            "note into an error (CC206)."
+            "The pair fits at the example input, but only under the condition that is shown, in "
+            "the symbols of the first model's input. It was run at sizes on both sides of the "
+            "condition. --strict requires a fit at every size that the producer admits, and "
+            "turns this note into an error (CC206)."
         ),
     )
     NOT_AT_EVERY_SIZE = (
@@ -136,7 +137,8 @@ class Rule(StrEnum):
         Severity.ERROR,
         (
             "With --strict: the producer admits sizes at which the pair does not fit. The "
-            "message states the condition."
+            "message states the condition, and the notes the smallest sizes that failed when "
+            "the pair was run."
         ),
     )
     SIZES_NOT_KNOWN = (

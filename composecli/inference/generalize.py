@@ -120,9 +120,9 @@ def _to_example(
             fixed.add(axis)
     # The rows of an embedding of tokens do not limit how many tokens there are.
     vocabularies = {spec.below for spec in specs if spec.may_hold_ids}
-    lengths = _possible_limits(hints.facts) - vocabularies
+    lengths = possible_limits(hints.facts) - vocabularies
     limits = tuple(sorted(lengths))
-    cost = _multiplications_per_element(hints.facts, specs, accepted.unread)
+    cost = multiplications_per_element(hints.facts, specs, accepted.unread)
     stated = dict(candidate.dims)
     others: tuple[Leaves, ...] = ()
     if accepted.reads_values:
@@ -159,7 +159,7 @@ def _accepts_next_size(call: Call, axis: Axis, prober: Prober) -> bool:
     return isinstance(observation, Accepted)
 
 
-def _possible_limits(facts: ModelFacts) -> set[int]:
+def possible_limits(facts: ModelFacts) -> set[int]:
     """Return lengths at which a free axis may end: those of tables, and the model's settings."""
     limits = set(table_lengths(facts))
     for values in setting_values(facts, *_LENGTH_SETTINGS):
@@ -167,7 +167,7 @@ def _possible_limits(facts: ModelFacts) -> set[int]:
     return {limit for limit in limits if MIN_TABLE_LENGTH <= limit <= MAX_TABLE_LENGTH}
 
 
-def _multiplications_per_element(facts: ModelFacts, specs: list[TensorSpec], unread: int) -> float:
+def multiplications_per_element(facts: ModelFacts, specs: list[TensorSpec], unread: int) -> float:
     """Estimate how many multiplications one element of the input causes.
 
     A token is multiplied with every weight, a pixel with few. Nothing is multiplied with weights

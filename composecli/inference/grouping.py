@@ -54,7 +54,7 @@ def groups_of(example: Example, probe: Probe) -> Iterator[AxisGroup]:
     tied = list(_tied_inputs(example, singles, probe))
     stuck = list[AxisGroup]()
     for group in _outside(tied, singles):
-        if not _changes(example.call, group, probe):
+        if not changes_size(example.call, group, probe):
             stuck.append(group)
     tied += _tied_axes(example, stuck, probe)
     stuck = _outside(tied, stuck)
@@ -115,7 +115,7 @@ def _outside(tied: list[AxisGroup], singles: list[AxisGroup]) -> list[AxisGroup]
     return [group for group in singles if group.axes[0] not in tied_axes]
 
 
-def _changes(call: Call, group: AxisGroup, probe: Probe) -> bool:
+def changes_size(call: Call, group: AxisGroup, probe: Probe) -> bool:
     """Return whether the group accepts any other size but 1, which may be broadcast."""
     base = group.base
     sizes = [base + 1]
@@ -230,10 +230,10 @@ def _tied_axes(example: Example, stuck: list[AxisGroup], probe: Probe) -> Iterat
             if not 1 < len(same_number) < len(axes):
                 continue
             group = make_group(example, tuple(same_number))
-            if _changes(example.call, group, probe):
+            if changes_size(example.call, group, probe):
                 yield group
                 remaining = _without(remaining, same_number)
-        yield from _split(example, remaining, _changes, probe)
+        yield from _split(example, remaining, changes_size, probe)
 
 
 def _tied_by_rules(

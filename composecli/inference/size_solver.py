@@ -114,7 +114,7 @@ def _step(candidate: Candidate, have: int, target: SizeTarget) -> Iterator[Candi
     # Two axes of one input multiply: the op's size grows with the square of theirs.
     paths = [changed_path for changed_path, _ in target.axes]
     order = paths.count(path)
-    next_size = _secant_step(points, target.want, order)
+    next_size = secant_step(points, target.want, order)
     if next_size is None or not 0 < next_size <= MAX_SIZE:
         return
     call = resized(candidate.call, target.axes, next_size)
@@ -122,7 +122,7 @@ def _step(candidate: Candidate, have: int, target: SizeTarget) -> Iterator[Candi
     yield with_tensors(candidate, changes, replace(target, points=points))
 
 
-def _secant_step(points: tuple[SizePoint, ...], want: int, order: int) -> int | None:
+def secant_step(points: tuple[SizePoint, ...], want: int, order: int) -> int | None:
     """Return the input size to try next, given pairs of an input size and the op's size.
 
     None if no untried size is left between the two nearest points.

@@ -165,6 +165,10 @@ def _seam(seam: SeamReport) -> dict[str, Any]:
         "producer": seam.producer,
         "consumer": seam.consumer,
         "verdict": str(seam.verdict),
+        "holds": str(seam.fit.holds),
+        "when": list(seam.fit.when),
+        "fits_at": _optional(seam.fit.fits_at, dict),
+        "fails_at": _optional(seam.fit.fails_at, dict),
         "ports": [_port_row(row) for row in seam.rows],
         "findings": [_finding(finding) for finding in seam.findings],
     }

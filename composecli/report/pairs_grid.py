@@ -52,7 +52,10 @@ def print_pairs(screen: Screen, report: CheckReport) -> None:
             continue
         producer = sanitize(seam.producer)
         consumer = sanitize(seam.consumer)
-        screen.print(f"  {producer} -> {consumer}{_warnings(seam)}")
+        when = ""
+        if seam.fit.when:
+            when = f"  when {' and '.join(seam.fit.when)}".replace(" & ", " and ")
+        screen.print(f"  {producer} -> {consumer}{when}{_warnings(seam)}")
 
 
 def _warnings(seam: SeamReport) -> str:

@@ -178,7 +178,7 @@ def test_the_ranges_of_an_exported_consumer_are_a_condition(
     a = shelf.save("ten", nn.Linear(4, 10))
     checked = composecli.json("check", a, path)
     assert (checked.code, checked.codes) == (0, ["CC205"])
-    assert checked.json["seams"][0]["findings"][0]["title"] == "compatible when N <= 64"
+    assert checked.json["seams"][0]["findings"][0]["title"] == "compatible when N<=64"
     strict = composecli.json("check", a, path, "--strict")
     assert (strict.code, strict.codes) == (1, ["CC206"])
     outside = composecli.json("check", a, path, "--input", "100,4")

@@ -72,16 +72,16 @@ MODELS = {
 @pytest.mark.parametrize(
     ("chain", "title", "example"),
     [
-        ("channels_first conv2d", "compatible when L == 3 and N >= 3 and T >= 3", "[3, 3, 3]"),
-        ("channels_first relu conv2d", "compatible when L == 3 and N >= 3 and T >= 3", "[3, 3, 3]"),
-        ("split conv1d", "compatible when D >= 12", "[2, 12]"),
+        ("channels_first conv2d", "compatible when L==3 and N>=3 and T>=3", "[3, 3, 3]"),
+        ("channels_first relu conv2d", "compatible when L==3 and N>=3 and T>=3", "[3, 3, 3]"),
+        ("split conv1d", "compatible when D>=12", "[2, 12]"),
         (
             "strided flat_head",
-            "compatible when H >= 13 and H <= 14 and W >= 13 and W <= 14",
+            "compatible when 13<=H<=14 and 13<=W<=14",
             "[2, 3, 14, 14]",
         ),
-        ("flatten of_20", "compatible when D == 20", "[2, 20]"),
-        ("swapped of_20", "compatible when W == 20", "[2, 3, 64, 20]"),
+        ("flatten of_20", "compatible when D==20", "[2, 20]"),
+        ("swapped of_20", "compatible when W==20", "[2, 3, 64, 20]"),
         ("flat_features of_20", "compatible when 4*(H - 2)*(W - 2) == 20", "[2, 3, 3, 7]"),
     ],
 )

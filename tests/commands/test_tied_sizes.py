@@ -292,7 +292,7 @@ def test_decoder_takes_features_whose_sizes_round_to_a_factor_of_two(
     encoder, decoder = shelf.save("tied_encoder", Encoder()), shelf.save("tied_decoder", Decoder())
     checked = installed.json("check", encoder, decoder, *words)
     (finding,) = checked.json["seams"][0]["findings"]
-    assert finding["title"] == "compatible when H % 4 in {0, 3} and W % 4 in {0, 3}"
+    assert finding["title"] == "compatible when H%4 in {0, 3} and W%4 in {0, 3}"
     assert checked.code == 0
     strict = installed.json("check", encoder, decoder, *words, "--strict")
     assert strict.codes == ["CC206"]

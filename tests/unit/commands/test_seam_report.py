@@ -13,7 +13,7 @@ from composecli.core.rules import Rule
 from tests.parsing import port, spec
 
 DIFFERS = Finding(Rule.SIZE_DIFFERS, "feature width differs")
-NOTE = Finding(Rule.FITS_ONLY_AT_SOME_SIZES, "compatible when H >= 32")
+NOTE = Finding(Rule.FITS_ONLY_AT_SOME_SIZES, "compatible when H>=32")
 
 
 def contract(*inputs: str) -> Contract:

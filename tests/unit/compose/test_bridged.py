@@ -47,8 +47,8 @@ def test_a_batch_that_is_merged_is_moved() -> None:
 @pytest.mark.parametrize(
     ("strict", "rule", "title"),
     [
-        (False, Rule.FITS_ONLY_AT_SOME_SIZES, "with the bridge: compatible when H >= 8"),
-        (True, Rule.NOT_AT_EVERY_SIZE, "with the bridge: fits only when H >= 8"),
+        (False, Rule.FITS_ONLY_AT_SOME_SIZES, "with the bridge: compatible when H>=8"),
+        (True, Rule.NOT_AT_EVERY_SIZE, "with the bridge: fits only when H>=8"),
     ],
 )
 def test_the_sizes_for_which_a_bridge_holds_are_stated(

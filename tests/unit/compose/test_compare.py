@@ -35,14 +35,14 @@ def test_a_pair_of_ports_has_these_findings(line: str) -> None:
             "float32[N, H//8]",
             "float32[N, 4]",
             "float32[2, 4]",
-            "compatible when H >= 32 and H <= 39",
+            "compatible when 32<=H<=39",
         ),
-        ("float32[N, H]", "float32[N, D>=32]", "float32[2, 40]", "compatible when H >= 32"),
+        ("float32[N, H]", "float32[N, D>=32]", "float32[2, 40]", "compatible when H>=32"),
         (
             "float32[N, H]",
             "float32[N<=8, D%16==0]",
             "float32[2, 32]",
-            "compatible when N <= 8 and H % 16 == 0",
+            "compatible when N<=8 and H%16==0",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_condition_within_one_port_is_not_repeated_across_ports() -> None:
 @pytest.mark.parametrize(
     ("sizes", "titles"),
     [
-        (("64", "32"), ["compatible when H % 4 in {0, 3}"]),
+        (("64", "32"), ["compatible when H%4 in {0, 3}"]),
         (("60", "32"), ["axis 1 is 60, but 2*D is 64, because D is 32"]),
     ],
 )

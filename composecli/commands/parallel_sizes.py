@@ -1,0 +1,184 @@
+"""Models in parallel at every size: where all take the input, and where their outputs merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from composecli.commands.opened_model import OpenedModels
+from composecli.commands.seam_fit import (
+    Known,
+    SolvedFit,
+    fit_findings,
+    solve_fit,
+    with_counterexample,
+)
+from composecli.commands.seam_report import Findings
+from composecli.commands.session import Session
+from composecli.commands.size_runs import SizeRuns
+from composecli.compose.compare import (
+    pair_conditions,
+    undecided_axes,
+)
+from composecli.compose.fitting_sizes import Need, equal, needs_of, sizes_meeting
+from composecli.compose.merge import (
+    BranchOutput,
+    MergeSpec,
+    merge_conditions,
+    merged_blueprint,
+    outputs_in_symbols_of,
+    shared_inputs,
+)
+from composecli.compose.shared_symbols import shared_conditions
+from composecli.core.contract import Contract, Port
+from composecli.core.dims import as_expr, fixed_size
+from composecli.core.findings import Side
+from composecli.core.fit import Fit, Holds
+from composecli.core.pytree import Call
+from composecli.core.resizing import free_axes, resize, sizes_by_name
+from composecli.core.rules import Rule
+
+Contracts = tuple[Contract, ...]
+_ABOUT_OTHER_SIZES = (Rule.FITS_ONLY_AT_SOME_SIZES, Rule.NOT_AT_EVERY_SIZE)
+_NEVER = (
+    Rule.MERGE_NEEDS_TENSORS,
+    Rule.MERGE_DIM_OUT_OF_RANGE,
+    Rule.NO_SUCH_OUTPUT,
+)
+
+
+def common_call(contracts: Contracts, merge: MergeSpec) -> Call | None:
+    """Return the first model's call at sizes that all contracts take and whose outputs merge.
+
+    None if its example has such sizes, or none are found.
+    """
+    first, *others = contracts
+    call = first.example
+    sizes = sizes_by_name(first, call)
+    ranges = tuple(free for _, free in free_axes(first, call))
+    needs = list[Need]()
+    for other in others:
+        pairs = shared_inputs(first, other, call)
+        if not pairs:
+            return None
+        needs += needs_of(pairs, sizes)
+        needs += _merge_needs(first, other, call, merge)
+    changed = sizes_meeting(needs, ranges, sizes)
+    if not changed:
+        return None
+    return resize(first, call, changed)
+
+
+def _merge_needs(first: Contract, other: Contract, call: Call, merge: MergeSpec) -> Iterator[Need]:
+    """Yield the sizes of two outputs that have to be equal, if each model has only one."""
+    outputs = outputs_in_symbols_of(first, other, call)
+    if len(first.outputs) != 1 or len(outputs) != 1:
+        return
+    left, right = first.outputs[0].dims or (), outputs[0].dims or ()
+    if len(left) != len(right):
+        return
+    independent = merge.independent_axis(len(left))
+    for axis, (one, another) in enumerate(zip(left, right, strict=True)):
+        exprs = as_expr(one), as_expr(another)
+        if axis != independent and exprs[0] is not None and exprs[1] is not None:
+            yield equal(exprs[0], exprs[1])
+
+
+def with_fit(
+    session: Session,
+    contracts: tuple[Contract | None, Contract | None],
+    outputs: tuple[BranchOutput, BranchOutput],
+    parts: OpenedModels,
+    merge: MergeSpec,
+    call: Call,
+    findings: Findings,
+) -> tuple[Findings, Fit]:
+    """Return at which sizes two models that merge at the example take the input and merge."""
+    first, other = contracts
+    if first is None or any(port.dims is None for port in first.required):
+        return findings, Fit()
+    known = _by_comparison(first, other, outputs, merge, call)
+    blueprint = merged_blueprint(dict(enumerate(outputs)), {}, merge)
+    ranges = {free.name: free for _, free in free_axes(first, call)}
+    runs = SizeRuns(session, blueprint, first, call, ranges)
+    solved = solve_fit(known, runs, parts)
+    findings = _restated(findings, solved, outputs, strict=merge.strict)
+    return with_counterexample(findings, solved.fit, runs, "the merge"), solved.fit
+
+
+def _by_comparison(
+    first: Contract,
+    other: Contract | None,
+    outputs: tuple[BranchOutput, BranchOutput],
+    merge: MergeSpec,
+    call: Call,
+) -> Known:
+    """Return what the dims of inputs and outputs say of the sizes at which models merge."""
+    if other is None:
+        return Known((), ("a contract is not known",))
+    pairs = shared_inputs(first, other, call)
+    if not pairs:
+        return Known((), ("the inputs are not alike",))
+    conditions = shared_conditions(pairs)
+    undecided = list[str]()
+    for producer, consumer in pairs:
+        conditions = [*pair_conditions(producer, consumer), *conditions]
+        undecided += undecided_axes(producer, consumer)
+    merging, unknown = merge_conditions(*outputs, merge)
+    return Known((*conditions, *merging), (*undecided, *unknown))
+
+
+def _restated(
+    findings: Findings,
+    solved: SolvedFit,
+    outputs: tuple[BranchOutput, BranchOutput],
+    *,
+    strict: bool,
+) -> Findings:
+    """Return the findings, those about other sizes with all the conditions that were found."""
+    kept = [finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES]
+    sides: tuple[Side, ...] = (outputs[0].side, outputs[1].side)
+    return (*kept, *fit_findings(solved, sides, (), strict=strict))
+
+
+def fit_without_merge(
+    findings: Findings, contracts: tuple[Contract | None, Contract | None], call: Call
+) -> Fit:
+    """Return whether models that do not merge at the example never do."""
+    if any(finding.rule in _NEVER for finding in findings):
+        return Fit(Holds.NEVER)
+    first, other = contracts
+    if first is None or other is None:
+        return Fit()
+    rules = {finding.rule for finding in findings}
+    if Rule.INPUTS_NOT_SHARED in rules and _inputs_differ(first, other, call):
+        return Fit(Holds.NEVER)
+    for finding in findings:
+        if finding.rule is Rule.MERGE_SIZES_DIFFER and finding.axis is not None:
+            outputs = (first.outputs, outputs_in_symbols_of(first, other, call))
+            if _are_fixed(outputs, finding.axis):
+                return Fit(Holds.NEVER)
+    return Fit()
+
+
+def _inputs_differ(first: Contract, other: Contract, call: Call) -> bool:
+    """Return whether an axis has another fixed size for each model, or the dtypes differ."""
+    for producer, consumer in shared_inputs(first, other, call):
+        if consumer.port.dims is None or len(consumer.port.dims) != len(producer.dims):
+            continue
+        if producer.port.dtype != consumer.port.dtype:
+            return True
+        for one, another in zip(producer.dims, consumer.port.dims, strict=True):
+            sizes = fixed_size(one), fixed_size(another)
+            if None not in sizes and sizes[0] != sizes[1]:
+                return True
+    return False
+
+
+def _are_fixed(outputs: tuple[tuple[Port, ...], ...], axis: int) -> bool:
+    """Return whether each model has one output, whose axis has one size."""
+    for ports in outputs:
+        if len(ports) != 1 or ports[0].dims is None or axis >= len(ports[0].dims):
+            return False
+        if fixed_size(ports[0].dims[axis]) is None:
+            return False
+    return True

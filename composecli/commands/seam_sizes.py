@@ -1,0 +1,282 @@
+"""A seam at every size that its producer admits: where it holds, and where it would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from composecli.commands.chain import Seam, pair_ports
+from composecli.commands.seam_fit import (
+    Known,
+    SolvedFit,
+    fit_findings,
+    solve_fit,
+    with_counterexample,
+)
+from composecli.commands.seam_report import Findings
+from composecli.commands.size_runs import SizeRuns, Sizes
+from composecli.commands.size_search import SizeSearch, producer_shapes
+from composecli.compose.compare import (
+    PortPairs,
+    compare,
+    conditions_text,
+    pair_conditions,
+    undecided_axes,
+)
+from composecli.compose.conditions import Condition
+from composecli.compose.fitting_sizes import fitting_sizes
+from composecli.compose.shared_symbols import shared_conditions, shared_symbol_findings
+from composecli.compose.wiring import Wiring, wire
+from composecli.core.dims import admits, fixed_size, unknown_reason
+from composecli.core.findings import Finding, Side, Verdict, verdict_of
+from composecli.core.fit import Fit, Holds, format_sizes
+from composecli.core.input_spec import are_exact
+from composecli.core.observations import Accepted, Observation, Rejected
+from composecli.core.rules import Rule, Severity
+from composecli.inference.size_solver import mismatches
+
+_ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE, Rule.RANK_DIFFERS)
+_SEARCHED = (*_ABOUT_SIZES, Rule.REFUSED_BY_CONSUMER, Rule.CONTRACT_NOT_FOUND)
+_ABOUT_OTHER_SIZES = (
+    Rule.FITS_ONLY_AT_SOME_SIZES,
+    Rule.NOT_AT_EVERY_SIZE,
+    Rule.SIZES_NOT_KNOWN,
+)
+_NEVER = Fit(Holds.NEVER)
+
+
+@dataclass(frozen=True, slots=True)
+class SizedSeam:
+    """The findings about a seam, and the sizes of the input at which it holds.
+
+    `moved` is the seam at other sizes, to be judged again; `known` has the conditions.
+    """
+
+    findings: Findings
+    fit: Fit
+    known: Known | None = None
+    moved: Seam | None = None
+
+
+def with_sizes(
+    seam: Seam, pairs: PortPairs, findings: Findings, observation: Observation
+) -> SizedSeam:
+    """Return at which sizes the seam holds; at the example if it was chosen to fit."""
+    if isinstance(observation, Accepted):
+        if verdict_of(findings) is Verdict.COMPATIBLE:
+            return _solved(seam, pairs, findings, observation)
+        return SizedSeam(findings, Fit())
+    return _searched(seam, pairs, findings, observation)
+
+
+def _solved(seam: Seam, pairs: PortPairs, findings: Findings, observation: Accepted) -> SizedSeam:
+    """Return at which other sizes a seam holds that holds at the example."""
+    strict = seam.chain.request.strict
+    runs = seam.runs_beside(observation)
+    solved = _solve(seam, pairs, runs)
+    sides = _sides(seam, pairs)
+    if solved.by_running:
+        kept = [finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES]
+        findings = (*kept, *fit_findings(solved, sides, (), strict=strict))
+    elif strict:
+        findings = _strict_findings(pairs, findings)
+    findings = with_counterexample(findings, solved.fit, runs, seam.edge.consumer)
+    return SizedSeam(findings, solved.fit, solved.known)
+
+
+def _solve(seam: Seam, pairs: PortPairs, runs: SizeRuns) -> SolvedFit:
+    """Return at which sizes a seam holds that was run at its example."""
+    known = _by_comparison(seam, pairs)
+    parts = seam.chain.parts[: seam.number + 1]
+    if _has_any_rank(seam):
+        fit = Fit(Holds.UNKNOWN, (), seam.upstream.sizes)
+        if all(consumer.port.dims is None for _, consumer in pairs) and pairs:
+            fit = replace(fit, holds=Holds.ALWAYS)
+        return SolvedFit(fit, known)
+    solved = solve_fit(known, runs, parts)
+    if solved.fit.holds is Holds.ALWAYS and _has_unknown_input(seam):
+        return replace(solved, fit=replace(solved.fit, holds=Holds.UNKNOWN))
+    return solved
+
+
+def _has_any_rank(seam: Seam) -> bool:
+    """Return whether the first model takes tensors of any rank."""
+    return any(port.dims is None for port in seam.upstream.first.required)
+
+
+def _has_unknown_input(seam: Seam) -> bool:
+    """Return whether a dim of the chain's input is not known."""
+    for port in seam.upstream.first.required:
+        if any(unknown_reason(dim) is not None for dim in port.dims or ()):
+            return True
+    return False
+
+
+def _by_comparison(seam: Seam, pairs: PortPairs) -> Known:
+    """Return what the dims of the ports say of the sizes at which they fit."""
+    if not pairs or seam.contract is None:
+        return Known((), ("the contract of the consumer is not known",))
+    conditions = list[Condition]()
+    undecided = list[str]()
+    for producer, consumer in pairs:
+        conditions += pair_conditions(producer, consumer)
+        undecided += undecided_axes(producer, consumer)
+    conditions += shared_conditions(pairs)
+    return Known(tuple(conditions), tuple(undecided))
+
+
+def _sides(seam: Seam, pairs: PortPairs) -> tuple[Side, ...]:
+    """Return both sides of the first pair."""
+    for producer, consumer in pairs:
+        return (producer.side, consumer.side)
+    return (Side(seam.edge.producer, "output"), Side(seam.edge.consumer, "its input"))
+
+
+def _strict_findings(pairs: PortPairs, findings: Findings) -> Findings:
+    """Return the findings, with those about other sizes as errors."""
+    kept = [finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES]
+    for producer, consumer in pairs:
+        kept += compare(producer, consumer, strict=True)
+    kept += shared_symbol_findings(pairs, strict=True)
+    return tuple(kept)
+
+
+def _searched(seam: Seam, pairs: PortPairs, findings: Findings, rejected: Rejected) -> SizedSeam:
+    """Return whether a seam that fails at the example holds at other sizes, and at which."""
+    errors = [finding for finding in findings if finding.severity is not Severity.NOTE]
+    if not all(finding.rule in _SEARCHED for finding in errors):
+        is_unknown = any(finding.severity is Severity.UNKNOWN for finding in errors)
+        return SizedSeam(findings, Fit() if is_unknown else _NEVER)
+    sizes, runs = seam.upstream.sizes, seam.runs_beside(rejected)
+    if seam.searched or _has_any_rank(seam) or runs.fits(sizes) is not False:
+        return SizedSeam(findings, Fit())
+    failed = Fit(Holds.UNKNOWN, (), None, sizes)
+    match _other_sizes(seam, pairs, findings, runs):
+        case _Never(reason):
+            noted = _noted(findings, reason) if reason else findings
+            return SizedSeam(noted, replace(failed, holds=Holds.NEVER))
+        case None:
+            return SizedSeam(findings, failed)
+        case found:
+            moved = _at_sizes(seam, runs, found)
+            if moved is None:
+                return SizedSeam(findings, failed)
+            if are_exact(seam.chain.session.options.inputs_of_first):
+                return _would_fit(seam, moved, findings)
+            return SizedSeam(findings, failed, None, moved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Never:
+    """No size fits, and why, if there is more to say than the finding does."""
+
+    reason: str = ""
+
+
+def _other_sizes(
+    seam: Seam, pairs: PortPairs, findings: Findings, runs: SizeRuns
+) -> Sizes | _Never | None:
+    """Return sizes at which the chain was run and works; None if none are found, nor a reason."""
+    sizes = seam.upstream.sizes
+    if not sizes or _is_constant_mismatch(pairs, findings, runs.at(sizes)):
+        return _Never()
+    changed = fitting_sizes(pairs, tuple(runs.ranges.values()), sizes)
+    if changed and runs.fits({**sizes, **changed}) is True:
+        return {**sizes, **changed}
+    shapes = producer_shapes(pairs, [port.dims or () for port in seam.upstream.outputs])
+    search = SizeSearch(runs, sizes, shapes)
+    if search.is_about_other_things(is_constant=_refuses_constant(pairs)):
+        return _Never()
+    found = search.find()
+    if found is not None:
+        return found
+    reason = search.reason_for_never() or _impossible(pairs)
+    if reason is not None:
+        return _Never(reason)
+    return None
+
+
+def _is_constant_mismatch(pairs: PortPairs, findings: Findings, observation: Observation) -> bool:
+    """Return whether the failing op was given a size that no input size changes."""
+    if not isinstance(observation, Rejected):
+        return False
+    pairs_of_sizes = {(mismatch.have, mismatch.want) for mismatch in mismatches(observation)}
+    for finding in findings:
+        if finding.rule is not Rule.SIZE_DIFFERS or finding.axis is None:
+            continue
+        for producer, consumer in pairs:
+            if producer.side not in finding.sides or consumer.port.dims is None:
+                continue
+            have = fixed_size(producer.dims[finding.axis])
+            want = fixed_size(consumer.port.dims[finding.axis])
+            if (have, want) in pairs_of_sizes:
+                return True
+    return False
+
+
+def _refuses_constant(pairs: PortPairs) -> bool:
+    """Return whether an axis has one size only, and the consumer refuses it."""
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) != len(producer.dims):
+            continue
+        for given, taken in zip(producer.dims, dims, strict=True):
+            size = fixed_size(given)
+            if size is not None and admits(taken, size) is False:
+                return True
+    return False
+
+
+def _impossible(pairs: PortPairs) -> str | None:
+    """Return the condition on the ports that no size meets; None if there is none."""
+    for producer, consumer in pairs:
+        for condition in pair_conditions(producer, consumer):
+            if condition.is_impossible:
+                return f"no size of {condition.name} has {condition.text}"
+    return None
+
+
+def _at_sizes(seam: Seam, runs: SizeRuns, sizes: Sizes) -> Seam | None:
+    """Return the seam at sizes at which it runs, with a contract of the consumer for them."""
+    upstream = seam.upstream
+    observation = runs.at(sizes)
+    if not isinstance(observation, Accepted):
+        return None
+    result = observation.results[-2]
+    moved = replace(upstream, call=runs.call_at(sizes), result=result)
+    part = seam.chain.parts[seam.number]
+    wiring = wire(result, part.facts.arguments, seam.selected, seam.edge)
+    if not isinstance(wiring, Wiring):
+        return None
+    stated = seam.chain.session.stated_input(part, seam.number + 1)
+    found = seam.chain.session.infer(part, stated=stated, given=wiring.call)
+    seam.chain.contracts[seam.number] = found
+    return replace(seam, upstream=moved, wiring=wiring, searched=True)
+
+
+def _would_fit(seam: Seam, moved: Seam, findings: Findings) -> SizedSeam:
+    """Return the seam at the stated sizes, and at which others it would hold."""
+    pairs = pair_ports(moved)
+    observation = moved.run(moved.stage)
+    if not isinstance(observation, Accepted):
+        return SizedSeam(findings, Fit())
+    solved = _solve(moved, pairs, moved.runs_beside(observation))
+    sizes = seam.upstream.sizes
+    fit = replace(solved.fit, fails_at=sizes)
+    note = f"it would fit at {format_sizes(moved.upstream.sizes)}"
+    if fit.holds is Holds.SOMETIMES:
+        note = f"it would fit when {conditions_text(solved.known.conditions)}"
+    return SizedSeam(_noted(findings, note), fit)
+
+
+def _noted(findings: Iterable[Finding], note: str) -> Findings:
+    """Return the findings, the first error of them with this note."""
+    noted = list[Finding]()
+    is_noted = False
+    for finding in findings:
+        if finding.severity is Severity.ERROR and not is_noted:
+            noted.append(replace(finding, notes=(*finding.notes, note)))
+            is_noted = True
+        else:
+            noted.append(finding)
+    return tuple(noted)
