@@ -250,7 +250,7 @@ def weightless(
         return
     mode = _WeightlessMode(weights, last_error or LastOpError(), kernels)
     memory_reads: AbstractContextManager[Any] = nullcontext()
-    if any(_is_python(model) for model in models.values()):
+    if any(is_python(model) for model in models.values()):
         memory_reads = _MemoryReadMode(mode)
     try:
         with mode, memory_reads:
@@ -261,7 +261,7 @@ def weightless(
             raise mode.needed from None
 
 
-def _is_python(model: Model) -> bool:
+def is_python(model: Model) -> bool:
     """Return whether the forward of a model is Python code of its author."""
     return not isinstance(model.module, torch.jit.ScriptModule | Program)
 

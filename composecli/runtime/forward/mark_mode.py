@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _DisableTorchDispatch
+from torch._C import DisableTorchFunction, _DisableTorchDispatch
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
@@ -126,9 +126,10 @@ class MarkMode(SampleWise):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        result = self._run(func, args, kwargs)
-        self._note(func, result)
+        # Functions that this mode calls itself need not pass through a mode for functions.
+        with DisableTorchFunction():
+            result = self._run(func, args, kwargs or {})
+            self._note(func, result)
         return result
 
     def _run_other(self, func: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from composecli.core.blueprint import Blueprint
 from composecli.core.pytree import Axis, Call, KeyPath, leaves
 from composecli.runtime.bridge_steps import make_layers
-from composecli.runtime.forward.data_dependence import weightless
+from composecli.runtime.forward.data_dependence import is_python, weightless
 from composecli.runtime.forward.mark_mode import MarkMode, MemoryReads, SampleWise, Trail
-from composecli.runtime.forward.marking_kernels import MARKING_KERNELS
+from composecli.runtime.forward.marking_kernels import MarkingKernels
 from composecli.runtime.forward.marks import Marks, holds_nan
 from composecli.runtime.forward.op_recorder import register_hooks
 from composecli.runtime.forward.restore_state import preserving_state
@@ -89,6 +89,11 @@ class Follower:
         self.used = used
         self.seed = seed
         self.forwards = 0
+        weights = set[int]()
+        for model in used.values():
+            if model.weights is not None:
+                weights.update(storage._cdata for storage in model.weights.unread.values())
+        self._kernels = MarkingKernels(frozenset(weights))
 
     @property
     def unread(self) -> bool:
@@ -112,7 +117,9 @@ class Follower:
 
     def run_with(self, values: Values, marks: Marks, trail: Trail) -> BlueprintRun:
         """Run on values that have marks."""
-        modes = (MarkMode(marks, trail), MemoryReads(marks, trail))
+        modes: list[AbstractContextManager[Any]] = [MarkMode(marks, trail)]
+        if any(is_python(model) for model in self.used.values()):
+            modes.append(MemoryReads(marks, trail))
         return self._run(values, modes, trail)
 
     def run_plain(self, values: Values) -> BlueprintRun:
@@ -130,7 +137,7 @@ class Follower:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(preserving_state(used, self.seed))
-            stack.enter_context(weightless(self.used, kernels=MARKING_KERNELS))
+            stack.enter_context(weightless(self.used, kernels=self._kernels.by_op))
             layers = make_layers(self.blueprint, 0, used[0].request.device)
             for model in used:
                 if isinstance(model.module, torch.jit.ScriptModule):

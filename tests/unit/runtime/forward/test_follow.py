@@ -6,19 +6,21 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from composecli.core.blueprint import single_model
+from composecli.core.model_ref import FileReference, ModelKind
 from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.core.slices import AxisFate, Fate, Followed, fates
 from composecli.runtime.forward.follow import follow
 from composecli.runtime.forward.marked_forward import Slices
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import Maker, Values
+from composecli.workers.protocol import OpenRequest, Training
 
 SIZES = (4, 5, 6)
 WIDTH = SIZES[2]
@@ -160,15 +162,14 @@ def followed(module: nn.Module, spec: TensorSpec, axis: int) -> Followed:
     def make(seed: int) -> Values:
         return Maker("cpu", seed, []).call(call)
 
-    request: Any = _Request()
-    model = Model(module, request, (), {})
-    return follow(single_model(0), {0: model}, slices, make, 0)
+    return follow(single_model(0), {0: as_model(module)}, slices, make, 0)
 
 
-class _Request:
-    """The part of a request to open a model that a forward needs."""
-
-    device = "cpu"
+def as_model(module: nn.Module) -> Model:
+    """Return a module as if it had been loaded."""
+    reference = FileReference("network.pt")
+    request = OpenRequest(reference, ModelKind.PICKLED, "cpu", Training.SAVED, True, None)
+    return Model(module, request, (), {})
 
 
 def changes(module: nn.Module, spec: TensorSpec, axis: int) -> list[Tensor]:
