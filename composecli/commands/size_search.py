@@ -128,7 +128,8 @@ class SizeSearch:
         progress = (-rejected.stage, -rejected.ops)
         self._add(progress, _EXPLAINED, self._explained(sizes, rejected))
         self._add(progress, _SOLVED, self._solved(sizes, rejected))
-        self._add(progress, _USUAL, self._usual(sizes))
+        if not any(_wanted(rejected)):
+            self._add(progress, _USUAL, self._usual(sizes))
 
     def _add(self, progress: tuple[int, int], kind: int, found: Iterable[Sizes]) -> None:
         """Add proposals of one kind, in order."""

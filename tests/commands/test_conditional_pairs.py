@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,3 +144,22 @@ def test_later_seams_are_solved_within_the_sizes_of_those_before(
     assert [seam["holds"] for seam in checked.json["seams"]] == ["always", "sometimes", "always"]
     assert checked.json["seams"][1]["when"] == ["29<=H<=32", "29<=W<=32"]
     assert (checked.code, checked.json["example"]) == (0, "float32[2, 3, 32, 32]")
+
+
+def test_classes_of_a_file_are_solved_like_saved_models(composecli: Composecli, here: Path) -> None:
+    here.joinpath("net.py").write_text(
+        "from torch import nn\n"
+        "def encoder():\n    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())\n"
+        "def head():\n    return nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 2))\n"
+    )
+    checked = composecli.json("check", "net.py:encoder", "net.py:head")
+    (seam,) = checked.json["seams"]
+    assert (checked.code, seam["when"]) == (0, ["11<=H<=12", "11<=W<=12"])
+
+
+def test_pairs_list_the_conditions(composecli: Composecli, shelf: Shelf) -> None:
+    paths = save_pair(shelf, "flatten")
+    checked = composecli("check", "--mode", "pairs", *paths)
+    assert "when 29<=H<=32 and 29<=W<=32" in checked.out
+    seams = composecli.json("check", "--mode", "pairs", *paths).json["seams"]
+    assert [seam["holds"] for seam in seams] == ["sometimes", "never"]
