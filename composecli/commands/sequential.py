@@ -45,6 +45,7 @@ from composecli.core.blueprint import Feed, Sequential, Stage
 from composecli.core.contract import Port, output_name
 from composecli.core.dims import Unknown
 from composecli.core.findings import Finding, Verdict, verdict_of
+from composecli.core.fit import Fit
 from composecli.core.observations import Accepted, Observation
 from composecli.core.pytree import (
     KeyPath,
@@ -196,11 +197,15 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     if seam.chain.request.strict:
         compared = [compare(producer, consumer, strict=True) for producer, consumer in pairs]
     rows = _rows(seam, pairs, compared)
+    fit = sized.fit
     if passed is not None:
         confirmed += sample_findings(seam, pairs, passed.stage)
-        if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in confirmed):
-            passed = None
-    seam.chain.report(seam.edge, rows, confirmed, sized.fit)
+    if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in confirmed):
+        # Some runs at other sizes failed because of an id, and not of their sizes.
+        condition = Rule.FITS_ONLY_AT_SOME_SIZES
+        confirmed = tuple(item for item in confirmed if item.rule is not condition)
+        fit, passed = Fit(), None
+    seam.chain.report(seam.edge, rows, confirmed, fit)
     if passed is None:
         return None
     following = _extend(seam, pairs, passed)

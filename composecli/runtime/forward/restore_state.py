@@ -76,7 +76,7 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
         if isinstance(value, list | dict | set):
             attributes[name] = copy.copy(value)
         if name not in _TABLES:
-            yield from map(_restore_tensor, _tensors_in(value))
+            yield from map(_restore_if_changed, _tensors_in(value))
     for buffer in module._buffers.values():
         if buffer is not None:
             yield _restore_tensor(buffer)
@@ -107,6 +107,18 @@ def _restore_tensor(tensor: Tensor) -> Undo:
                 tensor.set_(saved)
 
     return restore
+
+
+def _restore_if_changed(tensor: Tensor) -> Undo:
+    """Copy a tensor that may be a parameter; what writes to it is known by its version."""
+    before = _version(tensor)
+    restore = _restore_tensor(tensor)
+
+    def restore_if_changed() -> None:
+        if _version(tensor) != before:
+            restore()
+
+    return restore_if_changed
 
 
 def _tensors_in(value: object) -> Iterator[Tensor]:
@@ -160,7 +172,10 @@ def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> I
         if not script.hasattr(name):
             continue
         value = script.getattr(name)
-        yield from map(_restore_tensor, _tensors_in(value))
+        if isinstance(value, Tensor):
+            yield _restore_tensor(value)
+        else:
+            yield from map(_restore_if_changed, _tensors_in(value))
         yield _restore_attribute(script, name, value)
 
 

@@ -155,3 +155,10 @@ def test_no_tensor_stays_larger_than_its_memory(which: int) -> None:
     assert module.table.tolist() == [0, 1, 2, 3]
     assert module.kept[0].tolist() == [0, 1, 2]
     assert module.layer.weight.shape == (4, 4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_list_of_the_parameters_is_no_write_to_them(shelf: Shelf, form: str) -> None:
+    model = loaded(shelf, "flat_weights", nn.Sequential(nn.LSTM(4, 3)), form)
+    with preserving_state([model], 0):
+        model.module(torch.rand(5, 2, 4))
