@@ -17,6 +17,7 @@ from composecli.commands.requests import (
     JoinRequest,
     Options,
     parse_device,
+    parse_fail_on,
     parse_seconds,
     parse_selection,
 )
@@ -76,10 +77,13 @@ def check(
     merge: str = "cat",
     dim: int = DEFAULT_DIM,
     strict: bool = False,
+    fail_on: str = "error",
     options: Options | None = None,
     worker: Worker | None = None,
 ) -> CheckReport:
     """Return the verdict of every seam of a chain, or of models in parallel.
+
+    `fail_on` may be `warning`: then a report with warnings is not ok.
 
     Raises:
         CouldNotAttempt: if a model cannot be read or run, or is not trusted.
@@ -87,6 +91,7 @@ def check(
     """
     request = _check_request(models, options)
     request = replace(request, mode=Mode(mode), strict=strict, merge=Merge(merge), dim=dim)
+    request = replace(request, fail_on=parse_fail_on(fail_on))
     return run_check(request, worker or in_process())
 
 
@@ -97,6 +102,7 @@ def join(  # noqa: PLR0913 (the options of the command line, all by keyword)
     merge: str = "cat",
     dim: int = DEFAULT_DIM,
     strict: bool = False,
+    fail_on: str = "error",
     bridge: str = "none",
     seed: int = 0,
     force: bool = False,
@@ -105,7 +111,8 @@ def join(  # noqa: PLR0913 (the options of the command line, all by keyword)
 ) -> JoinReport:
     """Write the joined module to `output`, and verify it.
 
-    `written` of the report is None if the models do not fit together.
+    `written` of the report is None if the models do not fit together, or there are warnings and
+    `fail_on` is `warning`.
 
     Raises:
         CouldNotAttempt: if a model cannot be read or run, or the output cannot be written.
@@ -115,7 +122,7 @@ def join(  # noqa: PLR0913 (the options of the command line, all by keyword)
         raise ValueError(f"seed={seed} is not between 0 and 2**63 - 1")
     request = _check_request(models, options)
     request = replace(request, mode=Mode(mode), strict=strict, merge=Merge(merge), dim=dim)
-    request = replace(request, bridge=BridgeMode(bridge))
+    request = replace(request, bridge=BridgeMode(bridge), fail_on=parse_fail_on(fail_on))
     return run_join(JoinRequest(request, fspath(output), seed, force), worker or in_process())
 
 

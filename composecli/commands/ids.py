@@ -25,7 +25,7 @@ _SEEDS = (1, 2, 3)
 def ids_findings(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> Iterator[Finding]:
     """Yield an error for an id without a row, or a note if the producer could give one."""
     contract = seam.contract
-    if contract is None:
+    if contract is None or len(pairs) != len(stage.feeds):
         return
     rows = {path: spec.below for path, spec in call_leaves(contract.example) if spec.may_hold_ids}
     last = len(seam.upstream.stages) - 1

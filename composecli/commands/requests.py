@@ -71,6 +71,17 @@ def parse_selection(text: str) -> Selection:
     return Selection(model, match["port"])
 
 
+def parse_fail_on(text: str) -> Severity:
+    """Return the least severity that makes a command fail.
+
+    Raises:
+        ValueError: if it is neither `error` nor `warning`.
+    """
+    if text not in (Severity.ERROR, Severity.WARNING):
+        raise ValueError(f"{text} is not a severity to fail on (use error or warning)")
+    return Severity(text)
+
+
 def parse_device(text: str) -> str:
     """Return the name of a device: `cpu`, `cuda`, `cuda:1` or `meta`.
 

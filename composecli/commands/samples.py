@@ -26,7 +26,7 @@ from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.pytree import Axis, Call, TensorSpec, call_leaves, replace_call_leaf, size_of
 from composecli.core.resizing import free_axes, resize, sizes_by_name
-from composecli.core.slices import Fate, Followed, SliceMarks
+from composecli.core.slices import Fate, Followed, SliceMarks, fates
 
 # Sizes of a batch, the best first: with four samples, one forward tells.
 _BATCHES = (4, 5, 6, 7, 3, 2)
@@ -46,7 +46,7 @@ def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
     It is judged by running the chain up to this consumer, which `stage` is.
     """
     upstream = seam.upstream
-    if not pairs or len(pairs) != len(stage.feeds):
+    if not pairs:
         return ()
     blueprint = Sequential((*upstream.stages, stage))
     seen = follow_batch(seam.chain.session, blueprint, upstream.first, upstream.call)
@@ -54,7 +54,9 @@ def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
         return ()
     findings = list(ids_findings(seam, pairs, stage, seen))
     mixed = _mixing_finding(seam, pairs, stage, seen)
-    if mixed is None and not _takes_any_batch(pairs):
+    if mixed is None and _is_time_first(seam, seen.followed):
+        mixed = _finding_on_another_axis(seam, pairs, stage)
+    elif mixed is None and not _takes_any_batch(pairs):
         mixed = _finding_at_other_sizes(seam, pairs, stage, seen.call)
     if mixed is not None:
         findings.append(mixed)
@@ -66,26 +68,58 @@ def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
 
 
 def follow_batch(
-    session: Session, blueprint: Blueprint, contract: Contract, call: Call
+    session: Session, blueprint: Blueprint, contract: Contract, call: Call, name: str = BATCH
 ) -> Seen | None:
-    """Follow the samples of a call through a blueprint; None if it has none, or cannot run."""
-    for batch in _batches(session, contract, call):
+    """Follow the samples of a call through a blueprint; None if it has none, or cannot run.
+
+    `name` is that of the dim that holds the samples.
+    """
+    for batch in _batches(session, contract, call, name):
         resized = call
-        if batch != _batch_of(contract, call):
-            resized = resize(contract, call, {BATCH: batch})
-        seen = _follow(session, blueprint, contract, resized)
+        if batch != _batch_of(contract, call, name):
+            resized = resize(contract, call, {name: batch})
+        seen = _follow(session, blueprint, contract, resized, name)
         if seen is not None:
             return seen
     return None
 
 
-def _follow(session: Session, blueprint: Blueprint, contract: Contract, call: Call) -> Seen | None:
+def _follow(
+    session: Session, blueprint: Blueprint, contract: Contract, call: Call, name: str = BATCH
+) -> Seen | None:
     """Follow the samples of a call; None if that fails."""
-    axes = tuple(_sample_axes(contract, call))
+    axes = tuple(_sample_axes(contract, call, name))
     followed = session.follow(blueprint, call, axes)
     if followed is None or followed.failed is not None:
         return None
-    return Seen(call, followed)
+    return Seen(call, followed, name)
+
+
+def _is_time_first(seam: Seam, followed: Followed) -> bool:
+    """Return whether the producer is a sequence model that mixes the slices of its first axis.
+
+    Then that axis is time, and the samples are on another one.
+    """
+    if len(seam.upstream.stages) != 1:
+        return False
+    if not _has_sequence_layers(seam.chain.parts[seam.number - 1]):
+        return False
+    return Fate.MIXED in [fate.fate for fate in fates(followed, 0)]
+
+
+def _finding_on_another_axis(seam: Seam, pairs: PortPairs, stage: Stage) -> Finding | None:
+    """Return the warning about samples that are on another axis of the producer's input."""
+    upstream = seam.upstream
+    blueprint = Sequential((*upstream.stages, stage))
+    for name in sizes_by_name(upstream.first, upstream.call):
+        if name == BATCH:
+            continue
+        seen = follow_batch(seam.chain.session, blueprint, upstream.first, upstream.call, name)
+        if seen is not None:
+            finding = _mixing_finding(seam, pairs, stage, seen)
+            if finding is not None:
+                return finding
+    return None
 
 
 def _takes_any_batch(pairs: PortPairs) -> bool:
@@ -125,12 +159,12 @@ def _admits(contract: Contract, name: str, size: int) -> bool:
     return all(admits(free, size) for free in ranges if free.name == name)
 
 
-def _sample_axes(contract: Contract, call: Call) -> Iterator[Axis]:
-    """Yield the axes of the inputs that hold the samples: those that are named `N`.
+def _sample_axes(contract: Contract, call: Call, name: str) -> Iterator[Axis]:
+    """Yield the axes of the inputs that hold the samples: those that have this name.
 
     If all sizes of the first axes are fixed, they would have that name, were they not.
     """
-    named = [axis for axis, free in free_axes(contract, call) if free.name == BATCH]
+    named = [axis for axis, free in free_axes(contract, call) if free.name == name]
     yield from named
     if named:
         return
@@ -139,9 +173,9 @@ def _sample_axes(contract: Contract, call: Call) -> Iterator[Axis]:
             yield port.path, 0
 
 
-def _batch_of(contract: Contract, call: Call) -> int | None:
+def _batch_of(contract: Contract, call: Call, name: str) -> int | None:
     """Return the number of samples in a call; None if it has no axis for them."""
-    axes = list(_sample_axes(contract, call))
+    axes = list(_sample_axes(contract, call, name))
     if not axes:
         return None
     sizes = {size_of(call, axis) for axis in axes}
@@ -150,18 +184,18 @@ def _batch_of(contract: Contract, call: Call) -> int | None:
     return sizes.pop()
 
 
-def _batches(session: Session, contract: Contract, call: Call) -> list[int]:
+def _batches(session: Session, contract: Contract, call: Call, name: str) -> list[int]:
     """Return the numbers of samples to try: those that no other axis has come first.
 
     If the size is fixed or the user stated it, it is only that of the call.
     """
-    own = _batch_of(contract, call)
+    own = _batch_of(contract, call, name)
     if own is None:
         return []
-    has_name = any(free.name == BATCH for _, free in free_axes(contract, call))
+    has_name = any(free.name == name for _, free in free_axes(contract, call))
     if not has_name or are_exact(session.options.inputs_of_first):
         return [own] if own > 1 else []
-    admitted = [size for size in _BATCHES if _admits(contract, BATCH, size)]
+    admitted = [size for size in _BATCHES if _admits(contract, name, size)]
     sizes = {size for _, spec in call_leaves(call) for size in spec.sizes}
     unlike = [size for size in admitted if size not in sizes - {own}]
     tried = [*unlike[:1], *admitted[:1], own]
@@ -175,7 +209,8 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
     if fate not in (Fate.MIXED, Fate.LOST):
         return None
     last = len(seam.upstream.stages) - 1
-    for (producer, consumer), feed in zip(pairs, stage.feeds, strict=True):
+    # A feed of several tensors is told by the first of them.
+    for (producer, consumer), feed in zip(pairs, stage.feeds, strict=False):
         axis = kept_axis(followed, last, feed.path)
         if axis is None:
             continue
@@ -186,7 +221,7 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
         given = followed.marks_at(last, feed.path)
         if given is not None and len(pairs) == 1 and not feed.bridge:
             help = tuple(_mending_steps(seam, given, axis))
-        finding = samples_finding(sides, fate, followed.place, help)
+        finding = samples_finding(sides, fate, followed.place, help, seen.name)
         return replace(finding, notes=(*finding.notes, f"seen at {seen.call}"))
     return None
 

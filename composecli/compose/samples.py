@@ -26,10 +26,11 @@ class SampleSeam:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What became of the samples of a call."""
+    """What became of the samples of a call, which are on the axes of this name."""
 
     call: Call
     followed: Followed
+    name: str = BATCH
 
 
 def kept_axis(followed: Followed, stage: int, path: KeyPath) -> int | None:
@@ -62,7 +63,7 @@ def fate_of_samples(followed: Followed) -> Fate:
 
 
 def samples_finding(
-    seam: SampleSeam, fate: Fate, place: Place | None, help: tuple[str, ...]
+    seam: SampleSeam, fate: Fate, place: Place | None, help: tuple[str, ...], name: str = BATCH
 ) -> Finding:
     """Return the finding that the consumer mixes or loses the samples; `help` would mend it."""
     producer, consumer = seam.producer, seam.consumer
@@ -70,7 +71,7 @@ def samples_finding(
     taken = f"axis {seam.axis} of {consumer.port} of {consumer.model} is {_PARTICIPLES[fate]}"
     if place is not None:
         taken += f" at {format_place(place)}"
-    given = f"{BATCH} is kept apart on axis {seam.axis} of {producer.port} of {producer.model}"
+    given = f"{name} is kept apart on axis {seam.axis} of {producer.port} of {producer.model}"
     notes = (given, taken)
     sides = (producer, consumer)
     return Finding(Rule.SAMPLES_ARE_MIXED, title, sides, seam.axis, notes, help=help, place=place)

@@ -11,10 +11,7 @@ MAX_COLUMNS = 78
 _EFFECTS = {
     Severity.ERROR: "It makes the verdict bridgeable or incompatible: exit code 1.",
     Severity.UNKNOWN: "It leaves the verdict unknown: exit code 3.",
-    Severity.WARNING: (
-        "It does not change the verdict, beside which it is counted: exit code 0, or 1 with "
-        "--fail-on warning."
-    ),
+    Severity.WARNING: "It is counted beside the verdict: exit code 0, or 1 with --fail-on warning.",
     Severity.NOTE: "It is for information and does not change the verdict.",
 }
 
@@ -30,7 +27,7 @@ def _effect(rule: Rule) -> str:
     """Return the effect of a finding or problem of this rule on a command."""
     if rule.is_problem:
         return f"It ends the command: exit code {rule.exit_code}."
-    return textwrap.fill(_EFFECTS[rule.severity], MAX_COLUMNS)
+    return _EFFECTS[rule.severity]
 
 
 def list_rules() -> Iterator[str]:

@@ -155,6 +155,19 @@ def test_what_the_producer_has_mixed_is_not_blamed_on_the_consumer(
     assert composecli.json("check", a, b).codes == []
 
 
+def test_the_samples_of_a_producer_that_takes_time_first_are_on_axis_1(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    time_first = consumer(shelf, "transformer", MIXING["transformer"])
+    batch_first = consumer(shelf, "transformer_bf", KEEPING["transformer_bf"])
+    checked = composecli.json("check", time_first, batch_first)
+    assert checked.codes == ["CC210"]
+    (finding,) = checked.json["seams"][0]["findings"]
+    assert finding["axis"] == 1
+    assert composecli.json("check", time_first, time_first).codes == []
+    assert composecli.json("check", batch_first, batch_first).codes == []
+
+
 def test_a_chain_warns_at_the_seam_where_samples_meet(composecli: Composecli, shelf: Shelf) -> None:
     a, b = embedding(shelf), consumer(shelf, "linear_8", nn.Linear(8, 8))
     c = consumer(shelf, "attention", MIXING["attention"])

@@ -108,6 +108,15 @@ def test_models_in_parallel_merge_along_a_dim(shelf: Shelf) -> None:
     assert composecli.check(a, b, mode="parallel", dim=0).exit_code == 1
 
 
+def test_a_report_with_warnings_may_be_made_to_fail(shelf: Shelf) -> None:
+    a, b = shelf.save("ids", nn.Embedding(9, 4)), shelf.save("softmax_of_batch", nn.Softmax(dim=0))
+    assert composecli.check(a, b).warnings == 1
+    assert composecli.check(a, b).ok
+    assert not composecli.check(a, b, fail_on="warning").ok
+    with pytest.raises(ValueError, match="error or warning"):
+        composecli.check(a, b, fail_on="note")
+
+
 def test_the_version_has_one_source() -> None:
     assert composecli.__version__ == VERSION
 

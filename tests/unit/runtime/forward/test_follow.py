@@ -6,7 +6,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import pytest
 import torch
@@ -172,19 +172,34 @@ def as_model(module: nn.Module) -> Model:
     return Model(module, request, (), {})
 
 
-def changes(module: nn.Module, spec: TensorSpec, axis: int) -> list[Tensor]:
-    """Return for each slice of an axis which elements of the result change with it."""
+class Changed(NamedTuple):
+    """Which elements of a result change with one slice of an axis, and with all others."""
+
+    by_slice: Tensor
+    by_others: Tensor
+
+
+def changes(module: nn.Module, spec: TensorSpec, axis: int) -> list[Changed]:
+    """Return for each slice of an axis what changes with it, and with all others together."""
     values = Maker("cpu", 0, []).call(Call((Argument(spec),))).positional[0]
     before = _run(module, values)
-    changed = [torch.zeros(before.shape, dtype=torch.bool) for _ in range(spec.sizes[axis])]
-    for number, found in enumerate(changed):
+    changed = list[Changed]()
+    for number in range(spec.sizes[axis]):
+        found = Changed(_differ(before, before), _differ(before, before))
         for scale in (1.0, 100.0, -1.0, 0.0):
             other = _other(values, scale)
             mixed = values.clone()
             mixed.select(axis, number).copy_(other.select(axis, number))
-            after = _run(module, mixed)
-            found.logical_or_((before != after) & ~(before.isnan() & after.isnan()))
+            found.by_slice.logical_or_(_differ(before, _run(module, mixed)))
+            other.select(axis, number).copy_(values.select(axis, number))
+            found.by_others.logical_or_(_differ(before, _run(module, other)))
+        changed.append(found)
     return changed
+
+
+def _differ(one: Tensor, other: Tensor) -> Tensor:
+    """Return where two results differ."""
+    return (one != other) & ~(one.isnan() & other.isnan())
 
 
 def _other(values: Tensor, scale: float) -> Tensor:
@@ -202,28 +217,28 @@ def _run(module: nn.Module, values: Tensor) -> Tensor:
     return result
 
 
-def kept_on(changed: list[Tensor], axis: int) -> bool:
+def kept_on(changed: list[Changed], axis: int) -> bool:
     """Return whether each slice changes nothing but its own slice of an axis of the result."""
-    if changed[0].shape[axis] != len(changed):
+    if changed[0].by_slice.shape[axis] != len(changed):
         return False
     for number, found in enumerate(changed):
-        others = found.clone()
-        others.select(axis, number).zero_()
-        if others.any():
+        elsewhere = found.by_slice.clone()
+        elsewhere.select(axis, number).zero_()
+        if elsewhere.any() or found.by_others.select(axis, number).any():
             return False
     return True
 
 
-def is_wrong(fate: AxisFate, changed: list[Tensor]) -> bool:
+def is_wrong(fate: AxisFate, changed: list[Changed]) -> bool:
     """Return whether changed slices contradict a claim."""
-    axes = range(changed[0].dim())
+    axes = range(changed[0].by_slice.dim())
     match fate.fate:
         case Fate.KEPT:
             return fate.axis is None or not kept_on(changed, fate.axis)
         case Fate.MIXED | Fate.LOST:
             return any(kept_on(changed, axis) for axis in axes)
         case Fate.UNTOUCHED:
-            return any(bool(found.any()) for found in changed)
+            return any(bool(found.by_slice.any()) for found in changed)
         case Fate.UNKNOWN:
             return False
 
