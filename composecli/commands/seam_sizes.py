@@ -185,7 +185,8 @@ def _other_sizes(
         return {**sizes, **changed}
     shapes = producer_shapes(pairs, [port.dims or () for port in seam.upstream.outputs])
     search = SizeSearch(runs, sizes, shapes)
-    if search.is_about_other_things(is_constant=_refuses_constant(pairs)):
+    is_constant = _refuses_constant(pairs) or _refuses_rank(findings, runs.at(sizes))
+    if search.is_about_other_things(is_constant=is_constant):
         return _Never()
     found = search.find()
     if found is not None:
@@ -225,6 +226,13 @@ def _refuses_constant(pairs: PortPairs) -> bool:
             if size is not None and admits(taken, size) is False:
                 return True
     return False
+
+
+def _refuses_rank(findings: Findings, observation: Observation) -> bool:
+    """Return whether an op, and not the model's own code, refuses a tensor of another rank."""
+    rules = {finding.rule for finding in findings}
+    is_refused = isinstance(observation, Rejected) and observation.op is not None
+    return Rule.RANK_DIFFERS in rules and is_refused
 
 
 def _impossible(pairs: PortPairs) -> str | None:

@@ -162,4 +162,5 @@ def test_pairs_list_the_conditions(composecli: Composecli, shelf: Shelf) -> None
     checked = composecli("check", "--mode", "pairs", *paths)
     assert "when 29<=H<=32 and 29<=W<=32" in checked.out
     seams = composecli.json("check", "--mode", "pairs", *paths).json["seams"]
-    assert [seam["holds"] for seam in seams] == ["sometimes", "never"]
+    assert seams[0]["holds"] == "sometimes"
+    assert [seam["verdict"] for seam in seams] == ["compatible", "incompatible"]
