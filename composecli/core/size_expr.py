@@ -292,8 +292,7 @@ def _format(expr: Expr, tightness: int) -> str:
             return _bracket(text, needed=tightness > _TERM)
         case Product(factors):
             factor_texts = [_format(factor, _FACTOR) for factor in factors]
-            text = "*".join(factor_texts)
-            return _bracket(text, needed=tightness > _FACTOR)
+            return "*".join(factor_texts)
         case Floor(numerator, denominator):
             return _format_floor(numerator, denominator, tightness)
         case _:
