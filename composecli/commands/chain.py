@@ -156,7 +156,9 @@ def pair_ports(seam: Seam) -> PortPairs:
             producer = outputs.get((*feed.path, *path))
             if consumer is None or producer is None:
                 continue
-            output_port = ProducerPort(seam.edge.producer, producer, spec, upstream.ranges)
-            input_port = ConsumerPort(seam.edge.consumer, consumer)
+            output_port = ProducerPort(
+                seam.edge.producer, producer, spec, upstream.ranges, upstream.first.where
+            )
+            input_port = ConsumerPort(seam.edge.consumer, consumer, contract.where)
             pairs.append((output_port, input_port))
     return tuple(pairs)

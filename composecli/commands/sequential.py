@@ -15,7 +15,7 @@ from composecli.commands.composition import (
 )
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.other_examples import with_other_example
-from composecli.commands.other_ranks import with_contract_at_rank
+from composecli.commands.other_ranks import with_contract_at_rank, with_related_sizes_at_rank
 from composecli.commands.requests import CheckRequest
 from composecli.commands.seam_report import Findings, Rows, port_rows
 from composecli.commands.session import Session
@@ -170,6 +170,8 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     findings = [finding for pair in compared for finding in pair]
     findings += shared_symbol_findings(pairs, strict=strict)
     moved = with_other_example(seam, pairs, findings)
+    if moved is None:
+        moved = with_related_sizes_at_rank(seam, pairs, findings)
     if moved is not None:
         return _judge_wired(moved)
     observation = seam.run(seam.stage)

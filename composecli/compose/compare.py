@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from composecli.compose.conditions import Condition, equality_conditions, solve_condition
+from composecli.compose.related_sizes import Given, broken_relations, relation_conditions
 from composecli.core.bridge import Bridge, apply_all, carry_all
 from composecli.core.contract import Port, accepts_dtype
 from composecli.core.dims import (
@@ -19,11 +20,13 @@ from composecli.core.dims import (
     bounds,
     fixed_size,
     follows_values,
+    free_dims,
     is_variable,
     unknown_reason,
 )
 from composecli.core.findings import Finding, Side
 from composecli.core.pytree import TensorSpec
+from composecli.core.relations import Where
 from composecli.core.rules import Rule
 
 
@@ -31,13 +34,15 @@ from composecli.core.rules import Rule
 class ProducerPort:
     """One output of a producer, with the tensor that it returned for the example input.
 
-    `ranges` are the free dims of the input that the dims of the output follow from.
+    `ranges` are the free dims of the input that the dims of the output follow from, and `where` the
+    relations that they meet.
     """
 
     model: str
     port: Port
     example: TensorSpec
     ranges: tuple[Free, ...] = ()
+    where: Where = ()
 
     @property
     def side(self) -> Side:
@@ -63,16 +68,23 @@ class ProducerPort:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerPort:
-    """One input of a consumer."""
+    """One input of a consumer. `where` are the relations between all of its inputs."""
 
     model: str
     port: Port
+    where: Where = ()
 
     @property
     def side(self) -> Side:
         """The consumer's side of a finding."""
         dims = format_dims(self.port.dims)
         return Side(self.model, self.port.name, self.port.dtype, dims)
+
+    @property
+    def own_relations(self) -> Where:
+        """The relations between dims of this port alone."""
+        names = {free.name for free in free_dims(self.port.dims or ())}
+        return tuple(relation for relation in self.where if relation.symbols <= names)
 
 
 PortPair = tuple[ProducerPort, ConsumerPort]
@@ -112,8 +124,21 @@ def compare(
         return (*findings, finding)
     findings.extend(_size_findings(producer, consumer, dims))
     if not findings:
+        findings.extend(_relation_findings(producer, consumer, dims))
+    if not findings:
         findings.extend(_condition_findings(producer, consumer, dims, strict=strict))
     return tuple(findings)
+
+
+def _relation_findings(
+    producer: ProducerPort, consumer: ConsumerPort, dims: Shape
+) -> Iterator[Finding]:
+    """Yield a finding for each relation that the sizes of the example break."""
+    given = Given()
+    given.add(producer.dims, dims, producer.example.sizes)
+    sides = (producer.side, consumer.side)
+    for title in broken_relations(consumer.own_relations, given):
+        yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, notes=_example_notes(producer))
 
 
 def _dtype_notes(producer: ProducerPort, consumer: ConsumerPort) -> tuple[str, ...]:
@@ -201,6 +226,11 @@ def _condition_findings(
         if condition is not None:
             conditions.append(condition)
     conditions.extend(equality_conditions(producer.dims, dims, ranges))
+    given = Given()
+    given.add(producer.dims, dims, producer.example.sizes)
+    related, undecided = relation_conditions(consumer.own_relations, given, ranges, producer.where)
+    conditions += related
+    unknown_axes += undecided
     sides = (producer.side, consumer.side)
     if conditions:
         notes = _example_notes(producer)

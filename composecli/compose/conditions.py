@@ -71,7 +71,7 @@ def _solve_for(name: str, expr: Expr, consumer: Dim, own: Free) -> Condition | N
     if not failing:
         return None
     subject = format_expr(expr)
-    text = _describe_sizes(name, fitting, sizes)
+    text = describe_sizes(name, fitting, sizes)
     if not text:
         text = _describe_limits(subject, consumer)
     first = failing[0]
@@ -82,7 +82,7 @@ def _solve_for(name: str, expr: Expr, consumer: Dim, own: Free) -> Condition | N
     return Condition(text, fails_at)
 
 
-def _describe_sizes(name: str, fitting: list[int], sizes: list[int]) -> str | None:
+def describe_sizes(name: str, fitting: list[int], sizes: list[int]) -> str | None:
     """Describe the fitting sizes as a range, or by their remainders; None if they are neither.
 
     A limit is omitted if all `sizes` have the same one.
@@ -178,5 +178,5 @@ def _solve_equality(left: Expr, right: Expr, ranges: Mapping[str, Free]) -> Cond
             failing.append(size)
     if not failing:
         return None
-    described = _describe_sizes(name, fitting, sizes) or text
+    described = describe_sizes(name, fitting, sizes) or text
     return Condition(described, f"{name} = {failing[0]}")

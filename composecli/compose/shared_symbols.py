@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from composecli.compose.compare import PortPairs, conditional_finding
 from composecli.compose.conditions import equality_conditions
+from composecli.compose.related_sizes import Given, broken_relations, relation_conditions
 from composecli.core.dims import Dim, Free, as_expr, as_free
 from composecli.core.findings import Finding, Side
+from composecli.core.relations import Relation, Where
 from composecli.core.rules import Rule
 from composecli.core.size_expr import evaluate, symbols
 
@@ -18,7 +20,7 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
     A consumer of `x: float32[N, D]` and `y: float32[N, E]` accepts `float32[B, 5]` and
     `float32[C, 7]` only if `B == C`. Free axes of one port are compared by `compare`.
     """
-    at_example = tuple(_tied_size_findings(pairs))
+    at_example = (*_tied_size_findings(pairs), *_broken_relation_findings(pairs))
     if at_example:
         return at_example
     producer_dims = list[Dim]()
@@ -26,7 +28,9 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
     ranges = dict[str, Free]()
     sides = list[Side]()
     reported = set[str]()
+    known: Where = ()
     for producer, consumer in pairs:
+        known = producer.where
         dims = consumer.port.dims or ()
         if len(dims) != len(producer.dims):
             continue
@@ -38,10 +42,45 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
         reported.update(condition.text for condition in within_port)
     across_ports = equality_conditions(producer_dims, consumer_dims, ranges)
     conditions = [condition for condition in across_ports if condition.text not in reported]
-    if not conditions:
-        return ()
-    finding = conditional_finding(conditions, tuple(sides), (), strict=strict)
-    return (finding,)
+    related, undecided = relation_conditions(
+        _relations_of_several(pairs), _given(pairs), ranges, known
+    )
+    conditions += related
+    findings = list[Finding]()
+    if conditions:
+        findings.append(conditional_finding(conditions, tuple(sides), (), strict=strict))
+    if strict and undecided:
+        title = "cannot decide for every size"
+        finding = Finding(Rule.SIZES_NOT_KNOWN, title, tuple(sides), notes=tuple(undecided))
+        findings.append(finding)
+    return tuple(findings)
+
+
+def _broken_relation_findings(pairs: PortPairs) -> Iterator[Finding]:
+    """Yield a finding for each relation between inputs that the sizes of the example break."""
+    sides = tuple(port.side for pair in pairs for port in pair)
+    for title in broken_relations(_relations_of_several(pairs), _given(pairs)):
+        yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides)
+
+
+def _relations_of_several(pairs: PortPairs) -> Where:
+    """Return the relations of the consumer between dims of several inputs."""
+    related = dict[Relation, None]()
+    own = set[Relation]()
+    for _, consumer in pairs:
+        related |= dict.fromkeys(consumer.where)
+        own.update(consumer.own_relations)
+    return tuple(relation for relation in related if relation not in own)
+
+
+def _given(pairs: PortPairs) -> Given:
+    """Return what the symbols of the consumer are given by all its producers."""
+    given = Given()
+    for producer, consumer in pairs:
+        dims = consumer.port.dims or ()
+        if len(dims) == len(producer.example.sizes):
+            given.add(producer.dims, dims, producer.example.sizes)
+    return given
 
 
 def _tied_size_findings(pairs: PortPairs) -> Iterator[Finding]:

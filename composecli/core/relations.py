@@ -73,6 +73,13 @@ class Relation:
         """The names of the dims that it relates."""
         return symbols(self.left) | symbols(self.right)
 
+    @property
+    def number(self) -> int | None:
+        """The right side if it is a number: 1024 of `C*H*W == 1024`."""
+        if isinstance(self.right, Const):
+            return self.right.value
+        return None
+
 
 Where = tuple[Relation, ...]
 

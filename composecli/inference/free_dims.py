@@ -395,5 +395,7 @@ def _notes(groups: list[AxisGroup]) -> Iterator[str]:
         for group, dim in _explored_free(groups):
             lowest = example_size(dim, dim.low)
             lows.append(f"{group.name} = {lowest}")
+        if not lows:
+            return
         together = ", ".join(lows)
         yield f"the smallest sizes that it took together: {together}"

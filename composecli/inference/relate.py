@@ -161,7 +161,8 @@ def _products(sizes: Mapping[str, int], size: int) -> Iterator[Expr]:
 
 def _note(relation: Relation, trials: Trials, inputs: Inputs) -> str:
     """Return the sizes that were tried together, as evidence."""
-    names = sorted(relation.symbols)
+    free = free_dims(inputs[trials.path])
+    names = [dim.name for dim in free if dim.name in relation.symbols]
     taken = [_text(call, names, inputs) for call in trials.accepted]
     refused = [_text(call, names, inputs) for call in trials.refused]
     listed = ", ".join(names)

@@ -77,7 +77,7 @@ MODELS = {
         ("split conv1d", "compatible when D >= 12", "[2, 12]"),
         (
             "strided flat_head",
-            "compatible when H >= 13 and H <= 14 and W >= 13 and W <= 14",
+            "compatible when ceil(H/2)*ceil(W/2) == 49",
             "[2, 3, 14, 14]",
         ),
         ("flatten of_20", "compatible when D == 20", "[2, 20]"),
