@@ -16,8 +16,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import permutations, product
 from typing import assert_never
 
+from composecli.core.dims import Free, sizes_between
 from composecli.core.size_expr import (
     Const,
     Expr,
@@ -32,6 +34,9 @@ from composecli.core.size_expr import (
     symbols,
 )
 
+# The largest sizes that are tried: of one dim alone, and of two at once.
+MAX_TRIED_SIZE = 4096
+MAX_TRIED_PAIR = (32, 512)
 _SIGN = re.compile(r"(==|<=|>=|<|>)")
 _EXAMPLES = "as in C*H*W == 1024, T*F % 16 == 0, T<=S"
 
@@ -153,6 +158,39 @@ def all_hold(relations: Iterable[Relation], sizes: Mapping[str, int]) -> bool:
         if not relation.symbols <= sizes.keys() or not holds(relation, sizes):
             return False
     return True
+
+
+def sizes_meeting(
+    where: Where, ranges: Mapping[str, Free], start: Mapping[str, int]
+) -> dict[str, int] | None:
+    """Return sizes of the dims at which all relations hold, near these; None if none are found.
+
+    One size is changed if that is enough, and otherwise two. `ranges` are the dims that may change.
+    """
+    if all_hold(where, start):
+        return dict(start)
+    names = [name for name in ranges if any(name in relation.symbols for relation in where)]
+    for name in names:
+        for size in _nearest_sizes(ranges[name], start[name], MAX_TRIED_SIZE):
+            sizes = {**start, name: size}
+            if all_hold(where, sizes):
+                return sizes
+    for one, other in permutations(names, 2):
+        most, most_of_other = MAX_TRIED_PAIR
+        pairs = product(
+            _nearest_sizes(ranges[one], start[one], most),
+            _nearest_sizes(ranges[other], start[other], most_of_other),
+        )
+        for size, other_size in pairs:
+            sizes = {**start, one: size, other: other_size}
+            if all_hold(where, sizes):
+                return sizes
+    return None
+
+
+def _nearest_sizes(dim: Free, near: int, most: int) -> list[int]:
+    """Return the sizes that the dim admits, the nearest first."""
+    return sorted(sizes_between(dim, 1, most), key=lambda size: abs(size - near))
 
 
 def substitute_relation(relation: Relation, by: Mapping[str, Expr]) -> Relation:

@@ -130,7 +130,8 @@ def _to_example(
     if accepted.reads_values:
         others = tuple(_results_of_other_values(call, prober))
     layouts = dict(candidate.layouts)
-    return Example(call, accepted.result, frozenset(fixed), stated, limits, cost, others, layouts)
+    example = Example(call, accepted.result, frozenset(fixed), stated, limits, cost)
+    return replace(example, other_values=others, layouts=layouts, where=candidate.where)
 
 
 def _results_of_other_values(call: Call, prober: Prober) -> Iterator[Leaves]:

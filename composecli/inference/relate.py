@@ -8,9 +8,21 @@ from dataclasses import replace
 from itertools import combinations
 
 from composecli.core.contract import Port, fresh_name
-from composecli.core.dims import Dim, Free, Shape, Unknown, as_dim, as_expr, as_free, free_dims
-from composecli.core.pytree import Call, KeyPath, call_leaves, leaves
-from composecli.core.relations import Relation, Where, relate
+from composecli.core.dims import (
+    Dim,
+    Free,
+    Shape,
+    Unknown,
+    admits,
+    as_dim,
+    as_expr,
+    as_free,
+    example_size,
+    free_dims,
+)
+from composecli.core.observations import Accepted, Rejected
+from composecli.core.pytree import Call, KeyPath, call_leaves, leaves, resized
+from composecli.core.relations import Relation, Where, format_where, relate, sizes_meeting
 from composecli.core.size_expr import (
     Const,
     Expr,
@@ -42,6 +54,8 @@ def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
     the output `float32[N*C*H*W//1024, 4]`.
     """
     example = explored.example
+    if example.where:
+        return _with_stated_relations(explored, probe)
     for path, _ in call_leaves(example.call):
         if path in example.stated:
             continue
@@ -51,6 +65,62 @@ def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
             trials.accepted[example.call] = tuple(leaves(example.result))
             explored = _with_relation(explored, trials, related)
     return explored
+
+
+def _with_stated_relations(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
+    """Confirm stated relations at other sizes; their dims are unknown if one is refused."""
+    example, inputs = explored.example, explored.inputs
+    accepted = dict[Call, Leaves]()
+    for sizes in _other_sizes(explored):
+        call = _resized(example.call, inputs, sizes)
+        match probe(call):
+            case Accepted(results=results):
+                accepted[call] = tuple(leaves(results[-1]))
+            case Rejected():
+                return _contradicted(explored, sizes)
+    accepted[example.call] = tuple(leaves(example.result))
+    points = list(_points(accepted, inputs))
+    outputs = tuple(_outputs(explored.outputs, points))
+    return replace(explored, outputs=outputs, where=example.where)
+
+
+def _other_sizes(explored: ExploredAxes) -> Iterator[Mapping[str, int]]:
+    """Yield other sizes at which the stated relations hold, with one name at a size of its own."""
+    example = explored.example
+    ranges = {free.name: free for dims in explored.inputs.values() for free in free_dims(dims)}
+    base = _sizes(example.call, explored.inputs)
+    for name in sorted(example.related & ranges.keys()):
+        others = {other: dim for other, dim in ranges.items() if other in example.related}
+        del others[name]
+        for size in (2 * base[name], example_size(ranges[name], 1)):
+            if admits(ranges[name], size):
+                found = sizes_meeting(example.where, others, {**base, name: size})
+                if found is not None:
+                    yield found
+
+
+def _resized(call: Call, inputs: Inputs, sizes: Mapping[str, int]) -> Call:
+    """Return the call with these sizes of the free dims."""
+    for path, dims in inputs.items():
+        for number, dim in enumerate(dims):
+            free = as_free(dim)
+            if free is not None:
+                call = resized(call, ((path, number),), sizes[free.name])
+    return call
+
+
+def _contradicted(explored: ExploredAxes, sizes: Mapping[str, int]) -> ExploredAxes:
+    """Return the axes with the related dims unknown: sizes that were stated are refused."""
+    example = explored.example
+    listed = ", ".join(f"{name} = {sizes[name]}" for name in sorted(example.related))
+    unknown = Unknown(f"stated{format_where(example.where)}; refused {listed}")
+    inputs = dict[KeyPath, Shape]()
+    for path, dims in explored.inputs.items():
+        names = [getattr(as_free(dim), "name", None) for dim in dims]
+        known = zip(dims, names, strict=True)
+        inputs[path] = tuple(unknown if name in example.related else dim for dim, name in known)
+    outputs = [replace(port, dims=(unknown,) * len(port.dims or ())) for port in explored.outputs]
+    return replace(explored, inputs=inputs, outputs=tuple(outputs))
 
 
 def _with_relation(explored: ExploredAxes, trials: Trials, related: RelatedAxes) -> ExploredAxes:

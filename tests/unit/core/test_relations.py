@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from composecli.core.dims import Free, admits
 from composecli.core.relations import (
     Comparison,
     Relation,
@@ -15,6 +16,7 @@ from composecli.core.relations import (
     parse_relation,
     parse_where,
     relate,
+    sizes_meeting,
     substitute_relation,
 )
 from composecli.core.size_expr import Const, Expr, Symbol, add, ceil_divide, floor_divide, multiply
@@ -108,3 +110,33 @@ def test_a_relation_is_substituted_in_lowest_terms() -> None:
     relation = parse_relation("C*H*W == 1024")
     by = {"C": Const(16), "H": ceil_divide(Symbol("Y"), 4)}
     assert str(substitute_relation(relation, by)) == "W*ceil(Y/4) == 64"
+
+
+@given(st.lists(RELATIONS, min_size=1, max_size=2), SIZES)
+def test_sizes_that_are_found_meet_the_relations(
+    where: list[Relation], start: dict[str, int]
+) -> None:
+    ranges = {"N": Free("N", high=9), "H": Free("H", step=3)}
+    found = sizes_meeting(tuple(where), ranges, start)
+    if found is None:
+        assert not all_hold(where, start)
+        return
+    assert all_hold(where, found)
+    changed = {name for name in found if found[name] != start[name]}
+    assert all(admits(ranges[name], found[name]) for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("where", "start", "found"),
+    [
+        ("C*H*W == 1024", {"C": 8, "H": 8, "W": 8}, {"C": 16, "H": 8, "W": 8}),
+        ("C*H*W == 49", {"C": 1, "H": 8, "W": 8}, {"C": 1, "H": 7, "W": 7}),
+        ("T<=S", {"T": 8, "S": 2}, {"T": 2, "S": 2}),
+        ("2*H == 7", {"H": 8}, None),
+    ],
+)
+def test_the_nearest_sizes_that_meet_a_relation(
+    where: str, start: dict[str, int], found: dict[str, int] | None
+) -> None:
+    ranges = {name: Free(name) for name in start}
+    assert sizes_meeting(parse_where(where), ranges, start) == found
