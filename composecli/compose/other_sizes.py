@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from composecli.core.contract import Contract
 from composecli.core.dims import example_size, sizes_between
 from composecli.core.pytree import Call, size_of
-from composecli.core.resizing import free_axes, resize
+from composecli.core.relations import all_hold
+from composecli.core.resizing import free_axes, resize, sizes_by_name
 
 
 def free_names(contract: Contract, call: Call) -> tuple[str, ...]:
@@ -28,14 +29,20 @@ def with_other_sizes(contract: Contract, call: Call, names: Iterable[str]) -> Ca
 
 
 def _other_sizes(contract: Contract, call: Call) -> dict[str, int]:
-    """Return another size for each free dim that admits one, by name."""
+    """Return another size for each free dim that admits one, by name.
+
+    A related dim has one only if the relation holds with it and the other sizes of the call.
+    """
     other_sizes = dict[str, int]()
+    known = sizes_by_name(contract, call)
     for axis, dim in free_axes(contract, call):
         size = size_of(call, axis)
-        other = example_size(dim, size + 1)
+        larger = example_size(dim, size + 1)
         smaller = sizes_between(dim, 1, size - 1)
-        if other > size:
-            other_sizes[dim.name] = other
-        elif smaller:
-            other_sizes[dim.name] = smaller[-1]
+        others = [other for other in (larger, *smaller[-1:]) if other != size]
+        where = [relation for relation in contract.where if dim.name in relation.symbols]
+        for other in sorted(others, reverse=True):
+            if all_hold(where, {**known, dim.name: other}):
+                other_sizes[dim.name] = other
+                break
     return other_sizes
