@@ -38,6 +38,7 @@ from composecli.core.pytree import (
     resized,
     size_of,
 )
+from composecli.core.relations import Where
 from composecli.inference.prober import Probe
 from composecli.inference.size_rules import SizeRule
 
@@ -57,7 +58,7 @@ class Example:
     of their tensor. `limits` are lengths of tables that the model contains, at which a free axis
     may end. `cost` is roughly how many multiplications one element of the input causes.
     `other_values` are results of the same call with other values, and `layouts` the names of the
-    axes of images, by path.
+    axes of images, by path. `where` are stated relations between stated dims.
     """
 
     call: Call
@@ -68,6 +69,12 @@ class Example:
     cost: float = 1.0
     other_values: tuple[Leaves, ...] = ()
     layouts: Mapping[KeyPath, str] = field(default_factory=dict)
+    where: Where = ()
+
+    @property
+    def related(self) -> frozenset[str]:
+        """The names of the stated dims that are related, and are not varied one at a time."""
+        return frozenset().union(*(relation.symbols for relation in self.where))
 
 
 @dataclass(frozen=True, slots=True)

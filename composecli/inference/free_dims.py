@@ -24,6 +24,7 @@ from composecli.core.observations import (
     Untried,
 )
 from composecli.core.pytree import Axis, Call, KeyPath, call_leaves, leaves, size_of
+from composecli.core.relations import Where
 from composecli.inference.axis_groups import (
     AxisGroup,
     Example,
@@ -65,7 +66,7 @@ class ExploredAxes:
 
     `example` is the example at which they hold: a tied axis may have another size than it had.
     `coupled` are axes whose upper bounds hold separately but not jointly. `equalized` is the same
-    example with equal sizes of axes that limit each other.
+    example with equal sizes of axes that limit each other. `where` are relations between the dims.
     """
 
     example: Example
@@ -74,6 +75,7 @@ class ExploredAxes:
     notes: tuple[str, ...]
     coupled: tuple[Axis, ...] = ()
     equalized: Example | None = None
+    where: Where = ()
 
 
 def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
@@ -393,5 +395,7 @@ def _notes(groups: list[AxisGroup]) -> Iterator[str]:
         for group, dim in _explored_free(groups):
             lowest = example_size(dim, dim.low)
             lows.append(f"{group.name} = {lowest}")
+        if not lows:
+            return
         together = ", ".join(lows)
         yield f"the smallest sizes that it took together: {together}"
