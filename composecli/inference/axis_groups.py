@@ -117,7 +117,7 @@ class AxisGroup:
     The sizes of the pattern have one of the `residues` when they are divided by `step`. Several
     modules record into a group, so its state changes only through the methods `record`,
     `reject_broadcast_one`, `assign_name`, `assign_step`, `assign_residues`, `raise_floor`,
-    `keep_base` and `mark_unknown`.
+    `lift_start`, `lift_end`, `keep_base` and `mark_unknown`.
     """
 
     axes: tuple[Axis, ...]
@@ -132,6 +132,8 @@ class AxisGroup:
     out_of_memory: Set[int] = frozenset()
     unknown_reason: str = ""
     floor: int = 1
+    has_start: bool = True
+    has_end: bool = True
 
     @property
     def is_batch(self) -> bool:
@@ -190,6 +192,14 @@ class AxisGroup:
     def is_raised(self) -> bool:
         """Whether smaller sizes are accepted, but not jointly with those of the other groups."""
         return any(size < self.floor for size in self._sort_sizes().accepted)
+
+    def lift_start(self) -> None:
+        """Count smaller sizes as accepted: only a size of another input made them be refused."""
+        self.has_start = False
+
+    def lift_end(self) -> None:
+        """Count larger sizes as accepted: only a size of another input made them be refused."""
+        self.has_end = False
 
     def keep_base(self) -> None:
         """Forget the other sizes: they were accepted only beside one size of another input."""
@@ -270,9 +280,9 @@ class AxisGroup:
         if not self._is_supported(sizes, tried):
             return None
         low = example_size(self.pattern, max(self.floor, low))
-        if low == example_size(self.pattern, 1):
+        if not self.has_start or low == example_size(self.pattern, 1):
             low = 1
-        if sizes.above:
+        if sizes.above and self.has_end:
             return Free(self.name, low, high, self.step, self.residues)
         return Free(self.name, low, None, self.step, self.residues)
 
