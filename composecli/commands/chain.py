@@ -183,8 +183,13 @@ def pair_ports(seam: Seam) -> PortPairs:
             if consumer is None or producer is None:
                 continue
             output_port = ProducerPort(
-                seam.edge.producer, producer, spec, upstream.ranges, upstream.sizes
+                seam.edge.producer,
+                producer,
+                spec,
+                upstream.ranges,
+                upstream.sizes,
+                upstream.first.where,
             )
-            input_port = ConsumerPort(seam.edge.consumer, consumer)
+            input_port = ConsumerPort(seam.edge.consumer, consumer, contract.where)
             pairs.append((output_port, input_port))
     return tuple(pairs)

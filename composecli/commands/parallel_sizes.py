@@ -19,7 +19,7 @@ from composecli.compose.compare import (
     pair_conditions,
     undecided_axes,
 )
-from composecli.compose.fitting_sizes import Need, equal, needs_of, sizes_meeting
+from composecli.compose.fitting_sizes import Need, equal, needs_of, sizes_for
 from composecli.compose.merge import (
     BranchOutput,
     MergeSpec,
@@ -28,7 +28,7 @@ from composecli.compose.merge import (
     outputs_in_symbols_of,
     shared_inputs,
 )
-from composecli.compose.shared_symbols import shared_conditions
+from composecli.compose.shared_symbols import shared_conditions, undecided_relations
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import as_expr, fixed_size
 from composecli.core.findings import Side
@@ -62,7 +62,7 @@ def common_call(contracts: Contracts, merge: MergeSpec) -> Call | None:
             return None
         needs += needs_of(pairs, sizes)
         needs += _merge_needs(first, other, call, merge)
-    changed = sizes_meeting(needs, ranges, sizes)
+    changed = sizes_for(needs, ranges, sizes)
     if not changed:
         return None
     return resize(first, call, changed)
@@ -123,6 +123,7 @@ def _by_comparison(
     for producer, consumer in pairs:
         conditions = [*pair_conditions(producer, consumer), *conditions]
         undecided += undecided_axes(producer, consumer)
+    undecided += undecided_relations(pairs)
     merging, unknown = merge_conditions(*outputs, merge)
     return Known((*conditions, *merging), (*undecided, *unknown))
 

@@ -83,10 +83,10 @@ def _is_confirmed(known: Known, runs: SizeRuns, sizes: Sizes) -> bool:
     conditions = known.conditions
     if not all(symbols(condition.expr) <= sizes.keys() for condition in conditions):
         return False
-    for point in fitting_points(conditions, runs.ranges, sizes):
+    for point in fitting_points(conditions, runs.admitted, sizes):
         if runs.fits(point) is False:
             return False
-    for point in failing_points(conditions, runs.ranges, sizes):
+    for point in failing_points(conditions, runs.admitted, sizes):
         if runs.fits(point) is True:
             return False
     return True
@@ -105,7 +105,19 @@ def _known_by_running(runs: SizeRuns, parts: OpenedModels) -> Known:
     )
     narrowed = narrow(runs.first, example, _Probe(runs))
     conditions = tuple(_conditions(narrowed, runs.ranges))
-    return Known(conditions, narrowed.undecided)
+    return Known(conditions, (*narrowed.undecided, *_undecided_relations(runs)))
+
+
+def _undecided_relations(runs: SizeRuns) -> tuple[str, ...]:
+    """Return the relations of the input if other sizes that meet them do not all work."""
+    where = runs.first.where
+    if not where:
+        return ()
+    points = runs.admitted.others(sizes_by_name(runs.first, runs.call))
+    outcomes = [runs.fits(point) for point in points]
+    if outcomes and all(outcomes):
+        return ()
+    return tuple(f"{relation}: other sizes that meet it do not all work" for relation in where)
 
 
 class _Probe:
@@ -123,6 +135,8 @@ class _Probe:
         for name, size in sizes.items():
             if not admits(runs.ranges[name], size):
                 return Rejected(0, "", f"{name} is not {size}", "", op="the contract")
+        if not runs.admitted.allows(sizes):
+            return Untried("related dims are not varied alone")
         if not runs.admits(sizes):
             return Untried("larger sizes were not tried")
         if runs.count >= self.last or time.monotonic() > self.deadline:
@@ -152,7 +166,7 @@ def _conditions(narrowed: Narrowed, ranges: Mapping[str, Free]) -> Iterator[Cond
 
 def _counterexample(known: Known, runs: SizeRuns, sizes: Sizes) -> Sizes | None:
     """Return the smallest sizes known at which the chain fails, which was run."""
-    candidates = smallest_failing(known.conditions, runs.ranges, sizes)
+    candidates = smallest_failing(known.conditions, runs.admitted, sizes)
     for number, point in enumerate(candidates):
         if number >= MAX_COUNTEREXAMPLES:
             break

@@ -25,7 +25,11 @@ from composecli.compose.compare import (
 )
 from composecli.compose.conditions import Condition
 from composecli.compose.fitting_sizes import fitting_sizes
-from composecli.compose.shared_symbols import shared_conditions, shared_symbol_findings
+from composecli.compose.shared_symbols import (
+    shared_conditions,
+    shared_symbol_findings,
+    undecided_relations,
+)
 from composecli.compose.wiring import Wiring, wire
 from composecli.core.dims import admits, fixed_size, unknown_reason
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
@@ -122,6 +126,7 @@ def _by_comparison(seam: Seam, pairs: PortPairs) -> Known:
         conditions += pair_conditions(producer, consumer)
         undecided += undecided_axes(producer, consumer)
     conditions += shared_conditions(pairs)
+    undecided += undecided_relations(pairs)
     return Known(tuple(conditions), tuple(undecided))
 
 
@@ -239,8 +244,8 @@ def _impossible(pairs: PortPairs) -> str | None:
     """Return the condition on the ports that no size meets; None if there is none."""
     for producer, consumer in pairs:
         for condition in pair_conditions(producer, consumer):
-            if condition.is_impossible:
-                return f"no size of {condition.name} has {condition.text}"
+            if condition.why_never is not None:
+                return condition.why_never
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from composecli.commands.session import Session
+from composecli.compose.check_points import Admitted
 from composecli.core.blueprint import Blueprint, Parallel, Sequential
 from composecli.core.contract import Contract
 from composecli.core.dims import Free, admits
@@ -18,7 +19,7 @@ from composecli.core.observations import (
     Remedy,
 )
 from composecli.core.pytree import Call, Tree, call_leaves
-from composecli.core.resizing import resize
+from composecli.core.resizing import resize, sizes_by_name
 
 # A call with more elements is not run only to learn more of its sizes.
 MAX_ELEMENTS = 6_000_000
@@ -57,7 +58,15 @@ class SizeRuns:
         for name, size in sizes.items():
             if not admits(self.ranges[name], size):
                 return False
+        known = {**sizes_by_name(self.first, self.call), **sizes}
+        if not self.admitted.allows(known):
+            return False
         return is_affordable(self.call_at(sizes))
+
+    @property
+    def admitted(self) -> Admitted:
+        """What the input of the first model admits."""
+        return Admitted(self.ranges, self.first.where)
 
     def at(self, sizes: Sizes, detail: Detail = Detail.REASON) -> Observation:
         """Return what happens at these sizes."""

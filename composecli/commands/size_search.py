@@ -9,11 +9,12 @@ from itertools import combinations
 
 from composecli.commands.size_runs import SizeRuns, Sizes
 from composecli.compose.compare import PortPairs
-from composecli.compose.fitting_sizes import Need, sizes_meeting
+from composecli.compose.fitting_sizes import Need, need_of, sizes_for
 from composecli.compose.refusals import explanations
 from composecli.core.contract import BATCH
 from composecli.core.dims import Fixed, Free, Shape, as_free, example_size
 from composecli.core.observations import Accepted, Rejected
+from composecli.core.relations import other_sizes_meeting
 from composecli.core.size_expr import Const, Expr, Product, format_expr
 from composecli.inference.candidates import SizePoint
 from composecli.inference.parameter_ops import bare_op_name
@@ -83,17 +84,19 @@ class SizeSearch:
         `is_constant`: a size of which it is known that the consumer refuses it is always the same.
         """
         place = self._place(self.start)
-        others = [
+        others: list[Sizes] = [
             {name: example_size(free, free.low) for name, free in self._own.items()},
             {
                 name: example_size(free, self.start[name] + 1 + number)
                 for number, (name, free) in enumerate(self._own.items())
             },
         ]
+        where = self.runs.first.where
+        others += other_sizes_meeting(where, self._own, self.start)
         others = [sizes for sizes in others if sizes != self.start and self.runs.admits(sizes)]
-        places = [self._place(sizes) for sizes in others]
-        if place is None or not (place.sizes or is_constant):
+        if place is None or not (place.sizes or is_constant) or (where and not others):
             return False
+        places = [self._place(sizes) for sizes in others]
         return all(other == place for other in places)
 
     def reason_for_never(self) -> str | None:
@@ -149,7 +152,8 @@ class SizeSearch:
                 if need in self.needs or _is_never(expr, rejected, want):
                     continue
                 self.needs.add(need)
-                changed = sizes_meeting([need], tuple(self._own.values()), sizes)
+                needs = [need, *map(need_of, self.runs.first.where)]
+                changed = sizes_for(needs, tuple(self._own.values()), sizes)
                 if changed:
                     yield {**sizes, **changed}
 

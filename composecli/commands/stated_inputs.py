@@ -7,7 +7,7 @@ from typing import assert_never
 
 from composecli.core.blueprint import Settings
 from composecli.core.contract import Evidence, EvidenceKind
-from composecli.core.dims import Shape, as_free, is_variable
+from composecli.core.dims import Free, Shape, as_free, free_dims, is_variable
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.input_spec import (
@@ -15,10 +15,12 @@ from composecli.core.input_spec import (
     DeclaredLiteral,
     DeclaredSample,
     DeclaredTensor,
+    example_by_name,
     example_sizes,
 )
 from composecli.core.model_ref import ModelKind
 from composecli.core.pytree import Argument, Call, KeyPath, Literal, TensorSpec
+from composecli.core.relations import Where, format_where, sizes_meeting
 from composecli.core.rules import Rule
 from composecli.inference.candidates import Candidate
 from composecli.workers.protocol import SampleRequest, Worker
@@ -41,7 +43,8 @@ def state_inputs(
     """
     arguments = list[Argument]()
     stated_dims = list[StatedDims]()
-    sizes = dict[str, int]()
+    where = tuple(relation for declared in inputs for relation in _relations(declared))
+    sizes = _related_sizes(inputs, where, model)
     for declared in inputs:
         refuse_unknown_name(declared, model, facts, kind)
         match declared:
@@ -59,7 +62,37 @@ def state_inputs(
             case _:
                 assert_never(declared)
     evidence = Evidence(EvidenceKind.DECLARED)
-    return Candidate(Call(tuple(arguments)), evidence, tuple(stated_dims))
+    return Candidate(Call(tuple(arguments)), evidence, tuple(stated_dims), where=where)
+
+
+def _relations(declared: Declared) -> Where:
+    """Return the relations that an input states."""
+    if isinstance(declared, DeclaredTensor):
+        return declared.where
+    return ()
+
+
+def _related_sizes(inputs: tuple[Declared, ...], where: Where, model: str) -> dict[str, int]:
+    """Return sizes of the names in relations at which these hold; empty if there are none.
+
+    Raises:
+        CouldNotAttempt: if a relation has a name that no input has, or no sizes meet them all.
+    """
+    if not where:
+        return {}
+    ranges = dict[str, Free]()
+    sizes = dict[str, int]()
+    for declared in inputs:
+        if isinstance(declared, DeclaredTensor):
+            ranges |= {free.name: free for free in free_dims(declared.dims)}
+            sizes |= example_by_name(declared.dims, sizes)
+    meeting = sizes_meeting(where, ranges, sizes)
+    if meeting is None:
+        title = f"no sizes were found that meet what is stated{format_where(where)}"
+        unknown = sorted(frozenset().union(*(each.symbols for each in where)) - sizes.keys())
+        notes = tuple(f"no input has a dim {name}" for name in unknown)
+        raise CouldNotAttempt(Problem(Rule.INPUT_DOES_NOT_APPLY, title, model, notes))
+    return meeting
 
 
 def state_settings(inputs: tuple[Declared, ...], facts: ModelFacts) -> Settings:

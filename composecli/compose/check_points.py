@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from composecli.compose.conditions import Condition
 from composecli.core.dims import (
@@ -14,6 +15,7 @@ from composecli.core.dims import (
     sizes_between,
     sizes_outside,
 )
+from composecli.core.relations import Where, all_hold, other_sizes_meeting
 from composecli.core.size_expr import symbols
 
 # Sizes that are looked through for one that fails.
@@ -21,13 +23,31 @@ MAX_SMALL_SIZE = 4096
 
 Sizes = Mapping[str, int]
 Ranges = Mapping[str, Free]
+Conditions = Sequence[Condition]
 
 
-def fitting_points(conditions: Sequence[Condition], ranges: Ranges, sizes: Sizes) -> list[Sizes]:
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What the input of a chain admits: the range of each dim, and relations between them."""
+
+    ranges: Ranges
+    where: Where = ()
+
+    def others(self, sizes: Sizes) -> list[Sizes]:
+        """Return other sizes of the dims that are related, which only change together."""
+        return list(other_sizes_meeting(self.where, self.ranges, sizes))
+
+    def allows(self, sizes: Sizes) -> bool:
+        """Return whether the relations hold at these sizes."""
+        return all_hold(self.where, sizes)
+
+
+def fitting_points(conditions: Conditions, admitted: Admitted, sizes: Sizes) -> list[Sizes]:
     """Return sizes at which the conditions are met: the smallest, the largest, and others.
 
     Their sizes differ, because equal ones may hide a condition.
     """
+    ranges = admitted.ranges
     dims = _fitting_dims(conditions, ranges, sizes)
     smallest = {name: example_size(dim, dim.low) for name, dim in dims.items()}
     others = dict[str, int]()
@@ -40,13 +60,14 @@ def fitting_points(conditions: Sequence[Condition], ranges: Ranges, sizes: Sizes
             continue
         name = condition.dim.name
         largest[name] = largest_size(dims[name]) or sizes[name]
-    points.append(largest)
-    return [point for point in _distinct(points, sizes) if meets(conditions, point)]
+    points += [largest, *admitted.others(sizes)]
+    allowed = filter(admitted.allows, _distinct(points, sizes))
+    return [point for point in allowed if meets(conditions, point)]
 
 
-def failing_points(conditions: Sequence[Condition], ranges: Ranges, sizes: Sizes) -> list[Sizes]:
+def failing_points(conditions: Conditions, admitted: Admitted, sizes: Sizes) -> list[Sizes]:
     """Return sizes just outside of each condition, beside those of the example."""
-    points = list[Sizes]()
+    points = admitted.others(sizes)
     for condition in conditions:
         dim = condition.dim
         if dim is None:
@@ -54,25 +75,29 @@ def failing_points(conditions: Sequence[Condition], ranges: Ranges, sizes: Sizes
         outside = list(sizes_outside(dim))
         if dim.step > 1:
             outside.append(sizes[dim.name] + 1)
-        own = ranges[dim.name]
+        own = admitted.ranges[dim.name]
         points += [{**sizes, dim.name: size} for size in outside if admits(own, size)]
-    return [point for point in _distinct(points, sizes) if not meets(conditions, point)]
+    allowed = filter(admitted.allows, _distinct(points, sizes))
+    return [point for point in allowed if not meets(conditions, point)]
 
 
-def smallest_failing(
-    conditions: Sequence[Condition], ranges: Ranges, sizes: Sizes
-) -> Iterator[Sizes]:
+def smallest_failing(conditions: Conditions, admitted: Admitted, sizes: Sizes) -> Iterator[Sizes]:
     """Yield sizes that do not meet the conditions, the smallest ones of each symbol first."""
+    for point in _small_points(conditions, admitted, sizes):
+        if admitted.allows(point) and not meets(conditions, point):
+            yield point
+
+
+def _small_points(conditions: Conditions, admitted: Admitted, sizes: Sizes) -> Iterator[Sizes]:
+    """Yield each size of each symbol of the conditions, then the smallest sizes together."""
+    ranges = admitted.ranges
     for condition in conditions:
         for name in sorted(_names(condition) & sizes.keys()):
             own = ranges[name]
             for size in sizes_between(own, own.low, own.high or MAX_SMALL_SIZE):
-                point = {**sizes, name: size}
-                if not meets(conditions, point):
-                    yield point
-    lowest = {name: example_size(ranges[name], 1) for name in sizes}
-    if not meets(conditions, lowest):
-        yield lowest
+                yield {**sizes, name: size}
+    yield {name: example_size(ranges[name], 1) for name in sizes}
+    yield from admitted.others(sizes)
 
 
 def _names(condition: Condition) -> frozenset[str]:
@@ -82,12 +107,12 @@ def _names(condition: Condition) -> frozenset[str]:
     return symbols(condition.expr)
 
 
-def meets(conditions: Sequence[Condition], sizes: Sizes) -> bool:
+def meets(conditions: Conditions, sizes: Sizes) -> bool:
     """Return whether all conditions are met at these sizes."""
     return all(condition.fits(sizes) for condition in conditions)
 
 
-def _fitting_dims(conditions: Sequence[Condition], ranges: Ranges, sizes: Sizes) -> dict[str, Free]:
+def _fitting_dims(conditions: Conditions, ranges: Ranges, sizes: Sizes) -> dict[str, Free]:
     """Return the sizes of each symbol that meet the conditions on it."""
     dims = {name: ranges[name] for name in sizes}
     for condition in conditions:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from composecli.compose.conditions import Condition, combined, conditions_of
+from composecli.compose.related_sizes import Given, broken_relations, relation_conditions
 from composecli.core.bridge import Bridge, apply_all, carry_all
 from composecli.core.contract import Port, accepts_dtype
 from composecli.core.dims import (
@@ -19,11 +20,13 @@ from composecli.core.dims import (
     bounds,
     fixed_size,
     follows_values,
+    free_dims,
     is_variable,
     unknown_reason,
 )
 from composecli.core.findings import Finding, Side
 from composecli.core.pytree import TensorSpec
+from composecli.core.relations import Where
 from composecli.core.rules import Rule
 
 
@@ -31,8 +34,8 @@ from composecli.core.rules import Rule
 class ProducerPort:
     """One output of a producer, with the tensor that it returned for the example input.
 
-    `ranges` are the free dims of the input that the dims of the output follow from, and `sizes`
-    their sizes in the example.
+    `ranges` are the free dims of the input that the dims of the output follow from, `sizes` their
+    sizes in the example, and `where` the relations that they meet.
     """
 
     model: str
@@ -40,6 +43,7 @@ class ProducerPort:
     example: TensorSpec
     ranges: tuple[Free, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    where: Where = ()
 
     @property
     def side(self) -> Side:
@@ -65,16 +69,23 @@ class ProducerPort:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerPort:
-    """One input of a consumer."""
+    """One input of a consumer. `where` are the relations between all of its inputs."""
 
     model: str
     port: Port
+    where: Where = ()
 
     @property
     def side(self) -> Side:
         """The consumer's side of a finding."""
         dims = format_dims(self.port.dims)
         return Side(self.model, self.port.name, self.port.dtype, dims)
+
+    @property
+    def own_relations(self) -> Where:
+        """The relations between dims of this port alone."""
+        names = {free.name for free in free_dims(self.port.dims or ())}
+        return tuple(relation for relation in self.where if relation.symbols <= names)
 
 
 PortPair = tuple[ProducerPort, ConsumerPort]
@@ -114,8 +125,17 @@ def compare(
         return (*findings, finding)
     findings.extend(_size_findings(producer, consumer, dims))
     if not findings:
+        findings.extend(_relation_findings(producer, consumer))
+    if not findings:
         findings.extend(_condition_findings(producer, consumer, strict=strict))
     return tuple(findings)
+
+
+def _relation_findings(producer: ProducerPort, consumer: ConsumerPort) -> Iterator[Finding]:
+    """Yield a finding for each relation that the sizes of the example break."""
+    sides = (producer.side, consumer.side)
+    for title in broken_relations(consumer.own_relations, given_to([(producer, consumer)])):
+        yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, notes=_example_notes(producer))
 
 
 def _dtype_notes(producer: ProducerPort, consumer: ConsumerPort) -> tuple[str, ...]:
@@ -207,7 +227,21 @@ def pair_conditions(producer: ProducerPort, consumer: ConsumerPort) -> list[Cond
     if dims is None or len(dims) != len(producer.dims):
         return []
     ranges = {free.name: free for free in producer.ranges}
-    return conditions_of(producer.dims, dims, ranges, producer.sizes)
+    conditions = conditions_of(producer.dims, dims, ranges, producer.sizes)
+    given = given_to([(producer, consumer)])
+    conditions += relation_conditions(consumer.own_relations, given, ranges, producer.sizes)
+    return conditions
+
+
+def given_to(pairs: Iterable[PortPair]) -> Given:
+    """Return what the symbols of the consumer are given by these producers."""
+    given = Given()
+    for producer, consumer in pairs:
+        given.known = producer.where
+        dims = consumer.port.dims or ()
+        if len(dims) == len(producer.dims):
+            given.add(producer.dims, dims, producer.example.sizes)
+    return given
 
 
 def undecided_axes(producer: ProducerPort, consumer: ConsumerPort) -> tuple[str, ...]:
@@ -217,7 +251,8 @@ def undecided_axes(producer: ProducerPort, consumer: ConsumerPort) -> tuple[str,
         reason = undecided_reason(*dims)
         if reason is not None:
             reasons.append(f"axis {axis}: {reason}")
-    return tuple(reasons)
+    given = given_to([(producer, consumer)])
+    return (*reasons, *given.undecided(consumer.own_relations))
 
 
 def undecided_reason(producer: Dim, consumer: Dim) -> str | None:

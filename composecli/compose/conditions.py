@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, product
+from typing import assert_never
 
 from composecli.core.dims import (
     Dim,
@@ -22,6 +23,7 @@ from composecli.core.dims import (
     limits_text,
     sizes_between,
 )
+from composecli.core.relations import Comparison, Relation, relate
 from composecli.core.size_expr import (
     Const,
     Expr,
@@ -30,6 +32,7 @@ from composecli.core.size_expr import (
     evaluate,
     format_expr,
     multiply,
+    split_factor,
     substitute,
     symbols,
 )
@@ -73,7 +76,7 @@ class Condition:
             return None
         failure = f"{name} = {self.fails_at}"
         is_derived = symbols(self.expr) == {name} and self.expr != Symbol(name)
-        if not is_derived or self.takes.name == _DIFFERENCE:
+        if not is_derived or self.takes.name.startswith(_DIFFERENCE):
             return failure
         value = evaluate(self.expr, {name: self.fails_at})
         return f"{failure}, where {format_expr(self.expr)} is {value}"
@@ -89,14 +92,19 @@ class Condition:
         return None
 
     @property
-    def is_impossible(self) -> bool:
-        """Whether no size of its one symbol meets it."""
-        if self.dim is not None or len(symbols(self.expr)) != 1:
-            return False
-        return self.fitting_count == 0
+    def why_never(self) -> str | None:
+        """Why no size meets it: `7*H*W is never 1024`; None if one may."""
+        if not symbols(self.expr):
+            return None
+        size, (scale, _) = self.takes.low, split_factor(self.expr)
+        if size == self.takes.high and size % scale != 0:
+            return f"{format_expr(self.expr)} is never {size}"
+        if self.dim is None and len(symbols(self.expr)) == 1 and self.fitting_count == 0:
+            return f"no size of {self.name} has {self.text}"
+        return None
 
 
-# The name of the dim that the difference of two equal sizes has.
+# The name of the dim of a difference. It is 1 for equal sizes, because sizes start there.
 _DIFFERENCE = "-"
 
 
@@ -244,14 +252,43 @@ def equality_conditions(
 
 def solve_equality(left: Expr, right: Expr, ranges: Mapping[str, Free]) -> Condition | None:
     """Return the condition under which two expressions are equal; None if they always are."""
-    text = f"{format_expr(left)} == {format_expr(right)}"
-    difference = add(left, multiply(Const(-1), right))
-    equal = Free(_DIFFERENCE, 0, 0)
-    names = symbols(left) | symbols(right)
+    return solve_relation(relate(left, Comparison.EQUALS, right), ranges)
+
+
+def solve_relation(relation: Relation, ranges: Mapping[str, Free]) -> Condition | None:
+    """Return the condition under which a relation holds; None if it always does.
+
+    `C*L == 1024` with 16 for `C` is `L==64`. `ranges` are the free dims that it relates.
+    """
+    expr, takes = limits_of(relation)
+    names = symbols(expr)
+    if not names and admits(takes, evaluate(expr, {})):
+        return None
     if len(names) != 1:
-        return Condition(difference, equal, text)
+        return Condition(expr, takes, str(relation))
     (name,) = names
-    return _solve_for(difference, equal, ranges.get(name, Free(name)), text)
+    return _solve_for(expr, takes, ranges.get(name, Free(name)), str(relation))
+
+
+def limits_of(relation: Relation) -> tuple[Expr, Free]:
+    """Return an expression, and the sizes that it has where the relation holds.
+
+    For `T<=S` they are `S - T + 1`, and all sizes from 1.
+    """
+    number, text = relation.number, str(relation)
+    difference = add(relation.left, multiply(Const(-1), relation.right), Const(1))
+    match relation.comparison:
+        case Comparison.MULTIPLE_OF:
+            return relation.left, Free(text, 0, step=number or 1)
+        case Comparison.EQUALS if number is not None and number > 0:
+            return relation.left, Free(text, number, number)
+        case Comparison.EQUALS:
+            return difference, Free(_DIFFERENCE + text, 1, 1)
+        case Comparison.AT_MOST:
+            reversed_difference = add(relation.right, multiply(Const(-1), relation.left), Const(1))
+            return reversed_difference, Free(_DIFFERENCE + text)
+        case _:
+            assert_never(relation.comparison)
 
 
 def for_each_side(
@@ -265,7 +302,7 @@ def for_each_side(
     names = sorted(symbols(condition.expr))
     if len(names) != 2 or not set(names) <= sizes.keys() or not condition.fits(sizes):
         return [condition]
-    if condition.takes.name == _DIFFERENCE or sizes[names[0]] != sizes[names[1]]:
+    if condition.takes.name.startswith(_DIFFERENCE) or sizes[names[0]] != sizes[names[1]]:
         return [condition]
     sides = list(_sides(condition, names, ranges, sizes))
     if len(sides) != len(names):

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from composecli.compose.compare import PortPairs
-from composecli.compose.conditions import MAX_TRIED_SIZE, largest_tried
-from composecli.core.dims import Dim, Fixed, Free, admits, as_expr, as_free, bounds, sizes_between
-from composecli.core.size_expr import Const, Expr, add, evaluate, multiply, substitute, symbols
+from composecli.compose.compare import PortPairs, given_to
+from composecli.compose.conditions import MAX_TRIED_SIZE, largest_tried, limits_of
+from composecli.core.dims import Dim, Free, admits, as_expr, as_free, bounds, sizes_between
+from composecli.core.relations import Comparison, Relation, relate
+from composecli.core.size_expr import Const, Expr, evaluate, substitute, symbols
 
 MAX_CHANGES = 16
 # If two sizes have to change at once, as those of an image that is flattened: both to the same size
@@ -37,13 +38,10 @@ def fitting_sizes(
     `float32[N, 3, H>=3, W>=3]` with `C=3, H=3, W=8`, the sizes next to those of the example
     `float32[2, 8, 4]`. `ranges` are the free dims of the input, and `sizes` those of the example.
     """
-    needs = list(needs_of(pairs, sizes))
-    return sizes_meeting(needs, ranges, sizes)
+    return sizes_for(list(needs_of(pairs, sizes)), ranges, sizes)
 
 
-def sizes_meeting(
-    axes: list[Need], ranges: tuple[Free, ...], sizes: Sizes
-) -> dict[str, int] | None:
+def sizes_for(axes: list[Need], ranges: tuple[Free, ...], sizes: Sizes) -> dict[str, int] | None:
     """Return the sizes that change, next to those of the example, so that all needs are met."""
     own = {free.name: free for free in ranges if free.name in sizes}
     chosen = dict(sizes)
@@ -58,13 +56,27 @@ def sizes_meeting(
     return None
 
 
+def need_of(relation: Relation) -> Need:
+    """Return the need that a relation holds."""
+    return Need(*limits_of(relation))
+
+
 def equal(one: Expr, other: Expr) -> Need:
-    """Return the need that two sizes are equal: they differ by 0, and sizes start at 1."""
-    difference = add(one, multiply(Const(-1), other), Const(1))
-    return Need(difference, Fixed(1))
+    """Return the need that two sizes are equal."""
+    return need_of(relate(one, Comparison.EQUALS, other))
 
 
 def needs_of(pairs: PortPairs, sizes: Sizes) -> Iterator[Need]:
+    """Yield the needs of the axes whose size follows from the input, and those of relations."""
+    yield from _needs_of_axes(pairs, sizes)
+    where = tuple(relation for _, consumer in pairs for relation in consumer.where)
+    known = tuple(relation for producer, _ in pairs for relation in producer.where)
+    for relation in dict.fromkeys((*known, *given_to(pairs).restated(where))):
+        if relation.symbols and relation.symbols <= sizes.keys():
+            yield need_of(relation)
+
+
+def _needs_of_axes(pairs: PortPairs, sizes: Sizes) -> Iterator[Need]:
     """Yield the axes whose size follows from the input, those with free dims first."""
     derived = list[Need]()
     for producer, consumer in pairs:

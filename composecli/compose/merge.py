@@ -137,8 +137,8 @@ def shared_inputs(first: Contract, contract: Contract, call: Call) -> PortPairs:
     sizes = sizes_by_name(first, call)
     pairs = list[PortPair]()
     for fed, spec, port in zip(first.required, specs, contract.required, strict=True):
-        producer = ProducerPort("", fed, spec, ranges, sizes)
-        consumer = ConsumerPort("", port)
+        producer = ProducerPort("", fed, spec, ranges, sizes, first.where)
+        consumer = ConsumerPort("", port, contract.where)
         pairs.append((producer, consumer))
     return tuple(pairs)
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from composecli.core.contract import Contract
 from composecli.core.dims import example_size, sizes_between
 from composecli.core.pytree import Call, call_leaves, size_of
-from composecli.core.resizing import free_axes, resize
+from composecli.core.relations import all_hold
+from composecli.core.resizing import free_axes, resize, sizes_by_name
 
 # A far size is this many times that of the example.
 FAR = 8
@@ -41,11 +42,11 @@ def calls_far_away(contract: Contract, call: Call) -> Iterator[Call]:
     """
     sizes = {dim.name: (dim, size_of(call, axis)) for axis, dim in free_axes(contract, call)}
     lowest = {name: example_size(dim, dim.low) for name, (dim, _) in sizes.items()}
-    yield resize(contract, call, lowest)
     far = {name: example_size(dim, FAR * size + 1) for name, (dim, size) in sizes.items()}
-    far_call = resize(contract, call, far)
-    if _elements(far_call) <= MAX_ELEMENTS:
-        yield far_call
+    for others in (lowest, far):
+        other_call = resize(contract, call, others)
+        if all_hold(contract.where, others) and _elements(other_call) <= MAX_ELEMENTS:
+            yield other_call
     names = free_names(contract, call)
     if len(names) > 1:
         for name in names[:MAX_NAMES]:
@@ -58,14 +59,20 @@ def _elements(call: Call) -> int:
 
 
 def _other_sizes(contract: Contract, call: Call) -> dict[str, int]:
-    """Return another size for each free dim that admits one, by name."""
+    """Return another size for each free dim that admits one, by name.
+
+    A related dim has one only if the relation holds with it and the other sizes of the call.
+    """
     other_sizes = dict[str, int]()
+    known = sizes_by_name(contract, call)
     for axis, dim in free_axes(contract, call):
         size = size_of(call, axis)
-        other = example_size(dim, size + 1)
+        larger = example_size(dim, size + 1)
         smaller = sizes_between(dim, 1, size - 1)
-        if other > size:
-            other_sizes[dim.name] = other
-        elif smaller:
-            other_sizes[dim.name] = smaller[-1]
+        others = [other for other in (larger, *smaller[-1:]) if other != size]
+        where = [relation for relation in contract.where if dim.name in relation.symbols]
+        for other in sorted(others, reverse=True):
+            if all_hold(where, {**known, dim.name: other}):
+                other_sizes[dim.name] = other
+                break
     return other_sizes

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from composecli.compose.compare import PortPairs, conditional_finding
+from composecli.compose.compare import PortPairs, conditional_finding, given_to
 from composecli.compose.conditions import Condition, equality_conditions
+from composecli.compose.related_sizes import broken_relations, relation_conditions
 from composecli.core.dims import Dim, Free, as_expr, as_free
 from composecli.core.findings import Finding, Side
+from composecli.core.relations import Relation, Where
 from composecli.core.rules import Rule
 from composecli.core.size_expr import evaluate, symbols
 
@@ -18,18 +20,22 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
     A consumer of `x: float32[N, D]` and `y: float32[N, E]` accepts `float32[B, 5]` and
     `float32[C, 7]` only if `B == C`. Free axes of one port are compared by `compare`.
     """
-    at_example = tuple(_tied_size_findings(pairs))
+    at_example = (*_tied_size_findings(pairs), *_broken_relation_findings(pairs))
     if at_example:
         return at_example
     conditions = shared_conditions(pairs)
-    if not conditions:
-        return ()
+    undecided = undecided_relations(pairs)
     sides = list[Side]()
     for producer, consumer in pairs:
         if len(consumer.port.dims or ()) == len(producer.dims):
             sides.extend((producer.side, consumer.side))
-    finding = conditional_finding(conditions, tuple(sides), (), strict=strict)
-    return (finding,)
+    findings = list[Finding]()
+    if conditions:
+        findings.append(conditional_finding(conditions, tuple(sides), (), strict=strict))
+    if strict and undecided:
+        title = "cannot decide for every size"
+        findings.append(Finding(Rule.SIZES_NOT_KNOWN, title, tuple(sides), notes=undecided))
+    return tuple(findings)
 
 
 def shared_conditions(pairs: PortPairs) -> list[Condition]:
@@ -38,7 +44,9 @@ def shared_conditions(pairs: PortPairs) -> list[Condition]:
     consumer_dims = list[Dim]()
     ranges = dict[str, Free]()
     reported = set[str]()
+    sizes = dict[str, int]()
     for producer, consumer in pairs:
+        sizes |= producer.sizes
         dims = consumer.port.dims or ()
         if len(dims) != len(producer.dims):
             continue
@@ -48,7 +56,32 @@ def shared_conditions(pairs: PortPairs) -> list[Condition]:
         within_port = equality_conditions(producer.dims, dims, ranges)
         reported.update(condition.text for condition in within_port)
     across_ports = equality_conditions(producer_dims, consumer_dims, ranges)
-    return [condition for condition in across_ports if condition.text not in reported]
+    conditions = [condition for condition in across_ports if condition.text not in reported]
+    where, given = _relations_of_several(pairs), given_to(pairs)
+    conditions += relation_conditions(where, given, ranges, sizes)
+    return conditions
+
+
+def undecided_relations(pairs: PortPairs) -> tuple[str, ...]:
+    """Return each relation between several inputs that is not decided, with the reason."""
+    return tuple(given_to(pairs).undecided(_relations_of_several(pairs)))
+
+
+def _broken_relation_findings(pairs: PortPairs) -> Iterator[Finding]:
+    """Yield a finding for each relation between inputs that the sizes of the example break."""
+    sides = tuple(port.side for pair in pairs for port in pair)
+    for title in broken_relations(_relations_of_several(pairs), given_to(pairs)):
+        yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides)
+
+
+def _relations_of_several(pairs: PortPairs) -> Where:
+    """Return the relations of the consumer between dims of several inputs."""
+    related = dict[Relation, None]()
+    own = set[Relation]()
+    for _, consumer in pairs:
+        related |= dict.fromkeys(consumer.where)
+        own.update(consumer.own_relations)
+    return tuple(relation for relation in related if relation not in own)
 
 
 def _tied_size_findings(pairs: PortPairs) -> Iterator[Finding]:

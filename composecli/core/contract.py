@@ -20,6 +20,7 @@ from composecli.core.pytree import (
     call_leaves,
     port_name,
 )
+from composecli.core.relations import Where, all_hold, format_where
 from composecli.core.size_expr import Expr, evaluate, symbols
 
 # The name of the axis that holds the samples.
@@ -75,7 +76,7 @@ class Contract:
     """The inputs and outputs of a model, with an example.
 
     `example` is a call that the model accepted and `result` the value that it returned. Their
-    leaves are the ports, in order.
+    leaves are the ports, in order. `where` are relations that the dims of the inputs have to meet.
     """
 
     inputs: tuple[Port, ...]
@@ -83,9 +84,10 @@ class Contract:
     example: Call
     result: Tree
     evidence: tuple[Evidence, ...]
+    where: Where = ()
 
     def __str__(self) -> str:
-        return f"{self.inputs_text} -> {self.outputs_text}"
+        return f"{self.inputs_text}{format_where(self.where)} -> {self.outputs_text}"
 
     @property
     def required(self) -> tuple[Port, ...]:
@@ -252,6 +254,6 @@ def accepts_call(contract: Contract, call: Call) -> bool:
                 return False
             derived.append((expr, size))
     known = [(expr, size) for expr, size in derived if symbols(expr) <= sizes.keys()]
-    if len(known) < len(derived):
+    if len(known) < len(derived) or not all_hold(contract.where, sizes):
         return False
     return all(evaluate(expr, sizes) == size for expr, size in known)

@@ -16,6 +16,7 @@ from composecli.core.dims import (
 )
 from composecli.core.dtypes import DTYPES, is_numeric
 from composecli.core.limits import MAX_SIZE, read_integer, shorten
+from composecli.core.relations import Where, parse_where
 
 # Sizes of a free dim in the first call: on axis 0, which is usually the batch, and on other axes.
 _EXAMPLE_BATCH = 2
@@ -30,13 +31,15 @@ MAX_SHAPE_LENGTH = 10_000
 class DeclaredTensor:
     """A tensor input that the user declared. `dtype` is None if only example sizes were given.
 
-    `model` is the number of the model in its chain, here and below.
+    `model` is the number of the model in its chain, here and below. `where` are relations of its
+    dims, or of dims of inputs before it.
     """
 
     name: str | None
     dtype: str | None
     dims: Shape
     model: int = 1
+    where: Where = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ def parse_input(text: str) -> Declared:
     """Parse the value of `--input`.
 
     It is one of `float32[N,3,224,224]`, `1,3,224,224`, `ids=int64[1,16]`, `rate:=16000` and
-    `@sample.pt`. An input of a later model has its number in front: `2:ids=int64[N,T]`.
+    `@sample.pt`. An input of a later model has its number in front: `2:ids=int64[N,T]`. Relations
+    of its dims may follow: `float32[N,C,H,W] where C*H*W == 1024`.
 
     Raises:
         ValueError: if it is none of these; the message is written for users.
@@ -100,7 +104,11 @@ def _parse_declared(text: str) -> Declared:
 
 
 def _parse_tensor(name: str | None, text: str) -> DeclaredTensor:
-    """Parse `float32[N,10]`, or only the dims: `N,10`."""
+    """Parse `float32[N,10]`, or only the dims: `N,10`. Relations may follow after `where`."""
+    text, separator, relations = text.partition(" where ")
+    if separator:
+        where = parse_where(relations)
+        return replace(_parse_tensor(name, text), where=where)
     typed = _TYPED.fullmatch(text)
     if typed is None:
         return DeclaredTensor(name, None, _parse_dims(text))
@@ -184,3 +192,14 @@ def example_sizes(dims: Shape, known: dict[str, int] | None = None) -> tuple[int
             size = by_name.setdefault(free.name, example_size(free, near))
         sizes.append(size)
     return tuple(sizes)
+
+
+def example_by_name(dims: Shape, known: dict[str, int]) -> dict[str, int]:
+    """Return the example size of each name among the dims, as `example_sizes` chooses them."""
+    sizes = example_sizes(dims, known)
+    by_name = dict[str, int]()
+    for dim, size in zip(dims, sizes, strict=True):
+        free = as_free(dim)
+        if free is not None:
+            by_name[free.name] = size
+    return by_name

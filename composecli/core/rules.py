@@ -117,7 +117,8 @@ class Rule(StrEnum):
         Severity.ERROR,
         (
             "The size is not one that the consumer accepts: it is too small, too large, or not "
-            "a multiple of the required step."
+            "a multiple of the required step; or the sizes break a relation of its contract, such "
+            "as C*H*W == 1024."
         ),
     )
     FITS_ONLY_AT_SOME_SIZES = (

@@ -17,6 +17,12 @@ MAX_DIM_DEPTH = 100
 
 # How tightly the context binds an expression, which decides whether it needs brackets.
 _LOOSE, _TERM, _FACTOR, _NUMERATOR = range(4)
+# The symbol for the product of all axes that `*` stands for, as it is printed, and as Python parses
+# it.
+PRODUCT_OF_REST = "prod(*)"
+_REST_NAME = "_product_of_rest"
+# The order of axes by convention, in which factors are written: `N*C*H*W`.
+_AXES = "NTCDHWL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,7 @@ def multiply(*factors: Expr) -> Expr:
                 rest.append(factor)
     if not rest or not constant:
         return Const(constant)
-    rest.sort(key=_sort_key)
+    rest.sort(key=_factor_key)
     if constant != 1:
         return _scale(constant, rest)
     if len(rest) == 1:
@@ -178,6 +184,12 @@ def _scale(constant: int, factors: list[Expr]) -> Expr:
 def _sort_key(expr: Expr) -> tuple[bool, str]:
     """Order operands by their text, with constants last."""
     return (isinstance(expr, Const), format_expr(expr))
+
+
+def _factor_key(expr: Expr) -> tuple[int, str]:
+    """Order factors by their first axis, and those of one axis by their text."""
+    positions = [_AXES.find(name[0]) % (len(_AXES) + 1) for name in symbols(expr)]
+    return (min(positions, default=0), format_expr(expr))
 
 
 def floor_divide(numerator: Expr, denominator: int) -> Expr:
@@ -228,6 +240,42 @@ def _split_multiples(expr: Expr, by: int) -> tuple[Expr, Expr]:
     return add(*whole), add(*rest)
 
 
+def split_factor(expr: Expr) -> tuple[int, Expr]:
+    """Split off the largest integer factor of an expression: `4*T + 8` into 4 and `T + 2`.
+
+    Zero is 0 times 1.
+    """
+    if expr == Const(0):
+        return 0, Const(1)
+    terms: tuple[Expr, ...] = (expr,)
+    if isinstance(expr, Sum):
+        terms = expr.terms
+    coefficients = [_coefficient(term) for term in terms]
+    factor = math.gcd(*coefficients)
+    if factor < 2:
+        return 1, expr
+    divided = [_divide_term(term, factor) for term in terms]
+    return factor, add(*divided)
+
+
+def _coefficient(term: Expr) -> int:
+    """Return the integer factor of a term."""
+    match term:
+        case Const(value) | Product((Const(value), *_)):
+            return value
+    return 1
+
+
+def _divide_term(term: Expr, divisor: int) -> Expr:
+    """Divide a term by an integer that divides its coefficient."""
+    match term:
+        case Const(value):
+            return Const(value // divisor)
+        case Product((Const(value), *rest)):
+            return multiply(Const(value // divisor), *rest)
+    return term
+
+
 def ceil_divide(numerator: Expr, denominator: int) -> Expr:
     """Return `numerator / denominator` rounded up."""
     raised = add(numerator, Const(denominator - 1))
@@ -251,8 +299,7 @@ def _format(expr: Expr, tightness: int) -> str:
             return _bracket(text, needed=tightness > _TERM)
         case Product(factors):
             factor_texts = [_format(factor, _FACTOR) for factor in factors]
-            text = "*".join(factor_texts)
-            return _bracket(text, needed=tightness > _FACTOR)
+            return "*".join(factor_texts)
         case Floor(numerator, denominator):
             return _format_floor(numerator, denominator, tightness)
         case _:
@@ -309,7 +356,7 @@ def parse_ast(text: str) -> ast.expr:
     if len(stripped) > MAX_DIM_LENGTH:
         raise ValueError(f"too long for a dim: {shown}")
     try:
-        parsed = ast.parse(stripped, mode="eval").body
+        parsed = ast.parse(stripped.replace(PRODUCT_OF_REST, _REST_NAME), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"not a dim: {shown} (as in 3, N, H>=32 or H//2)") from None
     level: list[ast.AST] = [parsed]
@@ -335,6 +382,8 @@ def _from_ast(node: ast.expr, text: str) -> Expr:
     match node:
         case ast.Constant(int(value)) if not isinstance(value, bool):
             return Const(value)
+        case ast.Name(name) if name == _REST_NAME:
+            return Symbol(PRODUCT_OF_REST)
         case ast.Name(name):
             return Symbol(name)
         case ast.UnaryOp(ast.USub(), operand):

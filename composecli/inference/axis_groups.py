@@ -38,6 +38,7 @@ from composecli.core.pytree import (
     resized,
     size_of,
 )
+from composecli.core.relations import Where
 from composecli.inference.prober import Probe
 from composecli.inference.size_rules import SizeRule
 
@@ -57,7 +58,7 @@ class Example:
     of their tensor. `limits` are lengths of tables that the model contains, at which a free axis
     may end. `cost` is roughly how many multiplications one element of the input causes.
     `other_values` are results of the same call with other values, and `layouts` the names of the
-    axes of images, by path.
+    axes of images, by path. `where` are stated relations between stated dims.
     """
 
     call: Call
@@ -68,6 +69,12 @@ class Example:
     cost: float = 1.0
     other_values: tuple[Leaves, ...] = ()
     layouts: Mapping[KeyPath, str] = field(default_factory=dict)
+    where: Where = ()
+
+    @property
+    def related(self) -> frozenset[str]:
+        """The names of the stated dims that are related, and are not varied one at a time."""
+        return frozenset().union(*(relation.symbols for relation in self.where))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ class AxisGroup:
     The sizes of the pattern have one of the `residues` when they are divided by `step`. Several
     modules record into a group, so its state changes only through the methods `record`,
     `reject_broadcast_one`, `assign_name`, `assign_step`, `assign_residues`, `raise_floor`,
-    `keep_base` and `mark_unknown`.
+    `lift_start`, `lift_end`, `keep_base` and `mark_unknown`.
     """
 
     axes: tuple[Axis, ...]
@@ -125,6 +132,8 @@ class AxisGroup:
     out_of_memory: Set[int] = frozenset()
     unknown_reason: str = ""
     floor: int = 1
+    has_start: bool = True
+    has_end: bool = True
 
     @property
     def is_batch(self) -> bool:
@@ -183,6 +192,14 @@ class AxisGroup:
     def is_raised(self) -> bool:
         """Whether smaller sizes are accepted, but not jointly with those of the other groups."""
         return any(size < self.floor for size in self._sort_sizes().accepted)
+
+    def lift_start(self) -> None:
+        """Count smaller sizes as accepted: only a size of another input made them be refused."""
+        self.has_start = False
+
+    def lift_end(self) -> None:
+        """Count larger sizes as accepted: only a size of another input made them be refused."""
+        self.has_end = False
 
     def keep_base(self) -> None:
         """Forget the other sizes: they were accepted only beside one size of another input."""
@@ -263,9 +280,9 @@ class AxisGroup:
         if not self._is_supported(sizes, tried):
             return None
         low = example_size(self.pattern, max(self.floor, low))
-        if low == example_size(self.pattern, 1):
+        if not self.has_start or low == example_size(self.pattern, 1):
             low = 1
-        if sizes.above:
+        if sizes.above and self.has_end:
             return Free(self.name, low, high, self.step, self.residues)
         return Free(self.name, low, None, self.step, self.residues)
 

@@ -21,6 +21,7 @@ from composecli.core.pytree import (
     call_leaves,
     replace_call_leaf,
 )
+from composecli.core.relations import Where
 from composecli.inference.conventions import (
     MAX_LAYERS,
     ids,
@@ -69,7 +70,7 @@ class Candidate:
     `dims` are the dims of ports that are stated, by path; `fixed_axes` are axes whose size a
     parameter implies; `target` is the size that this candidate was solved for. `layouts` are the
     names of the axes of images, such as `HWC`, by path. `is_partial`: it has some of the arguments,
-    by name, and the others are to be found.
+    by name, and the others are to be found. `where` are stated relations between the dims.
     """
 
     call: Call
@@ -79,6 +80,7 @@ class Candidate:
     target: SizeTarget | None = None
     layouts: tuple[tuple[KeyPath, str], ...] = ()
     is_partial: bool = False
+    where: Where = ()
 
 
 def initial_candidates(facts: ModelFacts, partial: Candidate | None = None) -> Iterator[Candidate]:
@@ -126,7 +128,7 @@ def _with_statements(facts: ModelFacts, partial: Candidate) -> Iterator[Candidat
             dims.append(((numbers[name], *rest), shape))
     for number in range(MAX_LAYERS):
         call = _nth_call(tuple(arguments), values_by_argument, number)
-        yield Candidate(call, partial.evidence, tuple(dims))
+        yield Candidate(call, partial.evidence, tuple(dims), where=partial.where)
 
 
 def keeps_statements(candidate: Candidate, facts: ModelFacts, partial: Candidate | None) -> bool:

@@ -24,6 +24,8 @@ from composecli.core.observations import (
     Untried,
 )
 from composecli.core.pytree import Axis, Call, KeyPath, call_leaves, leaves, size_of
+from composecli.core.relations import Where
+from composecli.core.size_expr import evaluate, symbols
 from composecli.inference.axis_groups import (
     AxisGroup,
     Example,
@@ -40,6 +42,7 @@ from composecli.inference.borrowed_limits import (
 )
 from composecli.inference.bounds import explain_holes, find_bounds
 from composecli.inference.grouping import STRIDE, groups_of
+from composecli.inference.orders import find_orders
 from composecli.inference.output_dims import (
     Results,
     changed_structure,
@@ -65,7 +68,7 @@ class ExploredAxes:
 
     `example` is the example at which they hold: a tied axis may have another size than it had.
     `coupled` are axes whose upper bounds hold separately but not jointly. `equalized` is the same
-    example with equal sizes of axes that limit each other.
+    example with equal sizes of axes that limit each other. `where` are relations between the dims.
     """
 
     example: Example
@@ -74,6 +77,7 @@ class ExploredAxes:
     notes: tuple[str, ...]
     coupled: tuple[Axis, ...] = ()
     equalized: Example | None = None
+    where: Where = ()
 
 
 def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
@@ -100,11 +104,15 @@ def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
         _explore_groups(example, groups, probe)
         tied = tie_runs(example, groups, probe)
     borrowed = find_borrowed(groups, example, probe)
+    orders = find_orders(borrowed, example, probe)
+    ordered = [group for order in orders for group in order]
+    borrowed = [each for each in borrowed if each.group not in ordered]
     equal = with_equal_sizes(example, borrowed, probe)
     withdraw(borrowed)
     coupled = _coupled_axes(example, groups, probe)
     _raise_lower_bounds(example, groups, probe)
     explored = _conclude(example, groups, probe)
+    explored = replace(explored, where=tuple(order.relation for order in orders))
     explored = _check_at_new_sizes(example, groups, explored, probe)
     return replace(explored, coupled=coupled, equalized=equal)
 
@@ -258,6 +266,7 @@ def _check_at_new_sizes(
         for group, dim in free:
             taken = {size for _, size in chosen}
             chosen.append((group, choose_size(group, dim, taken)))
+        chosen = _in_order(chosen, explored.where)
         sizes = {group.name: size for group, size in chosen}
         call = with_sizes(example.call, chosen)
         observation = probe(call)
@@ -271,8 +280,20 @@ def _check_at_new_sizes(
                 if not _explain_rejection(example, group, sizes[group.name], probe):
                     group.mark_unknown(reason)
             _raise_lower_bounds(example, groups, probe)
-            explored = _conclude(example, groups, probe)
+            where = explored.where
+            explored = replace(_conclude(example, groups, probe), where=where)
     return explored
+
+
+def _in_order(chosen: list[tuple[AxisGroup, int]], where: Where) -> list[tuple[AxisGroup, int]]:
+    """Return the sizes, each at most as large as another one if that is a relation of theirs."""
+    sizes = {group.name: size for group, size in chosen}
+    for relation in where:
+        if relation.symbols <= sizes.keys():
+            limit = evaluate(relation.right, sizes)
+            for name in symbols(relation.left):
+                sizes[name] = min(sizes[name], limit)
+    return [(group, sizes[group.name]) for group, _ in chosen]
 
 
 def _explain_rejection(example: Example, group: AxisGroup, size: int, probe: Probe) -> bool:
@@ -393,5 +414,7 @@ def _notes(groups: list[AxisGroup]) -> Iterator[str]:
         for group, dim in _explored_free(groups):
             lowest = example_size(dim, dim.low)
             lows.append(f"{group.name} = {lowest}")
+        if not lows:
+            return
         together = ", ".join(lows)
         yield f"the smallest sizes that it took together: {together}"

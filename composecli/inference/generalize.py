@@ -42,6 +42,7 @@ from composecli.inference.parameter_ops import (
     ids_below,
 )
 from composecli.inference.prober import Prober
+from composecli.inference.relate import relate_axes
 from composecli.inference.tables import MAX_TABLE_LENGTH, MIN_TABLE_LENGTH, table_lengths
 
 # A vocabulary of fewer ids is not worth mentioning.
@@ -84,6 +85,7 @@ def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: P
     if explored.coupled:
         example = _at_joint_end(explored.example, explored.coupled, prober)
         explored = explore_axes(example, prober.outcome)
+    explored = relate_axes(explored, prober.outcome)
     contract = _to_contract(candidate, explored, hints, accepted.device)
     optional = optional_inputs(contract, hints, prober)
     inputs = (*contract.inputs, *optional)
@@ -128,7 +130,8 @@ def _to_example(
     if accepted.reads_values:
         others = tuple(_results_of_other_values(call, prober))
     layouts = dict(candidate.layouts)
-    return Example(call, accepted.result, frozenset(fixed), stated, limits, cost, others, layouts)
+    example = Example(call, accepted.result, frozenset(fixed), stated, limits, cost)
+    return replace(example, other_values=others, layouts=layouts, where=candidate.where)
 
 
 def _results_of_other_values(call: Call, prober: Prober) -> Iterator[Leaves]:
@@ -219,4 +222,5 @@ def _to_contract(
     details = [f"{device} at {call}", *explored.notes, *id_notes]
     probed = Evidence(EvidenceKind.PROBED, "; ".join(details))
     evidence.append(probed)
-    return Contract(tuple(inputs), explored.outputs, call, result, tuple(evidence))
+    ports = (tuple(inputs), explored.outputs)
+    return Contract(*ports, call, result, tuple(evidence), explored.where)

@@ -71,7 +71,7 @@ def _stated_groups(example: Example) -> Iterator[AxisGroup]:
     for path, dims in example.stated.items():
         for axis, dim in enumerate(dims):
             free = as_free(dim)
-            if free is not None:
+            if free is not None and free.name not in example.related:
                 first_dims.setdefault(free.name, free)
                 axes_by_name.setdefault(free.name, []).append((path, axis))
     for name, axes in axes_by_name.items():

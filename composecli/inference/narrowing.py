@@ -53,11 +53,12 @@ def narrow(contract: Contract, example: Example, probe: Probe) -> Narrowed:
 
 
 def _groups(contract: Contract, example: Example) -> Iterator[AxisGroup]:
-    """Yield the axes of each symbol as a group."""
+    """Yield the axes of each symbol as a group, but for those that only change together."""
+    related = frozenset[str]().union(*(relation.symbols for relation in contract.where))
     axes_by_name = dict[str, list[Axis]]()
-    first_dims = dict[str, Free]()
     for axis, dim in free_axes(contract, example.call):
-        first_dims.setdefault(dim.name, dim)
+        if dim.name in related:
+            continue
         axes_by_name.setdefault(dim.name, []).append(axis)
     for name, axes in axes_by_name.items():
         group = make_group(example, tuple(axes))

@@ -8,7 +8,6 @@ returns the size whose probe distinguishes the rules best.
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from typing import NamedTuple
 from composecli.core.size_expr import (
     Const,
     Expr,
-    Product,
-    Sum,
     Symbol,
     add,
     evaluate,
     floor_divide,
     multiply,
+    split_factor,
 )
 
 # Beyond the small ones: products of the strides of audio encoders.
@@ -161,7 +159,7 @@ def _combine_product(
     scale = 1
     for part in parts.values():
         without_offset = add(part, Const(-offset))
-        part_scale, factor = _extract_factor(without_offset)
+        part_scale, factor = split_factor(without_offset)
         scale *= part_scale
         factors.append(factor)
     # Each part contains the other parts at their base sizes.
@@ -190,34 +188,3 @@ def _product_offset(parts: Mapping[str, Expr], base: JointSample, moved: JointSa
     if denominator == 0 or numerator % denominator:
         return None
     return numerator // denominator
-
-
-def _extract_factor(expr: Expr) -> tuple[int, Expr]:
-    """Split off the largest integer factor of an expression: `4*T + 8` into 4 and `T + 2`."""
-    terms: tuple[Expr, ...] = (expr,)
-    if isinstance(expr, Sum):
-        terms = expr.terms
-    coefficients = [_coefficient(term) for term in terms]
-    factor = math.gcd(*coefficients)
-    if factor < 2:
-        return 1, expr
-    divided = [_divide_term(term, factor) for term in terms]
-    return factor, add(*divided)
-
-
-def _coefficient(term: Expr) -> int:
-    """Return the integer factor of a term."""
-    match term:
-        case Const(value) | Product((Const(value), *_)):
-            return value
-    return 1
-
-
-def _divide_term(term: Expr, divisor: int) -> Expr:
-    """Divide a term by an integer that divides its coefficient."""
-    match term:
-        case Const(value):
-            return Const(value // divisor)
-        case Product((Const(value), *rest)):
-            return multiply(Const(value // divisor), *rest)
-    return term

@@ -136,6 +136,7 @@ def _contract(contract: Contract) -> dict[str, Any]:
         "text": str(contract),
         "inputs": _ports(contract.inputs),
         "outputs": _ports(contract.outputs),
+        "where": [str(relation) for relation in contract.where],
         "unknown": list(contract.unknown_dims),
         "example": str(contract.example),
         "evidence": [{"kind": str(item.kind), "detail": item.detail} for item in contract.evidence],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ from composecli.core.pytree import (
     leaves,
     replace_call_leaf,
 )
+from composecli.core.relations import all_hold, holds
 from composecli.core.resizing import resize, sizes_by_name
 from composecli.core.size_expr import evaluate
 from composecli.runtime.tensors import Maker, tree_of
@@ -43,6 +45,9 @@ SEEDS = (1, 2)
 MAX_ELEMENTS = 400_000
 # Longer than the usual embedding tables of positions.
 LONG_SIZE = 600
+# Sizes that are drawn for related dims, and how often.
+MAX_RELATED_SIZE = 4200
+MAX_DRAWS = 12
 # Values of the names of free dims.
 Sizes = dict[str, int]
 
@@ -89,7 +94,9 @@ def _unknown_dims(contract: Contract) -> Iterator[str]:
 
 
 def _contradicted_admissions(contract: Contract, model: nn.Module) -> Iterator[str]:
-    for sizes in _admitted_sizes(contract):
+    for sizes in (*_admitted_sizes(contract), *_related_sizes(contract)):
+        if not all_hold(contract.where, sizes):
+            continue
         yield from _check_admission(contract, sizes, model)
 
 
@@ -147,6 +154,28 @@ def _admitted_sizes(contract: Contract) -> Iterator[Sizes]:
         together[name] = example_size(dim, generator.randint(low, max(low, small)))
     if len(free) > 1:
         yield together
+
+
+def _related_sizes(contract: Contract) -> Iterator[Sizes]:
+    """Yield sizes that meet the relations: all but one drawn, and the last one found by trying."""
+    base = sizes_by_name(contract, contract.example)
+    names = sorted(name for relation in contract.where for name in relation.symbols)
+    free = _free_dims(contract)
+    generator = random.Random(0)
+    for draw in range(MAX_DRAWS):
+        *drawn, last = generator.sample(list(dict.fromkeys(names)), len(set(names))) or [""]
+        sizes = dict(base)
+        for name in drawn:
+            sizes[name] = generator.choice((1, 1, 2, 3, 4, 5, 7, 8, base[name], 2 * base[name]))
+        fitting = [
+            size
+            for size in range(1, MAX_RELATED_SIZE)
+            if last and all_hold(contract.where, {**sizes, last: size})
+        ]
+        if fitting:
+            sizes[last] = fitting[min(draw % 3, len(fitting) - 1)]
+            if all(admits(free[name], sizes[name]) for name in names):
+                yield sizes
 
 
 def _highest(dim: Free, base: int) -> int:
@@ -226,6 +255,19 @@ def _check_output(port: Port, spec: TensorSpec, sizes: Sizes, call: Call) -> Ite
 def _exclusions(contract: Contract) -> Iterator[Exclusion]:
     yield from _excluded_free_sizes(contract)
     yield from _excluded_fixed_sizes(contract)
+    yield from _excluded_related_sizes(contract)
+
+
+def _excluded_related_sizes(contract: Contract) -> Iterator[Exclusion]:
+    """Yield sizes near those of the example that break a relation: of one dim, or of two."""
+    base = sizes_by_name(contract, contract.example)
+    for relation in contract.where:
+        names = sorted(relation.symbols)
+        for changed in (*combinations(names, 1), *combinations(names, 2)):
+            for factor, more in ((1, 1), (2, 0), (3, 0), (2, 1)):
+                sizes = {**base, **{name: factor * base[name] + more for name in changed}}
+                if not holds(relation, sizes):
+                    yield Exclusion(str(relation), (_call_at(contract, sizes),))
 
 
 def _excluded_free_sizes(contract: Contract) -> Iterator[Exclusion]:

@@ -12,6 +12,7 @@ from composecli.core.input_spec import (
     example_sizes,
     parse_input,
 )
+from composecli.core.relations import parse_where
 from tests.parsing import port
 
 INPUTS = [
@@ -29,8 +30,32 @@ INPUTS = [
     ("mask:=none", DeclaredLiteral("mask", None)),
     ("mode:=fast", DeclaredLiteral("mode", "fast")),
     ("@sample.pt", DeclaredSample("sample.pt")),
+    (
+        "float32[N,C,H] where C*H == 12 and H<=C",
+        DeclaredTensor(
+            None,
+            "float32",
+            (Free("N"), Free("C"), Free("H")),
+            where=parse_where("C*H == 12 and H<=C"),
+        ),
+    ),
+    (
+        "x=N,D where D % 4 == 0",
+        DeclaredTensor("x", None, (Free("N"), Free("D")), where=parse_where("D % 4 == 0")),
+    ),
 ]
-REFUSED = ["float33[N]", "@", "1,x y", "float32[?]", "", "float32[H//2]", "1,,3", "float32[-1]"]
+REFUSED = [
+    "float33[N]",
+    "@",
+    "1,x y",
+    "float32[?]",
+    "",
+    "float32[H//2]",
+    "1,,3",
+    "float32[-1]",
+    "N,D where D",
+    "N,D where ",
+]
 
 
 @pytest.mark.parametrize(("text", "expected"), INPUTS)

@@ -45,6 +45,12 @@ def test_the_example_has_the_size_that_the_tie_gives() -> None:
 
 def test_a_longer_input_is_not_said_to_end_at_the_length_of_the_other() -> None:
     found = explored(lambda x, y: x <= y, 40, 64)
+    assert texts(found) == ["D", "D2"]
+    assert [str(relation) for relation in found.where] == ["D<=D2"]
+
+
+def test_inputs_that_limit_each_other_are_tried_at_equal_sizes() -> None:
+    found = explored(lambda x, y: x <= y <= 2 * x + 1, 40, 64)
     assert texts(found) == ["?", "?"]
     assert found.equalized is not None
     sizes = [tensor.sizes for _, tensor in call_leaves(found.equalized.call)]

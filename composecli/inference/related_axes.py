@@ -1,0 +1,258 @@
+"""Find axes of one input that only their product relates: a flatten, or a view.
+
+Behind `Flatten`, `Linear(1024)` accepts `float32[2, 16, 8, 8]`, no other size of C, H or W alone,
+but `float32[2, 64, 4, 4]`: the relation is `C*H*W == 1024`. Behind `x.view(-1, 1024)` it accepts
+every tensor with `N*C*H*W % 1024 == 0`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from composecli.core.dims import Shape, as_free, example_size, fixed_size, unknown_reason
+from composecli.core.observations import Accepted, Rejected
+from composecli.core.pytree import Axis, Call, KeyPath, leaves, resized, size_of
+from composecli.core.relations import Comparison
+from composecli.inference.axis_groups import Leaves
+from composecli.inference.prober import Probe
+
+# Sizes by the number of the axis.
+Sizes = Mapping[int, int]
+# Two sizes whose product few numbers divide.
+_ODD_PAIRS = ((3, 5), (5, 7), (1, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedAxes:
+    """Axes of one input whose product equals the number, or is a multiple of it.
+
+    There may be one axis that is a multiple.
+    """
+
+    path: KeyPath
+    numbers: tuple[int, ...]
+    comparison: Comparison
+    number: int
+
+
+@dataclass(slots=True)
+class Trials:
+    """Forwards with several axes of one input resized at once, and what happened.
+
+    `accepted` has the results by call, those of the example too.
+    """
+
+    call: Call
+    path: KeyPath
+    dims: Shape
+    probe: Probe
+    accepted: dict[Call, Leaves] = field(default_factory=dict)
+    refused: list[Call] = field(default_factory=list)
+
+    def size(self, number: int) -> int:
+        """Return the size of an axis in the example."""
+        return size_of(self.call, (self.path, number))
+
+    def product(self, numbers: Iterable[int]) -> int:
+        """Return the product of these axes in the example."""
+        return math.prod(map(self.size, numbers))
+
+    def at(self, sizes: Sizes) -> bool | None:
+        """Return whether the model accepts these sizes; None if it could not be tried."""
+        axes = {(self.path, number): size for number, size in sizes.items()}
+        return self.run(axes)
+
+    def run(self, sizes: Mapping[Axis, int]) -> bool | None:
+        """Return whether the model accepts these sizes of axes of any input."""
+        call = self.call
+        for axis, size in sizes.items():
+            call = resized(call, (axis,), size)
+        match self.probe(call):
+            case Accepted(results=results):
+                self.accepted[call] = tuple(leaves(results[-1]))
+                return True
+            case Rejected(out_of_memory=False):
+                self.refused.append(call)
+                return False
+        return None
+
+
+def find_related(trials: Trials) -> RelatedAxes | None:
+    """Return axes of one input that are related by their product; None if there are none.
+
+    Only axes that seem to be fixed or to take multiples, or whose dim is unknown, are a reason to
+    look. A relation is confirmed by sizes that meet it and sizes that break it.
+    """
+    stuck = list[int]()
+    for number, dim in enumerate(trials.dims):
+        if fixed_size(dim) is not None or unknown_reason(dim) is not None:
+            stuck.append(number)
+    related = _with_fixed_product(trials, stuck) or _with_divisible_product(trials, stuck)
+    if related is not None and _is_confirmed(trials, related):
+        return related
+    return None
+
+
+def _with_fixed_product(trials: Trials, stuck: Sequence[int]) -> RelatedAxes | None:
+    """Return the stuck axes of which one may grow as much as another one shrinks."""
+    members = _exchanging(trials, stuck)
+    if not members:
+        return None
+    total = trials.product(members)
+    for number in members:
+        if not trials.at(_with_mass_on(members, number, total)):
+            return None
+    if trials.at(_with_mass_on(members, members[-1], 2 * total)) is not False:
+        return None
+    return RelatedAxes(trials.path, members, Comparison.EQUALS, total)
+
+
+def _exchanging(trials: Trials, stuck: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes that exchange a factor with each other, the last pair first; none if none."""
+    members = list[int]()
+    for number in reversed(stuck):
+        partners = members[:1] or [other for other in reversed(stuck) if other > number]
+        if any(_exchanges(trials, number, partner) for partner in partners):
+            members = sorted({number, *partners[:1], *members})
+    return tuple(members)
+
+
+def _exchanges(trials: Trials, one: int, other: int) -> bool:
+    """Return whether two axes accept a factor of one at the other."""
+    for first, second in ((one, other), (other, one)):
+        sizes = trials.size(first), trials.size(second)
+        for factor in _factors(sizes[1]):
+            exchanged = (sizes[0] * factor, sizes[1] // factor)
+            # Sizes that only change places may be the same for another reason.
+            if sorted(exchanged) != sorted(sizes):
+                return trials.at({first: exchanged[0], second: exchanged[1]}) is True
+    return False
+
+
+def _factors(size: int) -> Iterator[int]:
+    """Yield the numbers from 2 that divide a size."""
+    for factor in range(2, size + 1):
+        if size % factor == 0:
+            yield factor
+
+
+def _with_mass_on(members: Sequence[int], number: int, total: int) -> dict[int, int]:
+    """Return the sizes with this total on one axis, and 1 on the others."""
+    return {**dict.fromkeys(members, 1), number: total}
+
+
+def _with_divisible_product(trials: Trials, stuck: Sequence[int]) -> RelatedAxes | None:
+    """Return the axes whose product is a multiple of a number; None if they are not related so."""
+    doubled = [number for number in stuck if _accepts_double(trials, number)]
+    leaders = doubled or _stepped(trials.dims)
+    if not leaders:
+        return None
+    leader = leaders[-1]
+    movable = sorted([*_without_end(trials.dims), *doubled])
+    if (
+        leader not in movable
+        or len(movable) < 2
+        or not trials.at(_with_mass_on(movable, leader, trials.product(movable)))
+    ):
+        return None
+    divisor = _smallest_divisor(trials, movable, leader)
+    if divisor == 1:
+        return None
+    members = list[int]()
+    for number in movable:
+        if number == leader or trials.at(_with_mass_on(movable, number, divisor)):
+            members.append(number)
+    if members == [leader] and not doubled:
+        return None
+    return RelatedAxes(trials.path, tuple(members), Comparison.MULTIPLE_OF, divisor)
+
+
+def _stepped(dims: Shape) -> list[int]:
+    """Return the axes that take multiples of a number."""
+    free = ((number, as_free(dim)) for number, dim in enumerate(dims))
+    return [number for number, dim in free if dim is not None and dim.step > 1]
+
+
+def _without_end(dims: Shape) -> list[int]:
+    """Return the free axes without an upper limit: a product that is divided has none."""
+    free = ((number, as_free(dim)) for number, dim in enumerate(dims))
+    return [number for number, dim in free if dim is not None and dim.high is None]
+
+
+def _accepts_double(trials: Trials, number: int) -> bool:
+    """Return whether an axis that accepts few sizes accepts twice its size."""
+    if unknown_reason(trials.dims[number]) is not None:
+        return True
+    return trials.at({number: 2 * trials.size(number)}) is True
+
+
+def _smallest_divisor(trials: Trials, movable: Sequence[int], leader: int) -> int:
+    """Return the smallest divisor of the product of all axes that the leader accepts alone.
+
+    That is its step, unless the sizes of the other axes in the example have factors of it.
+    """
+    free = as_free(trials.dims[leader])
+    if free is not None and trials.at(_with_mass_on(movable, leader, free.step)):
+        return free.step
+    divisor = trials.product(movable)
+    for prime in _primes(divisor):
+        while divisor % prime == 0:
+            if not trials.at(_with_mass_on(movable, leader, divisor // prime)):
+                break
+            divisor //= prime
+    return divisor
+
+
+def _primes(number: int) -> Iterator[int]:
+    """Yield the primes that divide a number."""
+    divisor = 2
+    while divisor * divisor <= number:
+        if number % divisor == 0:
+            yield divisor
+        while number % divisor == 0:
+            number //= divisor
+        divisor += 1
+    if number > 1:
+        yield number
+
+
+def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
+    """Return whether the relation holds at further sizes, and sizes that break it are refused."""
+    broken = all(trials.at(sizes) is False for sizes in _breaking_sizes(trials, related))
+    return broken and trials.run(_sizes_elsewhere(trials, related)) is True
+
+
+def _breaking_sizes(trials: Trials, related: RelatedAxes) -> Iterator[dict[int, int]]:
+    """Yield sizes of one axis, then of two axes at once, that break the relation."""
+    members, number = related.numbers, related.number
+    yield _with_mass_on(members, members[-1], number + 1)
+    if len(members) == 1:
+        yield {members[0]: number + number // 2 + 1}
+        return
+    one, other = members[0], members[-1]
+    if related.comparison is Comparison.EQUALS:
+        yield {one: trials.size(one) + 1, other: trials.size(other) + 1}
+        return
+    ones = dict.fromkeys(members, 1)
+    odd = next(pair for pair in _ODD_PAIRS if math.prod(pair) % number)
+    yield {**ones, one: odd[0], other: odd[1]}
+
+
+def _sizes_elsewhere(trials: Trials, related: RelatedAxes) -> dict[Axis, int]:
+    """Return sizes that meet the relation, with other sizes of the axes that are not related."""
+    factors = list(_factors(related.number))
+    factor = factors[(len(factors) - 1) // 2]
+    members = related.numbers
+    sizes = _with_mass_on(members, members[0], factor)
+    sizes[members[-1]] = related.number // factor
+    if len(members) == 1:
+        sizes = {members[0]: related.number}
+    if related.comparison is Comparison.MULTIPLE_OF:
+        sizes[members[-1]] *= 3
+    for number, dim in enumerate(trials.dims):
+        free = as_free(dim)
+        if free is not None and number not in members:
+            sizes[number] = example_size(free, trials.size(number) + 1)
+    return {(trials.path, number): size for number, size in sizes.items()}
