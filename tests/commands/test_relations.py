@@ -252,8 +252,8 @@ PRODUCERS = {
 @pytest.mark.parametrize(
     ("producer", "consumer", "when"),
     [
-        ("strided", "flat_image", "(H//4 + 1)*(W//4 + 1) == 64"),
-        ("audio", "flat_image", "L == 64"),
+        ("strided", "flat_image", "28<=H<=31 and 28<=W<=31"),
+        ("audio", "flat_image", "L==64"),
         ("strided", "view", "N*(H//4 + 1)*(W//4 + 1) % 64 == 0"),
     ],
 )
@@ -267,7 +267,8 @@ def test_a_producer_of_another_rank_fits_without_a_bridge(
     checked = composecli.json("check", *paths)
     titles = [finding["title"] for seam in checked.json["seams"] for finding in seam["findings"]]
     assert checked.code == 0
-    assert titles == [f"compatible when {when}"]
+    assert titles[0] == f"compatible when {when}"
+    assert checked.json["seams"][0]["holds"] == "sometimes"
     joined = shelf.folder / f"{producer}_{consumer}.pt"
     assert composecli("join", *paths, "-o", joined).code == 0
     assert joined.exists()
