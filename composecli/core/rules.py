@@ -509,8 +509,10 @@ class Rule(StrEnum):
             "Loading a pickle imports and runs what the pickle names. Modules that consist only "
             "of torch.nn classes load without trust, whatever is beside them in the file; this one "
             "names something else. If you have the code of its class, name that: "
-            "train.py:Net@net.pth reads the tensors of the pickle and does not run it. If you know "
-            "where the file comes from, --trust loads it."
+            "train.py:Net@net.pth reads the tensors of the pickle and does not run it. If the "
+            "classes are those of an installed torchvision or timm, --trust-classes torchvision "
+            "makes empty objects of them and calls nothing. If you know where the file comes from, "
+            "--trust loads it."
         ),
     )
     HOOKS_NOT_TRUSTED = (

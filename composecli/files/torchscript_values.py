@@ -181,23 +181,43 @@ class _Checker:
             return None
         if node is None:
             return Type("NoneType")
+        own = self._own_type(node)
+        if own in kind.arguments:
+            return own
         for alternative in kind.arguments:
-            inner = self._alternative(node, alternative)
-            if inner is None or self._fits(node, inner):
-                return inner
+            if self._fits(node, alternative):
+                return self._alternative(node, alternative)
         raise _misfit(node, kind)
 
     def _fits(self, node: object, kind: Type) -> bool:
-        """Return whether a value may be of a type, as far as its outermost part tells."""
+        """Return whether a value may be of a type, as far as it tells without its lists."""
+        if kind.name in ("Optional", "Union"):
+            is_none = node is None and kind.name == "Optional"
+            return is_none or any(self._fits(node, inner) for inner in kind.arguments)
         own = self._own_type(node)
+        kinds = self._item_types(kind)
+        if kinds is not None:
+            return own.name == "Tuple" and self._each_fits(node, kinds)
         definition = self._program.get(kind.name)
-        if definition is not None and definition.base == "NamedTuple":
-            return own.name == "Tuple" and len(own.arguments) == len(definition.attributes)
         if definition is not None and definition.base in ("Interface", "ModuleInterface"):
             return own.name.startswith("__torch__.")
-        if own.name == "Tuple":
-            return kind.name == "Tuple" and len(own.arguments) == len(kind.arguments)
-        return own.name == kind.name
+        is_any = kind.name not in _KNOWN and not kind.name.startswith("__torch__.")
+        return is_any or own.name == kind.name
+
+    def _item_types(self, kind: Type) -> tuple[Type, ...] | None:
+        """Return the types in a tuple, named or not, and None for any other type."""
+        if kind.name == "Tuple":
+            return kind.arguments
+        definition = self._program.get(kind.name)
+        if definition is None or definition.base != "NamedTuple":
+            return None
+        return tuple(definition.attributes.values())
+
+    def _each_fits(self, node: object, kinds: tuple[Type, ...]) -> bool:
+        """Return whether the items of a tuple may be of these types."""
+        if not isinstance(node, tuple) or len(node) != len(kinds):
+            return False
+        return all(map(self._fits, node, kinds))
 
     def _own_type(self, node: object) -> Type:
         """Return the type that a value has by itself; that of what is in it may be unknown.
@@ -439,11 +459,31 @@ def _implements(definition: Definition, interface: Definition) -> bool:
     """Return whether a class has the methods of an interface, with the same signatures."""
     for name, expected in interface.methods.items():
         found = definition.methods.get(name)
-        if found is None or _without_self(found) != _without_self(expected):
+        if found is None or not _overrides(found, expected):
             return False
     return True
 
 
-def _without_self(signature: Signature) -> tuple[tuple[Type | None, ...], Type | None]:
-    """Return the types of a method's arguments and of its value."""
-    return signature.parameters[1:], signature.returns
+def _overrides(found: Signature, expected: Signature) -> bool:
+    """Return whether a method takes what another takes, and returns what that returns.
+
+    The first parameter of each is `self`.
+    """
+    taken = found.parameters[1:]
+    given = expected.parameters[1:]
+    if len(taken) != len(given) or not _is_within(found.returns, expected.returns):
+        return False
+    return all(map(_is_within, given, taken))
+
+
+def _is_within(kind: Type | None, outer: Type | None) -> bool:
+    """Return whether each value of a type is one of another that is the same or has it inside."""
+    if kind == outer:
+        return True
+    if kind is None or outer is None:
+        return False
+    if outer.name not in ("Optional", "Union"):
+        return outer.name == "Any"
+    if kind.name in ("None", "NoneType") and outer.name == "Optional":
+        return True
+    return any(_is_within(kind, inner) for inner in outer.arguments)

@@ -121,6 +121,28 @@ SOURCES = {
     + CLASS.format("", "a : __torch__.C0")
     + "".join(f"class C{number}:\n  a : __torch__.C{number + 1}\n" for number in range(5_000)),
 }
+WIDE = CLASS.format("", "\n  ".join(f"a{number} : int" for number in range(200)))
+# The interpreter would read memory behind an object or a tuple that has fewer items.
+CASTS = {
+    "a class": _forward("_0 = unchecked_cast(__torch__.Other, self)\n    print(_0.a100)") + WIDE,
+    "a class in a list": _forward(
+        "_0 = unchecked_cast(List[__torch__.Other], [self])\n    print(_0[0].a100)"
+    )
+    + WIDE,
+    "a class, behind the check of another": _forward(
+        "_0 = annotate(Any, self)\n    if isinstance(_0, int):\n      pass\n    else:\n"
+        "      print(unchecked_cast(__torch__.Other, _0).a100)"
+    )
+    + WIDE,
+    "a tuple": _forward(
+        "_0 = unchecked_cast(Tuple[int, int, int], (1, 2))\n    _1, _2, _3 = _0\n    print(_3)"
+    ),
+    "one alternative of two": _forward(
+        "_0 = annotate(Union[__torch__.Model, __torch__.Other], self)\n"
+        "    print(unchecked_cast(__torch__.Other, _0).a100)"
+    )
+    + WIDE,
+}
 LIST = b"ctorch.jit._pickle\nbuild_intlist\n"
 STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x01tQ"
 TENSOR = b"K\x00K\x64\x85K\x01\x85\x89ccollections\nOrderedDict\n)Rt"
@@ -211,6 +233,13 @@ def test_source_that_torch_would_evaluate_is_refused(tmp_path: Path, run: Run, n
     output = _refused(run, tmp_path, script_archive(SOURCES[name].replace("MARK", str(marker))))
     assert "CC926" in output
     assert "its code is not as PyTorch writes it" in output
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_a_cast_that_nothing_proves_is_refused(tmp_path: Path, run: Run, name: str) -> None:
+    output = _refused(run, tmp_path, script_archive(CASTS[name]))
+    assert "CC926" in output
+    assert "a cast whose type nothing proves" in output
 
 
 @pytest.mark.parametrize("name", VALUES)

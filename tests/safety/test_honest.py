@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from composecli.cli import main
+from tests.safety.scripted_modules import Narrowed, OneOfTwoLists, ThroughInterface
 
 
 class UnusualBuffers(nn.Module):
@@ -133,6 +134,9 @@ LOADED = {
     "dtypes and strides, scripted": Case(UnusualBuffers, _script),
     "dtypes and strides, exported": Case(UnusualBuffers, _export),
     "a method named save": Case(MethodNamedSave, _script),
+    "the second alternatives of types": Case(OneOfTwoLists, _script),
+    "an interface that promises less": Case(ThroughInterface, _script),
+    "types that conditions narrow": Case(Narrowed, _script),
     "five thousand tensors": Case(_many_layers, torch.save),
     "five thousand tensors, traced": Case(_many_layers, _trace),
     "quantised, scripted": Case(_quantised, _script),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-MAX_EXPRESSION_LENGTH = 4000
+MAX_EXPRESSION_LENGTH = 16_000
 MAX_EXPONENT = 64
 MAX_INTEGER_BITS = 64
 MAX_BITS = 1024
