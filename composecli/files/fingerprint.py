@@ -14,7 +14,7 @@ from composecli.files.pt2_layout import is_tensor_record
 from composecli.files.skeleton import is_frozen
 
 _TENSORS = re.compile(r"(data|traced_inputs)/\d+")
-# Hashing this much takes less time than importing torch.
+# All of a file in the old format has to be hashed.
 MAX_OLD_BYTES = 2**30
 _CONSTANTS = re.compile(r"constants/\d+")
 

@@ -12,7 +12,8 @@ TABLE = (ROOT / ".github" / "SECURITY.md").read_text()
 ROWS = re.findall(r"^\| `([\w.]+)\.(MAX_\w+)` \| (\d+) \| (.+) \|$", TABLE, re.MULTILINE)
 # Limits of what a message or a suggestion shows, and of how hard something is tried.
 _NOT_OF_READERS = re.compile(
-    r"MAX_(SHOWN\w*|SUGGESTED\w*|KEYS\w*|NAMES_SHOWN|UNREADABLE|CLASSES|SETTING\w*|CONSTANT_BYTES)"
+    r"MAX_(SHOWN\w*|SUGGESTED\w*|KEYS\w*|NAMES_SHOWN|UNREADABLE|CLASSES|MODULES)"
+    r"|MAX_(SETTING\w*|CONSTANT_BYTES)"
     r"|MAX_(NAME_LENGTH|EXPONENT|INTEGER|NARROW_COUNT)"
 )
 
