@@ -32,7 +32,8 @@ _REPORT = """{{
     "notes": [],
     "help": [],
     "trace": null
-  }}
+  }},
+  "left_out": []
 }}
 """
 

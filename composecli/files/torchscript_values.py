@@ -74,18 +74,15 @@ def check_operations(operations: Iterable[Operation]) -> None:
     Raises:
         NotWritten: if not.
     """
-    slots = 0
     last = ""
     for number, operation in enumerate(operations):
         name = operation.name
         if name not in _OPCODES or (name == "PROTO") != (number == 0):
             raise NotWritten(f"an opcode that PyTorch does not write: {name}")
-        if name in _PUTS:
-            # PyTorch allocates as many places as the largest number, and numbers them from 0. The
-            # number of a class would be stored where its object was meant.
-            if operation.argument > slots or last == "NEWOBJ":
-                raise NotWritten("a place in the memo that PyTorch does not use")
-            slots = max(slots, operation.argument + 1)
+        # PyTorch allocates as many places as the largest number: at most one for each opcode.
+        # `join` leaves some out. The number of a class would be stored where its object was meant.
+        if name in _PUTS and (operation.argument > number or last == "NEWOBJ"):
+            raise NotWritten("a place in the memo that PyTorch does not use")
         last = name
 
 

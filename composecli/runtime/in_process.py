@@ -248,6 +248,9 @@ class InProcessWorker:
             except ParameterMutated:
                 self._reload(request.blueprint)
                 return Followed((), size, failed="the forward modifies its own parameters")
+            except (RuntimeError, TypeError, ValueError) as error:
+                # Results of other sizes, or of a layout without strides, cannot be compared.
+                return Followed((), size, failed=telling_line(error))
 
     def _read_values(self, blueprint: Blueprint, needed: ValuesRequired) -> None:
         """Read the records that an op needs, or all of each model if it needs any or writes."""

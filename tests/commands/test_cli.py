@@ -191,7 +191,7 @@ def test_json_is_the_whole_of_stdout_and_versioned(composecli: Composecli, shelf
         "schema", "exit_code", "command", "verdict", "mode", "device", "strict", "example",
         "result",
         "models", "seams",
-        "interrupted", "isolation", "left_out",
+        "interrupted", "isolation", "left_out", "warnings",
     }  # fmt: skip
     inspected = composecli.json("inspect", a)
     assert inspected.json["facts"]["parameters"] == 55

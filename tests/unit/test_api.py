@@ -109,7 +109,10 @@ def test_models_in_parallel_merge_along_a_dim(shelf: Shelf) -> None:
 
 
 def test_a_report_with_warnings_may_be_made_to_fail(shelf: Shelf) -> None:
-    a, b = shelf.save("ids", nn.Embedding(9, 4)), shelf.save("softmax_of_batch", nn.Softmax(dim=0))
+    a, b = (
+        shelf.save("ids_of_batch", nn.Embedding(9, 4)),
+        shelf.save("softmax_of_batch", nn.Softmax(dim=0)),
+    )
     assert composecli.check(a, b).warnings == 1
     assert composecli.check(a, b).ok
     assert not composecli.check(a, b, fail_on="warning").ok

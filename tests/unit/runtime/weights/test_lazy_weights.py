@@ -175,6 +175,13 @@ def test_a_model_that_writes_to_its_parameters_is_reported(
         observe(worker, f"float32[2,{width}]")
 
 
+@pytest.fixture
+def as_if_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no weights be small enough to be read only to confirm that slices are mixed."""
+    monkeypatch.setattr("composecli.runtime.in_process.MAX_BYTES_TO_CONFIRM", 0)
+
+
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_contract_is_inferred_without_reading_a_tensor(shelf: Shelf, form: str) -> None:
     path = shelf.save("unread_encoder", encoder(), form, (torch.rand(2, 3, 16, 16),))
@@ -187,6 +194,7 @@ def test_a_contract_is_inferred_without_reading_a_tensor(shelf: Shelf, form: str
     assert set(weights.unread) == {slot.record for slot in weights.slots}
 
 
+@pytest.mark.usefixtures("as_if_large")
 @pytest.mark.parametrize(
     ("form", "contract"),
     [
