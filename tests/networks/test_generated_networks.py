@@ -83,11 +83,16 @@ def flattened(channels: int, stride: int, side: int, width: int) -> Made:
         nn.Linear(4 * side * side, width),
     )
     low, high = side * stride, side * stride + stride - 1
-    h, w = (f"{low}<={name}<={high}" if stride > 1 else str(low) for name in "HW")
+    sides = ", ".join(f"{low}<={name}<={high}" for name in "HW")
+    where = ""
+    if stride == 1:
+        sides = "1, 1"
+    if stride == 1 and side > 1:
+        sides, where = "H, W", f" where H*W == {side**2}"
     return Made(
         nn.Sequential(*layers),
         (torch.rand(2, channels, low, low),),
-        f"float32[N, {channels}, {h}, {w}] -> float32[N, {width}]",
+        f"float32[N, {channels}, {sides}]{where} -> float32[N, {width}]",
     )
 
 
