@@ -58,16 +58,20 @@ def preserving_state(models: list[Model], seed: int) -> Iterator[None]:
 
 def _remember(model: Model) -> Iterator[Undo]:
     """Yield functions that restore the present state of a model."""
+    parameters = frozenset(map(id, model.module.parameters()))
     if isinstance(model.module, torch.jit.ScriptModule):
         for name, submodule in model.module.named_modules():
-            yield from _remember_script(submodule, model.attributes.get(name))
+            yield from _remember_script(submodule, model.attributes.get(name), parameters)
     else:
         for submodule in model.module.modules():
-            yield from _remember_eager(submodule)
+            yield from _remember_eager(submodule, parameters)
 
 
-def _remember_eager(module: nn.Module) -> Iterator[Undo]:
-    """Yield functions that restore the buffers, then the attributes, of one module."""
+def _remember_eager(module: nn.Module, parameters: frozenset[int]) -> Iterator[Undo]:
+    """Yield functions that restore the buffers, then the attributes, of one module.
+
+    `parameters` are the identities of those of the whole model, which are not copied.
+    """
     attributes = dict[str, Any]()
     for name, value in module.__dict__.items():
         if name in _NOT_RESTORED:
@@ -76,7 +80,7 @@ def _remember_eager(module: nn.Module) -> Iterator[Undo]:
         if isinstance(value, list | dict | set):
             attributes[name] = copy.copy(value)
         if name not in _TABLES:
-            yield from map(_restore_if_changed, _tensors_in(value))
+            yield from _restore_tensors_in(value, parameters)
     for buffer in module._buffers.values():
         if buffer is not None:
             yield _restore_tensor(buffer)
@@ -109,8 +113,23 @@ def _restore_tensor(tensor: Tensor) -> Undo:
     return restore
 
 
+def _restore_tensors_in(value: object, parameters: frozenset[int]) -> Iterator[Undo]:
+    """Yield functions that restore a tensor, or those directly in a container, if they change.
+
+    A recurrent layer has a list of its parameters.
+    """
+    items: Iterable[object] = (value,)
+    if isinstance(value, list | tuple):
+        items = value
+    elif isinstance(value, dict):
+        items = value.values()
+    for item in items:
+        if isinstance(item, Tensor) and id(item) not in parameters:
+            yield _restore_if_changed(item)
+
+
 def _restore_if_changed(tensor: Tensor) -> Undo:
-    """Copy a tensor that may be a parameter; what writes to it is known by its version."""
+    """Copy a tensor, which may be a view of a parameter: writing to it would count as a change."""
     before = _version(tensor)
     restore = _restore_tensor(tensor)
 
@@ -119,18 +138,6 @@ def _restore_if_changed(tensor: Tensor) -> Undo:
             restore()
 
     return restore_if_changed
-
-
-def _tensors_in(value: object) -> Iterator[Tensor]:
-    """Yield a tensor itself, or those directly in a container."""
-    items: Iterable[object] = (value,)
-    if isinstance(value, list | tuple):
-        items = value
-    elif isinstance(value, dict):
-        items = value.values()
-    for item in items:
-        if isinstance(item, Tensor):
-            yield item
 
 
 def _version(tensor: Tensor) -> tuple[object, ...]:
@@ -159,10 +166,13 @@ def _is_expanded(tensor: Tensor) -> bool:
     return any(size > 1 and stride == 0 for size, stride in axes)
 
 
-def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> Iterator[Undo]:
+def _remember_script(
+    module: nn.Module, attributes: tuple[str, ...] | None, parameters: frozenset[int]
+) -> Iterator[Undo]:
     """Yield functions that restore a scripted module.
 
     `attributes` are its attributes without parameters; None if the archive does not list them.
+    `parameters` are as for `_remember_eager`.
     """
     script: Any = module._c
     if attributes is None:
@@ -175,7 +185,7 @@ def _remember_script(module: nn.Module, attributes: tuple[str, ...] | None) -> I
         if isinstance(value, Tensor):
             yield _restore_tensor(value)
         else:
-            yield from map(_restore_if_changed, _tensors_in(value))
+            yield from _restore_tensors_in(value, parameters)
         yield _restore_attribute(script, name, value)
 
 

@@ -162,3 +162,20 @@ def test_a_list_of_the_parameters_is_no_write_to_them(shelf: Shelf, form: str) -
     model = loaded(shelf, "flat_weights", nn.Sequential(nn.LSTM(4, 3)), form)
     with preserving_state([model], 0):
         model.module(torch.rand(5, 2, 4))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_parameter_is_copied(shelf: Shelf, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded(shelf, "uncopied_weights", nn.Sequential(nn.LSTM(4, 3)), form)
+    copied = list[int]()
+    clone = torch.Tensor.clone
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        copied.append(tensor.data_ptr())
+        return clone(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "clone", counted)
+    with preserving_state([model], 0):
+        model.module(torch.rand(5, 2, 4))
+    weights = {parameter.data_ptr() for parameter in model.module.parameters()}
+    assert not weights.intersection(copied)
