@@ -24,7 +24,7 @@ from composecli.commands.writing import (
 )
 from composecli.compose.other_sizes import calls_far_away, free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, Parallel, bridges, settings_of
-from composecli.core.contract import Contract, accepts_call
+from composecli.core.contract import Contract, is_call_of
 from composecli.core.findings import Finding
 from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
@@ -88,7 +88,7 @@ def _verification_calls(
     also compared far from the example, and at the example with other values.
     """
     contracts = [found.contract for found in composition.contracts if isinstance(found, Found)]
-    owner = next((contract for contract in contracts if _is_call_of(contract, call)), None)
+    owner = next((contract for contract in contracts if is_call_of(contract, call)), None)
     if owner is None or not free_names(owner, call):
         return call, call
 
@@ -117,11 +117,6 @@ def _call_at_other_sizes(owner: Contract, call: Call, runs: Callable[[Call], boo
         if runs(candidate):
             changed = candidate
     return changed
-
-
-def _is_call_of(contract: Contract, call: Call) -> bool:
-    """Return whether a model with this contract accepts the call."""
-    return contract.example == call or accepts_call(contract, call)
 
 
 def _write(

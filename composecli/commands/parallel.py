@@ -48,8 +48,8 @@ from composecli.compose.merge import (
 from composecli.compose.samples import Seen, branches_finding, fate_of_samples
 from composecli.core.blueprint import single_model
 from composecli.core.bridge import Bridge
-from composecli.core.contract import Contract, Port
-from composecli.core.dims import Free, free_dims
+from composecli.core.contract import Contract, Port, is_call_of
+from composecli.core.dims import Free
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
 from composecli.core.fit import Fit
 from composecli.core.input_spec import are_exact
@@ -88,12 +88,7 @@ class _Branches:
     @property
     def ranges(self) -> tuple[Free, ...]:
         """The free dims of the input of the first model."""
-        first = _contract(self.contracts[0])
-        ranges = list[Free]()
-        if first is not None:
-            for port in first.inputs:
-                ranges += free_dims(port.dims or ())
-        return tuple(ranges)
+        return _ranges(self.contracts[0], self.shared.call)
 
     @property
     def merge(self) -> MergeSpec:
@@ -370,8 +365,9 @@ def _follow_branch(branches: _Branches, number: int) -> Seen | None:
     call = branches.shared.call
     for found in branches.contracts:
         contract = _contract(found)
-        if contract is not None and contract.example == call:
-            blueprint = single_model(branches.parts[number].handle)
+        if contract is not None and is_call_of(contract, call):
+            settings = branches.outputs[number].settings
+            blueprint = single_model(branches.parts[number].handle, settings)
             return follow_batch(branches.session, blueprint, contract, call)
     return None
 

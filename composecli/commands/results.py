@@ -162,7 +162,7 @@ class JoinReport(Answer):
 class AxisReport:
     """What becomes of a free dim: the inputs that have it, with the axis, and its fates by output.
 
-    `reason` is why they are not known.
+    `reason` explains an unknown fate, or names a batch norm in train mode.
     """
 
     dim: str

@@ -257,3 +257,11 @@ def accepts_call(contract: Contract, call: Call) -> bool:
     if len(known) < len(derived) or not all_hold(contract.where, sizes):
         return False
     return all(evaluate(expr, sizes) == size for expr, size in known)
+
+
+def is_call_of(contract: Contract, call: Call) -> bool:
+    """Return whether the contract is known to accept a call: its example, which may have keywords.
+
+    Others are as for `accepts_call`.
+    """
+    return contract.example == call or accepts_call(contract, call)

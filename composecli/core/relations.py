@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import permutations, product
+from itertools import chain, islice, permutations, product
 from typing import assert_never
 
 from composecli.core.dims import Free, admits, example_size, sizes_between
@@ -37,6 +37,8 @@ from composecli.core.size_expr import (
 # The largest sizes that are tried: of one dim alone, and of two at once.
 MAX_TRIED_SIZE = 4096
 MAX_TRIED_PAIR = (32, 512)
+# Enough for all pairs of five dims.
+MAX_TRIES = 350_000
 _SIGN = re.compile(r"(==|<=|>=|<|>)")
 _EXAMPLES = "as in C*H*W == 1024, T*F % 16 == 0, T<=S"
 
@@ -167,25 +169,41 @@ def sizes_meeting(
 
     One size is changed if that is enough, and otherwise two. `ranges` are the dims that may change.
     """
-    if all_hold(where, start):
-        return dict(start)
-    names = [name for name in ranges if any(name in relation.symbols for relation in where)]
-    for name in names:
+    if not all(relation.symbols <= start.keys() for relation in where):
+        return None
+    tried = chain([start], _one_changed(where, ranges, start), _two_changed(where, ranges, start))
+    for sizes in islice(tried, MAX_TRIES):
+        if all_hold(where, sizes):
+            return dict(sizes)
+    return None
+
+
+def _related(where: Where, ranges: Mapping[str, Free]) -> list[str]:
+    """Return the names of the dims that may change and that a relation is about."""
+    return [name for name in ranges if any(name in relation.symbols for relation in where)]
+
+
+def _one_changed(
+    where: Where, ranges: Mapping[str, Free], start: Mapping[str, int]
+) -> Iterator[Mapping[str, int]]:
+    """Yield the sizes with one of them changed, the nearest first."""
+    for name in _related(where, ranges):
         for size in _nearest_sizes(ranges[name], start[name], MAX_TRIED_SIZE):
-            sizes = {**start, name: size}
-            if all_hold(where, sizes):
-                return sizes
-    for one, other in permutations(names, 2):
-        most, most_of_other = MAX_TRIED_PAIR
+            yield {**start, name: size}
+
+
+def _two_changed(
+    where: Where, ranges: Mapping[str, Free], start: Mapping[str, int]
+) -> Iterator[Mapping[str, int]]:
+    """Yield the sizes with two of them changed."""
+    most, most_of_other = MAX_TRIED_PAIR
+    for one, other in permutations(_related(where, ranges), 2):
         pairs = product(
             _nearest_sizes(ranges[one], start[one], most),
             _nearest_sizes(ranges[other], start[other], most_of_other),
         )
         for size, other_size in pairs:
-            sizes = {**start, one: size, other: other_size}
-            if all_hold(where, sizes):
-                return sizes
-    return None
+            yield {**start, one: size, other: other_size}
 
 
 def other_sizes_meeting(

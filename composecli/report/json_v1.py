@@ -116,7 +116,7 @@ def _axis(axis: AxisReport) -> dict[str, Any]:
     outputs = [
         {"output": name, "fate": str(fate.fate), "axis": fate.axis} for name, fate in axis.fates
     ]
-    return {"dim": axis.dim, "inputs": inputs, "outputs": outputs}
+    return {"dim": axis.dim, "inputs": inputs, "outputs": outputs, "reason": axis.reason}
 
 
 def _model(model: ModelReport) -> dict[str, Any]:

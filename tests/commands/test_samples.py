@@ -195,6 +195,44 @@ def test_a_branch_that_mixes_the_samples_of_another_is_warned_of(
     assert composecli.json("check", "--mode", "parallel", "--merge", "add", a, a).codes == []
 
 
+class Scaled(nn.Module):
+    """Mixes the samples, if it is given a number."""
+
+    def forward(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        return (x + x.mean(0)) * rate
+
+
+class Reshaped(nn.Module):
+    """Takes multiples of a width only, and may mix the samples."""
+
+    def __init__(self, width: int, mixes: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.mixes = mixes
+        self.scale = nn.Parameter(torch.rand(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.reshape(x.shape[0], -1, self.width).flatten(1) * self.scale
+        if self.mixes:
+            x = x + x.mean(0)
+        return x
+
+
+def test_a_branch_with_a_plain_value_is_followed(installed: Installed, shelf: Shelf) -> None:
+    a = shelf.save("keeps_samples", nn.Linear(6, 6))
+    b = shelf.save("mixes_at_a_rate", Scaled())
+    words = ("check", "--mode", "parallel", a, b, "--input", "2:rate:=3")
+    assert installed.json(*words).codes == ["CC210"]
+
+
+def test_branches_are_followed_at_sizes_that_both_take(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    a = shelf.save("keeps_tens", Reshaped(10, mixes=False))
+    b = shelf.save("mixes_sevens", Reshaped(7, mixes=True))
+    assert "CC210" in composecli.json("check", "--mode", "parallel", a, b).codes
+
+
 def test_pairs_show_which_are_warned_of(composecli: Composecli, shelf: Shelf) -> None:
     a, b = embedding(shelf), consumer(shelf, "lstm", MIXING["lstm"])
     assert f"{a} -> {b}  (warning: CC210)" in composecli("check", "--mode", "pairs", a, b).out
@@ -206,7 +244,8 @@ def test_inspect_says_what_becomes_of_each_dim(installed: Installed, shelf: Shel
     assert "evidence: N is kept apart on axis 0 of output 0; T is mixed" in text
     first, second = installed.json("inspect", path).json["axes"]
     kept = {"output": "output 0", "fate": "kept", "axis": 0}
-    assert first == {"dim": "N", "inputs": [{"input": "x", "axis": 0}], "outputs": [kept]}
+    inputs = [{"input": "x", "axis": 0}]
+    assert first == {"dim": "N", "inputs": inputs, "outputs": [kept], "reason": None}
     assert second["outputs"] == [{"output": "output 0", "fate": "mixed", "axis": None}]
 
 

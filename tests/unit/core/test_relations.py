@@ -140,3 +140,15 @@ def test_the_nearest_sizes_that_meet_a_relation(
 ) -> None:
     ranges = {name: Free(name) for name in start}
     assert sizes_meeting(parse_where(where), ranges, start) == found
+
+
+def test_the_search_for_sizes_ends() -> None:
+    names = "ABCDEFGHIJKLMN"
+    where = parse_where(f"{'*'.join(names)} == 1000003")
+    ranges = {name: Free(name) for name in names}
+    assert sizes_meeting(where, ranges, dict.fromkeys(names, 2)) is None
+
+
+def test_a_relation_of_an_unknown_dim_is_not_searched_for() -> None:
+    (relation,) = parse_where("N*Z == 7")
+    assert sizes_meeting((relation,), {"N": Free("N")}, {"N": 2}) is None
