@@ -14,10 +14,16 @@ from composecli.compose.check_points import (
     smallest_failing,
 )
 from composecli.compose.compare import conditional_finding
-from composecli.compose.conditions import Condition, beyond, combined, solve_equality
+from composecli.compose.conditions import (
+    MAX_TRIED_SIZE,
+    Condition,
+    beyond,
+    combined,
+    solve_equality,
+)
 from composecli.compose.confirm import format_error
 from composecli.core.contract import Contract
-from composecli.core.dims import Free, admits, as_free, intersect, sizes_between
+from composecli.core.dims import Free, admits, as_free, intersect, sizes_to_try
 from composecli.core.findings import Finding, Side
 from composecli.core.fit import Fit, Holds, format_sizes
 from composecli.core.observations import (
@@ -37,7 +43,6 @@ from composecli.inference.narrowing import Narrowed, narrow
 
 MAX_FORWARDS = 80
 MAX_COUNTEREXAMPLES = 6
-MAX_SMALL_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,7 @@ def _conditions(narrowed: Narrowed, ranges: Mapping[str, Free]) -> Iterator[Cond
         narrower = beyond(dim, own)
         if both is None or narrower is None:
             continue
-        tried = sizes_between(own, own.low, own.high or MAX_SMALL_SIZE)
+        tried = sizes_to_try(own, MAX_TRIED_SIZE)
         failing = (size for size in tried if not admits(both, size))
         yield Condition(Symbol(name), both, str(narrower), narrower, next(failing, None))
     for one, other in narrowed.equal:

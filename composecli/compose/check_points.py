@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from composecli.compose.conditions import Condition
+from composecli.compose.conditions import MAX_TRIED_SIZE, Condition
 from composecli.core.dims import (
     Free,
     admits,
     example_size,
     intersect,
     largest_size,
-    sizes_between,
     sizes_outside,
+    sizes_to_try,
 )
 from composecli.core.relations import Where, all_hold, other_sizes_meeting
 from composecli.core.size_expr import symbols
-
-# Sizes that are looked through for one that fails.
-MAX_SMALL_SIZE = 4096
 
 Sizes = Mapping[str, int]
 Ranges = Mapping[str, Free]
@@ -94,7 +91,7 @@ def _small_points(conditions: Conditions, admitted: Admitted, sizes: Sizes) -> I
     for condition in conditions:
         for name in sorted(_names(condition) & sizes.keys()):
             own = ranges[name]
-            for size in sizes_between(own, own.low, own.high or MAX_SMALL_SIZE):
+            for size in sizes_to_try(own, MAX_TRIED_SIZE):
                 yield {**sizes, name: size}
     yield {name: example_size(ranges[name], 1) for name in sizes}
     yield from admitted.others(sizes)

@@ -21,7 +21,7 @@ from composecli.core.dims import (
     intersect,
     is_variable,
     limits_text,
-    sizes_between,
+    sizes_to_try,
 )
 from composecli.core.relations import Comparison, Relation, relate
 from composecli.core.size_expr import (
@@ -134,7 +134,7 @@ def _solve_for(expr: Expr, takes: Free, own: Free, text: str) -> Condition | Non
 
     `text` states the condition if the sizes that fit are neither a range nor have a step.
     """
-    sizes = sizes_between(own, own.low, own.high or largest_tried(expr, takes, own))
+    sizes = sizes_to_try(own, largest_tried(expr, takes, own))
     fitting, failing = list[int](), list[int]()
     for size in sizes:
         fits = admits(takes, evaluate(expr, {own.name: size}))

@@ -8,7 +8,16 @@ from itertools import combinations, product
 
 from composecli.compose.compare import PortPairs, given_to
 from composecli.compose.conditions import MAX_TRIED_SIZE, largest_tried, limits_of
-from composecli.core.dims import Dim, Free, admits, as_expr, as_free, bounds, sizes_between
+from composecli.core.dims import (
+    Dim,
+    Free,
+    admits,
+    as_expr,
+    as_free,
+    bounds,
+    sizes_between,
+    sizes_to_try,
+)
 from composecli.core.relations import Comparison, Relation, relate
 from composecli.core.size_expr import Const, Expr, evaluate, substitute, symbols
 
@@ -147,7 +156,7 @@ def _changes(
         yield from _equal_sizes(pair, ranges, sizes)
     for name in names:
         own = ranges[name]
-        tried = sizes_between(own, own.low, own.high or largest)
+        tried = sizes_to_try(own, largest)
         for size in _nearest_first(tried, sizes[name]):
             yield {name: size}
     for pair in pairs:

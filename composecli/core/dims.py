@@ -33,8 +33,9 @@ from composecli.core.size_expr import (
     parse_expr,
 )
 
-# Remainders of two conditions multiply, those of a dim in a file are few.
+# The remainders of two conditions multiply. A dim in a file has few.
 MAX_RESIDUES = 10_000
+MAX_SIZES_TO_TRY = 1 << 16
 # A comma between dims, not one in the braces of `H%4 in {0, 3}`.
 _COMMA = re.compile(r",(?![^{]*\})")
 
@@ -248,6 +249,17 @@ def sizes_between(dim: Free, low: int, high: int) -> list[int]:
         start = first + (residue - first) % dim.step
         sizes += range(start, last + 1, dim.step)
     return sorted(sizes)
+
+
+def sizes_to_try(dim: Free, most: int) -> list[int]:
+    """Return the admitted sizes from the lowest one, up to `most` if there is no upper limit.
+
+    Of a range longer than `MAX_SIZES_TO_TRY`, they are the first ones: a file may state any limit.
+    """
+    last = most
+    if dim.high is not None:
+        last = min(dim.high, max(most, dim.low + MAX_SIZES_TO_TRY))
+    return sizes_between(dim, dim.low, last)
 
 
 def sizes_outside(dim: Free) -> list[int]:

@@ -167,11 +167,18 @@ def sizes_meeting(
 ) -> dict[str, int] | None:
     """Return sizes of the dims at which all relations hold, near these; None if none are found.
 
-    One size is changed if that is enough, and otherwise two. `ranges` are the dims that may change.
+    One size is changed if that is enough, or else two, or else all others are as small as they may
+    be. `ranges` are the dims that may change.
     """
     if not all(relation.symbols <= start.keys() for relation in where):
         return None
-    tried = chain([start], _one_changed(where, ranges, start), _two_changed(where, ranges, start))
+    smallest = {name: example_size(ranges[name], 1) for name in _related(where, ranges)}
+    tried = chain(
+        [start],
+        _one_changed(where, ranges, start),
+        _two_changed(where, ranges, start),
+        _one_changed(where, ranges, {**start, **smallest}),
+    )
     for sizes in islice(tried, MAX_TRIES):
         if all_hold(where, sizes):
             return dict(sizes)

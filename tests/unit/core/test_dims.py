@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composecli.core.dims import (
+    MAX_SIZES_TO_TRY,
     Derived,
     Dim,
     Fixed,
@@ -27,6 +28,7 @@ from composecli.core.dims import (
     product,
     sizes_between,
     sizes_outside,
+    sizes_to_try,
     unknown_reason,
 )
 from composecli.core.size_expr import Const, Expr, Symbol, parse_expr
@@ -194,3 +196,10 @@ def test_merged_axes_have_the_product_of_their_dims() -> None:
     assert str(product((Fixed(64), Free("H"), HALF))) == "64*H*(H//2)"
     assert product((Fixed(4), Fixed(5))) == Fixed(20)
     assert product((Fixed(4), UNTRIED)) is UNTRIED
+
+
+def test_a_stated_limit_of_a_billion_sizes_is_tried_in_part() -> None:
+    tried = sizes_to_try(Free("T", 5, 10**9), 4096)
+    assert (tried[0], len(tried)) == (5, MAX_SIZES_TO_TRY + 1)
+    assert sizes_to_try(Free("T", 5, 9), 4096) == [5, 6, 7, 8, 9]
+    assert sizes_to_try(Free("T", 5), 8) == [5, 6, 7, 8]

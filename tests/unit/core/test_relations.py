@@ -152,3 +152,11 @@ def test_the_search_for_sizes_ends() -> None:
 def test_a_relation_of_an_unknown_dim_is_not_searched_for() -> None:
     (relation,) = parse_where("N*Z == 7")
     assert sizes_meeting((relation,), {"N": Free("N")}, {"N": 2}) is None
+
+
+def test_sizes_of_an_odd_product_are_found() -> None:
+    where = parse_where("C*H*W == 125")
+    ranges = {name: Free(name) for name in "CHW"}
+    found = sizes_meeting(where, ranges, {"C": 8, "H": 8, "W": 8})
+    assert found is not None
+    assert all_hold(where, found)
