@@ -21,10 +21,10 @@ OPTIONS = (
     "--import helper.py",
     "--allow-op aten::save",
     "--isolation none",
-    "--timeout 60.0",
+    "--timeout 60",
     "--max-memory 64G",
     "--max-probes 90",
-    "--max-seconds 40.0",
+    "--max-seconds 40",
 )
 # Commands with a suggestion, each of another kind.
 COMMANDS = (

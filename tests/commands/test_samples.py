@@ -128,8 +128,9 @@ def test_a_view_that_is_blind_to_the_batch_is_warned_of(installed: Installed, sh
     encoder = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4))
     a, b = shelf.save("quarters", encoder), shelf.save("view_1024", View())
     checked = installed.json("check", a, b, "--input", "2,3,64,64")
-    assert checked.codes == ["CC210"]
-    (finding,) = checked.json["seams"][0]["findings"]
+    assert checked.codes == ["CC205", "CC210"]
+    condition, finding = checked.json["seams"][0]["findings"]
+    assert condition["title"] == "compatible when N*(H//4)*(W//4) % 64 == 0"
     assert finding["severity"] == "warning"
     assert finding["op"] == "aten::view"
     assert finding["axis"] == 0

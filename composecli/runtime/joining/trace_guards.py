@@ -35,8 +35,7 @@ _SHAPES = (Tensor.shape.__get__, Tensor.size)
 _LIBRARY = str(Path(torch.__file__).parent)
 _OWN = str(Path(__file__).parent.parent.parent)
 _TENSOR_METHODS = str(Path(_LIBRARY, "_tensor.py"))
-# A value with more ops before it is taken for one that depends on the input.
-MAX_NODES_SEARCHED = 20_000
+_SIZE, _VALUE = "a size", "a value"
 
 
 class Guarding(TorchFunctionMode):  # type: ignore[misc]
@@ -49,6 +48,7 @@ class Guarding(TorchFunctionMode):  # type: ignore[misc]
     def __init__(self, *, fix_sizes: bool = False) -> None:
         super().__init__()
         self._fix_sizes = fix_sizes
+        self._sources = _Sources()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
@@ -60,31 +60,31 @@ class Guarding(TorchFunctionMode):  # type: ignore[misc]
             _guard_pieces(*args, **keywords)
         result = func(*args, **keywords)
         if func in _CONVERSIONS:
-            _guard_number(args[0])
+            _guard_number(args[0], self._sources)
         elif self._fix_sizes and func in _SHAPES:
-            return _fixed(result)
+            return _fixed(result, self._sources)
         return result
 
 
-def _fixed(sizes: Any) -> Any:
+def _fixed(sizes: Any, sources: _Sources) -> Any:
     """Return a size, or all sizes of a tensor, as numbers."""
     if isinstance(sizes, Tensor):
-        return _fixed_size(sizes)
-    return torch.Size(map(_fixed_size, sizes))
+        return _fixed_size(sizes, sources)
+    return torch.Size(_fixed_size(size, sources) for size in sizes)
 
 
-def _fixed_size(size: Any) -> int:
+def _fixed_size(size: Any, sources: _Sources) -> int:
     """Return a size as a number, with a guard if it may be another one."""
     if isinstance(size, Tensor):
-        _guard_number(size)
+        _guard_number(size, sources)
     return int(size)
 
 
-def _guard_number(tensor: Tensor) -> None:
+def _guard_number(tensor: Tensor, sources: _Sources) -> None:
     """Add a guard that a tensor of one integer has its value, if that follows from the input."""
     if tensor.is_floating_point() or tensor.is_complex() or tensor.numel() != 1:
         return
-    source = _source(tensor)
+    source = sources.of(tensor)
     if source is None:
         return
     number = int(tensor)
@@ -95,9 +95,9 @@ def _guard_number(tensor: Tensor) -> None:
     _number_guard()(tensor, number, text)
 
 
-def _guard_slices(tensor: Tensor, dim: int = 0) -> None:
-    """Add a guard that a tensor is taken apart into as many slices."""
-    _guard_count(tensor, 1, dim)
+def _guard_slices(input: Tensor, dim: int = 0) -> None:
+    """Add a guard that a tensor is taken apart into as many slices; the names are torch's."""
+    _guard_count(input, 1, dim)
 
 
 def _guard_pieces(tensor: Tensor, *sizes: Any, dim: int = 0, **named: Any) -> None:
@@ -116,27 +116,36 @@ def _guard_count(tensor: Tensor, size: int, axis: int) -> None:
     _count_guard()(tensor, axis, size, count, text)
 
 
-def _source(tensor: Tensor) -> str | None:
-    """Return what of the input a value follows from: a size, or a value; None if from nothing."""
-    value = torch._C._get_value_trace(tensor)
-    nodes = [(value.node(), False)]
-    seen = set[tuple[int, bool]]()
-    found = None
-    while nodes and len(seen) < MAX_NODES_SEARCHED:
-        node, is_size = nodes.pop()
-        kind = node.kind()
-        if kind == "prim::Param" and not is_size:
-            return "a value"
-        if kind == "prim::Param":
-            found = "a size"
-        if found is not None and is_size:
-            continue
-        for before in _inputs(node):
-            key = (before.unique(), is_size or kind == "aten::size")
-            if key not in seen:
-                seen.add(key)
-                nodes.append((before.node(), key[1]))
-    return found
+class _Sources:
+    """The part of the input that each value of one trace follows from, by the value's id.
+
+    It is a size, or a value, which counts if there are both; None if the input has no part in it.
+    """
+
+    def __init__(self) -> None:
+        self._known = dict[int, str | None]()
+
+    def of(self, tensor: Tensor) -> str | None:
+        """Return the source of a tensor. That of each value is found only once."""
+        first = torch._C._get_value_trace(tensor)
+        pending = [first]
+        while pending:
+            node = pending[-1].node()
+            missing = [value for value in _inputs(node) if value.unique() not in self._known]
+            if missing:
+                pending += missing
+            else:
+                self._known[pending.pop().unique()] = self._follow(node)
+        return self._known[first.unique()]
+
+    def _follow(self, node: Any) -> str | None:
+        """Return the source of a node's results, from those of its inputs."""
+        if node.kind() == "prim::Param":
+            return _VALUE
+        sources = {self._known[value.unique()] for value in _inputs(node)}
+        if node.kind() == "aten::size" and sources != {None}:
+            return _SIZE
+        return next((source for source in (_VALUE, _SIZE) if source in sources), None)
 
 
 def _inputs(node: Any) -> Iterator[Any]:
