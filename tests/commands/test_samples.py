@@ -45,6 +45,21 @@ class Best(nn.Module):
         return self.scores(x).argmax(-1)
 
 
+class FewClasses(nn.Module):
+    """Returns numbers of five classes: sorted along an axis of 1,000, or limited in place."""
+
+    def __init__(self, sorts: bool) -> None:
+        super().__init__()
+        self.sorts = sorts
+        self.scores = nn.Linear(16, 5 * 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.scores(x).view(-1, 1000, 5)
+        if self.sorts:
+            return scores.argmax(2).sort(1)[0]
+        return scores.argmax(1).clamp_(max=4)
+
+
 def embedding(shelf: Shelf, form: str = "scripted") -> str:
     """Return the path of a producer that keeps samples and tokens apart."""
     return shelf.save("tokens", nn.Embedding(50, batch_models.WIDTH), form, (TOKENS,))
@@ -284,3 +299,10 @@ def test_ids_that_are_possible_but_do_not_come_up_are_a_note(
     checked = composecli.json("check", a, b)
     assert checked.code == 0
     assert checked.codes == ["CC312"]
+
+
+@pytest.mark.parametrize("sorts", [True, False])
+def test_ids_are_not_taken_for_positions(installed: Installed, shelf: Shelf, sorts: bool) -> None:
+    a, b = shelf.save(f"sorts_{sorts}", FewClasses(sorts)), shelf.save("rows_5", nn.Embedding(5, 8))
+    checked = installed.json("check", a, b)
+    assert (checked.code, checked.codes) == (0, [])

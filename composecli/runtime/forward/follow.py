@@ -17,7 +17,7 @@ from composecli.core.blueprint import Blueprint, models
 from composecli.core.findings import Place
 from composecli.core.slices import Followed, SliceMarks
 from composecli.runtime.error_text import telling_line
-from composecli.runtime.forward.lookups import bound_of
+from composecli.runtime.forward.id_bounds import bound_of
 from composecli.runtime.forward.mark_mode import Trail
 from composecli.runtime.forward.marked_forward import (
     Follower,

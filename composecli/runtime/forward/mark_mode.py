@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 from composecli.core.findings import Place
-from composecli.runtime.forward.lookups import set_bound
+from composecli.runtime.forward.id_bounds import set_bounds
 from composecli.runtime.forward.mark_rules import (
     MarkedOp,
     NoRule,
@@ -140,7 +140,7 @@ class MarkMode(SampleWise):
             known = self._marks_of(tensors)
         result = func(*args, **kwargs)
         outputs = tensors_in(result)
-        set_bound(func, args, outputs)
+        set_bounds(func, args, kwargs, outputs)
         if known is None and _must_look_after(func, outputs):
             known = self._marks_of(tensors)
         if known is not None:
