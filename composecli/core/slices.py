@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.core.findings import Place
-from composecli.core.observations import Read, renumbered
+from composecli.core.observations import Read, RejectionKind, renumbered
 from composecli.core.pytree import KeyPath
 
 
@@ -55,7 +55,7 @@ class Followed:
     weights, so that changed values say nothing. `statistics` has, with the number of its stage, the
     first batch norm in train mode of each stage with one: they are followed as if in eval mode.
     `place` is where the slices meet in the last stage. `failed` is the reason why a forward with
-    marks failed. `forwards` counts the forwards.
+    marks failed, and `kind` what stopped it, or a later one. `forwards` counts the forwards.
     """
 
     stages: tuple[tuple[SliceMarks, ...], ...]
@@ -66,6 +66,7 @@ class Followed:
     statistics: tuple[tuple[int, Place], ...] = ()
     place: Place | None = None
     failed: str | None = None
+    kind: RejectionKind | None = None
     forwards: int = 0
     read: tuple[Read, ...] = ()
 

@@ -162,13 +162,13 @@ class Archive(OpenFile):
         return self._operations[name]
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of a stored member of any size, in chunks.
+        """Yield the bytes of a member of any size in chunks, compressed if the archive has it so.
 
         Raises:
             NotAnArchive: if the file became shorter.
         """
         start = self.start(name)
-        remaining = self._members[name].file_size
+        remaining = self._members[name].compress_size
         while remaining:
             count = min(CHUNK_BYTES, remaining)
             piece = os.pread(self.fileno(), count, start)

@@ -11,7 +11,7 @@ import torch
 
 from composecli.core.blueprint import Blueprint, models
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.observations import Detail, Observation, Read
+from composecli.core.observations import Detail, Observation, Read, RejectionKind
 from composecli.core.pytree import (
     Argument,
     Call,
@@ -29,6 +29,7 @@ from composecli.runtime.forward.data_dependence import EVERYTHING, WRITABLE, Val
 from composecli.runtime.forward.follow import follow
 from composecli.runtime.forward.marked_forward import Slices
 from composecli.runtime.forward.probe import probe, reject_input, unread_bytes
+from composecli.runtime.forward.rejection_kinds import rejection_kind
 from composecli.runtime.forward.restore_state import ParameterMutated
 from composecli.runtime.guarded_kernels import guarded_kernels
 from composecli.runtime.joining.build import build, is_all_script
@@ -247,10 +248,10 @@ class InProcessWorker:
                 self._read_values(request.blueprint, needed)
             except ParameterMutated:
                 self._reload(request.blueprint)
-                return Followed((), size, failed="the forward modifies its own parameters")
+                return _unfollowed(size, "the forward modifies its own parameters")
             except (RuntimeError, TypeError, ValueError) as error:
                 # Results of other sizes, or of a layout without strides, cannot be compared.
-                return Followed((), size, failed=telling_line(error))
+                return _unfollowed(size, telling_line(error), rejection_kind(error))
 
     def _read_values(self, blueprint: Blueprint, needed: ValuesRequired) -> None:
         """Read the records that an op needs, or all of each model if it needs any or writes."""
@@ -347,6 +348,11 @@ class InProcessWorker:
 def _distinct_models(blueprint: Blueprint) -> Iterator[int]:
     """Yield the number of each model once, in the order in which they run first."""
     yield from dict.fromkeys(models(blueprint))
+
+
+def _unfollowed(size: int, reason: str, kind: RejectionKind = RejectionKind.ERROR) -> Followed:
+    """Return the reply for slices that could not be followed."""
+    return Followed((), size, failed=reason, kind=kind)
 
 
 def _exclusive_bound(tensor: torch.Tensor) -> int:

@@ -14,6 +14,7 @@ import torch
 from composecli.core.errors import CouldNotAttempt, Problem, system_problem
 from composecli.core.observations import Rejected, RejectionKind
 from composecli.core.rules import Rule
+from composecli.core.slices import Followed
 from composecli.runtime.guarded_kernels import guarded_kernels
 from composecli.runtime.in_process import InProcessWorker
 from composecli.runtime.loading.library_classes import import_early
@@ -135,7 +136,7 @@ def _failed(problem: Problem, cause: BaseException | None) -> Failed:
 
 def _may_need_files(reply: AnyReply) -> bool:
     """Whether a probe may have failed only because it could open no file."""
-    if isinstance(reply, Rejected):
+    if isinstance(reply, Rejected | Followed):
         return reply.kind is RejectionKind.NO_FILE
     return isinstance(reply, Failed)
 

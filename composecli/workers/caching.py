@@ -182,7 +182,7 @@ class CachingWorker:
         followed = self._real_worker().ask(request)
         for read in followed.read:
             self._answers.add_dependency(read.model, read.records)
-        if followed.failed is None:
+        if followed.kind not in _NOT_REPRODUCIBLE:
             self._answers.store(numbers, question, renumber_followed(followed, places))
         return followed
 

@@ -129,9 +129,9 @@ class SubprocessWorker:
             if self._restarts == MAX_RESTARTS or self._timeouts == MAX_TIMEOUTS:
                 raise
             title = death.problem.title
-            if isinstance(request, FollowRequest):
-                return Followed((), 0, failed=title)
             kind = RejectionKind.WORKER_DIED
+            if isinstance(request, FollowRequest):
+                return Followed((), 0, failed=title, kind=kind)
             return Rejected(0, "ChildEnded", title, "its process", kind=kind)
 
     def _restart(self) -> None:

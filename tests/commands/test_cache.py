@@ -82,6 +82,30 @@ def test_repeated_command_prints_the_same_and_needs_no_worker(
     assert starts.count == 2
 
 
+class RefusesNaN(nn.Module):
+    """Fails where the marks of slices come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not bool(x.isnan().any())
+        return self.layer(x)
+
+
+def test_slices_that_cannot_be_followed_need_no_worker_again(
+    composecli: Composecli, shelf: Shelf, starts: Starts, folder: Path
+) -> None:
+    model, head = (
+        shelf.save("refuses_nan", RefusesNaN()),
+        shelf.save("head_3", nn.Linear(3, 2)),
+    )
+    first = composecli("check", model, head)
+    assert composecli("check", model, head) == first
+    assert starts.count == 1
+
+
 def _without_isolation(ran: Ran) -> Any:
     """Return what a command printed; no process had to be isolated if all answers are cached."""
     if not ran.out.startswith("{"):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from composecli.core.blueprint import Blueprint, models
 from composecli.core.findings import Place
+from composecli.core.observations import RejectionKind
 from composecli.core.slices import Followed, SliceMarks
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.id_bounds import bound_of
@@ -28,6 +29,7 @@ from composecli.runtime.forward.marked_forward import (
 )
 from composecli.runtime.forward.marks import holds_nan
 from composecli.runtime.forward.meeting_place import find_meeting_place
+from composecli.runtime.forward.rejection_kinds import rejection_kind
 from composecli.runtime.forward.run import BlueprintRun, ModelFailed
 from composecli.runtime.forward.slice_axes import changes_slice, kept_axes
 from composecli.runtime.model import Model
@@ -55,6 +57,7 @@ class _Following:
         self.stages: Stages = ()
         self.place: Place | None = None
         self.failed: str | None = None
+        self.kind: RejectionKind | None = None
 
     def answer(self) -> Followed:
         """Return what has been shown."""
@@ -67,6 +70,7 @@ class _Following:
             tuple(self.trail.statistics.items()),
             self.place,
             self.failed,
+            self.kind,
             self.follower.forwards,
         )
 
@@ -76,6 +80,7 @@ class _Following:
             runs = self._mark()
         except ModelFailed as failed:
             self.failed = telling_line(failed.error)
+            self.kind = rejection_kind(failed.error)
             self.stages = ()
             return
         if self._is_kept:
@@ -125,8 +130,8 @@ class _Following:
                 self._compare(plain, self.follower.run_plain(values))
                 if self._is_shown:
                     return
-        except ModelFailed:
-            return
+        except ModelFailed as failed:
+            self.kind = rejection_kind(failed.error)
 
     def _compare(self, plain: BlueprintRun, changed: BlueprintRun) -> None:
         """Note in which results the slice that was left out has changed."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,7 +14,6 @@ from composecli.core.observations import (
     Detail,
     Observation,
     Rejected,
-    RejectionKind,
     Remedy,
 )
 from composecli.core.pytree import Tree
@@ -25,19 +22,13 @@ from composecli.runtime.error_text import telling_line
 from composecli.runtime.forward.data_dependence import LastOpError, weightless
 from composecli.runtime.forward.lookups import with_origin
 from composecli.runtime.forward.op_recorder import Recording, recording_ops
+from composecli.runtime.forward.rejection_kinds import rejection_kind
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import BlueprintRun, ModelFailed, run_blueprint
 from composecli.runtime.forward.script_trace import failed_submodule
 from composecli.runtime.model import Model
 from composecli.runtime.tensors import Values, tree_of, zeros_like
 
-# The messages of torch's allocator, C++, the system, and oneDNN, which only reports that it has no
-# primitive or memory. No descriptor of a primitive means that it does not support these sizes.
-_NO_MEMORY = re.compile(
-    r"DefaultCPUAllocator|std::bad_alloc|[Cc]an(no|')t allocate memory|not enough memory|"
-    r"unable to mmap|"
-    r"could not (create|initialize|execute|get) an? (primitive(?! descriptor)|memory)"
-)
 # Where TorchScript ends a message with these, the message of the op is lost.
 _EMPTY_ENDINGS = ("RuntimeError:", "interpreter.")
 
@@ -121,7 +112,7 @@ def reject_input(error: BaseException, device: str) -> Rejected:
         telling_line(error),
         device,
         op="creating the input",
-        kind=_kind(error),
+        kind=rejection_kind(error),
     )
 
 
@@ -160,7 +151,7 @@ def _rejected(failed: ModelFailed, device: str, op_error: BaseException | None) 
         error=_class_name(failed.error),
         message=telling_line(error),
         device=device,
-        kind=_kind(error),
+        kind=rejection_kind(error),
         results=_trees(failed.run),
     )
 
@@ -223,26 +214,6 @@ def _traced_submodule(failed: ModelFailed, part: _Part) -> str | None:
     return failed_submodule(module, failed.error)
 
 
-def _is_out_of_files(error: BaseException | None) -> bool:
-    """Return whether it was caused by the limit of open files: a forward may import modules."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.EMFILE:
-            return True
-        if "Too many open files" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _kind(error: BaseException) -> RejectionKind:
-    """Classify an error: those for lack of files or memory say nothing about the model."""
-    if _is_out_of_files(error):
-        return RejectionKind.NO_FILE
-    if _is_out_of_memory(error):
-        return RejectionKind.OUT_OF_MEMORY
-    return RejectionKind.ERROR
-
-
 def _remedies(part: _Part, values: Values, seed: int) -> tuple[Remedy, ...]:
     """Return the changes with which the forward runs; both may apply."""
     remedies = list[Remedy]()
@@ -252,13 +223,6 @@ def _remedies(part: _Part, values: Values, seed: int) -> tuple[Remedy, ...]:
     if _runs(part, zeros, seed):
         remedies.append(Remedy.ZEROS)
     return tuple(remedies)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a forward failed for lack of memory, by its type or message."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return _NO_MEMORY.search(str(error)) is not None
 
 
 def _runs(part: _Part, values: Values, seed: int) -> bool:

@@ -78,6 +78,16 @@ def test_records_are_hashed_by_their_bytes(path: Path) -> None:
     assert hash_records(str(path), ("data/9",)) is None
 
 
+def test_a_compressed_member_at_the_end_is_hashed(tmp_path: Path) -> None:
+    name = "code/__torch__.py"
+    hashes = set[str | None]()
+    for text in ("x = 1\n", "x = 2\n"):
+        members = {**MEMBERS, name: text.encode() * 10_000}
+        path = write_archive(tmp_path / "model.pt", members, compressed=[name])
+        hashes.add(hash_records(str(path), ()))
+    assert len(hashes - {None}) == 2
+
+
 def test_other_files_have_no_fingerprint(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "text").write_text("text")

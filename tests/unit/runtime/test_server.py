@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,27 @@ from torch import nn
 
 from composecli.core.blueprint import single_model
 from composecli.core.model_ref import FileReference, ModelKind
-from composecli.core.observations import Accepted
+from composecli.core.observations import Accepted, RejectionKind
 from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.core.rules import Rule
+from composecli.core.slices import Followed
 from composecli.runtime.server import Server
 from composecli.workers.channel import Channel, ChannelClosed
 from composecli.workers.protocol import (
     AnyReply,
     DescribeRequest,
     Failed,
+    FollowRequest,
+    Measure,
+    MeasureKind,
     Opened,
     OpenRequest,
     ProbeRequest,
+    R,
     Ready,
+    Request,
+    Sandbox,
+    SandboxRequest,
     Training,
 )
 from tests.commands.running import environment
@@ -69,6 +78,36 @@ def test_unexpected_error_is_reported_as_a_bug_with_its_traceback() -> None:
     assert reply.problem.rule is Rule.A_BUG_OF_OURS
     assert "KeyError" in reply.problem.title
     assert "Traceback" in (reply.problem.trace or "")
+
+
+class _NoFileAtFirst:
+    """A worker whose first forward finds no file."""
+
+    def __init__(self) -> None:
+        self.kinds = [None, RejectionKind.NO_FILE]
+
+    def ask(self, request: Request[R]) -> Followed:
+        return Followed((), 2, kind=self.kinds.pop())
+
+
+def test_slices_that_no_file_could_follow_are_followed_with_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sandbox = Sandbox((Measure(MeasureKind.LANDLOCK, "4"),), ())
+    functions = {
+        "apply_sandbox": lambda _request: sandbox,
+        "forbid_opening_files": nullcontext,
+        "read_system_files": lambda: None,
+        "renew_time_limit": lambda _seconds: None,
+    }
+    for name, function in functions.items():
+        monkeypatch.setattr(f"composecli.runtime.server.{name}", function)
+    server = Server()
+    server.answer(SandboxRequest((), (), None, 30.0, files=True))
+    monkeypatch.setattr(server, "_worker", _NoFileAtFirst())
+    reply = server.answer(FollowRequest(single_model(0), Call(()), ()))
+    assert isinstance(reply, Followed)
+    assert reply.kind is None
 
 
 def test_server_ends_when_its_pipe_is_closed(path: Path) -> None:

@@ -14,9 +14,11 @@ from composecli.core.facts import ModelFacts
 from composecli.core.model_ref import FileReference, ModelKind
 from composecli.core.observations import Accepted, Observation, Read, Rejected, RejectionKind
 from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.core.slices import Followed
 from composecli.workers.cache_store import Cache
 from composecli.workers.caching import CachingWorker
 from composecli.workers.protocol import (
+    FollowRequest,
     Measure,
     MeasureKind,
     Opened,
@@ -53,7 +55,7 @@ class Recorder:
 
     parallelism = 1
 
-    def __init__(self, observation: Observation = ACCEPTED) -> None:
+    def __init__(self, observation: Observation | Followed = ACCEPTED) -> None:
         self.requests = list[Request[Any]]()
         self.observation = observation
         self.opened = 0
@@ -82,7 +84,7 @@ class Recorder:
 class Run:
     """One command: a caching worker over the folder, and the real workers that it started."""
 
-    def __init__(self, folder: Path, observation: Observation = ACCEPTED) -> None:
+    def __init__(self, folder: Path, observation: Observation | Followed = ACCEPTED) -> None:
         self.started = list[Recorder]()
         self.observation = observation
         self.worker = CachingWorker(self.start, Cache(folder / "cache", "1"))
@@ -98,6 +100,13 @@ class Run:
         observation = self.worker.ask(ProbeRequest(single_model(handle), call))
         self.worker.close()
         return observation
+
+    def follow(self, path: Path) -> Followed:
+        """Open the file, follow its slices once, and end the command."""
+        handle = self.worker.ask(open_request(path)).handle
+        followed = self.worker.ask(FollowRequest(single_model(handle), CALL, ()))
+        self.worker.close()
+        return followed
 
 
 @pytest.fixture
@@ -163,6 +172,19 @@ def test_rejections_by_the_state_of_the_machine_are_not_cached(
     is_cached = again.probe(model) == rejected
     depends_on_machine = kind in (RejectionKind.OUT_OF_MEMORY, RejectionKind.WORKER_DIED)
     assert is_cached == (not depends_on_machine)
+
+
+@pytest.mark.parametrize("kind", [None, *RejectionKind])
+def test_slices_are_followed_again_only_if_the_machine_prevented_it(
+    tmp_path: Path, model: Path, kind: RejectionKind | None
+) -> None:
+    Run(tmp_path).probe(model)
+    Run(tmp_path, Followed((), 2, failed="no", kind=kind)).follow(model)
+    again = Run(tmp_path, Followed((), 2))
+    is_cached = again.follow(model).failed == "no"
+    depends_on_machine = kind in (RejectionKind.OUT_OF_MEMORY, RejectionKind.WORKER_DIED)
+    assert is_cached == (not depends_on_machine)
+    assert bool(again.started) == depends_on_machine
 
 
 def test_model_that_never_ran_is_not_cached(tmp_path: Path, model: Path) -> None:
