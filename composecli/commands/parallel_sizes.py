@@ -7,18 +7,14 @@ from collections.abc import Iterator
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.seam_fit import (
     Known,
-    SolvedFit,
-    fit_findings,
+    known_of,
+    restated,
     solve_fit,
     with_counterexample,
 )
 from composecli.commands.seam_report import Findings
 from composecli.commands.session import Session
 from composecli.commands.size_runs import SizeRuns
-from composecli.compose.compare import (
-    pair_conditions,
-    undecided_axes,
-)
 from composecli.compose.fitting_sizes import Need, equal, needs_of, sizes_for
 from composecli.compose.merge import (
     BranchOutput,
@@ -28,17 +24,14 @@ from composecli.compose.merge import (
     outputs_in_symbols_of,
     shared_inputs,
 )
-from composecli.compose.shared_symbols import shared_conditions, undecided_relations
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import as_expr, fixed_size
-from composecli.core.findings import Side
 from composecli.core.fit import Fit, Holds
 from composecli.core.pytree import Call
 from composecli.core.resizing import free_axes, resize, sizes_by_name
 from composecli.core.rules import Rule
 
 Contracts = tuple[Contract, ...]
-_ABOUT_OTHER_SIZES = (Rule.FITS_ONLY_AT_SOME_SIZES, Rule.NOT_AT_EVERY_SIZE)
 _NEVER = (
     Rule.MERGE_NEEDS_TENSORS,
     Rule.MERGE_DIM_OUT_OF_RANGE,
@@ -101,7 +94,8 @@ def with_fit(
     ranges = {free.name: free for _, free in free_axes(first, call)}
     runs = SizeRuns(session, blueprint, first, call, ranges)
     solved = solve_fit(known, runs, parts)
-    findings = _restated(findings, solved, outputs, strict=merge.strict)
+    sides = (outputs[0].side, outputs[1].side)
+    findings = restated(findings, solved, sides, strict=merge.strict)
     return with_counterexample(findings, solved.fit, runs, "the merge"), solved.fit
 
 
@@ -118,27 +112,9 @@ def _by_comparison(
     pairs = shared_inputs(first, other, call)
     if not pairs:
         return Known((), ("the inputs are not alike",))
-    conditions = shared_conditions(pairs)
-    undecided = list[str]()
-    for producer, consumer in pairs:
-        conditions = [*pair_conditions(producer, consumer), *conditions]
-        undecided += undecided_axes(producer, consumer)
-    undecided += undecided_relations(pairs)
+    known = known_of(pairs)
     merging, unknown = merge_conditions(*outputs, merge)
-    return Known((*conditions, *merging), (*undecided, *unknown))
-
-
-def _restated(
-    findings: Findings,
-    solved: SolvedFit,
-    outputs: tuple[BranchOutput, BranchOutput],
-    *,
-    strict: bool,
-) -> Findings:
-    """Return the findings, those about other sizes with all the conditions that were found."""
-    kept = [finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES]
-    sides: tuple[Side, ...] = (outputs[0].side, outputs[1].side)
-    return (*kept, *fit_findings(solved, sides, (), strict=strict))
+    return Known((*known.conditions, *merging), (*known.undecided, *unknown))
 
 
 def fit_without_merge(
