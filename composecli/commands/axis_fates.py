@@ -9,7 +9,7 @@ from composecli.commands.results import AxisReport
 from composecli.commands.session import Session
 from composecli.core.blueprint import single_model
 from composecli.core.contract import Contract, output_name
-from composecli.core.dims import admits, free_dims
+from composecli.core.dims import admits
 from composecli.core.pytree import Axis, Call, call_leaves, size_of
 from composecli.core.resizing import free_axes, resize, sizes_by_name
 from composecli.core.slices import Fate, Followed, fates
@@ -46,9 +46,7 @@ def _calls(contract: Contract, name: str) -> Iterator[Call]:
     """Yield the calls to try: with a size of the dim that no other axis has, then the example."""
     call = contract.example
     own = sizes_by_name(contract, call)[name]
-    ranges = [
-        free for port in contract.inputs for free in free_dims(port.dims or ()) if free.name == name
-    ]
+    ranges = [free for free in contract.free_inputs if free.name == name]
     taken = {size for _, spec in call_leaves(call) for size in spec.sizes}
     candidates = [own] if own >= min(_SIZES[:2]) else []
     candidates += [size for size in _SIZES if size not in taken]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from composecli.commands.composition import (
-    InferenceResult,
-)
+from composecli.commands.composition import InferenceResult
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
@@ -23,7 +21,6 @@ from composecli.compose.compare import (
 from composecli.compose.wiring import Edge, Wiring
 from composecli.core.blueprint import Sequential, Stage
 from composecli.core.contract import Contract, Port
-from composecli.core.dims import Free, free_dims
 from composecli.core.fit import Fit
 from composecli.core.observations import Detail, Observation
 from composecli.core.pytree import (
@@ -33,7 +30,7 @@ from composecli.core.pytree import (
     get_path,
     leaves,
 )
-from composecli.core.resizing import free_axes, sizes_by_name
+from composecli.core.resizing import ranges_by_name, sizes_by_name
 from composecli.inference import NotFound
 
 Ports = tuple[Port, ...]
@@ -48,7 +45,6 @@ class Upstream:
     """
 
     first: Contract
-
     stages: tuple[Stage, ...]
     call: Call
     result: Tree
@@ -58,14 +54,6 @@ class Upstream:
     def sizes(self) -> dict[str, int]:
         """The sizes of the free dims of the input in the example, by name."""
         return sizes_by_name(self.first, self.call)
-
-    @property
-    def ranges(self) -> tuple[Free, ...]:
-        """The free dims of the input."""
-        ranges = list[Free]()
-        for port in self.first.inputs:
-            ranges += free_dims(port.dims or ())
-        return tuple(ranges)
 
 
 @dataclass
@@ -135,7 +123,7 @@ class Seam:
         """
         upstream = self.upstream
         blueprint = Sequential((*upstream.stages, self.stage))
-        ranges = {free.name: free for _, free in free_axes(upstream.first, upstream.call)}
+        ranges = ranges_by_name(upstream.first, upstream.call)
         runs = SizeRuns(self.chain.session, blueprint, upstream.first, upstream.call, ranges)
         runs.observed[upstream.call, Detail.REASON] = observation
         return runs
@@ -186,7 +174,7 @@ def pair_ports(seam: Seam) -> PortPairs:
                 seam.edge.producer,
                 producer,
                 spec,
-                upstream.ranges,
+                upstream.first.free_inputs,
                 upstream.sizes,
                 upstream.first.where,
             )

@@ -55,7 +55,7 @@ from composecli.core.fit import Fit
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
-from composecli.core.resizing import free_axes
+from composecli.core.resizing import free_dims_of
 from composecli.core.rules import Rule
 from composecli.core.slices import Fate
 from composecli.inference import Found, NotFound
@@ -286,7 +286,7 @@ def _ranges(found: InferenceResult, call: Call) -> tuple[Free, ...]:
     contract = _contract(found)
     if contract is None:
         return ()
-    return tuple(free for _, free in free_axes(contract, call))
+    return free_dims_of(contract, call)
 
 
 def _contract(found: InferenceResult) -> Contract | None:

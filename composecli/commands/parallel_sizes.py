@@ -28,7 +28,7 @@ from composecli.core.contract import Contract, Port
 from composecli.core.dims import as_expr, fixed_size
 from composecli.core.fit import Fit, Holds
 from composecli.core.pytree import Call
-from composecli.core.resizing import free_axes, resize, sizes_by_name
+from composecli.core.resizing import free_dims_of, ranges_by_name, resize, sizes_by_name
 from composecli.core.rules import Rule
 
 Contracts = tuple[Contract, ...]
@@ -47,7 +47,7 @@ def common_call(contracts: Contracts, merge: MergeSpec) -> Call | None:
     first, *others = contracts
     call = first.example
     sizes = sizes_by_name(first, call)
-    ranges = tuple(free for _, free in free_axes(first, call))
+    ranges = free_dims_of(first, call)
     needs = list[Need]()
     for other in others:
         pairs = shared_inputs(first, other, call)
@@ -91,7 +91,7 @@ def with_fit(
         return findings, Fit()
     known = _by_comparison(first, other, outputs, merge, call)
     blueprint = merged_blueprint(dict(enumerate(outputs)), {}, merge)
-    ranges = {free.name: free for _, free in free_axes(first, call)}
+    ranges = ranges_by_name(first, call)
     runs = SizeRuns(session, blueprint, first, call, ranges)
     solved = solve_fit(known, runs, parts)
     sides = (outputs[0].side, outputs[1].side)

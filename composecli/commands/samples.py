@@ -21,7 +21,7 @@ from composecli.compose.samples import (
 )
 from composecli.core.blueprint import Blueprint, Sequential, Stage, single_model
 from composecli.core.contract import BATCH, Contract
-from composecli.core.dims import admits, as_free, fixed_size, free_dims
+from composecli.core.dims import admits, as_free, fixed_size
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.pytree import Axis, Call, TensorSpec, call_leaves, replace_call_leaf, size_of
@@ -155,8 +155,7 @@ def _finding_at_other_sizes(
 
 def _admits(contract: Contract, name: str, size: int) -> bool:
     """Return whether the free dims of this name admit a size."""
-    ranges = [free for port in contract.inputs for free in free_dims(port.dims or ())]
-    return all(admits(free, size) for free in ranges if free.name == name)
+    return all(admits(free, size) for free in contract.free_inputs if free.name == name)
 
 
 def _sample_axes(contract: Contract, call: Call, name: str) -> Iterator[Axis]:
