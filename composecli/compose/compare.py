@@ -25,6 +25,7 @@ from composecli.core.dims import (
     unknown_reason,
 )
 from composecli.core.findings import Finding, Side
+from composecli.core.fit import format_when
 from composecli.core.pytree import TensorSpec
 from composecli.core.relations import Where
 from composecli.core.rules import Rule
@@ -284,4 +285,4 @@ def conditional_finding(
 
 def conditions_text(conditions: Iterable[Condition]) -> str:
     """Return conditions as part of a sentence: `H>=32 and H%16==0 and 8<=W<=64`."""
-    return " and ".join(combined(conditions)).replace(" & ", " and ")
+    return format_when(combined(conditions))
