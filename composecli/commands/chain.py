@@ -116,13 +116,17 @@ class Seam:
         consumer = self.chain.parts[self.number]
         return Stage(consumer.handle, self.wiring.feeds, self.edge.settings)
 
+    def through(self, stage: Stage) -> Sequential:
+        """Return everything up to this consumer, which `stage` is."""
+        return Sequential((*self.upstream.stages, stage))
+
     def runs_beside(self, observation: Observation) -> SizeRuns:
         """Return runs of everything up to this consumer at other sizes of the input.
 
         `observation` is that of the run at the example, without a bridge.
         """
         upstream = self.upstream
-        blueprint = Sequential((*upstream.stages, self.stage))
+        blueprint = self.through(self.stage)
         ranges = ranges_by_name(upstream.first, upstream.call)
         runs = SizeRuns(self.chain.session, blueprint, upstream.first, upstream.call, ranges)
         runs.observed[upstream.call, Detail.REASON] = observation
@@ -131,8 +135,7 @@ class Seam:
     def run(self, stage: Stage) -> Observation:
         """Run everything up to this consumer."""
         self.chain.session.progress(f"running {self.edge.consumer} behind {self.edge.producer}")
-        blueprint = Sequential((*self.upstream.stages, stage))
-        return self.chain.session.run(blueprint, self.upstream.call)
+        return self.chain.session.run(self.through(stage), self.upstream.call)
 
 
 def start_chain(part: OpenedModel, found: InferenceResult) -> Upstream | None:

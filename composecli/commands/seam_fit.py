@@ -217,8 +217,7 @@ def _fit_findings(solved: SolvedFit, sides: tuple[Side, ...], *, strict: bool) -
     """Return the findings about sizes other than the example's, as runs told them."""
     fit, known = solved.fit, solved.known
     if fit.holds is Holds.SOMETIMES:
-        finding = conditional_finding(list(known.conditions), sides, (), strict=strict)
-        return (finding,)
+        return (conditional_finding(known.conditions, sides, strict=strict),)
     if fit.holds is not Holds.UNKNOWN:
         return ()
     if fit.fails_at is not None:

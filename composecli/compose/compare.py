@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from composecli.compose.conditions import Condition, combined, conditions_of
@@ -215,7 +215,7 @@ def _condition_findings(
     conditions = pair_conditions(producer, consumer)
     if conditions:
         notes = _example_notes(producer)
-        yield conditional_finding(conditions, sides, notes, strict=strict)
+        yield conditional_finding(conditions, sides, strict=strict, notes=notes)
     unknown_axes = undecided_axes(producer, consumer)
     if strict and unknown_axes:
         title = "cannot decide for every size"
@@ -268,7 +268,11 @@ def undecided_reason(producer: Dim, consumer: Dim) -> str | None:
 
 
 def conditional_finding(
-    conditions: list[Condition], sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
+    conditions: Sequence[Condition],
+    sides: tuple[Side, ...],
+    *,
+    strict: bool,
+    notes: tuple[str, ...] = (),
 ) -> Finding:
     """Return one finding for all conditions: a note, or an error if `strict`."""
     text = conditions_text(conditions)

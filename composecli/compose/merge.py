@@ -217,7 +217,7 @@ def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> l
         elif one.port is not None and other.port is not None:
             conditions += _conditions(one.port.dims, other.port.dims, axis, one.ranges)
     if conditions:
-        findings.append(conditional_finding(conditions, sides, (), strict=spec.strict))
+        findings.append(conditional_finding(conditions, sides, strict=spec.strict))
     return findings
 
 

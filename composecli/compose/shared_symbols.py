@@ -31,7 +31,7 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
             sides.extend((producer.side, consumer.side))
     findings = list[Finding]()
     if conditions:
-        findings.append(conditional_finding(conditions, tuple(sides), (), strict=strict))
+        findings.append(conditional_finding(conditions, tuple(sides), strict=strict))
     if strict and undecided:
         title = "cannot decide for every size"
         findings.append(Finding(Rule.SIZES_NOT_KNOWN, title, tuple(sides), notes=undecided))
