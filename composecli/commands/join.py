@@ -29,7 +29,7 @@ from composecli.core.findings import Finding
 from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, Literal
-from composecli.core.rules import Rule, Severity
+from composecli.core.rules import Rule
 from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
@@ -70,8 +70,8 @@ def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinRepor
         parts = tuple(session.open(target) for target in targets)
         composition = judge(asked, session, parts)
         report = check_report(asked, session, parts, composition)
-        warned = report.warnings > 0 and asked.fail_on is Severity.WARNING
-        if composition.blueprint is None or composition.call is None or warned:
+        is_whole = composition.blueprint is not None and composition.call is not None
+        if not is_whole or report.fails_on_warnings:
             return JoinReport(report, None)
         workspace = Workspace(stage, digests)
         written = _write(request, session, parts, composition, workspace)
