@@ -198,7 +198,7 @@ def _counterexample(known: Known, runs: SizeRuns, sizes: Sizes) -> Sizes | None:
             break
         if runs.fits(point) is False:
             return point
-    return runs.smallest_failure()
+    return runs.smallest_failure
 
 
 def without_other_sizes(findings: Iterable[Finding]) -> Findings:
