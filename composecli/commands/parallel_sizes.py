@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.seam_fit import (
@@ -76,44 +77,40 @@ def _merge_needs(first: Contract, other: Contract, call: Call, merge: MergeSpec)
             yield equal(exprs[0], exprs[1])
 
 
-def with_fit(
-    session: Session,
-    contracts: tuple[Contract | None, Contract | None],
-    outputs: tuple[BranchOutput, BranchOutput],
-    parts: OpenedModels,
-    merge: MergeSpec,
-    call: Call,
-    findings: Findings,
-) -> tuple[Findings, Fit]:
-    """Return at which sizes two models that merge at the example take the input and merge."""
-    first, other = contracts
+@dataclass(frozen=True, slots=True)
+class MergedPair:
+    """Two models that take the same call, whose outputs merge. A contract may not be known."""
+
+    call: Call
+    parts: OpenedModels
+    contracts: tuple[Contract | None, Contract | None]
+    outputs: tuple[BranchOutput, BranchOutput]
+    merge: MergeSpec
+
+
+def with_fit(session: Session, pair: MergedPair, findings: Findings) -> tuple[Findings, Fit]:
+    """Return the findings about a pair, and the sizes at which both take the input and merge."""
+    first, call = pair.contracts[0], pair.call
     if first is None or any(port.dims is None for port in first.required):
         return findings, Fit()
-    known = _by_comparison(first, other, outputs, merge, call)
-    blueprint = merged_blueprint(dict(enumerate(outputs)), {}, merge)
-    ranges = ranges_by_name(first, call)
-    runs = SizeRuns(session, blueprint, first, call, ranges)
-    solved = solve_fit(known, runs, parts)
-    sides = (outputs[0].side, outputs[1].side)
-    findings = restated(findings, solved, sides, strict=merge.strict)
+    blueprint = merged_blueprint(dict(enumerate(pair.outputs)), {}, pair.merge)
+    runs = SizeRuns(session, blueprint, first, call, ranges_by_name(first, call))
+    solved = solve_fit(_known(pair), runs, pair.parts)
+    one, other = pair.outputs
+    findings = restated(findings, solved, (one.side, other.side), strict=pair.merge.strict)
     return with_counterexample(findings, solved.fit, runs, "the merge"), solved.fit
 
 
-def _by_comparison(
-    first: Contract,
-    other: Contract | None,
-    outputs: tuple[BranchOutput, BranchOutput],
-    merge: MergeSpec,
-    call: Call,
-) -> Known:
-    """Return what the dims of inputs and outputs say of the sizes at which models merge."""
-    if other is None:
+def _known(pair: MergedPair) -> Known:
+    """Return what the dims of inputs and outputs say of the sizes at which a pair merges."""
+    first, other = pair.contracts
+    if first is None or other is None:
         return Known((), ("a contract is not known",))
-    pairs = shared_inputs(first, other, call)
-    if not pairs:
+    inputs = shared_inputs(first, other, pair.call)
+    if not inputs:
         return Known((), ("the inputs are not alike",))
-    known = known_of(pairs)
-    merging, unknown = merge_conditions(*outputs, merge)
+    known = known_of(inputs)
+    merging, unknown = merge_conditions(*pair.outputs, pair.merge)
     return Known((*known.conditions, *merging), (*known.undecided, *unknown))
 
 
