@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from composecli.commands.chain import Seam
 from composecli.commands.ids import ids_findings
@@ -220,7 +219,7 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
         if given is not None and len(pairs) == 1 and not feed.bridge:
             help = tuple(_mending_steps(seam, given, axis))
         finding = samples_finding(sides, fate, followed.place, help, seen.name)
-        return replace(finding, notes=(*finding.notes, f"seen at {seen.call}"))
+        return finding.noted(f"seen at {seen.call}")
     return None
 
 

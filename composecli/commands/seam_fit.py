@@ -246,7 +246,7 @@ def with_counterexample(
     noted = list[Finding]()
     for finding in findings:
         if _is_about_every_size(finding):
-            noted.append(replace(finding, notes=(*finding.notes, note)))
+            noted.append(finding.noted(note))
         else:
             noted.append(finding)
     return tuple(noted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from composecli.commands.chain import Seam, pair_ports
@@ -28,7 +27,12 @@ from composecli.compose.fitting_sizes import fitting_sizes
 from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Wiring, wire
 from composecli.core.dims import admits, fixed_size, unknown_reason
-from composecli.core.findings import Finding, Side, Verdict, verdict_of
+from composecli.core.findings import (
+    Side,
+    Verdict,
+    change_first_error,
+    verdict_of,
+)
 from composecli.core.fit import Fit, Holds, format_sizes
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation, Rejected
@@ -135,8 +139,9 @@ def _searched(seam: Seam, pairs: PortPairs, findings: Findings, rejected: Reject
     failed = Fit(Holds.UNKNOWN, (), None, sizes)
     match _other_sizes(seam, pairs, findings, runs):
         case _Never(reason):
-            noted = _noted(findings, reason) if reason else findings
-            return SizedSeam(noted, replace(failed, holds=Holds.NEVER))
+            if reason:
+                findings = _with_note(findings, reason)
+            return SizedSeam(findings, replace(failed, holds=Holds.NEVER))
         case None:
             return SizedSeam(findings, failed)
         case found:
@@ -256,17 +261,9 @@ def _would_fit(seam: Seam, moved: Seam, findings: Findings) -> SizedSeam:
     note = f"it would fit at {format_sizes(moved.upstream.sizes)}"
     if fit.holds is Holds.SOMETIMES:
         note = f"it would fit when {conditions_text(solved.known.conditions)}"
-    return SizedSeam(_noted(findings, note), fit)
+    return SizedSeam(_with_note(findings, note), fit)
 
 
-def _noted(findings: Iterable[Finding], note: str) -> Findings:
+def _with_note(findings: Findings, note: str) -> Findings:
     """Return the findings, the first error of them with this note."""
-    noted = list[Finding]()
-    is_noted = False
-    for finding in findings:
-        if finding.severity is Severity.ERROR and not is_noted:
-            noted.append(replace(finding, notes=(*finding.notes, note)))
-            is_noted = True
-        else:
-            noted.append(finding)
-    return tuple(noted)
+    return change_first_error(findings, lambda error: error.noted(note))
