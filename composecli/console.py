@@ -120,7 +120,7 @@ def _warn_of_isolation(report: Report) -> None:
         return
     warning = isolation_warning(sandbox)
     if warning is not None:
-        text = str(warning).replace("error[", "warning[", 1)
+        text = warning.text("warning")
         sys.stderr.write(f"{text}\n")
 
 

@@ -9,23 +9,24 @@ from composecli.commands.results import AxisReport
 from composecli.commands.session import Session
 from composecli.core.blueprint import single_model
 from composecli.core.contract import Contract, output_name
-from composecli.core.dims import admits, free_dims
+from composecli.core.dims import admits
 from composecli.core.pytree import Axis, Call, call_leaves, size_of
-from composecli.core.resizing import free_axes, resize, sizes_by_name
+from composecli.core.resizing import axes_named, resize, sizes_by_name
 from composecli.core.slices import Fate, Followed, fates
 
 MAX_DIMS = 8
-# With four slices or more, one forward tells whether they are kept apart.
+# With this many slices or more, one forward tells whether they are kept apart.
+MIN_SLICES = 4
 _SIZES = (4, 5, 6, 7, 9, 3, 2)
 
 
 def axis_reports(session: Session, part: OpenedModel, contract: Contract) -> Iterator[AxisReport]:
-    """Yield what becomes of each free dim of the inputs, at sizes that are all different."""
+    """Yield what becomes of each free dim of the inputs, which are followed one at a time."""
     session.progress(f"following the axes of {part.name}")
     call = contract.example
-    names = list(dict.fromkeys(free.name for _, free in free_axes(contract, call)))
+    names = list(sizes_by_name(contract, call))
     for name in names[:MAX_DIMS]:
-        axes = tuple(axis for axis, free in free_axes(contract, call) if free.name == name)
+        axes = axes_named(contract, call, name)
         followed = _follow(session, part, contract, name)
         yield _report(contract, name, axes, followed)
 
@@ -33,7 +34,7 @@ def axis_reports(session: Session, part: OpenedModel, contract: Contract) -> Ite
 def _follow(session: Session, part: OpenedModel, contract: Contract, name: str) -> Followed | None:
     """Follow the slices of one dim; None if no forward with marks runs."""
     for call in _calls(contract, name):
-        axes = tuple(axis for axis, free in free_axes(contract, call) if free.name == name)
+        axes = axes_named(contract, call, name)
         if len({size_of(call, axis) for axis in axes}) != 1:
             continue
         followed = session.follow(single_model(part.handle), call, axes)
@@ -43,21 +44,30 @@ def _follow(session: Session, part: OpenedModel, contract: Contract, name: str) 
 
 
 def _calls(contract: Contract, name: str) -> Iterator[Call]:
-    """Yield the calls to try: with a size of the dim that no other axis has, then the example."""
+    """Yield the calls to try: the example if it has enough slices, else one with more, first.
+
+    The other size is one that no axis of the example has.
+    """
     call = contract.example
     own = sizes_by_name(contract, call)[name]
-    ranges = [
-        free for port in contract.inputs for free in free_dims(port.dims or ()) if free.name == name
-    ]
-    taken = {size for _, spec in call_leaves(call) for size in spec.sizes}
-    candidates = [own] if own >= min(_SIZES[:2]) else []
-    candidates += [size for size in _SIZES if size not in taken]
-    for size in candidates:
-        if all(admits(free, size) for free in ranges):
-            yield resize(contract, call, {name: size}) if size != own else call
-            break
+    if own >= MIN_SLICES:
+        yield call
+        return
+    size = _size_of_its_own(contract, name)
+    if size is not None:
+        yield resize(contract, call, {name: size})
     if own > 1:
         yield call
+
+
+def _size_of_its_own(contract: Contract, name: str) -> int | None:
+    """Return a size that a dim admits and no axis of the example has; None if none is known."""
+    ranges = [free for free in contract.free_inputs if free.name == name]
+    taken = {size for _, spec in call_leaves(contract.example) for size in spec.sizes}
+    for size in _SIZES:
+        if size not in taken and all(admits(free, size) for free in ranges):
+            return size
+    return None
 
 
 def _report(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from composecli.commands.composition import (
-    InferenceResult,
-)
+from composecli.commands.composition import InferenceResult
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
@@ -23,7 +21,6 @@ from composecli.compose.compare import (
 from composecli.compose.wiring import Edge, Wiring
 from composecli.core.blueprint import Sequential, Stage
 from composecli.core.contract import Contract, Port
-from composecli.core.dims import Free, free_dims
 from composecli.core.fit import Fit
 from composecli.core.observations import Detail, Observation
 from composecli.core.pytree import (
@@ -33,7 +30,7 @@ from composecli.core.pytree import (
     get_path,
     leaves,
 )
-from composecli.core.resizing import free_axes, sizes_by_name
+from composecli.core.resizing import ranges_by_name, sizes_by_name
 from composecli.inference import NotFound
 
 Ports = tuple[Port, ...]
@@ -48,7 +45,6 @@ class Upstream:
     """
 
     first: Contract
-
     stages: tuple[Stage, ...]
     call: Call
     result: Tree
@@ -58,14 +54,6 @@ class Upstream:
     def sizes(self) -> dict[str, int]:
         """The sizes of the free dims of the input in the example, by name."""
         return sizes_by_name(self.first, self.call)
-
-    @property
-    def ranges(self) -> tuple[Free, ...]:
-        """The free dims of the input."""
-        ranges = list[Free]()
-        for port in self.first.inputs:
-            ranges += free_dims(port.dims or ())
-        return tuple(ranges)
 
 
 @dataclass
@@ -128,14 +116,18 @@ class Seam:
         consumer = self.chain.parts[self.number]
         return Stage(consumer.handle, self.wiring.feeds, self.edge.settings)
 
+    def through(self, stage: Stage) -> Sequential:
+        """Return everything up to this consumer, which `stage` is."""
+        return Sequential((*self.upstream.stages, stage))
+
     def runs_beside(self, observation: Observation) -> SizeRuns:
         """Return runs of everything up to this consumer at other sizes of the input.
 
         `observation` is that of the run at the example, without a bridge.
         """
         upstream = self.upstream
-        blueprint = Sequential((*upstream.stages, self.stage))
-        ranges = {free.name: free for _, free in free_axes(upstream.first, upstream.call)}
+        blueprint = self.through(self.stage)
+        ranges = ranges_by_name(upstream.first, upstream.call)
         runs = SizeRuns(self.chain.session, blueprint, upstream.first, upstream.call, ranges)
         runs.observed[upstream.call, Detail.REASON] = observation
         return runs
@@ -143,8 +135,7 @@ class Seam:
     def run(self, stage: Stage) -> Observation:
         """Run everything up to this consumer."""
         self.chain.session.progress(f"running {self.edge.consumer} behind {self.edge.producer}")
-        blueprint = Sequential((*self.upstream.stages, stage))
-        return self.chain.session.run(blueprint, self.upstream.call)
+        return self.chain.session.run(self.through(stage), self.upstream.call)
 
 
 def start_chain(part: OpenedModel, found: InferenceResult) -> Upstream | None:
@@ -186,7 +177,7 @@ def pair_ports(seam: Seam) -> PortPairs:
                 seam.edge.producer,
                 producer,
                 spec,
-                upstream.ranges,
+                upstream.first.free_inputs,
                 upstream.sizes,
                 upstream.first.where,
             )

@@ -8,7 +8,7 @@ from composecli.commands.chain import Seam
 from composecli.compose.compare import PortPair, PortPairs
 from composecli.compose.confirm import lookup_finding
 from composecli.compose.samples import Seen
-from composecli.core.blueprint import Sequential, Stage
+from composecli.core.blueprint import Stage
 from composecli.core.contract import BATCH
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
@@ -40,7 +40,7 @@ def ids_findings(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> Iter
 
 def _search(seam: Seam, pair: PortPair, stage: Stage) -> Finding | None:
     """Return the error with an id that has no row; None if other values show none either."""
-    blueprint = Sequential((*seam.upstream.stages, stage))
+    blueprint = seam.through(stage)
     for seed in _SEEDS:
         observation = seam.chain.session.run(blueprint, _larger(seam), seed)
         if isinstance(observation, Rejected) and observation.lookup is not None:

@@ -23,13 +23,13 @@ from composecli.commands.writing import (
     write_and_verify,
 )
 from composecli.compose.other_sizes import calls_far_away, free_names, with_other_sizes
-from composecli.core.blueprint import Blueprint, Parallel, bridges, settings_of
+from composecli.core.blueprint import Blueprint, bridges, merge_of, settings_of
 from composecli.core.contract import Contract, is_call_of
 from composecli.core.findings import Finding
 from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, Literal
-from composecli.core.rules import Rule, Severity
+from composecli.core.rules import Rule
 from composecli.files.members import lacks_checksums
 from composecli.files.writing.digests import Digests
 from composecli.files.writing.staged_output import resolve_output, staged
@@ -70,8 +70,8 @@ def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinRepor
         parts = tuple(session.open(target) for target in targets)
         composition = judge(asked, session, parts)
         report = check_report(asked, session, parts, composition)
-        warned = report.warnings > 0 and asked.fail_on is Severity.WARNING
-        if composition.blueprint is None or composition.call is None or warned:
+        is_whole = composition.blueprint is not None and composition.call is not None
+        if not is_whole or report.fails_on_warnings:
             return JoinReport(report, None)
         workspace = Workspace(stage, digests)
         written = _write(request, session, parts, composition, workspace)
@@ -145,25 +145,34 @@ def _write(
     spliced, verified = write_and_verify(session.worker, reference, plan, workspace)
     refuse_failed(verified, stage.output, built, strict=request.check.strict)
     stage.commit()
-    merge = None
-    if isinstance(blueprint, Parallel):
-        merge = blueprint.merge
-    notes = [Finding(Rule.LOST_IN_TRACING, note) for note in built.notes]
-    notes += _training_notes(request, parts)
-    notes += _settings_notes(blueprint, parts)
-    notes += _gradient_notes(built, verified)
-    notes += _refusal_notes(verified)
-    notes += _verification_notes(reference, verified)
-    notes += _checksum_notes(parts)
+    notes = _notes(request, parts, built, reference, verified)
     return Written(
         stage.output.path,
         spliced.size,
         spliced.sha256,
         bridges(blueprint),
-        merge,
+        merge_of(blueprint),
         tuple(check for check in verified.checks if check.passed),
         tuple(notes),
     )
+
+
+def _notes(
+    request: JoinRequest,
+    parts: OpenedModels,
+    built: Built,
+    reference: ReferenceRequest,
+    verified: Verified,
+) -> Iterator[Finding]:
+    """Yield the facts about the joined file that its users should know."""
+    for note in built.notes:
+        yield Finding(Rule.LOST_IN_TRACING, note)
+    yield from _training_notes(request, parts)
+    yield from _settings_notes(reference.blueprint, parts)
+    yield from _gradient_notes(built, verified)
+    yield from _refusal_notes(verified)
+    yield from _verification_notes(reference, verified)
+    yield from _checksum_notes(parts)
 
 
 def _settings_notes(blueprint: Blueprint, parts: OpenedModels) -> Iterator[Finding]:
@@ -185,7 +194,7 @@ def _gradient_notes(built: Built, verified: Verified) -> Iterator[Finding]:
 
 
 def _verification_notes(reference: ReferenceRequest, verified: Verified) -> Iterator[Finding]:
-    """Yield the facts about the joined file that its users should know."""
+    """Yield notes on untrained steps, parameters without a gradient, and a single size."""
     for bridge in bridges(reference.blueprint):
         for step in bridge:
             if step.parameter_count > 0:

@@ -50,7 +50,7 @@ def _at_fitting_sizes(seam: Seam, pairs: PortPairs) -> Seam | None:
     upstream = seam.upstream
     if are_exact(seam.chain.session.options.inputs_of_first):
         return None
-    changed = fitting_sizes(pairs, upstream.ranges, upstream.sizes)
+    changed = fitting_sizes(pairs, upstream.first.free_inputs, upstream.sizes)
     if not changed:
         return None
     call = resize(upstream.first, upstream.call, changed)

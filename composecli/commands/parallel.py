@@ -20,7 +20,12 @@ from composecli.commands.composition import (
     not_found_finding,
 )
 from composecli.commands.opened_model import OpenedModel, OpenedModels
-from composecli.commands.parallel_sizes import common_call, fit_without_merge, with_fit
+from composecli.commands.parallel_sizes import (
+    MergedPair,
+    common_call,
+    fit_without_merge,
+    with_fit,
+)
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.samples import follow_batch
@@ -55,7 +60,7 @@ from composecli.core.fit import Fit
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
-from composecli.core.resizing import free_axes
+from composecli.core.resizing import free_dims_of
 from composecli.core.rules import Rule
 from composecli.core.slices import Fate
 from composecli.inference import Found, NotFound
@@ -286,7 +291,7 @@ def _ranges(found: InferenceResult, call: Call) -> tuple[Free, ...]:
     contract = _contract(found)
     if contract is None:
         return ()
-    return tuple(free for _, free in free_axes(contract, call))
+    return free_dims_of(contract, call)
 
 
 def _contract(found: InferenceResult) -> Contract | None:
@@ -383,7 +388,8 @@ def _with_fit(
     outputs = (branches.outputs[0], branches.outputs[number])
     parts = (branches.parts[0], branches.parts[number])
     merge = replace(branches.merge, strict=branches.request.strict)
-    return with_fit(branches.session, contracts, outputs, parts, merge, call, findings)
+    pair = MergedPair(call, parts, contracts, outputs, merge)
+    return with_fit(branches.session, pair, findings)
 
 
 def _try_bridges(branches: _Branches) -> _WorkingBridges | None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.seam_fit import (
     Known,
-    SolvedFit,
-    fit_findings,
+    known_of,
+    restated,
     solve_fit,
     with_counterexample,
 )
 from composecli.commands.seam_report import Findings
 from composecli.commands.session import Session
 from composecli.commands.size_runs import SizeRuns
-from composecli.compose.compare import (
-    pair_conditions,
-    undecided_axes,
-)
 from composecli.compose.fitting_sizes import Need, equal, needs_of, sizes_for
 from composecli.compose.merge import (
     BranchOutput,
@@ -28,17 +25,14 @@ from composecli.compose.merge import (
     outputs_in_symbols_of,
     shared_inputs,
 )
-from composecli.compose.shared_symbols import shared_conditions, undecided_relations
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import as_expr, fixed_size
-from composecli.core.findings import Side
 from composecli.core.fit import Fit, Holds
 from composecli.core.pytree import Call
-from composecli.core.resizing import free_axes, resize, sizes_by_name
+from composecli.core.resizing import free_dims_of, ranges_by_name, resize, sizes_by_name
 from composecli.core.rules import Rule
 
 Contracts = tuple[Contract, ...]
-_ABOUT_OTHER_SIZES = (Rule.FITS_ONLY_AT_SOME_SIZES, Rule.NOT_AT_EVERY_SIZE)
 _NEVER = (
     Rule.MERGE_NEEDS_TENSORS,
     Rule.MERGE_DIM_OUT_OF_RANGE,
@@ -54,7 +48,7 @@ def common_call(contracts: Contracts, merge: MergeSpec) -> Call | None:
     first, *others = contracts
     call = first.example
     sizes = sizes_by_name(first, call)
-    ranges = tuple(free for _, free in free_axes(first, call))
+    ranges = free_dims_of(first, call)
     needs = list[Need]()
     for other in others:
         pairs = shared_inputs(first, other, call)
@@ -83,62 +77,41 @@ def _merge_needs(first: Contract, other: Contract, call: Call, merge: MergeSpec)
             yield equal(exprs[0], exprs[1])
 
 
-def with_fit(
-    session: Session,
-    contracts: tuple[Contract | None, Contract | None],
-    outputs: tuple[BranchOutput, BranchOutput],
-    parts: OpenedModels,
-    merge: MergeSpec,
-    call: Call,
-    findings: Findings,
-) -> tuple[Findings, Fit]:
-    """Return at which sizes two models that merge at the example take the input and merge."""
-    first, other = contracts
+@dataclass(frozen=True, slots=True)
+class MergedPair:
+    """Two models that take the same call, whose outputs merge. A contract may not be known."""
+
+    call: Call
+    parts: OpenedModels
+    contracts: tuple[Contract | None, Contract | None]
+    outputs: tuple[BranchOutput, BranchOutput]
+    merge: MergeSpec
+
+
+def with_fit(session: Session, pair: MergedPair, findings: Findings) -> tuple[Findings, Fit]:
+    """Return the findings about a pair, and the sizes at which both take the input and merge."""
+    first, call = pair.contracts[0], pair.call
     if first is None or any(port.dims is None for port in first.required):
         return findings, Fit()
-    known = _by_comparison(first, other, outputs, merge, call)
-    blueprint = merged_blueprint(dict(enumerate(outputs)), {}, merge)
-    ranges = {free.name: free for _, free in free_axes(first, call)}
-    runs = SizeRuns(session, blueprint, first, call, ranges)
-    solved = solve_fit(known, runs, parts)
-    findings = _restated(findings, solved, outputs, strict=merge.strict)
+    blueprint = merged_blueprint(dict(enumerate(pair.outputs)), {}, pair.merge)
+    runs = SizeRuns(session, blueprint, first, call, ranges_by_name(first, call))
+    solved = solve_fit(_known(pair), runs, pair.parts)
+    one, other = pair.outputs
+    findings = restated(findings, solved, (one.side, other.side), strict=pair.merge.strict)
     return with_counterexample(findings, solved.fit, runs, "the merge"), solved.fit
 
 
-def _by_comparison(
-    first: Contract,
-    other: Contract | None,
-    outputs: tuple[BranchOutput, BranchOutput],
-    merge: MergeSpec,
-    call: Call,
-) -> Known:
-    """Return what the dims of inputs and outputs say of the sizes at which models merge."""
-    if other is None:
+def _known(pair: MergedPair) -> Known:
+    """Return what the dims of inputs and outputs say of the sizes at which a pair merges."""
+    first, other = pair.contracts
+    if first is None or other is None:
         return Known((), ("a contract is not known",))
-    pairs = shared_inputs(first, other, call)
-    if not pairs:
+    inputs = shared_inputs(first, other, pair.call)
+    if not inputs:
         return Known((), ("the inputs are not alike",))
-    conditions = shared_conditions(pairs)
-    undecided = list[str]()
-    for producer, consumer in pairs:
-        conditions = [*pair_conditions(producer, consumer), *conditions]
-        undecided += undecided_axes(producer, consumer)
-    undecided += undecided_relations(pairs)
-    merging, unknown = merge_conditions(*outputs, merge)
-    return Known((*conditions, *merging), (*undecided, *unknown))
-
-
-def _restated(
-    findings: Findings,
-    solved: SolvedFit,
-    outputs: tuple[BranchOutput, BranchOutput],
-    *,
-    strict: bool,
-) -> Findings:
-    """Return the findings, those about other sizes with all the conditions that were found."""
-    kept = [finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES]
-    sides: tuple[Side, ...] = (outputs[0].side, outputs[1].side)
-    return (*kept, *fit_findings(solved, sides, (), strict=strict))
+    known = known_of(inputs)
+    merging, unknown = merge_conditions(*pair.outputs, pair.merge)
+    return Known((*known.conditions, *merging), (*known.undecided, *unknown))
 
 
 def fit_without_merge(

@@ -111,6 +111,11 @@ class CheckReport(Answer):
         return sum(finding.severity is Severity.WARNING for finding in findings)
 
     @property
+    def fails_on_warnings(self) -> bool:
+        """Whether it has warnings that make it fail."""
+        return self.warnings > 0 and self.fail_on is Severity.WARNING
+
+    @property
     def verdict(self) -> Verdict:
         """The worst verdict of the seams."""
         return overall(seam.verdict for seam in self.seams)
@@ -121,7 +126,7 @@ class CheckReport(Answer):
         if self.interrupted:
             return INTERRUPTED
         code = exit_code(self.verdict)
-        if code == OK and self.warnings and self.fail_on is Severity.WARNING:
+        if code == OK and self.fails_on_warnings:
             return NOT_COMPATIBLE
         return code
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from composecli.commands.chain import Seam
 from composecli.commands.ids import ids_findings
@@ -19,13 +18,13 @@ from composecli.compose.samples import (
     kept_axis,
     samples_finding,
 )
-from composecli.core.blueprint import Blueprint, Sequential, Stage, single_model
+from composecli.core.blueprint import Blueprint, Stage, single_model
 from composecli.core.contract import BATCH, Contract
-from composecli.core.dims import admits, as_free, fixed_size, free_dims
+from composecli.core.dims import admits, as_free, fixed_size
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.pytree import Axis, Call, TensorSpec, call_leaves, replace_call_leaf, size_of
-from composecli.core.resizing import free_axes, resize, sizes_by_name
+from composecli.core.resizing import axes_named, resize, sizes_by_name
 from composecli.core.slices import Fate, Followed, SliceMarks, fates
 
 # Sizes of a batch, the best first: with four samples, one forward tells.
@@ -48,7 +47,7 @@ def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
     upstream = seam.upstream
     if not pairs:
         return ()
-    blueprint = Sequential((*upstream.stages, stage))
+    blueprint = seam.through(stage)
     seen = follow_batch(seam.chain.session, blueprint, upstream.first, upstream.call)
     if seen is None:
         return ()
@@ -110,7 +109,7 @@ def _is_time_first(seam: Seam, followed: Followed) -> bool:
 def _finding_on_another_axis(seam: Seam, pairs: PortPairs, stage: Stage) -> Finding | None:
     """Return the warning about samples that are on another axis of the producer's input."""
     upstream = seam.upstream
-    blueprint = Sequential((*upstream.stages, stage))
+    blueprint = seam.through(stage)
     for name in sizes_by_name(upstream.first, upstream.call):
         if name == BATCH:
             continue
@@ -138,7 +137,7 @@ def _finding_at_other_sizes(
     session, first = seam.chain.session, seam.upstream.first
     if are_exact(session.options.inputs_of_first):
         return None
-    blueprint = Sequential((*seam.upstream.stages, stage))
+    blueprint = seam.through(stage)
     for name, size in sizes_by_name(first, call).items():
         for other in (size // 2, size * 2):
             changed = resize(first, call, {name: other})
@@ -155,8 +154,7 @@ def _finding_at_other_sizes(
 
 def _admits(contract: Contract, name: str, size: int) -> bool:
     """Return whether the free dims of this name admit a size."""
-    ranges = [free for port in contract.inputs for free in free_dims(port.dims or ())]
-    return all(admits(free, size) for free in ranges if free.name == name)
+    return all(admits(free, size) for free in contract.free_inputs if free.name == name)
 
 
 def _sample_axes(contract: Contract, call: Call, name: str) -> Iterator[Axis]:
@@ -164,7 +162,7 @@ def _sample_axes(contract: Contract, call: Call, name: str) -> Iterator[Axis]:
 
     If all sizes of the first axes are fixed, they would have that name, were they not.
     """
-    named = [axis for axis, free in free_axes(contract, call) if free.name == name]
+    named = axes_named(contract, call, name)
     yield from named
     if named:
         return
@@ -192,8 +190,7 @@ def _batches(session: Session, contract: Contract, call: Call, name: str) -> lis
     own = _batch_of(contract, call, name)
     if own is None:
         return []
-    has_name = any(free.name == name for _, free in free_axes(contract, call))
-    if not has_name or are_exact(session.options.inputs_of_first):
+    if not axes_named(contract, call, name) or are_exact(session.options.inputs_of_first):
         return [own] if own > 1 else []
     admitted = [size for size in _BATCHES if _admits(contract, name, size)]
     sizes = {size for _, spec in call_leaves(call) for size in spec.sizes}
@@ -222,7 +219,7 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
         if given is not None and len(pairs) == 1 and not feed.bridge:
             help = tuple(_mending_steps(seam, given, axis))
         finding = samples_finding(sides, fate, followed.place, help, seen.name)
-        return replace(finding, notes=(*finding.notes, f"seen at {seen.call}"))
+        return finding.noted(f"seen at {seen.call}")
     return None
 
 
@@ -232,7 +229,7 @@ def _may_hold_samples(seam: Seam, consumer: ConsumerPort, axis: int) -> bool:
     If they are, the consumer has to take several sizes: `float32[3, 64, 64]` is an image.
     """
     first, call = seam.upstream.first, seam.upstream.call
-    if any(free.name == BATCH for _, free in free_axes(first, call)):
+    if axes_named(first, call, BATCH):
         return True
     dims = consumer.port.dims
     return not dims or fixed_size(dims[axis]) is None

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from composecli.commands.opened_model import OpenedModels
+from composecli.commands.seam_report import Findings
 from composecli.commands.size_runs import SizeRuns, Sizes
 from composecli.compose.check_points import (
     failing_points,
     fitting_points,
     smallest_failing,
 )
-from composecli.compose.compare import conditional_finding
+from composecli.compose.compare import (
+    PortPairs,
+    conditional_finding,
+    pair_conditions,
+    undecided_axes,
+)
 from composecli.compose.conditions import (
     MAX_TRIED_SIZE,
     Condition,
@@ -22,6 +28,7 @@ from composecli.compose.conditions import (
     solve_equality,
 )
 from composecli.compose.confirm import format_error
+from composecli.compose.shared_symbols import shared_conditions, undecided_relations
 from composecli.core.contract import Contract
 from composecli.core.dims import Free, admits, as_free, intersect, sizes_to_try
 from composecli.core.findings import Finding, Side
@@ -37,12 +44,16 @@ from composecli.core.pytree import Call, call_leaves
 from composecli.core.resizing import sizes_by_name
 from composecli.core.rules import Rule
 from composecli.core.size_expr import Symbol, symbols
-from composecli.inference.axis_groups import Example
 from composecli.inference.generalize import multiplications_per_element, possible_limits
-from composecli.inference.narrowing import Narrowed, narrow
+from composecli.inference.narrowing import Narrowed, example_of, narrow
 
 MAX_FORWARDS = 80
 MAX_COUNTEREXAMPLES = 6
+_ABOUT_OTHER_SIZES = (
+    Rule.FITS_ONLY_AT_SOME_SIZES,
+    Rule.NOT_AT_EVERY_SIZE,
+    Rule.SIZES_NOT_KNOWN,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,18 @@ class SolvedFit:
     fit: Fit
     known: Known
     by_running: bool = False
+
+
+def known_of(pairs: PortPairs) -> Known:
+    """Return what the dims of paired ports say of the sizes at which they fit."""
+    conditions = list[Condition]()
+    undecided = list[str]()
+    for producer, consumer in pairs:
+        conditions += pair_conditions(producer, consumer)
+        undecided += undecided_axes(producer, consumer)
+    conditions += shared_conditions(pairs)
+    undecided += undecided_relations(pairs)
+    return Known(tuple(conditions), tuple(undecided))
 
 
 def solve_fit(known: Known, runs: SizeRuns, parts: OpenedModels) -> SolvedFit:
@@ -105,9 +128,7 @@ def _known_by_running(runs: SizeRuns, parts: OpenedModels) -> Known:
     for part in parts:
         limits |= possible_limits(part.facts)
         cost += multiplications_per_element(part.facts, specs, 0)
-    example = Example(
-        runs.call, runs.result, frozenset(), {}, tuple(sorted(limits)), max(cost, 1.0)
-    )
+    example = example_of(runs.call, runs.result, tuple(sorted(limits)), max(cost, 1.0))
     narrowed = narrow(runs.first, example, _Probe(runs))
     conditions = tuple(_conditions(narrowed, runs.ranges))
     return Known(conditions, (*narrowed.undecided, *_undecided_relations(runs)))
@@ -177,17 +198,26 @@ def _counterexample(known: Known, runs: SizeRuns, sizes: Sizes) -> Sizes | None:
             break
         if runs.fits(point) is False:
             return point
-    return runs.smallest_failure()
+    return runs.smallest_failure
 
 
-def fit_findings(
-    solved: SolvedFit, sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
-) -> tuple[Finding, ...]:
+def without_other_sizes(findings: Iterable[Finding]) -> Findings:
+    """Return the findings about the sizes of the example, without those about others."""
+    return tuple(finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES)
+
+
+def restated(
+    findings: Findings, solved: SolvedFit, sides: tuple[Side, ...], *, strict: bool
+) -> Findings:
+    """Return the findings, those about other sizes as runs told them."""
+    return (*without_other_sizes(findings), *_fit_findings(solved, sides, strict=strict))
+
+
+def _fit_findings(solved: SolvedFit, sides: tuple[Side, ...], *, strict: bool) -> Findings:
     """Return the findings about sizes other than the example's, as runs told them."""
     fit, known = solved.fit, solved.known
     if fit.holds is Holds.SOMETIMES:
-        finding = conditional_finding(list(known.conditions), sides, notes, strict=strict)
-        return (finding,)
+        return (conditional_finding(known.conditions, sides, strict=strict),)
     if fit.holds is not Holds.UNKNOWN:
         return ()
     if fit.fails_at is not None:
@@ -216,7 +246,7 @@ def with_counterexample(
     noted = list[Finding]()
     for finding in findings:
         if _is_about_every_size(finding):
-            noted.append(replace(finding, notes=(*finding.notes, note)))
+            noted.append(finding.noted(note))
         else:
             noted.append(finding)
     return tuple(noted)

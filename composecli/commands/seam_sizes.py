@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from composecli.commands.chain import Seam, pair_ports
 from composecli.commands.seam_fit import (
     Known,
     SolvedFit,
-    fit_findings,
+    known_of,
+    restated,
     solve_fit,
     with_counterexample,
+    without_other_sizes,
 )
 from composecli.commands.seam_report import Findings
 from composecli.commands.size_runs import SizeRuns, Sizes
@@ -21,18 +22,17 @@ from composecli.compose.compare import (
     compare,
     conditions_text,
     pair_conditions,
-    undecided_axes,
 )
-from composecli.compose.conditions import Condition
 from composecli.compose.fitting_sizes import fitting_sizes
-from composecli.compose.shared_symbols import (
-    shared_conditions,
-    shared_symbol_findings,
-    undecided_relations,
-)
+from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Wiring, wire
 from composecli.core.dims import admits, fixed_size, unknown_reason
-from composecli.core.findings import Finding, Side, Verdict, verdict_of
+from composecli.core.findings import (
+    Side,
+    Verdict,
+    change_first_error,
+    verdict_of,
+)
 from composecli.core.fit import Fit, Holds, format_sizes
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation, Rejected
@@ -41,11 +41,6 @@ from composecli.inference.size_solver import mismatches
 
 _ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE, Rule.RANK_DIFFERS)
 _SEARCHED = (*_ABOUT_SIZES, Rule.REFUSED_BY_CONSUMER, Rule.CONTRACT_NOT_FOUND)
-_ABOUT_OTHER_SIZES = (
-    Rule.FITS_ONLY_AT_SOME_SIZES,
-    Rule.NOT_AT_EVERY_SIZE,
-    Rule.SIZES_NOT_KNOWN,
-)
 _NEVER = Fit(Holds.NEVER)
 
 
@@ -78,10 +73,8 @@ def _solved(seam: Seam, pairs: PortPairs, findings: Findings, observation: Accep
     strict = seam.chain.request.strict
     runs = seam.runs_beside(observation)
     solved = _solve(seam, pairs, runs)
-    sides = _sides(seam, pairs)
     if solved.by_running:
-        kept = [finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES]
-        findings = (*kept, *fit_findings(solved, sides, (), strict=strict))
+        findings = restated(findings, solved, _sides(seam, pairs), strict=strict)
     elif strict:
         findings = _strict_findings(pairs, findings)
     findings = with_counterexample(findings, solved.fit, runs, seam.edge.consumer)
@@ -90,7 +83,9 @@ def _solved(seam: Seam, pairs: PortPairs, findings: Findings, observation: Accep
 
 def _solve(seam: Seam, pairs: PortPairs, runs: SizeRuns) -> SolvedFit:
     """Return at which sizes a seam holds that was run at its example."""
-    known = _by_comparison(seam, pairs)
+    known = Known((), ("the contract of the consumer is not known",))
+    if pairs and seam.contract is not None:
+        known = known_of(pairs)
     parts = seam.chain.parts[: seam.number + 1]
     if _has_any_rank(seam):
         fit = Fit(Holds.UNKNOWN, (), seam.upstream.sizes)
@@ -116,20 +111,6 @@ def _has_unknown_input(seam: Seam) -> bool:
     return False
 
 
-def _by_comparison(seam: Seam, pairs: PortPairs) -> Known:
-    """Return what the dims of the ports say of the sizes at which they fit."""
-    if not pairs or seam.contract is None:
-        return Known((), ("the contract of the consumer is not known",))
-    conditions = list[Condition]()
-    undecided = list[str]()
-    for producer, consumer in pairs:
-        conditions += pair_conditions(producer, consumer)
-        undecided += undecided_axes(producer, consumer)
-    conditions += shared_conditions(pairs)
-    undecided += undecided_relations(pairs)
-    return Known(tuple(conditions), tuple(undecided))
-
-
 def _sides(seam: Seam, pairs: PortPairs) -> tuple[Side, ...]:
     """Return both sides of the first pair."""
     for producer, consumer in pairs:
@@ -139,7 +120,7 @@ def _sides(seam: Seam, pairs: PortPairs) -> tuple[Side, ...]:
 
 def _strict_findings(pairs: PortPairs, findings: Findings) -> Findings:
     """Return the findings, with those about other sizes as errors."""
-    kept = [finding for finding in findings if finding.rule not in _ABOUT_OTHER_SIZES]
+    kept = list(without_other_sizes(findings))
     for producer, consumer in pairs:
         kept += compare(producer, consumer, strict=True)
     kept += shared_symbol_findings(pairs, strict=True)
@@ -158,8 +139,9 @@ def _searched(seam: Seam, pairs: PortPairs, findings: Findings, rejected: Reject
     failed = Fit(Holds.UNKNOWN, (), None, sizes)
     match _other_sizes(seam, pairs, findings, runs):
         case _Never(reason):
-            noted = _noted(findings, reason) if reason else findings
-            return SizedSeam(noted, replace(failed, holds=Holds.NEVER))
+            if reason:
+                findings = _with_note(findings, reason)
+            return SizedSeam(findings, replace(failed, holds=Holds.NEVER))
         case None:
             return SizedSeam(findings, failed)
         case found:
@@ -279,17 +261,9 @@ def _would_fit(seam: Seam, moved: Seam, findings: Findings) -> SizedSeam:
     note = f"it would fit at {format_sizes(moved.upstream.sizes)}"
     if fit.holds is Holds.SOMETIMES:
         note = f"it would fit when {conditions_text(solved.known.conditions)}"
-    return SizedSeam(_noted(findings, note), fit)
+    return SizedSeam(_with_note(findings, note), fit)
 
 
-def _noted(findings: Iterable[Finding], note: str) -> Findings:
+def _with_note(findings: Findings, note: str) -> Findings:
     """Return the findings, the first error of them with this note."""
-    noted = list[Finding]()
-    is_noted = False
-    for finding in findings:
-        if finding.severity is Severity.ERROR and not is_noted:
-            noted.append(replace(finding, notes=(*finding.notes, note)))
-            is_noted = True
-        else:
-            noted.append(finding)
-    return tuple(noted)
+    return change_first_error(findings, lambda error: error.noted(note))

@@ -25,7 +25,7 @@ from composecli.commands.requests import CheckRequest
 from composecli.commands.samples import sample_findings
 from composecli.commands.seam_fit import narrowed_contract
 from composecli.commands.seam_report import Findings, Rows, port_rows
-from composecli.commands.seam_sizes import with_sizes
+from composecli.commands.seam_sizes import SizedSeam, with_sizes
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.commands.tried_fixes import with_tried_fixes
@@ -173,8 +173,9 @@ def _selected_path(chain: Chain, number: int, result: Tree) -> KeyPath | Finding
 def _judge_wired(seam: Seam) -> Upstream | None:
     """Judge a seam whose ports are known, and return the chain up to the next one if it holds."""
     pairs = pair_ports(seam)
-    compared = [compare(producer, consumer) for producer, consumer in pairs]
-    findings = [finding for pair in compared for finding in pair]
+    findings = list[Finding]()
+    for producer, consumer in pairs:
+        findings += compare(producer, consumer)
     findings += shared_symbol_findings(pairs)
     moved = None
     if not seam.searched:
@@ -194,18 +195,22 @@ def _judge_wired(seam: Seam) -> Upstream | None:
         adopted = with_contract_at_rank(seam, pairs, findings)
         if adopted is not None:
             return _judge_wired(adopted)
-    if seam.chain.request.strict:
-        compared = [compare(producer, consumer, strict=True) for producer, consumer in pairs]
-    rows = _rows(seam, pairs, compared)
-    fit = sized.fit
+    return _conclude(seam, pairs, replace(sized, findings=confirmed), passed)
+
+
+def _conclude(
+    seam: Seam, pairs: PortPairs, sized: SizedSeam, passed: _Passed | None
+) -> Upstream | None:
+    """Report a seam, and return the chain up to the next one if it holds."""
+    findings, fit = sized.findings, sized.fit
     if passed is not None:
-        confirmed += sample_findings(seam, pairs, passed.stage)
-    if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in confirmed):
+        findings += sample_findings(seam, pairs, passed.stage)
+    if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in findings):
         # Some runs at other sizes failed because of an id, and not of their sizes.
         condition = Rule.FITS_ONLY_AT_SOME_SIZES
-        confirmed = tuple(item for item in confirmed if item.rule is not condition)
+        findings = tuple(item for item in findings if item.rule is not condition)
         fit, passed = Fit(), None
-    seam.chain.report(seam.edge, rows, confirmed, fit)
+    seam.chain.report(seam.edge, _rows(seam, pairs), findings, fit)
     if passed is None:
         return None
     following = _extend(seam, pairs, passed)
@@ -231,12 +236,14 @@ def _without_contract(seam: Seam, findings: Findings) -> Findings:
     return tuple(known)
 
 
-def _rows(seam: Seam, pairs: PortPairs, compared: list[Findings]) -> Rows:
+def _rows(seam: Seam, pairs: PortPairs) -> Rows:
     """Return the rows of the paired ports, or of all ports if none are paired."""
     if not pairs:
         path = seam.wiring.feeds[0].path
         return port_rows(_below(seam.upstream.outputs, path), seam.contract)
     outputs = tuple(producer.port for producer, _ in pairs)
+    strict = seam.chain.request.strict
+    compared = [compare(producer, consumer, strict=strict) for producer, consumer in pairs]
     return port_rows(outputs, seam.contract, compared)
 
 

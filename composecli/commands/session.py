@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -114,9 +114,13 @@ class Session:
     def _probe(self, request: ProbeRequest) -> Observation:
         """Run a probe, and keep what it had to read."""
         observation = self.worker.ask(request)
-        for read in observation.read:
-            self._reads.setdefault(read.model, []).append(read)
+        self._keep_reads(observation.read)
         return observation
+
+    def _keep_reads(self, reads: Iterable[Read]) -> None:
+        """Keep the records that a forward had to read, by model."""
+        for read in reads:
+            self._reads.setdefault(read.model, []).append(read)
 
     def follow(self, blueprint: Blueprint, call: Call, axes: tuple[Axis, ...]) -> Followed | None:
         """Follow the slices of an axis through a blueprint; None if that cannot be attempted."""
@@ -126,8 +130,7 @@ class Session:
             if failure.problem.rule is Rule.A_BUG_OF_OURS:
                 raise
             return None
-        for read in followed.read:
-            self._reads.setdefault(read.model, []).append(read)
+        self._keep_reads(followed.read)
         return followed
 
     def stated_input(self, part: OpenedModel, number: int = 1) -> Candidate | None:

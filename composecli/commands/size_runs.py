@@ -34,6 +34,7 @@ class SizeRuns:
     """Runs of a blueprint at sizes of the free dims of its input, each at most once.
 
     `first` is the contract of the first model, which accepts `call`, and `ranges` its free dims.
+    `smallest_failure` are the smallest sizes at which the last model failed so far.
     """
 
     session: Session
@@ -42,7 +43,7 @@ class SizeRuns:
     call: Call
     ranges: Mapping[str, Free]
     observed: dict[tuple[Call, Detail], Observation] = field(default_factory=dict)
-    failures: list[Sizes] = field(default_factory=list)
+    smallest_failure: Sizes | None = None
 
     @property
     def count(self) -> int:
@@ -85,10 +86,6 @@ class SizeRuns:
         assert isinstance(observation, Accepted)
         return observation.result
 
-    def smallest_failure(self) -> Sizes | None:
-        """Return the smallest sizes at which a run failed; None if none did."""
-        return min(self.failures, key=lambda sizes: sum(sizes.values()), default=None)
-
     def fits(self, sizes: Sizes) -> bool | None:
         """Return whether the last model accepts these sizes; None if a run does not tell.
 
@@ -101,9 +98,15 @@ class SizeRuns:
                 return True
             case Rejected() as rejected:
                 if self._is_about_sizes(rejected):
-                    self.failures.append(sizes)
+                    self._note_failure(sizes)
                     return False
         return None
+
+    def _note_failure(self, sizes: Sizes) -> None:
+        """Keep the smallest sizes at which a run failed."""
+        known = self.smallest_failure
+        if known is None or sum(sizes.values()) < sum(known.values()):
+            self.smallest_failure = sizes
 
     def _is_about_sizes(self, rejected: Rejected) -> bool:
         """Return whether a refusal is one of the last model for the sizes that reach it."""

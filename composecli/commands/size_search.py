@@ -12,7 +12,7 @@ from composecli.compose.compare import PortPairs
 from composecli.compose.fitting_sizes import Need, need_of, sizes_for
 from composecli.compose.refusals import explanations
 from composecli.core.contract import BATCH
-from composecli.core.dims import Fixed, Free, Shape, as_free, example_size
+from composecli.core.dims import Fixed, Free, Shape, example_size
 from composecli.core.observations import Accepted, Rejected
 from composecli.core.relations import other_sizes_meeting
 from composecli.core.size_expr import Const, Expr, Product, format_expr
@@ -177,7 +177,7 @@ class SizeSearch:
         """Yield usual sizes for each symbol, and for both sides of an image."""
         for names in self._groups():
             own = self._own[names[0]]
-            usual = [size for size in _USUAL_SIZES if as_free(own) and size >= own.low]
+            usual = [size for size in _USUAL_SIZES if size >= own.low]
             for size in usual[:MAX_USUAL_SIZES]:
                 yield {**sizes, **dict.fromkeys(names, self._nearest(names, size))}
 

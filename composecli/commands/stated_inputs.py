@@ -7,7 +7,7 @@ from typing import assert_never
 
 from composecli.core.blueprint import Settings
 from composecli.core.contract import Evidence, EvidenceKind
-from composecli.core.dims import Free, Shape, as_free, free_dims, is_variable
+from composecli.core.dims import Free, Shape, free_dims, is_variable
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.input_spec import (
@@ -204,10 +204,7 @@ def _tensor_argument(
 ) -> Argument:
     """Return an example of a tensor. Add the sizes of its names to `sizes`: they are used again."""
     chosen = example_sizes(declared.dims, sizes)
-    for dim, size in zip(declared.dims, chosen, strict=True):
-        free = as_free(dim)
-        if free is not None:
-            sizes[free.name] = size
+    sizes |= example_by_name(declared.dims, sizes)
     dtype = declared.dtype or facts.float_dtype
     return Argument(TensorSpec(dtype, chosen), declared.name)
 

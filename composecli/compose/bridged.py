@@ -66,7 +66,7 @@ def bridged_findings(
     sides = (producer.after(bridge).side, consumer.side)
     findings = list[Finding]()
     if conditions:
-        finding = conditional_finding(conditions, sides, (), strict=strict)
+        finding = conditional_finding(conditions, sides, strict=strict)
         findings.append(replace(finding, title=f"with the bridge: {finding.title}"))
     if strict and undecided:
         title = "with the bridge: cannot decide for every size"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from composecli.compose.conditions import Condition, combined, conditions_of
@@ -25,6 +25,7 @@ from composecli.core.dims import (
     unknown_reason,
 )
 from composecli.core.findings import Finding, Side
+from composecli.core.fit import format_when
 from composecli.core.pytree import TensorSpec
 from composecli.core.relations import Where
 from composecli.core.rules import Rule
@@ -214,7 +215,7 @@ def _condition_findings(
     conditions = pair_conditions(producer, consumer)
     if conditions:
         notes = _example_notes(producer)
-        yield conditional_finding(conditions, sides, notes, strict=strict)
+        yield conditional_finding(conditions, sides, strict=strict, notes=notes)
     unknown_axes = undecided_axes(producer, consumer)
     if strict and unknown_axes:
         title = "cannot decide for every size"
@@ -267,7 +268,11 @@ def undecided_reason(producer: Dim, consumer: Dim) -> str | None:
 
 
 def conditional_finding(
-    conditions: list[Condition], sides: tuple[Side, ...], notes: tuple[str, ...], *, strict: bool
+    conditions: Sequence[Condition],
+    sides: tuple[Side, ...],
+    *,
+    strict: bool,
+    notes: tuple[str, ...] = (),
 ) -> Finding:
     """Return one finding for all conditions: a note, or an error if `strict`."""
     text = conditions_text(conditions)
@@ -284,4 +289,4 @@ def conditional_finding(
 
 def conditions_text(conditions: Iterable[Condition]) -> str:
     """Return conditions as part of a sentence: `H>=32 and H%16==0 and 8<=W<=64`."""
-    return " and ".join(combined(conditions)).replace(" & ", " and ")
+    return format_when(combined(conditions))

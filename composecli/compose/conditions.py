@@ -43,6 +43,8 @@ MAX_TRIED_SIZE = 4096
 MAX_REACHED_SIZE = 1 << 16
 # The largest step of sizes that are described by their remainders.
 MAX_STEP = 64
+# Starts the name of the dim of a difference. It is 1 for equal sizes, because sizes start there.
+_DIFFERENCE = "-"
 
 Sizes = Mapping[str, int]
 
@@ -76,10 +78,15 @@ class Condition:
             return None
         failure = f"{name} = {self.fails_at}"
         is_derived = symbols(self.expr) == {name} and self.expr != Symbol(name)
-        if not is_derived or self.takes.name.startswith(_DIFFERENCE):
+        if not is_derived or self.is_difference:
             return failure
         value = evaluate(self.expr, {name: self.fails_at})
         return f"{failure}, where {format_expr(self.expr)} is {value}"
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether `expr` is the difference of two sizes, whose value means nothing to a reader."""
+        return self.takes.name.startswith(_DIFFERENCE)
 
     @property
     def name(self) -> str | None:
@@ -102,10 +109,6 @@ class Condition:
         if self.dim is None and len(symbols(self.expr)) == 1 and self.fitting_count == 0:
             return f"no size of {self.name} has {self.text}"
         return None
-
-
-# The name of the dim of a difference. It is 1 for equal sizes, because sizes start there.
-_DIFFERENCE = "-"
 
 
 def solve_condition(producer: Dim, consumer: Dim, ranges: Mapping[str, Free]) -> Condition | None:
@@ -302,7 +305,7 @@ def for_each_side(
     names = sorted(symbols(condition.expr))
     if len(names) != 2 or not set(names) <= sizes.keys() or not condition.fits(sizes):
         return [condition]
-    if condition.takes.name.startswith(_DIFFERENCE) or sizes[names[0]] != sizes[names[1]]:
+    if condition.is_difference or sizes[names[0]] != sizes[names[1]]:
         return [condition]
     sides = list(_sides(condition, names, ranges, sizes))
     if len(sides) != len(names):

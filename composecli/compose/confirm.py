@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from composecli.compose.compare import PortPair, PortPairs
-from composecli.core.findings import Finding, Place, Side
+from composecli.core.findings import Finding, Place, Side, change_first_error
 from composecli.core.observations import Accepted, Observation, Rejected, Remedy
 from composecli.core.pytree import TensorSpec
 from composecli.core.rules import Rule, Severity
@@ -91,23 +91,18 @@ def _add_rejection(
     findings: tuple[Finding, ...], rejected: Rejected, consumer: str
 ) -> tuple[Finding, ...]:
     """Add a note to the first error about the place where the consumer failed."""
-    errors = (finding for finding in findings if finding.severity is Severity.ERROR)
-    first = next(errors)
     failure = f"{consumer} fails at {rejected.where}"
     if rejected.tensors:
         operands = _describe_operands(rejected)
         failure += f", with operands {operands}"
-    notes = [*first.notes, failure]
+    notes = [failure]
     if Remedy.EVAL_MODE in rejected.remedies:
         notes.append(_RUNS_IN_EVAL)
-    confirmed = replace(first, notes=tuple(notes), place=place_of(rejected))
-    result = list[Finding]()
-    for finding in findings:
-        if finding is first:
-            result.append(confirmed)
-        else:
-            result.append(finding)
-    return tuple(result)
+
+    def confirmed(error: Finding) -> Finding:
+        return replace(error.noted(*notes), place=place_of(rejected))
+
+    return change_first_error(findings, confirmed)
 
 
 def rejection_finding(rejected: Rejected, consumer: str, sides: tuple[Side, ...] = ()) -> Finding:

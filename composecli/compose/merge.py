@@ -40,7 +40,7 @@ from composecli.core.pytree import (
     leaves,
     port_name,
 )
-from composecli.core.resizing import free_axes, sizes_by_name
+from composecli.core.resizing import free_dims_of, sizes_by_name
 from composecli.core.rules import Rule
 
 Sides = tuple[Side, Side]
@@ -133,7 +133,7 @@ def shared_inputs(first: Contract, contract: Contract, call: Call) -> PortPairs:
     specs = [spec for _, spec in call_leaves(call)]
     if not len(first.required) == len(contract.required) == len(specs):
         return ()
-    ranges = tuple(free for _, free in free_axes(first, call))
+    ranges = free_dims_of(first, call)
     sizes = sizes_by_name(first, call)
     pairs = list[PortPair]()
     for fed, spec, port in zip(first.required, specs, contract.required, strict=True):
@@ -217,7 +217,7 @@ def _size_findings(one: BranchOutput, other: BranchOutput, spec: MergeSpec) -> l
         elif one.port is not None and other.port is not None:
             conditions += _conditions(one.port.dims, other.port.dims, axis, one.ranges)
     if conditions:
-        findings.append(conditional_finding(conditions, sides, (), strict=spec.strict))
+        findings.append(conditional_finding(conditions, sides, strict=spec.strict))
     return findings
 
 

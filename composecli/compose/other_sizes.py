@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
 from composecli.core.contract import Contract
 from composecli.core.dims import example_size, sizes_between
-from composecli.core.pytree import Call, call_leaves, size_of
+from composecli.core.pytree import Call, size_of
 from composecli.core.relations import all_hold
 from composecli.core.resizing import free_axes, resize, sizes_by_name
 
@@ -45,17 +44,12 @@ def calls_far_away(contract: Contract, call: Call) -> Iterator[Call]:
     far = {name: example_size(dim, FAR * size + 1) for name, (dim, size) in sizes.items()}
     for others in (lowest, far):
         other_call = resize(contract, call, others)
-        if all_hold(contract.where, others) and _elements(other_call) <= MAX_ELEMENTS:
+        if all_hold(contract.where, others) and other_call.elements <= MAX_ELEMENTS:
             yield other_call
     names = free_names(contract, call)
     if len(names) > 1:
         for name in names[:MAX_NAMES]:
             yield with_other_sizes(contract, call, (name,))
-
-
-def _elements(call: Call) -> int:
-    """Return the number of elements of all tensors of a call."""
-    return sum(math.prod(spec.sizes) for _, spec in call_leaves(call))
 
 
 def _other_sizes(contract: Contract, call: Call) -> dict[str, int]:

@@ -31,7 +31,7 @@ def shared_symbol_findings(pairs: PortPairs, *, strict: bool = False) -> tuple[F
             sides.extend((producer.side, consumer.side))
     findings = list[Finding]()
     if conditions:
-        findings.append(conditional_finding(conditions, tuple(sides), (), strict=strict))
+        findings.append(conditional_finding(conditions, tuple(sides), strict=strict))
     if strict and undecided:
         title = "cannot decide for every size"
         findings.append(Finding(Rule.SIZES_NOT_KNOWN, title, tuple(sides), notes=undecided))
@@ -90,7 +90,7 @@ def _tied_size_findings(pairs: PortPairs) -> Iterator[Finding]:
     A consumer of `f1: float32[N, 8, 2*H]` and `f2: float32[N, 16, H]` refuses `float32[1, 8, 60]`
     and `float32[1, 16, 32]`.
     """
-    sizes_by_name = _sizes_by_name(pairs)
+    sizes_by_name = given_to(pairs).sizes
     for producer, consumer in pairs:
         dims = consumer.port.dims or ()
         if len(dims) != len(producer.example.sizes):
@@ -110,17 +110,3 @@ def _tied_size_findings(pairs: PortPairs) -> Iterator[Finding]:
             title = f"axis {axis} is {size}, but {dim} is {needed}, because {known}"
             sides = (producer.side, consumer.side)
             yield Finding(Rule.SIZE_OUT_OF_RANGE, title, sides, axis)
-
-
-def _sizes_by_name(pairs: PortPairs) -> dict[str, int]:
-    """Return the size of each symbol of the consumer in the example: the first one it is given."""
-    sizes = dict[str, int]()
-    for producer, consumer in pairs:
-        dims = consumer.port.dims or ()
-        if len(dims) != len(producer.example.sizes):
-            continue
-        for dim, size in zip(dims, producer.example.sizes, strict=True):
-            free = as_free(dim)
-            if free is not None:
-                sizes.setdefault(free.name, size)
-    return sizes

@@ -101,6 +101,13 @@ def settings_of(blueprint: Blueprint, number: int) -> Settings:
     return blueprint.branches[number].settings
 
 
+def merge_of(blueprint: Blueprint) -> Merge | None:
+    """Return how the outputs of parallel models are merged; None for models in sequence."""
+    if isinstance(blueprint, Sequential):
+        return None
+    return blueprint.merge
+
+
 def models(blueprint: Blueprint) -> tuple[int, ...]:
     """Return the number of each model, in the order in which they run."""
     if isinstance(blueprint, Sequential):

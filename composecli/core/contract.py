@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from composecli.core.dims import Shape, admits, as_expr, as_free, unknown_reason
+from composecli.core.dims import (
+    Free,
+    Shape,
+    admits,
+    as_expr,
+    as_free,
+    free_dims,
+    unknown_reason,
+)
 from composecli.core.dtypes import ANY_FLOAT, FLOATS, is_complex, is_floating
 from composecli.core.pytree import (
     Call,
@@ -93,6 +101,14 @@ class Contract:
     def required(self) -> tuple[Port, ...]:
         """The inputs that every call needs: those of the example."""
         return tuple(port for port in self.inputs if not port.optional)
+
+    @property
+    def free_inputs(self) -> tuple[Free, ...]:
+        """The free dims of the inputs, in order: a name is there as often as it has an axis."""
+        dims = list[Free]()
+        for port in self.inputs:
+            dims += free_dims(port.dims or ())
+        return tuple(dims)
 
     @property
     def unknown_dims(self) -> tuple[str, ...]:

@@ -60,8 +60,11 @@ class Problem:
         return self.rule.value
 
     def __str__(self) -> str:
-        """The message, with a line for each part: the title, the place, the notes and the help."""
-        lines = [f"error[{self.code}]: {self.title}"]
+        return self.text("error")
+
+    def text(self, label: str) -> str:
+        """Return the message, with a line for the title, the place, each note and each help."""
+        lines = [f"{label}[{self.code}]: {self.title}"]
         if self.where is not None:
             lines.append(f"  {self.where}")
         lines += [f"  note: {note}" for note in self.notes]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.core.bridge import Bridge
@@ -74,6 +75,10 @@ class Finding:
         """The code of the rule, as in `CC203`."""
         return self.rule.value
 
+    def noted(self, *notes: str) -> Finding:
+        """Return the finding with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
     @property
     def severity(self) -> Severity:
         """The effect of the rule on the verdict."""
@@ -87,6 +92,16 @@ class Verdict(StrEnum):
     BRIDGEABLE = "bridgeable"
     INCOMPATIBLE = "incompatible"
     UNKNOWN = "unknown"
+
+
+def change_first_error(
+    findings: tuple[Finding, ...], change: Callable[[Finding], Finding]
+) -> tuple[Finding, ...]:
+    """Return the findings with the first error changed; as they are if none is an error."""
+    for number, finding in enumerate(findings):
+        if finding.severity is Severity.ERROR:
+            return (*findings[:number], change(finding), *findings[number + 1 :])
+    return findings
 
 
 def verdict_of(findings: tuple[Finding, ...]) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,6 +28,11 @@ class Fit:
     when: tuple[str, ...] = ()
     fits_at: Mapping[str, int] | None = None
     fails_at: Mapping[str, int] | None = None
+
+
+def format_when(when: Iterable[str]) -> str:
+    """Return conditions as part of a sentence: `H>=32 and H%16==0 and 8<=W<=64`."""
+    return " and ".join(when).replace(" & ", " and ")
 
 
 def format_sizes(sizes: Mapping[str, int]) -> str:

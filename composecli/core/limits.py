@@ -12,12 +12,12 @@ MAX_SIZE = 2**63 - 1
 MAX_SHOWN_LENGTH = 200
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, length: int = MAX_SHOWN_LENGTH) -> str:
     """Return a text as it fits in a message, with the number of characters that are left out."""
-    hidden = len(text) - MAX_SHOWN_LENGTH
+    hidden = len(text) - length
     if hidden <= 0:
         return text
-    return f"{text[:MAX_SHOWN_LENGTH]}… (and {hidden:,} more characters)"
+    return f"{text[:length]}… (and {hidden:,} more characters)"
 
 
 def read_integer(text: str) -> int:

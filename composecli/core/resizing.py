@@ -20,6 +20,21 @@ def free_axes(contract: Contract, call: Call) -> list[tuple[Axis, Free]]:
     return axes
 
 
+def axes_named(contract: Contract, call: Call, name: str) -> tuple[Axis, ...]:
+    """Return the free axes of the tensors in the call that have this name."""
+    return tuple(axis for axis, free in free_axes(contract, call) if free.name == name)
+
+
+def free_dims_of(contract: Contract, call: Call) -> tuple[Free, ...]:
+    """Return the free dims of the tensors in the call, in the order of `free_axes`."""
+    return tuple(free for _, free in free_axes(contract, call))
+
+
+def ranges_by_name(contract: Contract, call: Call) -> dict[str, Free]:
+    """Return the sizes that the contract admits for each symbol of the call: of its last axis."""
+    return {free.name: free for free in free_dims_of(contract, call)}
+
+
 def _axes(contract: Contract, call: Call) -> Iterator[tuple[Axis, Dim]]:
     """Yield each axis of the tensors in the call with its dim."""
     specs = dict(call_leaves(call))

@@ -12,7 +12,7 @@ Source of the format: `torch/csrc/jit/serialization/unpickler.cpp` and `pickler.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from composecli.core.dtypes import by_storage
 from composecli.files.pickle import Constructed, Global, Operation, Persistent, PickleDict
@@ -122,11 +122,6 @@ class _Checker:
         self._todo = list[_Todo]()
         self._visited = set[tuple[int, Type | None]]()
         self._depth = 0
-        self._checks: Mapping[str, Callable[[Constructed, Type], None]] = {
-            "Tensor": self._check_tensor,
-            "Device": self._check_call,
-            "complex": self._check_call,
-        }
 
     def check(self, value: object) -> None:
         """Check a value and all those inside it.
@@ -261,16 +256,15 @@ class _Checker:
         """Check a tensor, a device or a complex number."""
         if not isinstance(node, Constructed) or self._made_type(node).name != kind.name:
             raise _misfit(node, kind)
-        self._checks[kind.name](node, kind)
-
-    def _check_call(self, node: Constructed, kind: Type) -> None:
-        """Check the arguments of a device or a complex number."""
         match kind.name, node.arguments:
+            case "Tensor", _:
+                self._check_tensor(node)
             case "Device", (str(),):
-                return
+                pass
             case "complex", (float(), float()):
-                return
-        raise NotWritten(f"a {kind.name} with other arguments")
+                pass
+            case _:
+                raise NotWritten(f"a {kind.name} with other arguments")
 
     def _check_container(self, node: object, kind: Type) -> None:
         """Check a list or a dict, and have what is in it checked."""
@@ -350,7 +344,7 @@ class _Checker:
         for key, value in node.state.items:
             self._add(value, definition.attributes[str(key)])
 
-    def _check_tensor(self, node: Constructed, _: Type) -> None:
+    def _check_tensor(self, node: Constructed) -> None:
         """Check how a tensor is made; that it lies inside its record is checked elsewhere."""
         is_quantized = str(node.function) == _QUANTIZED
         match node.arguments:

@@ -23,7 +23,7 @@ from composecli.inference.axis_groups import (
     with_sizes,
 )
 from composecli.inference.prober import Probe
-from composecli.inference.size_rules import SizeRule
+from composecli.inference.size_rules import Run, rule_of_runs
 
 # Longer runs are ranges with limits of their own.
 MAX_RUN = 64
@@ -34,13 +34,6 @@ class Borrowed(NamedTuple):
 
     group: AxisGroup
     lender: AxisGroup
-
-
-class _Run(NamedTuple):
-    """The first of a few consecutive sizes that make no difference, and how many they are."""
-
-    first: int
-    length: int
 
 
 def find_borrowed(groups: Sequence[AxisGroup], example: Example, probe: Probe) -> list[Borrowed]:
@@ -137,17 +130,16 @@ def tie_runs(
         if run is None or other is None:
             continue
         changed = _with_size_of_rule(example, follower, other.first, probe)
-        rule = _rule(run, other)
+        rule = rule_of_runs(run, other.length, other.first)
         ties = tuple(Tie(axis, rule) for axis in follower.axes)
         tied = make_group(changed, leader.axes, ties=ties)
-        outside = (run.first + run.length, run.first - 1, run.first + 2 * run.length)
-        if all(try_size(changed.call, tied, size, probe) for size in outside):
+        if all(try_size(changed.call, tied, size, probe) for size in run.outside):
             others = [group for group in groups if group is not follower]
             return changed, [tied if group is leader else group for group in others]
     return None
 
 
-def _run(group: AxisGroup) -> _Run | None:
+def _run(group: AxisGroup) -> Run | None:
     """Return the consecutive sizes that a group accepts, if they are few and have both ends."""
     dim = group.free_dim()
     if dim is None or dim.high is None or dim.step > 1 or dim.low < 2:
@@ -155,14 +147,7 @@ def _run(group: AxisGroup) -> _Run | None:
     length = dim.high - dim.low + 1
     if length > min(MAX_RUN, dim.low):
         return None
-    return _Run(dim.low, length)
-
-
-def _rule(run: _Run, other: _Run) -> SizeRule:
-    """Return the rule that leads from the sizes of a run to the first size of the other one."""
-    shift = -run.first % run.length
-    ratio = (run.first + shift) // run.length
-    return SizeRule(other.length, shift, run.length, other.first - other.length * ratio)
+    return Run(dim.low, length)
 
 
 def _with_size_of_rule(example: Example, group: AxisGroup, size: int, probe: Probe) -> Example:

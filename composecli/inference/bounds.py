@@ -9,6 +9,7 @@ from __future__ import annotations
 from composecli.core.dims import example_size, sizes_outside
 from composecli.core.pytree import Call, call_leaves
 from composecli.inference.axis_groups import AxisGroup, Example, try_size, with_size
+from composecli.inference.divisors import prime_divisors
 from composecli.inference.grouping import STRIDE
 from composecli.inference.prober import Probe
 from composecli.inference.residues import find_residues, find_runs, has_holes, is_single_run
@@ -138,7 +139,7 @@ def _find_step(call: Call, group: AxisGroup, probe: Probe) -> None:
 def _divide_distance(call: Call, group: AxisGroup, distance: int, sign: int, probe: Probe) -> int:
     """Return the smallest divisor of `distance` accepted above (1) or below (-1) the base."""
     step = distance
-    for prime in _primes(distance):
+    for prime in prime_divisors(distance):
         while step % prime == 0:
             shorter = step // prime
             if shorter == 1:
@@ -148,17 +149,6 @@ def _divide_distance(call: Call, group: AxisGroup, distance: int, sign: int, pro
                 break
             step = shorter
     return step
-
-
-def _primes(number: int) -> list[int]:
-    """Return the primes that divide a number."""
-    primes = list[int]()
-    for divisor in range(2, number + 1):
-        if number % divisor != 0:
-            continue
-        if all(divisor % prime for prime in primes):
-            primes.append(divisor)
-    return primes
 
 
 def _find_low(call: Call, group: AxisGroup, probe: Probe) -> None:

@@ -16,6 +16,7 @@ from composecli.core.observations import Accepted, Rejected
 from composecli.core.pytree import Axis, Call, KeyPath, leaves, resized, size_of
 from composecli.core.relations import Comparison
 from composecli.inference.axis_groups import Leaves
+from composecli.inference.divisors import divisors, prime_divisors
 from composecli.inference.prober import Probe
 
 # Sizes by the number of the axis.
@@ -123,19 +124,12 @@ def _exchanges(trials: Trials, one: int, other: int) -> bool:
     """Return whether two axes accept a factor of one at the other."""
     for first, second in ((one, other), (other, one)):
         sizes = trials.size(first), trials.size(second)
-        for factor in _factors(sizes[1]):
+        for factor in divisors(sizes[1]):
             exchanged = (sizes[0] * factor, sizes[1] // factor)
             # Sizes that only change places may be the same for another reason.
             if sorted(exchanged) != sorted(sizes):
                 return trials.at({first: exchanged[0], second: exchanged[1]}) is True
     return False
-
-
-def _factors(size: int) -> Iterator[int]:
-    """Yield the numbers from 2 that divide a size."""
-    for factor in range(2, size + 1):
-        if size % factor == 0:
-            yield factor
 
 
 def _with_mass_on(members: Sequence[int], number: int, total: int) -> dict[int, int]:
@@ -197,25 +191,12 @@ def _smallest_divisor(trials: Trials, movable: Sequence[int], leader: int) -> in
     if free is not None and trials.at(_with_mass_on(movable, leader, free.step)):
         return free.step
     divisor = trials.product(movable)
-    for prime in _primes(divisor):
+    for prime in prime_divisors(divisor):
         while divisor % prime == 0:
             if not trials.at(_with_mass_on(movable, leader, divisor // prime)):
                 break
             divisor //= prime
     return divisor
-
-
-def _primes(number: int) -> Iterator[int]:
-    """Yield the primes that divide a number."""
-    divisor = 2
-    while divisor * divisor <= number:
-        if number % divisor == 0:
-            yield divisor
-        while number % divisor == 0:
-            number //= divisor
-        divisor += 1
-    if number > 1:
-        yield number
 
 
 def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
@@ -242,7 +223,7 @@ def _breaking_sizes(trials: Trials, related: RelatedAxes) -> Iterator[dict[int, 
 
 def _sizes_elsewhere(trials: Trials, related: RelatedAxes) -> dict[Axis, int]:
     """Return sizes that meet the relation, with other sizes of the axes that are not related."""
-    factors = list(_factors(related.number))
+    factors = list(divisors(related.number))
     factor = factors[(len(factors) - 1) // 2]
     members = related.numbers
     sizes = _with_mass_on(members, members[0], factor)

@@ -64,6 +64,28 @@ class SizeRule:
         return add(scaled, Const(self.offset))
 
 
+class Run(NamedTuple):
+    """The first of a few consecutive sizes that make no difference, and how many they are."""
+
+    first: int
+    length: int
+
+    @property
+    def outside(self) -> tuple[int, int, int]:
+        """Sizes of the next run, of the one before it, and of the next but one."""
+        return (self.first + self.length, self.first - 1, self.first + 2 * self.length)
+
+
+def rule_of_runs(run: Run, step: int, size: int) -> SizeRule:
+    """Return the rule by which the output is `size` in a run, and `step` larger in the next one.
+
+    Pooling by 4 makes 16 of 64 to 67: the rule of `Run(64, 4)` with step 1 and size 16 is `L//4`.
+    """
+    shift = -run.first % run.length
+    ratio = (run.first + shift) // run.length
+    return SizeRule(step, shift, run.length, size - step * ratio)
+
+
 def candidates(outputs: Mapping[int, int]) -> tuple[SizeRule, ...]:
     """Return every rule that fits a table of input size to output size, the simplest first.
 

@@ -15,7 +15,7 @@ from composecli.core.size_expr import Const, Expr, add, multiply
 from composecli.inference.axis_groups import AxisGroup, Example, Tie, make_group, try_size
 from composecli.inference.prober import Probe
 from composecli.inference.products import find_products
-from composecli.inference.size_rules import SizeRule
+from composecli.inference.size_rules import Run, SizeRule, rule_of_runs
 
 MAX_SUBSETS = 16
 # More inputs of one model than this are not tied all at once.
@@ -223,15 +223,12 @@ def _with_rounding(
     first = _last_accepted(example, alone, -ratio, probe)
     if first is None or last is None:
         return None
-    divisor = last - first + 1
-    if divisor < MIN_RATIO:
+    run = Run(first, last - first + 1)
+    if run.length < MIN_RATIO:
         return None
-    shift = -first % divisor
-    offset = size_of(example.call, follower) - (first + shift) // divisor
-    rule = SizeRule(1, shift, divisor, offset)
+    rule = rule_of_runs(run, 1, size_of(example.call, follower))
     group = make_group(example, (leader,), ties=(Tie(follower, rule),))
-    outside = (last + 1, first - 1, last + divisor + 1)
-    if all(try_size(example.call, group, size, probe) for size in outside):
+    if all(try_size(example.call, group, size, probe) for size in run.outside):
         return group
     return None
 

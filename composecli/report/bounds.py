@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from composecli.core.limits import shorten
+
 # Of each list and each text of a JSON report.
 MAX_ITEMS = 1000
 MAX_TEXT_CHARS = 20_000
@@ -49,7 +51,7 @@ class BoundedData:
         """Return data whose lists and texts are within bounds."""
         match data:
             case str():
-                return _cut_text(data)
+                return shorten(data, MAX_TEXT_CHARS)
             case dict():
                 return {key: self.cut(value, _below(path, key)) for key, value in data.items()}
             case list():
@@ -70,14 +72,6 @@ def _below(path: str, key: str) -> str:
     """Return the JSON pointer of an entry."""
     escaped = key.replace("~", "~0").replace("/", "~1")
     return f"{path}/{escaped}"
-
-
-def _cut_text(text: str) -> str:
-    """Return the beginning of a long text, and the number of the characters that follow."""
-    hidden = len(text) - MAX_TEXT_CHARS
-    if hidden <= 0:
-        return text
-    return f"{text[:MAX_TEXT_CHARS]}… (and {hidden:,} more characters)"
 
 
 def is_deep(data: Any) -> bool:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from composecli.commands.results import CheckReport, ModelReport, SeamReport
 from composecli.core.findings import Verdict
+from composecli.core.fit import format_when
 from composecli.core.rules import Severity
 from composecli.report.harmless import sanitize
 from composecli.report.screen import VERDICT_STYLES, Screen, new_table
@@ -54,7 +55,7 @@ def print_pairs(screen: Screen, report: CheckReport) -> None:
         consumer = sanitize(seam.consumer)
         when = ""
         if seam.fit.when:
-            when = f"  when {' and '.join(seam.fit.when)}".replace(" & ", " and ")
+            when = f"  when {format_when(seam.fit.when)}"
         screen.print(f"  {producer} -> {consumer}{when}{_warnings(seam)}")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from composecli.runtime.tensors import tensors_in
 
 # Python functions that look at the memory of a tensor without an op.
-MEMORY_READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr))
+_MEMORY_READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.data_ptr))
 
 
 class OpMode(TorchDispatchMode):  # type: ignore[misc]
@@ -28,6 +29,23 @@ class OpMode(TorchDispatchMode):  # type: ignore[misc]
         The default wraps the mode with torch._dynamo, whose import takes as long as torch's own.
         """
         return False
+
+
+class MemoryReads(TorchFunctionMode):  # type: ignore[misc]
+    """Tells, while it is entered, when Python code is about to look at the memory of a tensor.
+
+    No op does that, so that an `OpMode` does not see it. `tell` gets the tensor and the name of the
+    function that looks.
+    """
+
+    def __init__(self, tell: Callable[[Tensor, str], None]) -> None:
+        super().__init__()
+        self.tell = tell
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _MEMORY_READS and isinstance(args[0], Tensor):
+            self.tell(args[0], func.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 def op_name(op: OpOverload) -> str:

@@ -118,22 +118,26 @@ class WorkerPool:
             return worker.ask(request)
 
     def _probe(self, request: ProbeRequest) -> Observation:
-        """Run a probe under the slot's own numbers of the models, and translate them back."""
-        with self._reserve(self._slots) as slot:
-            handles = {number: self._handle(slot, number) for number in models(request.blueprint)}
-            blueprint = renumber(request.blueprint, handles)
-            observation = slot.worker.ask(replace(request, blueprint=blueprint))
-        numbers = {handle: number for number, handle in handles.items()}
+        """Run a probe, and return the reply with the pool's numbers of the models."""
+        observation, numbers = self._run(request)
         return renumber_reads(observation, numbers)
 
     def _follow(self, request: FollowRequest) -> Followed:
-        """Follow slices under the slot's own numbers of the models, and translate them back."""
+        """Follow slices, and return the reply with the pool's numbers of the models."""
+        followed, numbers = self._run(request)
+        return renumber_followed(followed, numbers)
+
+    def _run(self, request: ProbeRequest | FollowRequest) -> tuple[Any, dict[int, int]]:
+        """Run a blueprint under a slot's own numbers of the models.
+
+        Return the reply, and the pool's number of each model by the slot's own.
+        """
         with self._reserve(self._slots) as slot:
             handles = {number: self._handle(slot, number) for number in models(request.blueprint)}
             blueprint = renumber(request.blueprint, handles)
-            followed = slot.worker.ask(replace(request, blueprint=blueprint))
+            reply = slot.worker.ask(replace(request, blueprint=blueprint))
         numbers = {handle: number for number, handle in handles.items()}
-        return renumber_followed(followed, numbers)
+        return reply, numbers
 
     def _describe(self, request: DescribeRequest) -> Described:
         """Describe a model under the slot's own number."""

@@ -22,9 +22,8 @@ from composecli.files.safety.pt2_structure import (
     is_argument_name,
     is_unquoted,
 )
-from composecli.files.safety.refusals import Reason
+from composecli.files.safety.refusals import Reason, start_of
 
-MAX_SHOWN_LENGTH = 60
 MAX_INTEGER = 2**64
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -120,11 +119,11 @@ def _check_guards(guards: Any) -> Iterator[Reason]:
     if guards is None:
         return
     if not isinstance(guards, list):
-        yield Reason(f"it has {_shorten(guards)} in place of a list of guards")
+        yield Reason(f"it has {start_of(guards)} in place of a list of guards")
         return
     for guard in guards:
         if not isinstance(guard, str) or not is_plain_guard(guard):
-            yield Reason(f"it evaluates the guard {_shorten(guard)}")
+            yield Reason(f"it evaluates the guard {start_of(guard)}")
 
 
 def _check_inputs(module: Any) -> Iterator[Reason]:
@@ -141,7 +140,7 @@ def _check_inputs(module: Any) -> Iterator[Reason]:
         elif isinstance(value, list):
             stack += ((key, item) for item in value)
         elif isinstance(value, str) and key == "as_string" and not is_unquoted(value):
-            yield Reason(f"it has the constant input {_shorten(value)}")
+            yield Reason(f"it has the constant input {start_of(value)}")
 
 
 def _check_table(key: str, table: dict[str, Any]) -> Iterator[Reason]:
@@ -149,11 +148,11 @@ def _check_table(key: str, table: dict[str, Any]) -> Iterator[Reason]:
     if key in _VALUE_TABLES:
         for name in table:
             if not _IDENTIFIER.fullmatch(name):
-                yield Reason(f"it names a value {_shorten(name)}")
+                yield Reason(f"it names a value {start_of(name)}")
     elif key == "range_constraints":
         for name in table:
             if not is_plain_expression(name):
-                yield Reason(f"it has a range of {_shorten(name)}")
+                yield Reason(f"it has a range of {start_of(name)}")
     if key == "custom_obj_values" and table:
         yield Reason("it holds objects of an extension")
 
@@ -165,13 +164,13 @@ def _check_value(key: str, value: Any) -> Iterator[Reason]:
             yield from _check_structure(key, value)
     elif key in _NUMBER_KEYS:
         if not _is_number(value):
-            yield Reason(f"it has {_shorten(value)} in place of a number")
+            yield Reason(f"it has {start_of(value)} in place of a number")
     elif key in _FLOAT_KEYS:
         is_named = isinstance(value, str) and value in _FLOAT_TEXTS
         if not is_named and not _is_number(value):
-            yield Reason(f"it has {_shorten(value)} in place of a number")
+            yield Reason(f"it has {start_of(value)} in place of a number")
     elif key in _TEXT_KEYS and value is not None and not isinstance(value, str):
-        yield Reason(f"it has {_shorten(value)} in place of a text")
+        yield Reason(f"it has {start_of(value)} in place of a text")
     elif isinstance(value, str):
         yield from _check_text(key, value)
 
@@ -188,21 +187,21 @@ def _check_structure(key: str, text: Any) -> Iterator[Reason]:
     try:
         check_structure(text, is_input=key == "in_spec")
     except UnknownStructure as error:
-        yield Reason(f"it takes or returns {_shorten(error)}")
+        yield Reason(f"it takes or returns {start_of(error)}")
 
 
 def _check_text(key: str, text: str) -> Iterator[Reason]:
     """Check a text by the key that it has: some of them become code."""
     if key == "expr_str" and not is_plain_expression(text):
-        yield Reason(f"it evaluates the expression {_shorten(text)}")
+        yield Reason(f"it evaluates the expression {start_of(text)}")
     elif key in _TARGET_KEYS:
         yield from _check_target(text)
     elif key in _IDENTIFIER_KEYS and text and not _IDENTIFIER.fullmatch(text):
-        yield Reason(f"it names a value {_shorten(text)}")
+        yield Reason(f"it names a value {start_of(text)}")
     elif key == "forward_arg_names" and not is_argument_name(text):
-        yield Reason(f"it names an argument {_shorten(text)}")
+        yield Reason(f"it names an argument {start_of(text)}")
     elif key.endswith(("_name", "fqn")) and not _PATH.fullmatch(text):
-        yield Reason(f"it names {_shorten(text)}")
+        yield Reason(f"it names {start_of(text)}")
 
 
 def _check_target(text: str) -> Iterator[Reason]:
@@ -211,7 +210,7 @@ def _check_target(text: str) -> Iterator[Reason]:
     if text in OTHER_TARGETS:
         return
     if match is None or match[1] == "higher_order" or match[4] in _NOT_OVERLOADS:
-        yield Reason(f"it calls {_shorten(text)}")
+        yield Reason(f"it calls {start_of(text)}")
         return
     op = f"{match[1]}::{match[2]}"
     if op not in allowed():
@@ -219,8 +218,3 @@ def _check_target(text: str) -> Iterator[Reason]:
         if is_extension(op):
             text += " of an extension library"
         yield Reason(text, op)
-
-
-def _shorten(value: object) -> str:
-    """Return the start of a value's text, for a message."""
-    return str(value)[:MAX_SHOWN_LENGTH]

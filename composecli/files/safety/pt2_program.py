@@ -14,7 +14,7 @@ from typing import Any
 
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import is_inert, is_plain_part
-from composecli.files.pickle import NotAPickle, operations
+from composecli.files.pickle import NotAPickle
 from composecli.files.pt2_layout import (
     IndexEntry,
     dtype_of,
@@ -28,10 +28,9 @@ from composecli.files.pt2_layout import (
 )
 from composecli.files.safety.pt2_graph import unsafe_program
 from composecli.files.safety.pt2_structure import is_unquoted
-from composecli.files.safety.refusals import Reason
+from composecli.files.safety.refusals import Reason, start_of
 from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
 
-MAX_SHOWN_LENGTH = 60
 # Sizes, strides and offsets are signed integers of 64 bits.
 MAX_SIZE = 2**63
 
@@ -110,7 +109,7 @@ def _check_sample_inputs(archive: Archive, name: str) -> Iterator[Reason]:
     try:
         with Archive.of_bytes(data) as inner:
             parsed = inner.pickle("data.pkl")
-            decoded = operations(inner.read("data.pkl"))
+            decoded = inner.operations("data.pkl")
             problems = tuple(find_out_of_bounds(parsed, record_sizes(inner, "data/")))
     except (NotAPickle, NotAnArchive) as error:
         yield Reason(f"{name}: {error}")
@@ -126,4 +125,4 @@ def _check_sample_inputs(archive: Archive, name: str) -> Iterator[Reason]:
         text = operation.argument
         # PyTorch writes the keys of dicts into the source of guards.
         if isinstance(text, str) and not is_unquoted(text.replace("\n", " ")):
-            yield Reason(f"{name} has the text {text[:MAX_SHOWN_LENGTH]}")
+            yield Reason(f"{name} has the text {start_of(text)}")

@@ -11,6 +11,7 @@ from composecli.files.safety.extension_ops import importing, is_extension, libra
 from composecli.files.safety.remedies import for_checkpoint, trust
 
 MAX_SHOWN = 6
+MAX_SHOWN_LENGTH = 60
 MAX_SUGGESTED_OPS = 12
 
 _FETCH_AGAIN = ("download or save it again",)
@@ -25,6 +26,11 @@ class Reason:
 
     text: str
     op: str | None = None
+
+
+def start_of(value: object) -> str:
+    """Return the start of a value's text, for a reason that quotes it."""
+    return str(value)[:MAX_SHOWN_LENGTH]
 
 
 def damaged(path: str, *notes: str, title: str = "the archive is damaged") -> Problem:

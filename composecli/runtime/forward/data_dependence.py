@@ -16,10 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 
 from composecli.runtime.model import Model
-from composecli.runtime.op_mode import MEMORY_READS, OpMode, op_name, tensor_arguments
+from composecli.runtime.op_mode import MemoryReads, OpMode, op_name, tensor_arguments
 from composecli.runtime.pt2.program import Program
 from composecli.runtime.tensors import storage_of, tensors_in
 from composecli.runtime.weights.lazy_weights import LazyWeights
@@ -173,7 +172,7 @@ class _WeightlessMode(OpMode):
                 missing.append(records)
         if missing:
             records = _union(missing)
-            self._stop(records, func)
+            self._stop(records, func._schema.name)
 
     def _require_writable(self, func: OpOverload, args: Sequence[Any]) -> None:
         """Stop the forward if the op writes to memory that cannot be written to."""
@@ -181,7 +180,7 @@ class _WeightlessMode(OpMode):
             return
         for storage in _written_storages(func, args):
             if storage in self.read_only:
-                self._stop(WRITABLE, func)
+                self._stop(WRITABLE, func._schema.name)
             # From here on its values differ from those in the file.
             self.readable.pop(storage, None)
 
@@ -198,9 +197,15 @@ class _WeightlessMode(OpMode):
         self.marker.mark(tensor.untyped_storage(), None)
         return True
 
-    def _stop(self, records: Records, func: OpOverload) -> None:
+    def stop_memory_read(self, tensor: Tensor, function: str) -> None:
+        """Stop Python code that looks at the memory of an unread tensor without an op."""
+        records = self.marker.records_of(tensor)
+        if records is not None:
+            self._stop(records, function)
+
+    def _stop(self, records: Records, name: str) -> None:
         """Raise ValuesRequired, and keep it in case the forward handles it."""
-        self.needed = ValuesRequired(records, func._schema.name)
+        self.needed = ValuesRequired(records, name)
         raise self.needed
 
     def _mark(self, result: Any, records: Records) -> None:
@@ -208,22 +213,6 @@ class _WeightlessMode(OpMode):
         for tensor in tensors_in(result):
             if tensor.layout is torch.strided:
                 self.marker.mark(tensor.untyped_storage(), records)
-
-
-class _MemoryReadMode(TorchFunctionMode):  # type: ignore[misc]
-    """Stops Python code that looks at the memory of an unread tensor without an op."""
-
-    def __init__(self, mode: _WeightlessMode) -> None:
-        super().__init__()
-        self.mode = mode
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in MEMORY_READS and isinstance(args[0], Tensor):
-            records = self.mode.marker.records_of(args[0])
-            if records is not None:
-                self.mode.needed = ValuesRequired(records, func.__name__)
-                raise self.mode.needed
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -251,7 +240,7 @@ def weightless(
     mode = _WeightlessMode(weights, last_error or LastOpError(), kernels)
     memory_reads: AbstractContextManager[Any] = nullcontext()
     if any(is_python(model) for model in models.values()):
-        memory_reads = _MemoryReadMode(mode)
+        memory_reads = MemoryReads(mode.stop_memory_read)
     try:
         with mode, memory_reads:
             yield

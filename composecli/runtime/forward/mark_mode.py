@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch._C import DisableTorchFunction, _DisableTorchDispatch
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 
 from composecli.core.findings import Place
 from composecli.runtime.forward.id_bounds import set_bounds
@@ -23,10 +22,9 @@ from composecli.runtime.forward.mark_rules import (
     rule_of,
 )
 from composecli.runtime.forward.marks import Marks, holds_nan
-from composecli.runtime.op_mode import MEMORY_READS, OpMode, tensor_arguments
+from composecli.runtime.op_mode import OpMode, tensor_arguments
 from composecli.runtime.tensors import tensors_in
 
-_VALUE_TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _OWN_NAMESPACES = ("aten", "prim", "prims")
 _BATCH_NORMS = frozenset(
     (
@@ -132,6 +130,12 @@ class MarkMode(SampleWise):
             self._note(func, result)
         return result
 
+    def note_memory_read(self, tensor: Tensor, _function: str) -> None:
+        """Note that Python code looks at the memory of a marked tensor without an op."""
+        with _DisableTorchDispatch():
+            if self.marks.of(tensor) is not None:
+                self.trail.reads_values = True
+
     def _run_other(self, func: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run an op, and mark its results where NaN does not do it."""
         tensors = tensor_arguments(args, kwargs)
@@ -217,22 +221,6 @@ class MarkMode(SampleWise):
                     marks = marks.clone()
         self.trail.history.append(marks)
         self.trail.names.append(Place(func._schema.name, self.trail.submodule))
-
-
-class MemoryReads(TorchFunctionMode):  # type: ignore[misc]
-    """Notes that Python code looks at the memory of a marked tensor without an op."""
-
-    def __init__(self, marks: Marks, trail: Trail) -> None:
-        super().__init__()
-        self.marks = marks
-        self.trail = trail
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in MEMORY_READS:
-            with _DisableTorchDispatch():
-                if self.marks.of(args[0]) is not None:
-                    self.trail.reads_values = True
-        return func(*args, **(kwargs or {}))
 
 
 def _must_look_after(func: OpOverload, outputs: list[Tensor]) -> bool:

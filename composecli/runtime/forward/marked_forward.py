@@ -15,13 +15,14 @@ from composecli.core.blueprint import Blueprint
 from composecli.core.pytree import Axis, Call, KeyPath, leaves
 from composecli.runtime.bridge_steps import make_layers
 from composecli.runtime.forward.data_dependence import is_python, weightless
-from composecli.runtime.forward.mark_mode import MarkMode, MemoryReads, SampleWise, Trail
+from composecli.runtime.forward.mark_mode import MarkMode, SampleWise, Trail
 from composecli.runtime.forward.marking_kernels import MarkingKernels
 from composecli.runtime.forward.marks import Marks, holds_nan
 from composecli.runtime.forward.op_recorder import register_hooks
 from composecli.runtime.forward.restore_state import preserving_state
 from composecli.runtime.forward.run import BlueprintRun, get_value, run_blueprint
 from composecli.runtime.model import Model
+from composecli.runtime.op_mode import MemoryReads
 from composecli.runtime.tensors import Values, tree_of
 
 Leaves: TypeAlias = dict[KeyPath, Tensor]
@@ -117,9 +118,10 @@ class Follower:
 
     def run_with(self, values: Values, marks: Marks, trail: Trail) -> BlueprintRun:
         """Run on values that have marks."""
-        modes: list[AbstractContextManager[Any]] = [MarkMode(marks, trail)]
+        mode = MarkMode(marks, trail)
+        modes: list[AbstractContextManager[Any]] = [mode]
         if any(is_python(model) for model in self.used.values()):
-            modes.append(MemoryReads(marks, trail))
+            modes.append(MemoryReads(mode.note_memory_read))
         return self._run(values, modes, trail)
 
     def run_plain(self, values: Values) -> BlueprintRun:

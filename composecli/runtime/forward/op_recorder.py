@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 
 from composecli.core.observations import Lookup, Operand, ParameterOp
 from composecli.inference.parameter_ops import UNNAMED_WEIGHT_OPS
 from composecli.runtime.forward.lookups import failed_lookup
-from composecli.runtime.op_mode import MEMORY_READS, OpMode, op_name, tensor_arguments
+from composecli.runtime.op_mode import MemoryReads, OpMode, op_name, tensor_arguments
 from composecli.runtime.tensors import has_sizes, is_integer, spec_of, storage_of, tensors_in
 
 MAX_PARAMETER_OPS = 32
@@ -78,6 +77,11 @@ class Recording:
             if name:
                 return name
         return None
+
+    def note_memory_read(self, tensor: Tensor, _function: str) -> None:
+        """Note that Python code looks at the memory of a tensor computed from the input."""
+        if _inputs_of(tensor):
+            self.reads_values = True
 
 
 class _RecordingMode(OpMode):
@@ -175,19 +179,6 @@ class _RecordingMode(OpMode):
         self.recording.parameter_ops.append(parameter_op)
 
 
-class _MemoryReadMode(TorchFunctionMode):  # type: ignore[misc]
-    """Notes that Python code looks at the memory of a tensor that was computed from the input."""
-
-    def __init__(self, recording: Recording) -> None:
-        super().__init__()
-        self.recording = recording
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in MEMORY_READS and _inputs_of(args[0]):
-            self.recording.reads_values = True
-        return func(*args, **(kwargs or {}))
-
-
 def _inputs_of(tensor: Tensor) -> tuple[int, ...]:
     """Return the numbers of the input tensors that a tensor was computed from."""
     inputs: tuple[int, ...] = getattr(tensor, _MARK, ())
@@ -233,7 +224,7 @@ def recording_ops(module: nn.Module, inputs: list[Any]) -> Iterator[Recording]:
     memory_reads: AbstractContextManager[Any] = nullcontext()
     if not isinstance(module, torch.jit.ScriptModule):
         handles += register_hooks(module, recording.running)
-        memory_reads = _MemoryReadMode(recording)
+        memory_reads = MemoryReads(recording.note_memory_read)
     try:
         with _RecordingMode(module, recording), memory_reads:
             yield recording

@@ -19,9 +19,11 @@ from composecli.core.size_expr import (
 )
 from composecli.inference.size_rules import (
     JointSample,
+    Run,
     SizeRule,
     candidates,
     combine,
+    rule_of_runs,
     splitting_size,
 )
 
@@ -115,3 +117,14 @@ def test_rule_and_its_expression_agree(
 ) -> None:
     rule = SizeRule(scale, shift, divisor, offset)
     assert evaluate(rule.expr("H"), {"H": size}) == rule.at(size)
+
+
+@given(
+    st.builds(Run, st.integers(1, 500), st.integers(1, 64)),
+    st.integers(1, 8),
+    st.integers(1, 100),
+)
+def test_a_rule_of_runs_steps_at_both_ends_of_the_run(run: Run, step: int, size: int) -> None:
+    rule = rule_of_runs(run, step, size)
+    assert {rule.at(run.first + more) for more in range(run.length)} == {size}
+    assert [rule.at(outside) - size for outside in run.outside] == [step, -step, 2 * step]
