@@ -276,7 +276,7 @@ DIM = click.option(
 STRICT = click.option(
     "--strict",
     is_flag=True,
-    help="Require a fit at every size that the first model accepts, not only at the example.",
+    help="Require a fit at every size that the first model accepts, not only under a condition.",
 )
 FAIL_ON = click.option(
     "--fail-on",

@@ -29,7 +29,7 @@ from composecli.commands.parallel_sizes import (
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.samples import follow_batch
-from composecli.commands.seam_report import Findings, Rows, port_row, seam_report
+from composecli.commands.seam_report import Findings, Rows, port_texts, seam_report
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import (
     refuse_inputs_of_no_model,
@@ -53,13 +53,14 @@ from composecli.compose.merge import (
 from composecli.compose.samples import Seen, branches_finding, fate_of_samples
 from composecli.core.blueprint import single_model
 from composecli.core.bridge import Bridge
-from composecli.core.contract import Contract, Port, is_call_of
+from composecli.core.contract import Contract, Port, is_call_of, relations_of
 from composecli.core.dims import Free
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
 from composecli.core.fit import Fit
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
+from composecli.core.relations import format_where
 from composecli.core.resizing import free_dims_of
 from composecli.core.rules import Rule
 from composecli.core.slices import Fate
@@ -465,7 +466,8 @@ def _input_sides(branches: _Branches, number: int) -> list[Side]:
     sides = list[Side]()
     for port in contract.required:
         dims = format_dims(port.dims)
-        sides.append(Side(name, port.name, port.dtype, dims))
+        where = format_where(relations_of(port.dims or (), contract.where))
+        sides.append(Side(name, port.name, port.dtype, dims, where))
     return sides
 
 
@@ -502,6 +504,8 @@ def _input_rows(branches: _Branches, number: int) -> list[PortRow]:
     if one is None or other is None:
         return []
     rows = list[PortRow]()
-    for left, right in zip(one.required, other.required, strict=False):
-        rows.append(port_row(left, right, Verdict.COMPATIBLE))
+    lefts = port_texts(one.required, one.where)
+    rights = port_texts(other.required, other.where)
+    for left, right in zip(lefts, rights, strict=False):
+        rows.append(PortRow(*left, *right, Verdict.COMPATIBLE))
     return rows

@@ -17,8 +17,9 @@ from composecli.compose.samples import (
     fate_of_samples,
     kept_axis,
     samples_finding,
+    samples_not_known_finding,
 )
-from composecli.core.blueprint import Blueprint, Stage, single_model
+from composecli.core.blueprint import Blueprint, Feed, Sequential, Stage, single_model
 from composecli.core.contract import BATCH, Contract
 from composecli.core.dims import admits, as_free, fixed_size
 from composecli.core.findings import Finding
@@ -50,13 +51,15 @@ def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
     blueprint = seam.through(stage)
     seen = follow_batch(seam.chain.session, blueprint, upstream.first, upstream.call)
     if seen is None:
-        return ()
+        return tuple(_finding_of_failure(seam, pairs, stage, blueprint))
     findings = list(ids_findings(seam, pairs, stage, seen))
     mixed = _mixing_finding(seam, pairs, stage, seen)
     if mixed is None and _is_time_first(seam, seen.followed):
         mixed = _finding_on_another_axis(seam, pairs, stage)
     elif mixed is None and not _takes_any_batch(pairs):
         mixed = _finding_at_other_sizes(seam, pairs, stage, seen.call)
+    if mixed is None and fate_of_samples(seen.followed) is Fate.UNKNOWN:
+        mixed = _unknown_finding(seam, pairs, stage, seen)
     if mixed is not None:
         findings.append(mixed)
     last = len(upstream.stages)
@@ -205,22 +208,73 @@ def _mixing_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> F
     fate = fate_of_samples(followed)
     if fate not in (Fate.MIXED, Fate.LOST):
         return None
+    found = _samples_between(seam, pairs, stage, seen)
+    if found is None:
+        return None
+    sides, feed = found
+    help: tuple[str, ...] = ()
+    given = followed.marks_at(len(seam.upstream.stages) - 1, feed.path)
+    if given is not None and len(pairs) == 1 and not feed.bridge:
+        help = tuple(_mending_steps(seam, given, sides.axis))
+    finding = samples_finding(sides, fate, followed.place, help, seen.name)
+    return finding.noted(f"seen at {seen.call}")
+
+
+def _finding_of_failure(
+    seam: Seam, pairs: PortPairs, stage: Stage, blueprint: Blueprint
+) -> Iterator[Finding]:
+    """Yield the note if the chain runs on several samples, but not with NaN in some of them."""
+    first, call = seam.upstream.first, seam.upstream.call
+    if (_batch_of(first, call, BATCH) or 1) < 2:
+        return
+    followed = seam.chain.session.follow(blueprint, call, tuple(_sample_axes(first, call, BATCH)))
+    if followed is not None and followed.failed is not None:
+        finding = _unknown_finding(seam, pairs, stage, Seen(call, followed))
+        if finding is not None:
+            yield finding
+
+
+def _unknown_finding(seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen) -> Finding | None:
+    """Return the note that it is not known what becomes of the samples of the producer."""
+    found = _samples_between(seam, pairs, stage, seen)
+    if found is None:
+        return None
+    sides, _ = found
+    return samples_not_known_finding(sides, seen)
+
+
+def _samples_between(
+    seam: Seam, pairs: PortPairs, stage: Stage, seen: Seen
+) -> tuple[SampleSeam, Feed] | None:
+    """Return where the producer keeps samples apart, of those that are fed; None if nowhere.
+
+    A feed of several tensors is told by the first of them.
+    """
+    followed = _followed_to_producer(seam, seen)
+    if followed is None:
+        return None
     last = len(seam.upstream.stages) - 1
-    # A feed of several tensors is told by the first of them.
     for (producer, consumer), feed in zip(pairs, stage.feeds, strict=False):
         axis = kept_axis(followed, last, feed.path)
-        if axis is None:
-            continue
-        if not _may_hold_samples(seam, consumer, axis):
-            continue
-        sides = SampleSeam(producer.side, consumer.side, axis)
-        help: tuple[str, ...] = ()
-        given = followed.marks_at(last, feed.path)
-        if given is not None and len(pairs) == 1 and not feed.bridge:
-            help = tuple(_mending_steps(seam, given, axis))
-        finding = samples_finding(sides, fate, followed.place, help, seen.name)
-        return finding.noted(f"seen at {seen.call}")
+        if axis is not None and _may_hold_samples(seam, consumer, axis):
+            return SampleSeam(producer.side, consumer.side, axis), feed
     return None
+
+
+def _followed_to_producer(seam: Seam, seen: Seen) -> Followed | None:
+    """Return what becomes of the samples up to the producer.
+
+    It is followed by itself if the consumer fails, or has an op that marks cannot be followed
+    through: the run of both says nothing of the producer then.
+    """
+    if seen.followed.stages and not seen.followed.opaque:
+        return seen.followed
+    upstream = seam.upstream
+    blueprint = Sequential(upstream.stages)
+    alone = _follow(seam.chain.session, blueprint, upstream.first, seen.call, seen.name)
+    if alone is None:
+        return None
+    return alone.followed
 
 
 def _may_hold_samples(seam: Seam, consumer: ConsumerPort, axis: int) -> bool:

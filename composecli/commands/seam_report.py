@@ -6,14 +6,18 @@ from dataclasses import replace
 from itertools import zip_longest
 
 from composecli.commands.results import PortRow, SeamReport
-from composecli.core.contract import Contract, Port
+from composecli.core.contract import Contract, Port, texts_with_relations
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.fit import Fit
+from composecli.core.relations import Where
 
 Findings = tuple[Finding, ...]
 Ports = tuple[Port, ...]
 Rows = tuple[PortRow, ...]
-_NOT_KNOWN = Port("?", (), "?", ())
+# The name and the type of a port.
+PortText = tuple[str, str]
+_MISSING: PortText = ("", "")
+_NOT_KNOWN: list[PortText] = [("?", "not known")]
 
 
 def seam_report(
@@ -39,44 +43,30 @@ def port_rows(
     outputs: Ports | None,
     contract: Contract | None,
     compared: list[Findings] | None = None,
+    where: Where = (),
 ) -> Rows:
     """Return one row for each output with the input that is next to it, in order.
 
     Outputs or a contract that are not known make one row that says so. `compared` holds the
-    findings of each pair; the verdict of a pair that was not compared is unknown.
+    findings of each pair; the verdict of a pair that was not compared is unknown. `where` are the
+    relations between the symbols of the outputs.
     """
-    inputs: Ports = (_NOT_KNOWN,)
+    given, taken = _NOT_KNOWN, _NOT_KNOWN
+    if outputs is not None:
+        given = port_texts(outputs, where)
     if contract is not None:
-        inputs = contract.inputs
-    if outputs is None:
-        outputs = (_NOT_KNOWN,)
+        taken = port_texts(contract.inputs, contract.where)
     verdicts = [verdict_of(findings) for findings in compared or ()]
     rows = list[PortRow]()
-    for number, (output, input_port) in enumerate(zip_longest(outputs, inputs)):
+    for number, (left, right) in enumerate(zip_longest(given, taken, fillvalue=_MISSING)):
         verdict = Verdict.UNKNOWN
         if number < len(verdicts):
             verdict = verdicts[number]
-        rows.append(port_row(output, input_port, verdict))
+        rows.append(PortRow(*left, *right, verdict))
     return tuple(rows)
 
 
-def port_row(left: Port | None, right: Port | None, verdict: Verdict) -> PortRow:
-    """Return the row of two ports; the side of a missing port is empty."""
-    left_name, left_text = _name(left), _text(left)
-    right_name, right_text = _name(right), _text(right)
-    return PortRow(left_name, left_text, right_name, right_text, verdict)
-
-
-def _name(port: Port | None) -> str:
-    if port is None:
-        return ""
-    return port.name
-
-
-def _text(port: Port | None) -> str:
-    """Return the type of a port as a row shows it."""
-    if port is None:
-        return ""
-    if port is _NOT_KNOWN:
-        return "not known"
-    return str(port)
+def port_texts(ports: Ports, where: Where) -> list[PortText]:
+    """Return each port as a row shows it, the relations of its dims included."""
+    texts = texts_with_relations(ports, where)
+    return [(port.name, text) for port, text in zip(ports, texts, strict=True)]

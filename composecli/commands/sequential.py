@@ -115,12 +115,13 @@ def _judge_seam(chain: Chain, number: int, upstream: Upstream | None) -> Upstrea
         return None
     path = _selected_path(chain, number, upstream.result)
     if isinstance(path, Finding):
-        rows = port_rows(upstream.outputs, chain.infer(number))
+        rows = port_rows(upstream.outputs, chain.infer(number), where=upstream.first.where)
         chain.report(edge, rows, (path,))
         return None
     wiring = wire(upstream.result, part.facts.arguments, path, edge)
     if isinstance(wiring, Finding):
-        rows = port_rows(_below(upstream.outputs, path), chain.infer(number))
+        outputs = _below(upstream.outputs, path)
+        rows = port_rows(outputs, chain.infer(number), where=upstream.first.where)
         chain.report(edge, rows, (wiring,))
         return None
     chain.infer(number, given=wiring.call)
@@ -238,13 +239,14 @@ def _without_contract(seam: Seam, findings: Findings) -> Findings:
 
 def _rows(seam: Seam, pairs: PortPairs) -> Rows:
     """Return the rows of the paired ports, or of all ports if none are paired."""
+    where = seam.upstream.first.where
     if not pairs:
         path = seam.wiring.feeds[0].path
-        return port_rows(_below(seam.upstream.outputs, path), seam.contract)
+        return port_rows(_below(seam.upstream.outputs, path), seam.contract, where=where)
     outputs = tuple(producer.port for producer, _ in pairs)
     strict = seam.chain.request.strict
     compared = [compare(producer, consumer, strict=strict) for producer, consumer in pairs]
-    return port_rows(outputs, seam.contract, compared)
+    return port_rows(outputs, seam.contract, compared, where)
 
 
 def _pass_seam(

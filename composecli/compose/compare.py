@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from composecli.compose.conditions import Condition, combined, conditions_of
 from composecli.compose.related_sizes import Given, broken_relations, relation_conditions
 from composecli.core.bridge import Bridge, apply_all, carry_all
-from composecli.core.contract import Port, accepts_dtype
+from composecli.core.contract import Port, accepts_dtype, relations_of
 from composecli.core.dims import (
     Dim,
     Fixed,
@@ -20,14 +20,13 @@ from composecli.core.dims import (
     bounds,
     fixed_size,
     follows_values,
-    free_dims,
     is_variable,
     unknown_reason,
 )
 from composecli.core.findings import Finding, Side
 from composecli.core.fit import format_when
 from composecli.core.pytree import TensorSpec
-from composecli.core.relations import Where
+from composecli.core.relations import Where, format_where
 from composecli.core.rules import Rule
 
 
@@ -50,7 +49,13 @@ class ProducerPort:
     def side(self) -> Side:
         """The producer's side of a finding."""
         dims = format_dims(self.dims)
-        return Side(self.model, self.port.name, self.example.dtype, dims)
+        where = format_where(self.own_relations)
+        return Side(self.model, self.port.name, self.example.dtype, dims, where)
+
+    @property
+    def own_relations(self) -> Where:
+        """The relations between the symbols that the dims follow from."""
+        return relations_of(self.dims, self.where)
 
     def after(self, bridge: Bridge) -> ProducerPort:
         """Return the port as the steps of a bridge leave it."""
@@ -80,13 +85,13 @@ class ConsumerPort:
     def side(self) -> Side:
         """The consumer's side of a finding."""
         dims = format_dims(self.port.dims)
-        return Side(self.model, self.port.name, self.port.dtype, dims)
+        where = format_where(self.own_relations)
+        return Side(self.model, self.port.name, self.port.dtype, dims, where)
 
     @property
     def own_relations(self) -> Where:
         """The relations between dims of this port alone."""
-        names = {free.name for free in free_dims(self.port.dims or ())}
-        return tuple(relation for relation in self.where if relation.symbols <= names)
+        return relations_of(self.port.dims or (), self.where)
 
 
 PortPair = tuple[ProducerPort, ConsumerPort]

@@ -9,7 +9,7 @@ from composecli.core.contract import BATCH
 from composecli.core.findings import Finding, Place, Side
 from composecli.core.pytree import Call, KeyPath
 from composecli.core.rules import Rule
-from composecli.core.slices import AxisFate, Fate, Followed, fates
+from composecli.core.slices import AxisFate, Fate, Followed, fates, why_unknown
 
 _VERBS = {Fate.MIXED: "mixes", Fate.LOST: "loses"}
 _PARTICIPLES = {Fate.MIXED: "mixed", Fate.LOST: "lost"}
@@ -71,10 +71,28 @@ def samples_finding(
     taken = f"axis {seam.axis} of {consumer.port} of {consumer.model} is {_PARTICIPLES[fate]}"
     if place is not None:
         taken += f" at {format_place(place)}"
-    given = f"{name} is kept apart on axis {seam.axis} of {producer.port} of {producer.model}"
-    notes = (given, taken)
+    notes = (_kept_note(seam, name), taken)
     sides = (producer, consumer)
     return Finding(Rule.SAMPLES_ARE_MIXED, title, sides, seam.axis, notes, help=help, place=place)
+
+
+def samples_not_known_finding(seam: SampleSeam, seen: Seen) -> Finding:
+    """Return the note that the consumer may or may not keep the producer's samples apart."""
+    producer, consumer = seam.producer, seam.consumer
+    title = f"{consumer.model} may mix the samples that {producer.model} keeps apart"
+    notes = (
+        _kept_note(seam, seen.name),
+        f"it is not known what becomes of axis {seam.axis} of {consumer.port} of {consumer.model}: "
+        + why_unknown(seen.followed),
+        f"tried at {seen.call}",
+    )
+    return Finding(Rule.SAMPLES_NOT_KNOWN, title, (producer, consumer), seam.axis, notes)
+
+
+def _kept_note(seam: SampleSeam, name: str) -> str:
+    """Return on which axis the producer keeps the samples apart."""
+    producer = seam.producer
+    return f"{name} is kept apart on axis {seam.axis} of {producer.port} of {producer.model}"
 
 
 def batch_norm_finding(model: str, place: Place) -> Finding:

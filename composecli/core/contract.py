@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.core.dims import (
+    Dim,
     Free,
     Shape,
     admits,
@@ -28,8 +29,8 @@ from composecli.core.pytree import (
     call_leaves,
     port_name,
 )
-from composecli.core.relations import Where, all_hold, format_where
-from composecli.core.size_expr import Expr, evaluate, symbols
+from composecli.core.relations import Relation, Where, all_hold, format_where
+from composecli.core.size_expr import Const, Expr, evaluate, symbols
 
 # The name of the axis that holds the samples.
 BATCH = "N"
@@ -190,6 +191,25 @@ def fresh_name(spec: TensorSpec, axis: int, used: set[str], layout: str = "") ->
         name = f"{base}{number}"
     used.add(name)
     return name
+
+
+def relations_of(dims: Iterable[Dim], where: Where) -> Where:
+    """Return the relations that are about symbols of these dims alone."""
+    names = frozenset[str]()
+    for dim in dims:
+        names |= symbols(as_expr(dim) or Const(0))
+    return tuple(relation for relation in where if relation.symbols <= names)
+
+
+def texts_with_relations(ports: Iterable[Port], where: Where) -> Iterator[str]:
+    """Yield the text of each port, the relations of its dims and of those before it behind it."""
+    dims = list[Dim]()
+    told = set[Relation]()
+    for port in ports:
+        dims += port.dims or ()
+        known = relations_of(dims, where)
+        yield f"{port}{format_where(item for item in known if item not in told)}"
+        told.update(known)
 
 
 def input_name(path: KeyPath, argument: str | None) -> str:

@@ -12,12 +12,16 @@ from composecli.core.rules import Rule, Severity
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a seam: the model and its port. `dims` are separate so that one can be marked."""
+    """One side of a seam: the model and its port. `dims` are separate so that one can be marked.
+
+    `where` are the relations between the dims, as text: ` where C*H*W == 1024`.
+    """
 
     model: str
     port: str
     dtype: str = ""
     dims: tuple[str, ...] | None = None
+    where: str = ""
 
     @property
     def text(self) -> str:
@@ -25,7 +29,7 @@ class Side:
         if not self.dtype:
             return "" if self.dims is None else "not known"
         dims = "*" if self.dims is None else ", ".join(self.dims)
-        return f"{self.dtype}[{dims}]"
+        return f"{self.dtype}[{dims}]{self.where}"
 
 
 @dataclass(frozen=True, slots=True)

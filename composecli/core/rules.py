@@ -194,6 +194,18 @@ class Rule(StrEnum):
             "that were collected in training."
         ),
     )
+    SAMPLES_NOT_KNOWN = (
+        "CC212",
+        "samples-not-known",
+        Severity.NOTE,
+        (
+            "The producer keeps the samples of a batch apart, and it could not be decided whether "
+            "the consumer, given that tensor, does. The note says why: an op through which they "
+            "cannot be followed, or a result that other samples reach without a change of its "
+            "values, as in a product with zeros. To find out, change one sample of a real batch "
+            "and compare the results of the others."
+        ),
+    )
     # CC3xx: running the models.
     REFUSED_BY_CONSUMER = (
         "CC301",

@@ -99,6 +99,16 @@ def fates(followed: Followed, stage: int = -1) -> tuple[AxisFate, ...]:
     return tuple(_fate(marks, followed) for marks in followed.stages[stage])
 
 
+def why_unknown(followed: Followed) -> str:
+    """Return why it is not known what becomes of the axis in an output."""
+    if followed.failed is not None:
+        reason = followed.failed.removesuffix(":")
+        return f"a run with NaN in some of its slices fails: {reason}"
+    if followed.opaque:
+        return f"its slices cannot be followed through {', '.join(followed.opaque)}"
+    return "its slices seem to meet, but no change of the others' values changed one of them"
+
+
 def are_all_kept(followed: Followed) -> bool:
     """Return whether every output of every stage keeps the slices apart."""
     if followed.failed is not None:

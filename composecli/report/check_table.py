@@ -90,13 +90,16 @@ def _seam_table(report: CheckReport) -> Table:
 
 
 def _cell(model: str, port: str, text: str) -> Text:
-    """Return the model and its port above the dims; a dash if there is no port."""
+    """Return the model and its port above the dims; a dash if there is no port.
+
+    Relations of the dims get a line of their own.
+    """
     if not port:
         return Text("-")
     name = sanitize(shorten_path(model))
     port = sanitize(port, MAX_PORT_NAME_CHARS)
-    text = sanitize(text)
-    return Text(f"{name}  {port}\n{text}")
+    lines = sanitize(text).replace(" where ", "\nwhere ", 1)
+    return Text(f"{name}  {port}\n{lines}")
 
 
 def _print_findings(screen: Screen, seam: SeamReport, *, bridged: bool) -> None:

@@ -306,3 +306,68 @@ def test_ids_are_not_taken_for_positions(installed: Installed, shelf: Shelf, sor
     a, b = shelf.save(f"sorts_{sorts}", FewClasses(sorts)), shelf.save("rows_5", nn.Embedding(5, 8))
     checked = installed.json("check", a, b)
     assert (checked.code, checked.codes) == (0, [])
+
+
+class Identity(nn.Module):
+    """Multiplies by a matrix whose zeros keep the samples apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.eye(x.size(0)) @ x.flatten(1)
+
+
+class Distinct(nn.Module):
+    """Returns the distinct samples in order: an op that is not followed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.unique(x, dim=0)
+
+
+class Finite(nn.Module):
+    """Refuses NaN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.isnan().any()):
+            raise ValueError("NaN in the input")
+        return x * 2
+
+
+class Chosen(nn.Module):
+    """Returns the places of what is positive, as many as there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > 0).nonzero()
+
+
+NOT_KNOWN = {
+    "identity": (Identity(), "no change of the others' values changed one of them"),
+    "chosen": (Chosen(), "its slices cannot be followed through aten::nonzero"),
+    "finite": (Finite(), "a run with NaN in some of its slices fails: ValueError: NaN in"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_KNOWN)
+def test_samples_that_cannot_be_followed_are_a_note_with_the_reason(
+    composecli: Composecli, shelf: Shelf, name: str
+) -> None:
+    module, reason = NOT_KNOWN[name]
+    checked = composecli.json("check", embedding(shelf), consumer(shelf, name, module))
+    assert checked.codes == ["CC212"]
+    (finding,) = checked.json["seams"][0]["findings"]
+    assert finding["severity"] == "note"
+    assert finding["axis"] == 0
+    assert reason in " ".join(finding["notes"])
+    assert (checked.code, checked.json["warnings"]) == (0, 0)
+
+
+def test_samples_that_the_producer_may_have_mixed_are_not_noted(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    a = shelf.save("mixes_first", nn.Softmax(dim=0))
+    assert composecli.json("check", a, consumer(shelf, "identity", Identity())).codes == []
+
+
+def test_samples_that_meet_in_an_op_that_is_not_followed_are_warned_of(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    a, b = embedding(shelf), consumer(shelf, "distinct", Distinct())
+    assert composecli.json("check", a, b).codes == ["CC210"]

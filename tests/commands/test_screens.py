@@ -21,6 +21,9 @@ SCREENS = {
     "check_width_quiet": "check linear.pt narrow.pt --quiet",
     "check_rank": "check encoder.pt head.pt --input 1,3,32,32",
     "check_condition": "check encoder.pt pooled.pt --input 1,3,64,64",
+    "check_related": "check patches.pt flat_tokens.pt",
+    "check_mixed": "check embedding.pt tagger.pt",
+    "check_samples_not_known": "check embedding.pt identity.pt",
     "check_strict": "check encoder.pt flat.pt --input 1,3,32,32 --strict",
     "check_dtype": "check embedding.pt ids.pt",
     "check_count": "check linear.pt two_inputs.pt",
@@ -68,6 +71,36 @@ class Own(nn.Linear):
     """A class outside torch.nn."""
 
 
+class Patches(nn.Module):
+    """Makes a token of every 48 numbers of a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(48, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.reshape(x.size(0), -1, 48))
+
+
+class Tagger(nn.Module):
+    """A recurrent layer that takes time on axis 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 12)
+        self.fc = nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.lstm(x)[0])
+
+
+class Identity(nn.Module):
+    """Multiplies the samples by a matrix whose zeros keep them apart."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.eye(x.size(0)) @ x.flatten(1)
+
+
 class Odd(nn.Module):
     """Accepts no input that inference tries."""
 
@@ -92,6 +125,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pooled": nn.Sequential(
             nn.MaxPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)
         ),
+        "patches": Patches(),
+        "flat_tokens": nn.Sequential(nn.Flatten(), nn.Linear(256, 3)),
+        "tagger": Tagger(),
+        "identity": Identity(),
         "embedding": nn.Embedding(50, 8),
         "ids": nn.Embedding(30, 4),
         "two_inputs": TwoInputs(),
@@ -168,6 +205,8 @@ def test_every_help_line_of_a_screen_gets_further(
 ADVICE = (
     "check the path",
     "save it with torch.jit.script(model).save(path) or torch.export.save",
+    "permute the tensor between them: x.permute(1, 0, 2)",
+    "build the layers of tagger.pt with batch_first=True",
     "state a real input: --input 'float32[N,T,L]', with its own dtype and",
 )
 

@@ -195,11 +195,15 @@ def _stages_of_both(one: MarkedRun, other: MarkedRun) -> Stages:
         others = other.of_stage(number)
         tensors = tensors_of(one.run.results[number])
         for path, marks in one.of_stage(number).items():
-            opposite = others[path]
+            sizes = tuple(marks.shape)
+            opposite = others.get(path)
+            if opposite is None or opposite.shape != marks.shape:
+                # The sizes follow the values, and these runs have NaN among them.
+                stage.append(SliceMarks(path, sizes, (), touched=True))
+                continue
             kept = set(kept_axes(marks, one.marked)) & set(kept_axes(opposite, other.marked))
             touched = bool(marks.any()) or bool(opposite.any())
             overlaps = bool((marks & opposite).any())
-            sizes = tuple(marks.shape)
             found = SliceMarks(path, sizes, tuple(sorted(kept)), touched, overlaps)
             stage.append(replace(found, below=bound_of(tensors[path])))
         stages.append(tuple(stage))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from composecli.commands.results import PortRow
-from composecli.commands.seam_report import port_row, port_rows, seam_report
+from composecli.commands.seam_report import port_rows, seam_report
 from composecli.core.contract import Contract
 from composecli.core.findings import Finding, Verdict
 from composecli.core.pytree import Call
+from composecli.core.relations import parse_where
 from composecli.core.rules import Rule
 from tests.parsing import port, spec
 
@@ -24,7 +27,7 @@ def contract(*inputs: str) -> Contract:
 
 def row(verdict: Verdict) -> PortRow:
     """A row with this verdict of its own."""
-    return port_row(port("float32[N]", "y"), port("float32[N]"), verdict)
+    return PortRow("y", "float32[N]", "input", "float32[N]", verdict)
 
 
 def test_outputs_and_inputs_are_paired_in_order() -> None:
@@ -34,6 +37,14 @@ def test_outputs_and_inputs_are_paired_in_order() -> None:
         PortRow("a", "float32[N, 5]", "x0", "float32[N, 5]", Verdict.COMPATIBLE),
         PortRow("b", "int64[N]", "", "", Verdict.UNKNOWN),
     )
+
+
+def test_a_relation_is_shown_with_the_first_port_that_completes_it() -> None:
+    related = replace(contract("float32[N, T]", "float32[N, S]"), where=parse_where("T<=S"))
+    outputs = (port("float32[H//8, W]", "a"), port("float32[H*W]", "b"))
+    rows = port_rows(outputs, related, where=parse_where("H*W % 64 == 0 and N<=3"))
+    assert [row.given for row in rows] == ["float32[H//8, W] where H*W % 64 == 0", "float32[H*W]"]
+    assert [row.taken for row in rows] == ["float32[N, T]", "float32[N, S] where T<=S"]
 
 
 def test_a_side_that_is_not_known_is_one_row() -> None:
