@@ -336,10 +336,11 @@ def _size_near_base(group: AxisGroup, dim: Free, taken: Set[int]) -> int:
     """Return an untried size shortly above the base, or below it if the base is the upper bound.
 
     It is none of those `taken` by other groups, if there is another: equal sizes may hide a tie.
+    A batch is odd beside an even base: a view takes an even one of many more images.
     """
     steps_above = 3
     if group.is_batch:
-        steps_above = 2
+        steps_above = 5
     near = group.base + steps_above * dim.step
     above = sizes_between(dim, near, near + 4 * dim.step - 1)
     below = sizes_between(dim, dim.low + 1, group.base)

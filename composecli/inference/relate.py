@@ -40,6 +40,7 @@ from composecli.inference.axis_groups import Leaves, same_structure
 from composecli.inference.free_dims import ExploredAxes
 from composecli.inference.prober import Probe
 from composecli.inference.related_axes import RelatedAxes, Trials, find_related
+from composecli.inference.viewed_axes import find_viewed
 
 # Of how many axes a size may be the product.
 MAX_FACTORS = 5
@@ -48,6 +49,8 @@ MAX_NOTED_SIZES = 6
 Inputs = Mapping[KeyPath, Shape]
 # The sizes of the free dims, by name, and the result that they led to.
 Point = tuple[Mapping[str, int], Leaves]
+# The sizes of the free dims, and that of one axis of the result.
+Observed = tuple[Mapping[str, int], int]
 
 
 def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
@@ -64,7 +67,7 @@ def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
         if path in example.stated:
             continue
         trials = Trials(example.call, path, explored.inputs[path], probe)
-        related = find_related(trials)
+        related = find_viewed(trials) or find_related(trials)
         if related is not None:
             trials.accepted[example.call] = tuple(leaves(example.result))
             explored = _with_relation(explored, trials, related)
@@ -117,15 +120,17 @@ def _contradicted(explored: ExploredAxes, sizes: Mapping[str, int]) -> ExploredA
 def _with_relation(explored: ExploredAxes, trials: Trials, related: RelatedAxes) -> ExploredAxes:
     """Return the axes with free dims, the relation, and outputs that fit all that was tried."""
     inputs = _named(explored, related)
-    dims = inputs[related.path]
-    factors = [as_expr(dims[number]) for number in related.numbers]
-    product = multiply(*(factor for factor in factors if factor is not None))
-    relation = relate(product, related.comparison, Const(related.number))
+    factors = list[Expr]()
+    for number in related.numbers:
+        free = as_free(inputs[related.path][number])
+        if free is not None:
+            factors.append(related.factor(number, free.name))
+    relation = relate(multiply(*factors), related.comparison, Const(related.number))
     where: Where = (relation,)
     if len(factors) == 1:
         where = ()
     points = list(_points(trials.accepted, inputs))
-    outputs = tuple(_outputs(explored.outputs, points))
+    outputs = tuple(_outputs(explored.outputs, points, factors))
     note = _note(relation, trials, inputs)
     return replace(
         explored,
@@ -151,7 +156,8 @@ def _named(explored: ExploredAxes, related: RelatedAxes) -> dict[KeyPath, Shape]
         step = 1
         if len(related.numbers) == 1:
             step = related.number
-        dims[number] = Free(name, step=step)
+        low = related.size_with(number, 1) or 1
+        dims[number] = Free(name, low, step=step)
     return {**explored.inputs, related.path: tuple(dims)}
 
 
@@ -172,8 +178,13 @@ def _sizes(call: Call, inputs: Inputs) -> dict[str, int]:
     return sizes
 
 
-def _outputs(ports: Sequence[Port], points: Sequence[Point]) -> Iterator[Port]:
-    """Yield the outputs with dims that predict the size at each point."""
+def _outputs(
+    ports: Sequence[Port], points: Sequence[Point], factors: Sequence[Expr] = ()
+) -> Iterator[Port]:
+    """Yield the outputs with dims that predict the size at each point.
+
+    A dim may be a product of the factors, or else of the free dims themselves.
+    """
     _, base = points[-1]
     is_stable = all(same_structure(base, result) for _, result in points)
     for number, port in enumerate(ports):
@@ -183,40 +194,40 @@ def _outputs(ports: Sequence[Port], points: Sequence[Point]) -> Iterator[Port]:
                 dims.append(Unknown("the structure of the result changes with its sizes"))
                 continue
             observed = [(sizes, result[number][1].sizes[axis]) for sizes, result in points]
-            dims.append(_fitting_dim(dim, observed))
+            dims.append(_fitting_dim(dim, observed, factors))
         yield replace(port, dims=tuple(dims))
 
 
-def _fitting_dim(dim: Dim, observed: Sequence[tuple[Mapping[str, int], int]]) -> Dim:
-    """Return the dim itself if it predicts each size; else a product of free dims that does."""
+def _fitting_dim(dim: Dim, observed: Sequence[Observed], factors: Sequence[Expr]) -> Dim:
+    """Return the dim itself if it predicts each size; else a product that does."""
     expr = as_expr(dim)
     if expr is not None and _predicts(expr, observed):
         return dim
     sizes, size = observed[-1]
-    for other in _products(sizes, size):
+    for other in _products(factors or [Symbol(name) for name in sizes], sizes, size):
         if _predicts(other, observed):
             return as_dim(other)
     return Unknown("it follows the related sizes by no rule found")
 
 
-def _predicts(expr: Expr, observed: Iterable[tuple[Mapping[str, int], int]]) -> bool:
+def _predicts(expr: Expr, observed: Iterable[Observed]) -> bool:
     """Return whether the expression has each size that was observed."""
     names = symbols(expr)
     return all(names <= sizes.keys() and evaluate(expr, sizes) == size for sizes, size in observed)
 
 
-def _products(sizes: Mapping[str, int], size: int) -> Iterator[Expr]:
-    """Yield expressions of this size: products of free dims, the shortest first.
+def _products(factors: Sequence[Expr], sizes: Mapping[str, int], size: int) -> Iterator[Expr]:
+    """Yield expressions of this size: products of factors, the shortest first.
 
     They are multiplied by a number, or divided by one.
     """
-    for count in range(min(len(sizes), MAX_FACTORS) + 1):
-        for names in combinations(sizes, count):
-            product = math.prod(sizes[name] for name in names)
+    for count in range(min(len(factors), MAX_FACTORS) + 1):
+        for chosen in combinations(factors, count):
+            product = math.prod(evaluate(factor, sizes) for factor in chosen)
             if not product or not size:
                 continue
             common = math.gcd(product, size)
-            scaled = multiply(Const(size // common), *map(Symbol, names))
+            scaled = multiply(Const(size // common), *chosen)
             yield floor_divide(scaled, product // common)
 
 

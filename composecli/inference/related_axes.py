@@ -8,34 +8,59 @@ every tensor with `N*C*H*W % 1024 == 0`.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from composecli.core.dims import Shape, as_free, example_size, fixed_size, unknown_reason
-from composecli.core.observations import Accepted, Rejected
+from composecli.core.observations import Accepted, Observation, Rejected, Untried
 from composecli.core.pytree import Axis, Call, KeyPath, leaves, resized, size_of
 from composecli.core.relations import Comparison
+from composecli.core.size_expr import Expr, Symbol
 from composecli.inference.axis_groups import Leaves
 from composecli.inference.divisors import divisors, prime_divisors
 from composecli.inference.prober import Probe
+from composecli.inference.size_rules import SizeRule
 
 # Sizes by the number of the axis.
 Sizes = Mapping[int, int]
+# The largest size of an axis that is tried.
+MAX_SIZE = 8192
 # Two sizes whose product few numbers divide.
-_ODD_PAIRS = ((3, 5), (5, 7), (1, 1))
+ODD_PAIRS = ((3, 5), (5, 7), (1, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedAxes:
     """Axes of one input whose product equals the number, or is a multiple of it.
 
-    There may be one axis that is a multiple.
+    There may be one axis that is a multiple. `rules` are the factors of axes that are not factors
+    themselves, by number: `H//2` behind a pooling.
     """
 
     path: KeyPath
     numbers: tuple[int, ...]
     comparison: Comparison
     number: int
+    rules: Mapping[int, SizeRule] = field(default_factory=dict)
+
+    def factor(self, number: int, name: str) -> Expr:
+        """Return the factor of an axis as an expression of its size."""
+        if number in self.rules:
+            return self.rules[number].expr(name)
+        return Symbol(name)
+
+    def size_with(self, number: int, factor: int) -> int | None:
+        """Return the smallest size with which an axis has this factor; None if none has it."""
+        if number not in self.rules:
+            return factor
+        at = self.rules[number].at
+        sizes = range(1, MAX_SIZE + 1)
+        place = bisect_left(sizes, factor, key=at)
+        if place < MAX_SIZE and at(sizes[place]) == factor:
+            return sizes[place]
+        return None
 
 
 @dataclass(slots=True)
@@ -67,17 +92,25 @@ class Trials:
 
     def run(self, sizes: Mapping[Axis, int]) -> bool | None:
         """Return whether the model accepts these sizes of axes of any input."""
+        match self.observe(sizes):
+            case Accepted():
+                return True
+            case Rejected(out_of_memory=False):
+                return False
+        return None
+
+    def observe(self, sizes: Mapping[Axis, int]) -> Observation | Untried:
+        """Run the model at these sizes, and keep what happened."""
         call = self.call
         for axis, size in sizes.items():
             call = resized(call, (axis,), size)
-        match self.probe(call):
+        observation = self.probe(call)
+        match observation:
             case Accepted(results=results):
                 self.accepted[call] = tuple(leaves(results[-1]))
-                return True
             case Rejected(out_of_memory=False):
                 self.refused.append(call)
-                return False
-        return None
+        return observation
 
 
 def find_related(trials: Trials) -> RelatedAxes | None:
@@ -201,8 +234,21 @@ def _smallest_divisor(trials: Trials, movable: Sequence[int], leader: int) -> in
 
 def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
     """Return whether the relation holds at further sizes, and sizes that break it are refused."""
-    broken = all(trials.at(sizes) is False for sizes in _breaking_sizes(trials, related))
-    return broken and trials.run(_sizes_elsewhere(trials, related)) is True
+    if not all(trials.at(sizes) is False for sizes in _breaking_sizes(trials, related)):
+        return False
+    if not all(trials.at(sizes) is True for sizes in _shared_sizes(related)):
+        return False
+    return trials.run(_sizes_elsewhere(trials, related)) is True
+
+
+def _shared_sizes(related: RelatedAxes) -> Iterator[dict[int, int]]:
+    """Yield sizes that meet the relation, each of two neighbouring axes with a factor of it."""
+    members = related.numbers
+    prime = next(iter(prime_divisors(related.number)), 1)
+    for one, other in pairwise(members):
+        ones = dict.fromkeys(members, 1)
+        yield {**ones, one: prime, other: related.number // prime}
+        yield {**ones, one: related.number // prime, other: prime}
 
 
 def _breaking_sizes(trials: Trials, related: RelatedAxes) -> Iterator[dict[int, int]]:
@@ -217,7 +263,7 @@ def _breaking_sizes(trials: Trials, related: RelatedAxes) -> Iterator[dict[int, 
         yield {one: trials.size(one) + 1, other: trials.size(other) + 1}
         return
     ones = dict.fromkeys(members, 1)
-    odd = next(pair for pair in _ODD_PAIRS if math.prod(pair) % number)
+    odd = next(pair for pair in ODD_PAIRS if math.prod(pair) % number)
     yield {**ones, one: odd[0], other: odd[1]}
 
 

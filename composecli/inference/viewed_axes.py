@@ -1,0 +1,183 @@
+"""Find axes that a view behind convolutions relates: by the product of what follows from them.
+
+Behind a pooling by 2, `x.view(-1, 2048)` accepts images with `N*(H//2)*(W//2) % 256 == 0`. The
+refusal of other sizes has the number of elements, from which the factors are found:
+
+    shape '[-1, 2048]' is invalid for input of size 16896
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from composecli.core.dims import Dim, as_free, unknown_reason
+from composecli.core.observations import Rejected
+from composecli.core.relations import Comparison
+from composecli.inference.related_axes import ODD_PAIRS, RelatedAxes, Sizes, Trials
+from composecli.inference.size_rules import SizeRule, candidates, splitting_size
+
+# Sizes from the start at which elements are counted first, and at which rules may be told apart.
+_STEPS = range(7)
+_REACH = 70
+MAX_SPLITS = 8
+_REFUSAL = re.compile(r"shape '\[(-?\d+(?:, -?\d+)*)\]' is invalid for input of size (\d+)")
+
+Rules = Mapping[int, SizeRule]
+
+
+class Refusal(NamedTuple):
+    """A view that was refused: the shape that was asked for, and the elements that there were."""
+
+    shape: tuple[int, ...]
+    elements: int
+
+
+def find_viewed(trials: Trials) -> RelatedAxes | None:
+    """Return the axes of one input that a view relates; None if there are none.
+
+    They are confirmed at sizes that meet the relation and sizes that break it.
+    """
+    if not any(map(_takes_some_sizes, trials.dims)):
+        return None
+    movable = [number for number, dim in enumerate(trials.dims) if not _is_settled(dim)]
+    refusals = list[tuple[int, Sizes, Refusal]]()
+    for sizes in _starts(trials, movable):
+        refusal = _refusal(trials, sizes)
+        if refusal is not None and refusal.shape.count(-1) == 1:
+            shared = math.gcd(refusal.elements, math.prod(refusal.shape))
+            refusals.append((shared, sizes, refusal))
+    if not refusals:
+        return None
+    # With few factors of the width, other sizes are refused, too, so that elements are counted.
+    _, start, refusal = min(refusals, key=lambda found: found[0])
+    return _related(trials, start, refusal)
+
+
+def _is_settled(dim: Dim) -> bool:
+    """Return whether the axis has one size, or sizes up to a limit."""
+    free = as_free(dim)
+    if free is None:
+        return unknown_reason(dim) is None
+    return free.high is not None
+
+
+def _takes_some_sizes(dim: Dim) -> bool:
+    """Return whether the axis takes multiples, or sizes that no dim describes."""
+    free = as_free(dim)
+    if free is None:
+        return unknown_reason(dim) is not None
+    return free.step > 1
+
+
+def _starts(trials: Trials, movable: Sequence[int]) -> Iterator[dict[int, int]]:
+    """Yield sizes above those of the example: of the last axis alone, then of all."""
+    sizes = {number: trials.size(number) for number in movable}
+    last = movable[-1]
+    yield {**sizes, last: sizes[last] + 2}
+    for more in (1, 3, 5):
+        yield {number: size + more for number, size in sizes.items()}
+        yield {number: size + more + number for number, size in sizes.items()}
+
+
+def _refusal(trials: Trials, sizes: Sizes) -> Refusal | None:
+    """Return the view that is refused at these sizes; None if it is another op, or none is."""
+    observation = trials.observe({(trials.path, number): size for number, size in sizes.items()})
+    if not isinstance(observation, Rejected):
+        return None
+    found = _REFUSAL.search(observation.message)
+    if found is None:
+        return None
+    shape = tuple(map(int, found[1].split(", ")))
+    return Refusal(shape, int(found[2]))
+
+
+def _related(trials: Trials, start: Sizes, refusal: Refusal) -> RelatedAxes | None:
+    """Return the axes whose factors predict the elements everywhere; None if none do."""
+    rules = dict[int, SizeRule]()
+    for number in start:
+        rule = _rule(trials, start, number)
+        if rule is None:
+            return None
+        if rule.scale:
+            rules[number] = rule
+    scale, rest = divmod(refusal.elements, _product(rules, start))
+    width = -math.prod(refusal.shape)
+    divisor = width // math.gcd(width, scale)
+    if rest or divisor == 1:
+        return None
+    related = RelatedAxes(trials.path, tuple(rules), Comparison.MULTIPLE_OF, divisor, rules)
+    if _is_confirmed(trials, related):
+        return related
+    return None
+
+
+def _product(rules: Rules, sizes: Sizes) -> int:
+    """Return the product of the factors at these sizes; at least 1."""
+    return math.prod(rule.at(sizes[number]) for number, rule in rules.items()) or 1
+
+
+def _rule(trials: Trials, start: Sizes, number: int) -> SizeRule | None:
+    """Return the only rule by which the elements follow from the size of one axis.
+
+    It is without an integer factor: `H//2` if there are `512*(H//2)` elements.
+    """
+    first = start[number]
+    counts = _counts(trials, start, number, (first + step for step in _STEPS))
+    untried = sorted({*range(1, first + _REACH)} - {first + step for step in _STEPS})
+    for _ in range(MAX_SPLITS):
+        size = splitting_size(_candidates(counts), untried)
+        if size is None:
+            break
+        untried.remove(size)
+        counts |= _counts(trials, start, number, [size])
+    rules = _candidates(counts)
+    if splitting_size(rules, untried) is not None:
+        return None
+    return next(iter(rules), None)
+
+
+def _counts(trials: Trials, start: Sizes, number: int, sizes: Iterable[int]) -> dict[int, int]:
+    """Return the number of elements at sizes of one axis at which a view is refused."""
+    counts = dict[int, int]()
+    for size in sizes:
+        refusal = _refusal(trials, {**start, number: size})
+        if refusal is not None:
+            counts[size] = refusal.elements
+    return counts
+
+
+def _candidates(counts: Mapping[int, int]) -> tuple[SizeRule, ...]:
+    """Return the rules that fit the numbers of elements, divided by their common factor."""
+    factor = math.gcd(*counts.values())
+    return candidates({size: count // factor for size, count in counts.items()})
+
+
+def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
+    """Return whether sizes are accepted that meet the relation, and refused that break it."""
+    for number in related.numbers:
+        whole = _sizes_with(related, {number: related.number})
+        broken = _sizes_with(related, {number: related.number + 1})
+        if whole is None or trials.at(whole) is not True:
+            return False
+        if broken is None or trials.at(broken) is not False:
+            return False
+    if len(related.numbers) == 1:
+        return True
+    one, other = related.numbers[0], related.numbers[-1]
+    odd = next(pair for pair in ODD_PAIRS if math.prod(pair) % related.number)
+    together = _sizes_with(related, {one: odd[0], other: odd[1]})
+    return together is not None and trials.at(together) is False
+
+
+def _sizes_with(related: RelatedAxes, factors: Mapping[int, int]) -> dict[int, int] | None:
+    """Return sizes at which axes have these factors, and the others 1; None if there are none."""
+    sizes = dict[int, int]()
+    for number in related.numbers:
+        size = related.size_with(number, factors.get(number, 1))
+        if size is None:
+            return None
+        sizes[number] = size
+    return sizes

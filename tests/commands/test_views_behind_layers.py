@@ -1,0 +1,64 @@
+"""A view behind layers that change sizes: the contract says which products of sizes fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from composecli import inspect
+from tests.commands.running import Installed
+from tests.models import Shelf
+from tests.zoo.judge import judge
+
+
+class Viewed(nn.Module):
+    """Reads the result of a layer as rows of a width, whatever its sizes."""
+
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__()
+        self.layer, self.width = layer, width
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x).reshape(-1, self.width))
+
+
+POOLED = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2))
+STRIDED = nn.Conv2d(3, 6, 5, stride=3)
+WAVE = nn.Conv1d(3, 8, 5, stride=2)
+DOUBLED = nn.Upsample(scale_factor=2.0)
+ROUNDED_UP = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+NETWORKS = {
+    "pooled": (Viewed(POOLED, 2048), "3, H>=2, W>=2] where N*(H//2)*(W//2) % 256 == 0"),
+    "strided": (
+        Viewed(STRIDED, 96),
+        "3, H>=5, W>=5] where N*((H + 1)//3 - 1)*((W + 1)//3 - 1) % 16 == 0",
+    ),
+    "wave": (Viewed(WAVE, 96), "3, L>=5] where N*(ceil(L/2) - 2) % 12 == 0"),
+    "doubled": (
+        Viewed(nn.Sequential(WAVE, DOUBLED), 96),
+        "3, L>=5] where N*(ceil(L/2) - 2) % 6 == 0",
+    ),
+    "rounded_up": (Viewed(ROUNDED_UP, 64), "1, H, W] where N*ceil(H/2)*ceil(W/2) % 16 == 0"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_view_behind_layers_takes_products_of_their_sizes(shelf: Shelf, name: str) -> None:
+    module, taken = NETWORKS[name]
+    path = shelf.save(f"viewed_{name}", module.eval())
+    found = inspect(path).model.contract
+    assert found is not None
+    assert str(found).startswith(f"float32[N, {taken} -> float32[")
+    judgement = judge(found, torch.jit.load(path), module)
+    assert judgement.wrong == ()
+    assert judgement.open == ()
+
+
+def test_the_verdict_of_a_pair_has_the_products(installed: Installed, shelf: Shelf) -> None:
+    a = shelf.save("views_images", NETWORKS["pooled"][0].eval())
+    b = shelf.save("pairs_of_rows", nn.Sequential(nn.Unflatten(0, (-1, 2)), nn.Flatten(1)))
+    checked = installed.json("check", a, b)
+    assert checked.code == 0
+    assert checked.json["seams"][0]["when"] == ["N*(H//2)*(W//2)//256 % 2 == 0"]
