@@ -68,7 +68,7 @@ def _best_first(attempts: tuple[Attempt, ...]) -> list[Attempt]:
     places = Counter(rejected.where for _, rejected in attempts)
 
     def rank(attempt: Attempt) -> tuple[int, int]:
-        """Return what to sort by."""
+        """Return the key to sort an attempt by."""
         _, rejected = attempt
         return -rejected.ops, places[rejected.where]
 

@@ -102,7 +102,7 @@ def with_fit(session: Session, pair: MergedPair, findings: Findings) -> tuple[Fi
 
 
 def _known(pair: MergedPair) -> Known:
-    """Return what the dims of inputs and outputs say of the sizes at which a pair merges."""
+    """Return the conditions on which a pair merges, by the dims of its inputs and outputs."""
     first, other = pair.contracts
     if first is None or other is None:
         return Known((), ("a contract is not known",))

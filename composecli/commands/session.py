@@ -112,7 +112,7 @@ class Session:
         return self._probe(ProbeRequest(blueprint, call, seed, detail))
 
     def _probe(self, request: ProbeRequest) -> Observation:
-        """Run a probe, and keep what it had to read."""
+        """Run a probe, and keep the records that it had to read."""
         observation = self.worker.ask(request)
         self._keep_reads(observation.read)
         return observation

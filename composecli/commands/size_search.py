@@ -1,4 +1,4 @@
-"""Search for sizes at which a chain runs, by running it: each refusal says what to try next."""
+"""Search for sizes at which a chain runs, by running it: each refusal suggests the next ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Proposal:
 
 @dataclass
 class SizeSearch:
-    """A search for sizes at which the last model of a chain accepts what it is given.
+    """A search for sizes at which the last model of a chain accepts its inputs.
 
     `shapes` are the dims of the producer's outputs, and `start` the sizes that it refused.
     """
@@ -100,7 +100,7 @@ class SizeSearch:
         return all(other == place for other in places)
 
     def reason_for_never(self) -> str | None:
-        """Return why no size fits, if what the failing op was given is never what it wants."""
+        """Return why no size fits, if no input size gives the failing op the size that it wants."""
         rejected = self.runs.at(self.start)
         if not isinstance(rejected, Rejected):
             return None
@@ -143,7 +143,7 @@ class SizeSearch:
             heapq.heappush(self.proposals, _Proposal(progress, kind, order, sizes))
 
     def _explained(self, sizes: Sizes, rejected: Rejected) -> Iterator[Sizes]:
-        """Yield sizes at which what the failing op was given is what it wants."""
+        """Yield sizes at which the failing op gets the size that it wants."""
         for have, want in _wanted(rejected):
             for expr in explanations(self.shapes, have, sizes):
                 need = Need(expr, Fixed(want))
@@ -158,7 +158,7 @@ class SizeSearch:
                     yield {**sizes, **changed}
 
     def _solved(self, sizes: Sizes, rejected: Rejected) -> Iterator[Sizes]:
-        """Yield the sizes of the next secant step towards what the failing op wants."""
+        """Yield the sizes of the next secant step towards the size that the failing op wants."""
         for have, want in _wanted(rejected):
             for names in self._groups():
                 key = (names, rejected.where, want)

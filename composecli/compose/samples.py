@@ -46,7 +46,7 @@ def kept_axis(followed: Followed, stage: int, path: KeyPath) -> int | None:
 
 
 def fate_of_samples(followed: Followed) -> Fate:
-    """Return what becomes of the samples in the whole result of the last stage.
+    """Return the fate of the samples in the whole result of the last stage.
 
     They are kept if one output keeps them and none mixes them in place: a loss beside the logits
     is a mean over all samples.
@@ -107,7 +107,7 @@ def branches_finding(keeping: Side, mixing: Side, fate: Fate, seen: Seen) -> Fin
 
 
 def describe_fates(name: str, found: Sequence[tuple[str, AxisFate]]) -> str:
-    """Return what becomes of a dim in the outputs: `N is kept apart on axis 0 of output 0`."""
+    """Return the fates of a dim as text: `N is kept apart on axis 0 of output 0`."""
     by_text = dict[str, list[str]]()
     for output, fate in found:
         match fate.fate:

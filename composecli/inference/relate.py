@@ -156,7 +156,7 @@ def _named(explored: ExploredAxes, related: RelatedAxes) -> dict[KeyPath, Shape]
 
 
 def _points(accepted: Mapping[Call, Leaves], inputs: Inputs) -> Iterator[Point]:
-    """Yield what each accepted call led to, with the sizes of the free dims."""
+    """Yield the result of each accepted call, with the sizes of the free dims."""
     for call, result in accepted.items():
         yield _sizes(call, inputs), result
 
