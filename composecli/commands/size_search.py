@@ -84,20 +84,25 @@ class SizeSearch:
         `is_constant`: a size of which it is known that the consumer refuses it is always the same.
         """
         place = self._place(self.start)
-        others: list[Sizes] = [
-            {name: example_size(free, free.low) for name, free in self._own.items()},
-            {
-                name: example_size(free, self.start[name] + 1 + number)
-                for number, (name, free) in enumerate(self._own.items())
-            },
-        ]
-        where = self.runs.first.where
-        others += other_sizes_meeting(where, self._own, self.start)
-        others = [sizes for sizes in others if sizes != self.start and self.runs.admits(sizes)]
-        if place is None or not (place.sizes or is_constant) or (where and not others):
+        if place is None or not (place.sizes or is_constant):
+            return False
+        others = list(self._other_sizes())
+        if self.runs.first.where and not others:
             return False
         places = [self._place(sizes) for sizes in others]
         return all(other == place for other in places)
+
+    def _other_sizes(self) -> Iterator[Sizes]:
+        """Yield the smallest sizes, larger ones than at the start, and those of related dims."""
+        own = self._own
+        smallest = {name: example_size(free, free.low) for name, free in own.items()}
+        larger = dict[str, int]()
+        for number, (name, free) in enumerate(own.items(), 1):
+            larger[name] = example_size(free, self.start[name] + number)
+        related = other_sizes_meeting(self.runs.first.where, own, self.start)
+        for sizes in (smallest, larger, *related):
+            if sizes != self.start and self.runs.admits(sizes):
+                yield sizes
 
     def reason_for_never(self) -> str | None:
         """Return why no size fits, if no input size gives the failing op the size that it wants."""
