@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from composecli.commands.composition import InferenceResult
+from composecli.commands.composition import InferenceResult, contract_of
 from composecli.commands.confinement import confine
 from composecli.commands.exploration import Explorer
 from composecli.commands.opened_model import OpenedModel
@@ -217,9 +217,7 @@ class Session:
 
     def report(self, part: OpenedModel, found: InferenceResult) -> ModelReport:
         """Return the contract of a model, with notes on the tensors that probes had to read."""
-        contract = None
-        if isinstance(found, Found):
-            contract = found.contract
+        contract = contract_of(found)
         reads = self._reads.get(part.handle, [])
         notes = (*part.facts.notes, *reading_notes(reads))
         kind = str(part.target.kind)
