@@ -1,4 +1,4 @@
-"""Shell completion: what can come next on a command line. It runs no model and takes no second."""
+"""Shell completion: the words that can follow on a command line. It runs no model."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def _render(report: Report, form: str, *, quiet: bool) -> None:
 
 
 class ProgressLine:
-    """One line on the terminal's stderr that shows what runs and for how long; erased at the end.
+    """One line on the terminal's stderr that names the step and its seconds; erased at the end.
 
     It is drawn again twice a second, so that it counts the seconds of one long forward, too.
     """

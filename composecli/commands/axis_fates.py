@@ -21,7 +21,7 @@ _SIZES = (4, 5, 6, 7, 9, 3, 2)
 
 
 def axis_reports(session: Session, part: OpenedModel, contract: Contract) -> Iterator[AxisReport]:
-    """Yield what becomes of each free dim of the inputs, which are followed one at a time."""
+    """Yield the fates of each free dim of the inputs. They are followed one at a time."""
     session.progress(f"following the axes of {part.name}")
     call = contract.example
     names = list(sizes_by_name(contract, call))
@@ -73,7 +73,7 @@ def _size_of_its_own(contract: Contract, name: str) -> int | None:
 def _report(
     contract: Contract, name: str, axes: tuple[Axis, ...], followed: Followed | None
 ) -> AxisReport:
-    """Return what became of a dim in each output; nothing is known without a forward."""
+    """Return the fate of a dim in each output; none is known without a forward."""
     ports = {port.path: port.name for port in contract.inputs}
     inputs = tuple((ports[path], axis) for path, axis in axes)
     if followed is None:

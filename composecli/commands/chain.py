@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from composecli.commands.composition import InferenceResult
+from composecli.commands.composition import InferenceResult, contract_of
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import CheckRequest, Selection
 from composecli.commands.results import SeamReport
@@ -70,10 +70,7 @@ class Chain:
 
     def contract(self, number: int) -> Contract | None:
         """Return the contract of a model; None if it was not found."""
-        found = self.contracts[number]
-        if isinstance(found, NotFound):
-            return None
-        return found.contract
+        return contract_of(self.contracts[number])
 
     def infer(self, number: int, given: Call | None = None) -> Contract | None:
         """Infer the contract of the next model, and return it if it is found."""

@@ -9,6 +9,7 @@ from composecli.commands.results import SeamReport
 from composecli.commands.suggestions import stated_input_help
 from composecli.compose.confirm import format_error, place_of, rejection_finding
 from composecli.core.blueprint import Blueprint
+from composecli.core.contract import Contract
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Side
 from composecli.core.observations import RejectionKind
@@ -37,6 +38,13 @@ class Composition:
     call: Call | None
     result: Tree | None
     bridged: tuple[int, ...] = ()
+
+
+def contract_of(found: InferenceResult) -> Contract | None:
+    """Return the contract of a model; None if it was not found."""
+    if isinstance(found, NotFound):
+        return None
+    return found.contract
 
 
 def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: bool) -> Finding:
@@ -68,7 +76,7 @@ def _best_first(attempts: tuple[Attempt, ...]) -> list[Attempt]:
     places = Counter(rejected.where for _, rejected in attempts)
 
     def rank(attempt: Attempt) -> tuple[int, int]:
-        """Return what to sort by."""
+        """Return the key to sort an attempt by."""
         _, rejected = attempt
         return -rejected.ops, places[rejected.where]
 

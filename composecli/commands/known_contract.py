@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from composecli.commands.composition import contract_of
 from composecli.commands.progress import silent
 from composecli.commands.requests import Options
 from composecli.commands.resolve import identify
 from composecli.commands.session import Session
 from composecli.core.contract import Contract
 from composecli.core.errors import CouldNotAttempt
-from composecli.inference import Found
 from composecli.workers.cache_store import Cache, default_folder
 from composecli.workers.caching import CachingWorker
 
@@ -34,9 +34,7 @@ def known_contract(model: str) -> Contract | None:
         found = session.infer(session.open(target))
     except (CouldNotAttempt, _NotCached):
         return None
-    if isinstance(found, Found):
-        return found.contract
-    return None
+    return contract_of(found)
 
 
 def _refuse() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Near misses: MODEL arguments that name no model, and what they may have been meant to name."""
+"""Near misses: MODEL arguments that name no model, and models that may have been meant."""
 
 from __future__ import annotations
 

@@ -59,19 +59,24 @@ def check_pairs(request: CheckRequest, session: Session) -> CheckReport:
             or composecli fails.
     """
     models = _Models(request.models)
-    models.keep(models.targets, (_identify(request, number) for number in range(len(models.names))))
+    numbers = range(len(models.names))
+    identified = (_identify(request, number) for number in numbers)
+    models.keep(models.targets, identified)
     session.confine(tuple(models.targets.values()))
-    models.keep(models.parts, (_open(session, *item) for item in models.targets.items()))
-    models.keep(models.contracts, session.map(partial(_infer, session), [*models.parts.items()]))
+    opened = (_open(session, number, target) for number, target in models.targets.items())
+    models.keep(models.parts, opened)
+    inferred = session.map(partial(_infer, session), list(models.parts.items()))
+    models.keep(models.contracts, inferred)
     if not models.contracts:
         raise CouldNotAttempt(models.problems[0])
     seams = _judge_all(request, session, models)
     parts = tuple(models.parts.values())
+    reports = [_model_report(session, models, number) for number in numbers]
     return CheckReport(
         request.mode,
         request.options.device,
         request.strict,
-        tuple(_model_report(session, models, number) for number in range(len(models.names))),
+        tuple(reports),
         with_device_notes(seams, parts, session.options),
         example=None,
         result=None,

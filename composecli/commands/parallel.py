@@ -16,13 +16,13 @@ from composecli.commands.composition import (
     Composition,
     Contracts,
     InferenceResult,
+    contract_of,
     no_such_output,
     not_found_finding,
 )
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.parallel_sizes import (
     MergedPair,
-    common_call,
     fit_without_merge,
     with_fit,
 )
@@ -31,12 +31,7 @@ from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.samples import follow_batch
 from composecli.commands.seam_report import Findings, Rows, port_texts, seam_report
 from composecli.commands.session import Session
-from composecli.commands.stated_inputs import (
-    refuse_inputs_of_no_model,
-    refuse_tensors_of_branches,
-    with_named_values,
-    without_settings,
-)
+from composecli.commands.shared_call import SharedCall, infer_branches, share_call
 from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.bridged import bridged_findings
 from composecli.compose.compare import format_dims
@@ -53,31 +48,21 @@ from composecli.compose.merge import (
 from composecli.compose.samples import Seen, branches_finding, fate_of_samples
 from composecli.core.blueprint import single_model
 from composecli.core.bridge import Bridge
-from composecli.core.contract import Contract, Port, is_call_of, relations_of
+from composecli.core.contract import Port, is_call_of, relations_of
 from composecli.core.dims import Free
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
 from composecli.core.fit import Fit
-from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted, Observation, Rejected
 from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
 from composecli.core.relations import format_where
 from composecli.core.resizing import free_dims_of
 from composecli.core.rules import Rule
 from composecli.core.slices import Fate
-from composecli.inference import Found, NotFound
+from composecli.inference import NotFound
 
 # By the number of the model, from 0.
 Bridges = dict[int, Bridge]
 FindingsByModel = dict[int, Findings]
-
-
-@dataclass(frozen=True, slots=True)
-class _SharedCall:
-    """One call given to every model, with the result or the refusal of each."""
-
-    call: Call
-    results: dict[int, Tree]
-    refusals: dict[int, Rejected]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +73,7 @@ class _Branches:
     session: Session
     parts: OpenedModels
     contracts: Contracts
-    shared: _SharedCall
+    shared: SharedCall
     outputs: dict[int, BranchOutput]
 
     @property
@@ -126,7 +111,7 @@ class _WorkingBridges:
 
 def check_parallel(request: CheckRequest, session: Session, parts: OpenedModels) -> Composition:
     """Judge the first model with each of the others, and try the fixes if they do not merge."""
-    contracts = _infer_all(session, parts)
+    contracts = infer_branches(session, parts)
 
     def judge(changed: CheckRequest) -> Composition:
         return _judge_parallel(changed, session, parts, contracts)
@@ -139,18 +124,11 @@ def _judge_parallel(
 ) -> Composition:
     """Judge the first model with each of the others: the same input, and outputs that merge."""
     selections = request.options.selections
-    calls = list[Call]()
-    for number, found in enumerate(contracts, 1):
-        if isinstance(found, Found):
-            part = parts[number - 1]
-            settings = session.settings(part, number)
-            call = without_settings(found.contract.example, settings, part.facts)
-            calls.append(_shareable(call, session, part))
-    if not calls:
+    shared = share_call(request, session, parts, contracts)
+    if shared is None:
         finding = _without_input(session, parts[0], contracts[0])
         seams = _blocked_seams(finding, parts)
         return Composition(contracts, seams, None, None, None)
-    shared = _share_call(session, parts, _with_common_call(request, contracts, calls))
     missing = _missing_selection(selections, shared.results, parts)
     if missing is not None:
         seams = _blocked_seams(missing, parts)
@@ -167,37 +145,6 @@ def _judge_parallel(
     return _judge(_Branches(request, session, parts, contracts, shared, outputs))
 
 
-def _shareable(call: Call, session: Session, part: OpenedModel) -> Call:
-    """Return the call with its plain values by name, if a model has one of its own."""
-    if all(declared.model == 1 for declared in session.options.inputs):
-        return call
-    return with_named_values(call, part.facts)
-
-
-def _infer_all(session: Session, parts: OpenedModels) -> Contracts:
-    """Infer the contract of each model.
-
-    A model without a contract is tried again with the first example that another one accepts.
-    """
-    refuse_inputs_of_no_model(session.options.inputs, len(parts))
-    refuse_tensors_of_branches(session.options.inputs)
-    contracts = list[InferenceResult]()
-    for number, part in enumerate(parts, 1):
-        stated = session.stated_branch(part, number)
-        contracts.append(session.infer(part, stated=stated))
-    if session.has_stated_call():
-        return tuple(contracts)
-    examples = [found.contract.example for found in contracts if isinstance(found, Found)]
-    if not examples:
-        return tuple(contracts)
-    for number, part in enumerate(parts):
-        if isinstance(contracts[number], NotFound):
-            settings = session.settings(part, number + 1)
-            given = Call((*examples[0].arguments, *settings))
-            contracts[number] = session.infer(part, given=given)
-    return tuple(contracts)
-
-
 def _without_input(session: Session, part: OpenedModel, found: InferenceResult) -> Finding:
     """Return the finding that no model has a contract, with the search for the first one's."""
     assert isinstance(found, NotFound)
@@ -210,42 +157,6 @@ def _blocked_seams(finding: Finding, parts: OpenedModels) -> tuple[SeamReport, .
     first = parts[0].name
     seams = [seam_report(first, part.name, (), (finding,)) for part in parts[1:]]
     return tuple(seams)
-
-
-def _share_call(session: Session, parts: OpenedModels, calls: list[Call]) -> _SharedCall:
-    """Return the first of these calls that every model accepts, or else the first call."""
-    tried = list[_SharedCall]()
-    for call in dict.fromkeys(calls):
-        shared = _run_each(session, parts, call)
-        if not shared.refusals:
-            return shared
-        tried.append(shared)
-    return tried[0]
-
-
-def _run_each(session: Session, parts: OpenedModels, call: Call) -> _SharedCall:
-    """Run the same call on every model, and keep results and refusals apart."""
-    results = dict[int, Tree]()
-    refusals = dict[int, Rejected]()
-    for number, part in enumerate(parts):
-        settings = session.settings(part, number + 1)
-        match session.run(single_model(part.handle, settings), call):
-            case Accepted() as accepted:
-                results[number] = accepted.result
-            case Rejected() as rejected:
-                refusals[number] = rejected
-    return _SharedCall(call, results, refusals)
-
-
-def _with_common_call(request: CheckRequest, contracts: Contracts, calls: list[Call]) -> list[Call]:
-    """Return the calls; first the one that all contracts take, unless sizes are stated."""
-    known = [found.contract for found in contracts if isinstance(found, Found)]
-    if are_exact(request.options.inputs_of_first) or len(known) < len(contracts):
-        return calls
-    common = common_call(tuple(known), MergeSpec(request.merge, request.dim))
-    if common is None:
-        return calls
-    return [common, *calls]
 
 
 def _missing_selection(
@@ -277,10 +188,10 @@ def _selected_path(selections: tuple[Selection, ...], number: int, result: Tree)
 
 def _output_port(contracts: Contracts, number: int, path: KeyPath, call: Call) -> Port | None:
     """Return the port of a model's output at a path, in the symbols of the first model."""
-    contract = _contract(contracts[number])
+    contract = contract_of(contracts[number])
     if contract is None:
         return None
-    ports = outputs_in_symbols_of(_contract(contracts[0]), contract, call)
+    ports = outputs_in_symbols_of(contract_of(contracts[0]), contract, call)
     for port in ports:
         if port.path == path:
             return port
@@ -289,17 +200,10 @@ def _output_port(contracts: Contracts, number: int, path: KeyPath, call: Call) -
 
 def _ranges(found: InferenceResult, call: Call) -> tuple[Free, ...]:
     """Return the free dims of the first model's input."""
-    contract = _contract(found)
+    contract = contract_of(found)
     if contract is None:
         return ()
     return free_dims_of(contract, call)
-
-
-def _contract(found: InferenceResult) -> Contract | None:
-    """Return the contract, None if it was not found."""
-    if isinstance(found, NotFound):
-        return None
-    return found.contract
 
 
 def _judge(branches: _Branches) -> Composition:
@@ -370,7 +274,7 @@ def _follow_branch(branches: _Branches, number: int) -> Seen | None:
     """Follow the samples of the shared input through one model; None if it has none."""
     call = branches.shared.call
     for found in branches.contracts:
-        contract = _contract(found)
+        contract = contract_of(found)
         if contract is not None and is_call_of(contract, call):
             settings = branches.outputs[number].settings
             blueprint = single_model(branches.parts[number].handle, settings)
@@ -383,7 +287,7 @@ def _with_fit(
 ) -> tuple[Findings, Fit]:
     """Return the findings of a pair, and at which sizes of the input it merges."""
     call = branches.shared.call
-    contracts = (_contract(branches.contracts[0]), _contract(branches.contracts[number]))
+    contracts = (contract_of(branches.contracts[0]), contract_of(branches.contracts[number]))
     if not isinstance(merged, Accepted) or verdict_of(findings) is not Verdict.COMPATIBLE:
         return findings, fit_without_merge(findings, contracts, call)
     outputs = (branches.outputs[0], branches.outputs[number])
@@ -459,7 +363,7 @@ def _pair_findings(branches: _Branches, number: int) -> Findings:
 
 def _input_sides(branches: _Branches, number: int) -> list[Side]:
     """Return one side for each input that every call of a model needs."""
-    contract = _contract(branches.contracts[number])
+    contract = contract_of(branches.contracts[number])
     if contract is None:
         return []
     name = branches.parts[number].name
@@ -499,8 +403,8 @@ def _rows(branches: _Branches, number: int, findings: Findings) -> Rows:
 
 def _input_rows(branches: _Branches, number: int) -> list[PortRow]:
     """Return the required inputs of both models side by side; extra ones are left out."""
-    one = _contract(branches.contracts[0])
-    other = _contract(branches.contracts[number])
+    one = contract_of(branches.contracts[0])
+    other = contract_of(branches.contracts[number])
     if one is None or other is None:
         return []
     rows = list[PortRow]()

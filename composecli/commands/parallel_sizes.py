@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from composecli.commands.opened_model import OpenedModels
@@ -16,7 +15,6 @@ from composecli.commands.seam_fit import (
 from composecli.commands.seam_report import Findings
 from composecli.commands.session import Session
 from composecli.commands.size_runs import SizeRuns
-from composecli.compose.fitting_sizes import Need, equal, needs_of, sizes_for
 from composecli.compose.merge import (
     BranchOutput,
     MergeSpec,
@@ -26,55 +24,17 @@ from composecli.compose.merge import (
     shared_inputs,
 )
 from composecli.core.contract import Contract, Port
-from composecli.core.dims import as_expr, fixed_size
+from composecli.core.dims import fixed_size
 from composecli.core.fit import Fit, Holds
 from composecli.core.pytree import Call
-from composecli.core.resizing import free_dims_of, ranges_by_name, resize, sizes_by_name
+from composecli.core.resizing import ranges_by_name
 from composecli.core.rules import Rule
 
-Contracts = tuple[Contract, ...]
 _NEVER = (
     Rule.MERGE_NEEDS_TENSORS,
     Rule.MERGE_DIM_OUT_OF_RANGE,
     Rule.NO_SUCH_OUTPUT,
 )
-
-
-def common_call(contracts: Contracts, merge: MergeSpec) -> Call | None:
-    """Return the first model's call at sizes that all contracts take and whose outputs merge.
-
-    None if its example has such sizes, or none are found.
-    """
-    first, *others = contracts
-    call = first.example
-    sizes = sizes_by_name(first, call)
-    ranges = free_dims_of(first, call)
-    needs = list[Need]()
-    for other in others:
-        pairs = shared_inputs(first, other, call)
-        if not pairs:
-            return None
-        needs += needs_of(pairs, sizes)
-        needs += _merge_needs(first, other, call, merge)
-    changed = sizes_for(needs, ranges, sizes)
-    if not changed:
-        return None
-    return resize(first, call, changed)
-
-
-def _merge_needs(first: Contract, other: Contract, call: Call, merge: MergeSpec) -> Iterator[Need]:
-    """Yield the sizes of two outputs that have to be equal, if each model has only one."""
-    outputs = outputs_in_symbols_of(first, other, call)
-    if len(first.outputs) != 1 or len(outputs) != 1:
-        return
-    left, right = first.outputs[0].dims or (), outputs[0].dims or ()
-    if len(left) != len(right):
-        return
-    independent = merge.independent_axis(len(left))
-    for axis, (one, another) in enumerate(zip(left, right, strict=True)):
-        exprs = as_expr(one), as_expr(another)
-        if axis != independent and exprs[0] is not None and exprs[1] is not None:
-            yield equal(exprs[0], exprs[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +62,7 @@ def with_fit(session: Session, pair: MergedPair, findings: Findings) -> tuple[Fi
 
 
 def _known(pair: MergedPair) -> Known:
-    """Return what the dims of inputs and outputs say of the sizes at which a pair merges."""
+    """Return the conditions on which a pair merges, by the dims of its inputs and outputs."""
     first, other = pair.contracts
     if first is None or other is None:
         return Known((), ("a contract is not known",))

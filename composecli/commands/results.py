@@ -180,7 +180,7 @@ class AxisReport:
 class InspectReport(Answer):
     """The result of `inspect`.
 
-    `axes` say what becomes of each free dim.
+    `axes` have the fates of each free dim.
     `finding` is the reason if there is no contract. `file_size` is in bytes,
     None for a factory without weights.
     """

@@ -66,7 +66,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class SolvedFit:
-    """The sizes at which a seam holds, what was found of them, and whether runs had to tell it."""
+    """The sizes at which a seam holds, the conditions on them, and whether runs had to tell."""
 
     fit: Fit
     known: Known
@@ -74,7 +74,7 @@ class SolvedFit:
 
 
 def known_of(pairs: PortPairs) -> Known:
-    """Return what the dims of paired ports say of the sizes at which they fit."""
+    """Return the conditions on which paired ports fit, by their dims."""
     conditions = list[Condition]()
     undecided = list[str]()
     for producer, consumer in pairs:
@@ -88,7 +88,7 @@ def known_of(pairs: PortPairs) -> Known:
 def solve_fit(known: Known, runs: SizeRuns, parts: OpenedModels) -> SolvedFit:
     """Return at which sizes a chain works that was run at the sizes of its call.
 
-    `known` is what the comparison of dims says. It is checked at a few sizes; if it is not enough,
+    `known` comes from the comparison of dims. It is checked at a few sizes; if it is not enough,
     or wrong, the input of the chain is varied.
     """
     sizes = sizes_by_name(runs.first, runs.call)
@@ -155,7 +155,7 @@ class _Probe:
         self.deadline = time.monotonic() + runs.session.options.budget.seconds
 
     def __call__(self, call: Call) -> Observation | Untried:
-        """Return what happens at this call; sizes that the first model refuses are not run."""
+        """Return the observation at this call; sizes that the first model refuses are not run."""
         runs = self.runs
         sizes = sizes_by_name(runs.first, call)
         for name, size in sizes.items():
@@ -174,7 +174,7 @@ class _Probe:
 
 
 def _conditions(narrowed: Narrowed, ranges: Mapping[str, Free]) -> Iterator[Condition]:
-    """Yield what the narrowed sizes of each symbol state beyond its range."""
+    """Yield the conditions by which the narrowed sizes of a symbol are fewer than its range."""
     for name, dim in narrowed.dims.items():
         own = ranges[name]
         both = intersect(own, dim)

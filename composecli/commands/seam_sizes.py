@@ -137,20 +137,19 @@ def _searched(seam: Seam, pairs: PortPairs, findings: Findings, rejected: Reject
     if seam.searched or _has_any_rank(seam) or runs.fits(sizes) is not False:
         return SizedSeam(findings, Fit())
     failed = Fit(Holds.UNKNOWN, (), None, sizes)
-    match _other_sizes(seam, pairs, findings, runs):
-        case _Never(reason):
-            if reason:
-                findings = _with_note(findings, reason)
-            return SizedSeam(findings, replace(failed, holds=Holds.NEVER))
-        case None:
-            return SizedSeam(findings, failed)
-        case found:
-            moved = _at_sizes(seam, runs, found)
-            if moved is None:
-                return SizedSeam(findings, failed)
-            if are_exact(seam.chain.session.options.inputs_of_first):
-                return _would_fit(seam, moved, findings)
-            return SizedSeam(findings, failed, None, moved)
+    found = _other_sizes(seam, pairs, findings, runs)
+    if isinstance(found, _Never):
+        if found.reason:
+            findings = _with_note(findings, found.reason)
+        return SizedSeam(findings, replace(failed, holds=Holds.NEVER))
+    moved = None
+    if found is not None:
+        moved = _at_sizes(seam, runs, found)
+    if moved is None:
+        return SizedSeam(findings, failed)
+    if are_exact(seam.chain.session.options.inputs_of_first):
+        return _would_fit(seam, moved, findings)
+    return SizedSeam(findings, failed, None, moved)
 
 
 @dataclass(frozen=True, slots=True)

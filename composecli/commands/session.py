@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from composecli.commands.composition import InferenceResult
+from composecli.commands.composition import InferenceResult, contract_of
 from composecli.commands.confinement import confine
 from composecli.commands.exploration import Explorer
 from composecli.commands.opened_model import OpenedModel
@@ -112,7 +112,7 @@ class Session:
         return self._probe(ProbeRequest(blueprint, call, seed, detail))
 
     def _probe(self, request: ProbeRequest) -> Observation:
-        """Run a probe, and keep what it had to read."""
+        """Run a probe, and keep the records that it had to read."""
         observation = self.worker.ask(request)
         self._keep_reads(observation.read)
         return observation
@@ -217,9 +217,7 @@ class Session:
 
     def report(self, part: OpenedModel, found: InferenceResult) -> ModelReport:
         """Return the contract of a model, with notes on the tensors that probes had to read."""
-        contract = None
-        if isinstance(found, Found):
-            contract = found.contract
+        contract = contract_of(found)
         reads = self._reads.get(part.handle, [])
         notes = (*part.facts.notes, *reading_notes(reads))
         kind = str(part.target.kind)

@@ -70,7 +70,7 @@ class SizeRuns:
         return Admitted(self.ranges, self.first.where)
 
     def at(self, sizes: Sizes, detail: Detail = Detail.REASON) -> Observation:
-        """Return what happens at these sizes."""
+        """Return the observation at these sizes."""
         call = self.call_at(sizes)
         explained = self.observed.get((call, Detail.REASON))
         if explained is not None:

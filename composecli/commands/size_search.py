@@ -1,4 +1,4 @@
-"""Search for sizes at which a chain runs, by running it: each refusal says what to try next."""
+"""Search for sizes at which a chain runs, by running it: each refusal suggests the next ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Proposal:
 
 @dataclass
 class SizeSearch:
-    """A search for sizes at which the last model of a chain accepts what it is given.
+    """A search for sizes at which the last model of a chain accepts its inputs.
 
     `shapes` are the dims of the producer's outputs, and `start` the sizes that it refused.
     """
@@ -84,23 +84,28 @@ class SizeSearch:
         `is_constant`: a size of which it is known that the consumer refuses it is always the same.
         """
         place = self._place(self.start)
-        others: list[Sizes] = [
-            {name: example_size(free, free.low) for name, free in self._own.items()},
-            {
-                name: example_size(free, self.start[name] + 1 + number)
-                for number, (name, free) in enumerate(self._own.items())
-            },
-        ]
-        where = self.runs.first.where
-        others += other_sizes_meeting(where, self._own, self.start)
-        others = [sizes for sizes in others if sizes != self.start and self.runs.admits(sizes)]
-        if place is None or not (place.sizes or is_constant) or (where and not others):
+        if place is None or not (place.sizes or is_constant):
+            return False
+        others = list(self._other_sizes())
+        if self.runs.first.where and not others:
             return False
         places = [self._place(sizes) for sizes in others]
         return all(other == place for other in places)
 
+    def _other_sizes(self) -> Iterator[Sizes]:
+        """Yield the smallest sizes, larger ones than at the start, and those of related dims."""
+        own = self._own
+        smallest = {name: example_size(free, free.low) for name, free in own.items()}
+        larger = dict[str, int]()
+        for number, (name, free) in enumerate(own.items(), 1):
+            larger[name] = example_size(free, self.start[name] + number)
+        related = other_sizes_meeting(self.runs.first.where, own, self.start)
+        for sizes in (smallest, larger, *related):
+            if sizes != self.start and self.runs.admits(sizes):
+                yield sizes
+
     def reason_for_never(self) -> str | None:
-        """Return why no size fits, if what the failing op was given is never what it wants."""
+        """Return why no size fits, if no input size gives the failing op the size that it wants."""
         rejected = self.runs.at(self.start)
         if not isinstance(rejected, Rejected):
             return None
@@ -143,7 +148,7 @@ class SizeSearch:
             heapq.heappush(self.proposals, _Proposal(progress, kind, order, sizes))
 
     def _explained(self, sizes: Sizes, rejected: Rejected) -> Iterator[Sizes]:
-        """Yield sizes at which what the failing op was given is what it wants."""
+        """Yield sizes at which the failing op gets the size that it wants."""
         for have, want in _wanted(rejected):
             for expr in explanations(self.shapes, have, sizes):
                 need = Need(expr, Fixed(want))
@@ -158,7 +163,7 @@ class SizeSearch:
                     yield {**sizes, **changed}
 
     def _solved(self, sizes: Sizes, rejected: Rejected) -> Iterator[Sizes]:
-        """Yield the sizes of the next secant step towards what the failing op wants."""
+        """Yield the sizes of the next secant step towards the size that the failing op wants."""
         for have, want in _wanted(rejected):
             for names in self._groups():
                 key = (names, rejected.where, want)

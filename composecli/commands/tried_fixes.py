@@ -1,4 +1,4 @@
-"""Fixes that were tried: a command is suggested with what the whole composition does after it."""
+"""Fixes that were tried: a command is suggested with its effect on the whole composition."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _Trials:
         return finding
 
     def _bridge(self, fix: Fix, number: int) -> Fix:
-        """Return the fix with the bridge mode that all seams need, and what remains after it."""
+        """Return the fix with the bridge mode that all seams need, and its effect on them all."""
         if len(self.composition.seams) == 1:
             return fix
         mode = bridge_mode(steps_of(self._bridges()))
@@ -107,7 +107,7 @@ class _Trials:
         yield from (fits or bridged)[:MAX_SUGGESTIONS]
 
     def _ports(self, number: int) -> list[str]:
-        """Return the outputs to try at a seam: tensors first, then what contains them."""
+        """Return the outputs to try at a seam: tensors first, then the containers of tensors."""
         models = [number]
         if self.request.mode is Mode.PARALLEL:
             models = [0, number + 1]

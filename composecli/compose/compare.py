@@ -240,7 +240,7 @@ def pair_conditions(producer: ProducerPort, consumer: ConsumerPort) -> list[Cond
 
 
 def given_to(pairs: Iterable[PortPair]) -> Given:
-    """Return what the symbols of the consumer are given by these producers."""
+    """Return the sizes and expressions that these producers give the symbols of the consumer."""
     given = Given()
     for producer, consumer in pairs:
         given.known = producer.where

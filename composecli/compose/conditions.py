@@ -55,7 +55,7 @@ class Condition:
 
     `text` states it. If it is about one symbol, `dim` has the sizes of it that fit, if there is a
     form for them, `fitting_count` is the number of those that were tried, and `fails_at` is the
-    smallest size that does not fit. `relation` is the text of what also allows other sizes.
+    smallest size that does not fit. `relation` is the text of one that allows other sizes, too.
     """
 
     expr: Expr
@@ -208,7 +208,7 @@ def _with_limits(pattern: Free, low: int, high: int, sizes: list[int]) -> Free:
 
 
 def beyond(dim: Free, own: Free) -> Free | None:
-    """Return what a dim states beyond the sizes of `own`; None if it has all of them."""
+    """Return the part of a dim that excludes sizes of `own`; None if it excludes none."""
     if dim.low <= own.low:
         dim = replace(dim, low=1)
     if dim.high == own.high:

@@ -24,7 +24,6 @@ def confirm(
     too, its first error notes the place. An unexpected failure is a finding of its own, unless a
     size follows the values of the input: then it may be due to the values of the probe.
     """
-    producer, consumer = pairs[0]
     errors = [finding for finding in findings if _is_about_example(finding)]
     match observation:
         case Accepted():
@@ -33,13 +32,19 @@ def confirm(
             return _contradict(findings, errors, pairs, observation)
         case Rejected():
             if errors:
+                _, consumer = pairs[0]
                 return _add_rejection(findings, observation, consumer.model)
             if any(finding.rule is Rule.SIZE_FOLLOWS_VALUES for finding in findings):
                 return findings
-            sides = (producer.side, consumer.side)
-            if observation.lookup is not None and observation.lookup.is_given:
-                return (*findings, lookup_finding(observation, pairs[0]))
-            return (*findings, rejection_finding(observation, consumer.model, sides))
+            return (*findings, _unexpected(observation, pairs[0]))
+
+
+def _unexpected(rejected: Rejected, pair: PortPair) -> Finding:
+    """Return the finding about a failure of which the comparison says nothing."""
+    producer, consumer = pair
+    if rejected.lookup is not None and rejected.lookup.is_given:
+        return lookup_finding(rejected, pair)
+    return rejection_finding(rejected, consumer.model, (producer.side, consumer.side))
 
 
 def _is_about_example(finding: Finding) -> bool:

@@ -311,7 +311,7 @@ def widened_ports(outputs: Outputs, spec: MergeSpec) -> dict[int, Port]:
 def pairs_behind_bridges(
     outputs: Outputs, spec: MergeSpec, ranges: tuple[Free, ...]
 ) -> dict[int, PortPair]:
-    """Return each output whose port is known with what the merge needs of it behind the bridges.
+    """Return each output whose port is known with the port that it must match behind the bridges.
 
     Every output must have the width of the widest one in the example, that one too:
     `float32[N, T]` fits `float32[N, 7]` at one size of `T` only.

@@ -39,7 +39,7 @@ class Given:
             self._add_expr(free.name, dim)
 
     def _add_expr(self, name: str, dim: Dim) -> None:
-        """Add what a symbol is given, if it is known."""
+        """Add the expression that a symbol is given, if it is known."""
         expr = as_expr(dim)
         if expr is not None:
             self.exprs[name] = expr

@@ -12,7 +12,21 @@ from composecli.core.rules import Rule
 from composecli.core.slices import AxisFate, Fate, Followed, fates, why_unknown
 
 _VERBS = {Fate.MIXED: "mixes", Fate.LOST: "loses"}
-_PARTICIPLES = {Fate.MIXED: "mixed", Fate.LOST: "lost"}
+_PARTICIPLES = {
+    Fate.KEPT: "kept apart",
+    Fate.MIXED: "mixed",
+    Fate.LOST: "lost",
+    Fate.UNTOUCHED: "not used",
+    Fate.UNKNOWN: "not known",
+}
+# Between a participle and the outputs.
+_PREPOSITIONS = {
+    Fate.KEPT: "on",
+    Fate.MIXED: "in",
+    Fate.LOST: "in",
+    Fate.UNTOUCHED: "by",
+    Fate.UNKNOWN: "in",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,7 @@ def kept_axis(followed: Followed, stage: int, path: KeyPath) -> int | None:
 
 
 def fate_of_samples(followed: Followed) -> Fate:
-    """Return what becomes of the samples in the whole result of the last stage.
+    """Return the fate of the samples in the whole result of the last stage.
 
     They are kept if one output keeps them and none mixes them in place: a loss beside the logits
     is a mean over all samples.
@@ -125,22 +139,18 @@ def branches_finding(keeping: Side, mixing: Side, fate: Fate, seen: Seen) -> Fin
 
 
 def describe_fates(name: str, found: Sequence[tuple[str, AxisFate]]) -> str:
-    """Return what becomes of a dim in the outputs: `N is kept apart on axis 0 of output 0`."""
-    by_text = dict[str, list[str]]()
+    """Return the fates of a dim as text: `N is kept apart on axis 0 of output 0`."""
+    places_by_kind = dict[Fate, list[str]]()
     for output, fate in found:
-        match fate.fate:
-            case Fate.KEPT:
-                by_text.setdefault("kept apart on", []).append(f"axis {fate.axis} of {output}")
-            case Fate.MIXED | Fate.LOST:
-                by_text.setdefault(f"{fate.fate} in", []).append(output)
-            case Fate.UNTOUCHED:
-                by_text.setdefault("not used by", []).append(output)
-            case Fate.UNKNOWN:
-                by_text.setdefault("not known in", []).append(output)
-    if len(by_text) == 1 and len(found) == len(next(iter(by_text.values()))):
-        (text,) = by_text
-        if not text.startswith("kept"):
-            words = text.removesuffix(" in").removesuffix(" by")
-            return f"{name} is {words}"
-    parts = [f"{text} {', '.join(places)}" for text, places in by_text.items()]
+        place = output
+        if fate.fate is Fate.KEPT:
+            place = f"axis {fate.axis} of {output}"
+        places_by_kind.setdefault(fate.fate, []).append(place)
+    if len(places_by_kind) == 1 and Fate.KEPT not in places_by_kind:
+        (kind,) = places_by_kind
+        return f"{name} is {_PARTICIPLES[kind]}"
+    parts = list[str]()
+    for kind, places in places_by_kind.items():
+        listed = ", ".join(places)
+        parts.append(f"{_PARTICIPLES[kind]} {_PREPOSITIONS[kind]} {listed}")
     return f"{name} is {'; '.join(parts)}"

@@ -227,7 +227,7 @@ def input_name(path: KeyPath, argument: str | None) -> str:
 def output_name(path: KeyPath, result: Tree | None = None) -> str:
     """Return the display name of an output: `logits`, or `output 0` for a bare tensor.
 
-    `result` is what the path leads into; it has the names of a named tuple.
+    `result` is the value that the path leads into; it has the names of a named tuple.
     """
     return port_name(path, result) or "output 0"
 

@@ -83,7 +83,7 @@ MAX_TENSORS_NAMED = 4
 
 
 def reading_notes(reads: Iterable[Read]) -> list[str]:
-    """Return what was read as notes: one for all the values that ops depend on.
+    """Return notes on the records that were read: one for all the values that ops depend on.
 
     the forward reads values of gate.bias, table and 6 more (aten::index, aten::item)
     """
@@ -155,8 +155,8 @@ class Rejected:
     TorchScript.
     `operands` and `numbers` are the arguments of the failing op, and `ops` counts the ops on the
     input that ran before it. `kind` is `NO_FILE` if the sandbox does not allow opening a file.
-    `remedies` are the changes with which the same forward runs. `lookup` is what the failing op
-    looked up in a table, if that was the reason.
+    `remedies` are the changes with which the same forward runs. `lookup` has the ids that the
+    failing op looked up in a table, if that was the reason.
     """
 
     stage: int
@@ -204,7 +204,7 @@ def renumber_reads(observation: Observation, numbers: Mapping[int, int]) -> Obse
 
 
 def renumbered(reads: Iterable[Read], numbers: Mapping[int, int]) -> tuple[Read, ...]:
-    """Return what was read with other handles for the models."""
+    """Return the same records with other handles for the models."""
     return tuple(replace(read, model=numbers[read.model]) for read in reads)
 
 

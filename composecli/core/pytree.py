@@ -323,7 +323,7 @@ def _dotted(path: KeyPath) -> str:
 
 
 def _plain(port: str) -> str:
-    """Return a name without what may be written in several ways: `hidden.0` for `hidden[0]`."""
+    """Return the one form of a name that has several: `hidden.0` for `hidden[0]`."""
     text = port
     if re.match(r"out[.\[]", text):
         text = text[len("out") :]

@@ -31,7 +31,7 @@ def free_dims_of(contract: Contract, call: Call) -> tuple[Free, ...]:
 
 
 def ranges_by_name(contract: Contract, call: Call) -> dict[str, Free]:
-    """Return the sizes that the contract admits for each symbol of the call: of its last axis."""
+    """Return the free dim of each symbol of the call, by name."""
     return {free.name: free for free in free_dims_of(contract, call)}
 
 

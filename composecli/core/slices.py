@@ -93,7 +93,7 @@ def renumber_followed(followed: Followed, numbers: Mapping[int, int]) -> Followe
 
 
 def fates(followed: Followed, stage: int = -1) -> tuple[AxisFate, ...]:
-    """Return what becomes of the axis in each output of a stage, the last one by default."""
+    """Return the fate of the axis in each output of a stage, the last one by default."""
     if not followed.stages:
         return ()
     return tuple(_fate(marks, followed) for marks in followed.stages[stage])
@@ -118,7 +118,7 @@ def are_all_kept(followed: Followed) -> bool:
 
 
 def _fate(marks: SliceMarks, followed: Followed) -> AxisFate:
-    """Return what becomes of the axis in one output.
+    """Return the fate of the axis in one output.
 
     Marks prove that an axis is kept, unless an op hid some. That slices meet is believed only if
     changed values show it, or if there are no values: marks go through a product with zero, too.

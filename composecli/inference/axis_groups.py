@@ -112,7 +112,7 @@ class _Range(NamedTuple):
 
 @dataclass(slots=True)
 class AxisGroup:
-    """Axes that change size together under one name, and what happened at each size that was tried.
+    """Axes that change size together under one name, and the outcome at each size that was tried.
 
     The sizes of the pattern have one of the `residues` when they are divided by `step`. Several
     modules record into a group, so its state changes only through the methods `record`,
@@ -146,7 +146,7 @@ class AxisGroup:
         return (*self.axes, *(tie.axis for tie in self.ties))
 
     def record(self, size: int, observation: Observation | Untried) -> None:
-        """Record what happened when the axes were resized to `size`."""
+        """Record the observation of the axes at this size."""
         match observation:
             case Accepted():
                 found = tuple(leaves(observation.result))

@@ -104,7 +104,7 @@ def with_equal_sizes(
 
 
 def withdraw(borrowed: Sequence[Borrowed]) -> None:
-    """Withdraw the limits of these groups: what they were tried with decides on their sizes.
+    """Withdraw the limits of these groups: the size of the lender decides on theirs.
 
     A batch of 1 is broadcast whatever the other one is, so that size is known to be accepted.
     """

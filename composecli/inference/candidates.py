@@ -86,8 +86,8 @@ class Candidate:
 def initial_candidates(facts: ModelFacts, partial: Candidate | None = None) -> Iterator[Candidate]:
     """Yield the calls to begin with.
 
-    Each argument is what its name and type suggest, else what the first layers with parameters
-    expect, else a tensor of each rank. The arguments of `partial` are as they are stated.
+    Each argument follows from its name and type, else from the first layers with parameters, else
+    it is a tensor of each rank. The arguments of `partial` are as they are stated.
     """
     if partial is not None:
         yield from _with_statements(facts, partial)

@@ -1,4 +1,4 @@
-"""Conventions of the field: what argument names suggest, and which shapes models usually expect.
+"""Conventions of the field: the usual meaning of argument names, and usual shapes of inputs.
 
 These are hints for the order of trying and nothing more: every contract is confirmed by probing.
 """

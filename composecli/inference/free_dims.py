@@ -118,7 +118,7 @@ def explore_axes(example: Example, probe: Probe) -> ExploredAxes:
 
 
 def _explore_groups(example: Example, groups: list[AxisGroup], probe: Probe) -> None:
-    """Name the groups, and find the bounds of each and what its output sizes are."""
+    """Name the groups, and find the bounds of each and its output sizes."""
     _name_groups(example, groups)
     _find_all_bounds(example, groups, probe)
     for group in groups:

@@ -86,7 +86,7 @@ def _are_alike(one: AxisGroup, other: AxisGroup) -> bool:
 
 
 def _conclude(groups: list[AxisGroup], tied: list[AxisGroup]) -> Narrowed:
-    """Return what the sizes that were tried say of each symbol."""
+    """Return the sizes of each symbol that follow from those that were tried."""
     dims = dict[str, Free]()
     undecided = list[str]()
     equal = [tuple(pair.name.split()) for pair in tied]

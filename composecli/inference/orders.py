@@ -87,6 +87,6 @@ def _holds(example: Example, order: Order, probe: Probe) -> bool:
 
 
 def _with_both(example: Example, order: Order, sizes: tuple[int, int], probe: Probe) -> object:
-    """Return what happens at these sizes of the smaller and the larger one."""
+    """Return the outcome at these sizes of the smaller and the larger one."""
     pairs = zip(order, sizes, strict=True)
     return probe(with_sizes(example.call, pairs))

@@ -110,11 +110,20 @@ def _contradicted(explored: ExploredAxes, sizes: Mapping[str, int]) -> ExploredA
     unknown = Unknown(f"stated{format_where(example.where)}; refused {listed}")
     inputs = dict[KeyPath, Shape]()
     for path, dims in explored.inputs.items():
-        names = [getattr(as_free(dim), "name", None) for dim in dims]
-        known = zip(dims, names, strict=True)
-        inputs[path] = tuple(unknown if name in example.related else dim for dim, name in known)
-    outputs = [replace(port, dims=(unknown,) * len(port.dims or ())) for port in explored.outputs]
+        inputs[path] = tuple(_unless_related(dim, example.related, unknown) for dim in dims)
+    outputs = list[Port]()
+    for port in explored.outputs:
+        rank = len(port.dims or ())
+        outputs.append(replace(port, dims=(unknown,) * rank))
     return replace(explored, inputs=inputs, outputs=tuple(outputs))
+
+
+def _unless_related(dim: Dim, related: frozenset[str], unknown: Unknown) -> Dim:
+    """Return the dim, or the unknown one if it has one of these names."""
+    free = as_free(dim)
+    if free is not None and free.name in related:
+        return unknown
+    return dim
 
 
 def _with_relation(explored: ExploredAxes, trials: Trials, related: RelatedAxes) -> ExploredAxes:
@@ -162,7 +171,7 @@ def _named(explored: ExploredAxes, related: RelatedAxes) -> dict[KeyPath, Shape]
 
 
 def _points(accepted: Mapping[Call, Leaves], inputs: Inputs) -> Iterator[Point]:
-    """Yield what each accepted call led to, with the sizes of the free dims."""
+    """Yield the result of each accepted call, with the sizes of the free dims."""
     for call, result in accepted.items():
         yield _sizes(call, inputs), result
 
@@ -213,7 +222,10 @@ def _fitting_dim(dim: Dim, observed: Sequence[Observed], factors: Sequence[Expr]
 def _predicts(expr: Expr, observed: Iterable[Observed]) -> bool:
     """Return whether the expression has each size that was observed."""
     names = symbols(expr)
-    return all(names <= sizes.keys() and evaluate(expr, sizes) == size for sizes, size in observed)
+    for sizes, size in observed:
+        if not names <= sizes.keys() or evaluate(expr, sizes) != size:
+            return False
+    return True
 
 
 def _products(factors: Sequence[Expr], sizes: Mapping[str, int], size: int) -> Iterator[Expr]:
@@ -235,12 +247,16 @@ def _note(relation: Relation, trials: Trials, inputs: Inputs) -> str:
     """Return the sizes that were tried together, as evidence."""
     free = free_dims(inputs[trials.path])
     names = [dim.name for dim in free if dim.name in relation.symbols]
-    taken = [_text(call, names, inputs) for call in trials.accepted]
-    refused = [_text(call, names, inputs) for call in trials.refused]
     listed = ", ".join(names)
-    taken_text = ", ".join(list(dict.fromkeys(taken))[-MAX_NOTED_SIZES:])
-    refused_text = ", ".join(list(dict.fromkeys(refused))[-MAX_NOTED_SIZES:])
-    return f"({listed}) took {taken_text}; refused {refused_text}"
+    taken = _latest(_text(call, names, inputs) for call in trials.accepted)
+    refused = _latest(_text(call, names, inputs) for call in trials.refused)
+    return f"({listed}) took {taken}; refused {refused}"
+
+
+def _latest(texts: Iterable[str]) -> str:
+    """Return the last few of these texts, each once."""
+    distinct = list(dict.fromkeys(texts))
+    return ", ".join(distinct[-MAX_NOTED_SIZES:])
 
 
 def _text(call: Call, names: Sequence[str], inputs: Inputs) -> str:

@@ -6,7 +6,7 @@ error message.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -71,36 +71,36 @@ def find_repairs(
     `float32[2, 10]` at cost 0. Other dtypes and ranks follow at costs 2 and 3.
     """
     paths = _blamed_inputs(candidate, rejected)
-    implied = (
+    yield from _at_cost(
+        0,
         _by_parameter(candidate, rejected),
         _by_values(candidate, rejected, paths),
         _by_other_operand(candidate, rejected),
         _by_sequence_layout(candidate, rejected),
     )
-    for repaired in chain.from_iterable(implied):
-        yield 0, repaired
     all_solved = from_mismatches(candidate, rejected, paths)
     for solved in islice(all_solved, MAX_SOLVED_SIZES):
         cost = _solver_cost(candidate, solved)
         yield cost, solved
-    for repaired in _by_layout(candidate, rejected):
-        yield 1, repaired
-    guessed = (
+    yield from _at_cost(1, _by_layout(candidate, rejected))
+    yield from _at_cost(
+        2,
         _by_list_length(candidate, rejected),
         _by_dtype(candidate, rejected, paths, facts),
         _by_optional_argument(candidate, rejected, facts),
     )
-    for repaired in chain.from_iterable(guessed):
-        yield 2, repaired
     yield from _by_literal(candidate, facts)
     for path in paths[:2]:
         all_resized = other_sizes(candidate, path, facts)
-        for resized in islice(all_resized, MAX_OTHER_SIZES):
-            yield 3, resized
-    for repaired in _by_kind(candidate, rejected, paths, facts):
-        yield 3, repaired
-    for repaired in _by_batch_of_one(candidate):
-        yield 3, repaired
+        yield from _at_cost(3, islice(all_resized, MAX_OTHER_SIZES))
+    yield from _at_cost(3, _by_kind(candidate, rejected, paths, facts))
+    yield from _at_cost(3, _by_batch_of_one(candidate))
+
+
+def _at_cost(cost: int, *kinds: Iterable[Candidate]) -> Iterator[tuple[int, Candidate]]:
+    """Yield repairs of several kinds with this cost."""
+    for repaired in chain.from_iterable(kinds):
+        yield cost, repaired
 
 
 def _solver_cost(candidate: Candidate, solved: Candidate) -> int:

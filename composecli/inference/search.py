@@ -96,7 +96,7 @@ class _Frontier:
 
 
 def _dtypes_and_ranks(call: Call) -> str:
-    """Return what kind of tensors a call has: `float324 int642`."""
+    """Return the dtype and rank of each tensor of a call: `float324 int642`."""
     kinds = list[str]()
     for _, spec in call_leaves(call):
         kinds.append(f"{spec.dtype}{len(spec.sizes)}")

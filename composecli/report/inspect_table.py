@@ -54,7 +54,7 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
 
 
 def _axis_text(axis: AxisReport) -> str:
-    """Return what becomes of a dim: `N is kept apart on axis 0 of output 0`."""
+    """Return the fates of a dim: `N is kept apart on axis 0 of output 0`."""
     if not axis.fates:
         return f"{axis.dim}: not known, no forward with marks ran"
     text = describe_fates(axis.dim, axis.fates)

@@ -66,7 +66,7 @@ class Server:
     def answer(self, request: AnyRequest) -> AnyReply:
         """Return the reply to a request, within the limits of the sandbox.
 
-        A probe may open no file. If what it runs has to import a module, and Landlock denies all
+        A probe may open no file. If the model has to import a module, and Landlock denies all
         other files, it is run again with permission to open files.
         """
         if self._refusal is not None:

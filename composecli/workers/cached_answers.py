@@ -140,7 +140,7 @@ class CachedAnswers:
             self._dependencies[number] = frozenset()
 
     def discard(self) -> None:
-        """Store nothing at the end: an answer may not hold for what it would be stored for."""
+        """Store nothing at the end: an answer may not hold for the key that it would have."""
         self._discarded = True
 
     def save(self) -> None:

@@ -1,4 +1,4 @@
-"""When a sandbox is too little to run models in."""
+"""When a sandbox is too little to run models in, and when its user is warned of it."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Measure:
 class Sandbox:
     """The measures that were applied, and why every other measure was not.
 
-    `unavailable`: what the system does not have. `failed`: what it has, but could not be applied.
+    `unavailable`: those that the system does not have. `failed`: those that could not be applied.
     `asked_for_lock`: files and system calls were to be restricted. `unused`: all answers were
     cached, so no process had to be confined.
     """
@@ -229,7 +229,7 @@ class ProbeRequest(Request[Accepted | Rejected]):
 
 @dataclass(frozen=True, slots=True)
 class FollowRequest(Request[Followed]):
-    """Find out what becomes of the slices of an input axis when the models of a blueprint run.
+    """Find out the fates of the slices of an input axis when the models of a blueprint run.
 
     `axes` have the same size in the call, and are followed as one: the samples of all inputs.
     """
@@ -388,7 +388,7 @@ class VerifyRequest(Request[Verified]):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker could not do what was requested."""
+    """The worker could not carry out the request."""
 
     problem: Problem
 

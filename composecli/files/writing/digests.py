@@ -7,7 +7,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable
-from types import TracebackType
 
 from composecli.files.archive import CHUNK_BYTES
 from composecli.files.fingerprint import stat_key
@@ -31,12 +30,7 @@ class Digests:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         self._thread.join()
 

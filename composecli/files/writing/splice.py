@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from composecli.files.archive import CHUNK_BYTES, Archive, NotAnArchive
 from composecli.files.members import Members, open_members
@@ -80,12 +79,7 @@ class BackgroundSplice:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stopped.set()
         self._thread.join()
 

@@ -46,7 +46,7 @@ Stages: TypeAlias = tuple[Stage, ...]
 
 
 class _Following:
-    """The forwards that follow the slices of one axis, and what they have shown so far."""
+    """The forwards that follow the slices of one axis, and their results so far."""
 
     def __init__(self, follower: Follower, slices: Slices, make: MakeValues) -> None:
         self.follower = follower
@@ -60,7 +60,7 @@ class _Following:
         self.kind: RejectionKind | None = None
 
     def answer(self) -> Followed:
-        """Return what has been shown."""
+        """Return the reply, from the forwards so far."""
         return Followed(
             self.stages,
             self.slices.size,
@@ -162,7 +162,7 @@ class _Following:
 def follow(
     blueprint: Blueprint, opened: Mapping[int, Model], slices: Slices, make: MakeValues, seed: int
 ) -> Followed:
-    """Return what becomes of the slices in the result of each model of a blueprint.
+    """Return the marks and changes of the slices in the result of each model of a blueprint.
 
     `make` makes values for the call from a seed. Raises ValuesRequired if weights have to be read,
     and ParameterMutated if a model writes to its parameters.

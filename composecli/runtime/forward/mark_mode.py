@@ -1,4 +1,4 @@
-"""Following marks through a forward: NaN goes by itself, and rules take it past what stops it."""
+"""Following marks through a forward: NaN goes by itself, and rules help it past some ops."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SampleWise(OpMode):
         return self._run(func, args, kwargs or {})
 
     def _run(self, func: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run an op, or what replaces it."""
+        """Run an op or its replacement."""
         if plain_name(func) in _BATCH_NORMS:
             normed = self._batch_norm(func, args, kwargs)
             if normed is not None:
@@ -94,7 +94,7 @@ class SampleWise(OpMode):
         return func(*args, **kwargs)
 
     def _batch_norm(self, func: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Return what a batch norm in train mode returns in eval mode; None if it is not one.
+        """Return the eval-mode result of a batch norm in train mode; None if it is not one.
 
         One in train mode mixes samples by design. Instance norm is one on a batch of one.
         """

@@ -254,7 +254,7 @@ def _gathered(op: MarkedOp, result: Tensor) -> Tensor | None:
 
 
 def _indexed(op: MarkedOp, result: Tensor) -> Tensor | None:
-    """Mark what marked positions select, and what is selected of marked elements.
+    """Mark the elements that marked positions select, and those selected of marked ones.
 
     The op runs on a table whose second place on each indexed axis is NaN: marked positions select
     that one, the others the first.
@@ -292,7 +292,7 @@ def _sampled(op: MarkedOp, result: Tensor) -> Tensor | None:
 
 
 def _scattered(op: MarkedOp, result: Tensor) -> Tensor | None:
-    """Mark all places that marked positions may write to, and what marked elements are put."""
+    """Mark all places that marked positions may write to, and those that get marked elements."""
     marks = op.marks_of("index")
     parts = list[Tensor]()
     if marks is not None:

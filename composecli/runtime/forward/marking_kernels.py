@@ -58,7 +58,7 @@ class MarkingKernels:
     def _convolution(
         self, value: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any
     ) -> Result:
-        """Mark what a kernel of one channel in each group reaches from a marked channel."""
+        """Mark the elements that a kernel of one channel a group reaches from a marked channel."""
         result = KERNELS[_aten.convolution.default](value, weight, bias, *settings)
         if not isinstance(result, Tensor):
             return None

@@ -32,7 +32,7 @@ _MARK = "_composecli_from_input"
 class OpFailure:
     """The op that raised: its name, the parameter it had, its tensors and its integers.
 
-    `lookup` is what it looked up, if there are ids without a row.
+    `lookup` has the ids that it looked up, if one has no row.
     """
 
     op: str

@@ -67,15 +67,10 @@ def probe(
     device = first.model.request.device
     recording: Recording | None = None
     if detail is Detail.PARAMETER_OPS:
-        recording, result, error = _record_forward(first, values, seed)
-        if error is None:
-            return Accepted(
-                (tree_of(result),),
-                device,
-                tuple(recording.parameter_ops),
-                recording.reads_values,
-                unread_bytes(first.model),
-            )
+        recorded = _record_forward(first, values, seed)
+        if recorded.error is None:
+            return _accepted(recorded, first.model)
+        recording = recorded.recording
     last_error = LastOpError()
     used_models = list(used.values())
     restoring = preserving_state(used_models, seed)
@@ -92,6 +87,18 @@ def probe(
         part = _Part(number, used[number])
         return _explained(rejected, failed, part, recording, seed)
     return Accepted(results, device)
+
+
+def _accepted(recorded: _RecordedForward, model: Model) -> Accepted:
+    """Return the observation of a recorded forward that did not fail."""
+    recording = recorded.recording
+    return Accepted(
+        (tree_of(recorded.result),),
+        model.request.device,
+        tuple(recording.parameter_ops),
+        recording.reads_values,
+        unread_bytes(model),
+    )
 
 
 def unread_bytes(model: Model) -> int:

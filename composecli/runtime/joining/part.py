@@ -260,7 +260,7 @@ def _as_tuple(tree: Tree) -> Tree:
 
 
 def _run_in_python(model: Model, use: Use) -> _Expected:
-    """Run the model, with gradients if it can, and return what it returned."""
+    """Return the result of the model, run with gradients if it can be."""
     gradients: list[bool] | None = None
     try:
         with torch.enable_grad():

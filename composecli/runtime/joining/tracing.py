@@ -78,7 +78,7 @@ def trace(
 ) -> Trace:
     """Return the trace of a model, which takes the tensors of the call by position.
 
-    It returns what the model returns, or a tuple of all tensors in the `used` parts of that. Code
+    It returns the result of the model, or a tuple of all tensors in the `used` parts of it. Code
     that runs without gradients does so in the trace, too. `fix_sizes` gives the code numbers where
     it asks for sizes; whatever is fixed has a guard (`trace_guards`).
 

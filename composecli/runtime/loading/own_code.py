@@ -139,7 +139,7 @@ def load_trusted(request: OpenRequest, file: Path | IO[bytes], device: str) -> A
     """Unpickle a trusted file, whose code runs.
 
     Its modules are found in the current folder, beside the file, and where `--import` says. The
-    classes of the script that wrote it are those of the factory, and of what was imported.
+    classes of the script that wrote it are those of the factory and of the imported modules.
 
     Raises:
         CouldNotAttempt: if an argument of `--import` cannot be imported.

@@ -61,7 +61,7 @@ def is_proved(cast: Any) -> bool:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether every use of a value of a type checks what the value is."""
+    """Return whether every use of a value of a type checks the type of the value."""
     if kind.kind() in _CONTAINERS:
         return all(map(_is_plain, kind.containedTypes()))
     return kind.kind() in _PLAIN_KINDS
@@ -90,7 +90,7 @@ def _fits_one(kind: Any, targets: list[Any]) -> bool:
 
 
 def _facts_at(node: Any, value: Any) -> Iterator[_Fact]:
-    """Yield what the conditions around a node say about a value."""
+    """Yield the facts about a value that follow from the conditions around a node."""
     block = node.owningBlock()
     outer = block.owningNode()
     while outer is not None:
@@ -103,7 +103,7 @@ def _facts_at(node: Any, value: Any) -> Iterator[_Fact]:
 
 
 def _facts(condition: Any, value: Any, steps: int, *, is_true: bool) -> Iterator[_Fact]:
-    """Yield what it says about a value that a condition is true or false."""
+    """Yield the facts about a value that follow if a condition is true, or if it is false."""
     node = condition.node()
     if steps == 0:
         return
@@ -116,7 +116,7 @@ def _facts(condition: Any, value: Any, steps: int, *, is_true: bool) -> Iterator
 
 
 def _facts_of_branch(condition: Any, value: Any, steps: int, *, is_true: bool) -> Iterator[_Fact]:
-    """Yield what follows if only one branch of an `if` can give a condition its value.
+    """Yield the facts that follow if only one branch of an `if` gives a condition its value.
 
     `a and b` is compiled to an `if`, which also chooses between the narrowed value and the old one.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from composecli.core.bridge import Flatten
-from composecli.core.findings import Finding, Fix, Side, Verdict, verdict_of
+from composecli.core.findings import Finding, Fix, Side, Verdict, change_first_error, verdict_of
 from composecli.core.rules import Rule, Severity
 
 
@@ -58,3 +58,15 @@ def test_a_side_is_shown_as_its_port(side: Side, text: str) -> None:
 def test_a_finding_has_the_code_and_severity_of_its_rule() -> None:
     finding = _finding(Rule.SIZE_DIFFERS)
     assert (finding.code, finding.severity) == ("CC203", Severity.ERROR)
+
+
+def test_only_the_first_error_is_changed() -> None:
+    note = Finding(Rule.FITS_ONLY_AT_SOME_SIZES, "a note")
+    error = Finding(Rule.SIZE_DIFFERS, "an error", notes=("a fact",))
+    changed = change_first_error((note, error, error), lambda found: found.noted("another"))
+    assert [finding.notes for finding in changed] == [(), ("a fact", "another"), ("a fact",)]
+
+
+def test_findings_without_an_error_are_left_as_they_are() -> None:
+    notes = (Finding(Rule.FITS_ONLY_AT_SOME_SIZES, "a note"),)
+    assert change_first_error(notes, lambda found: found.noted("another")) == notes
