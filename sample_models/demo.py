@@ -10,6 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # Each command with the exit code that it should end with.
 COMMANDS = (
+    ("composecli check encoder.pt reader.pt", 0),
+    ("composecli check encoder.pt reader.pt --fail-on warning", 1),
     ("composecli check linear_10_5.pt relu.pt", 0),
     ("composecli check linear_10_5.pt linear_3_2.pt", 1),
     (

@@ -37,6 +37,24 @@ class DictOutput(nn.Module):
         return {"logits": self.head(features), "features": features}
 
 
+class Reader(nn.Module):
+    """`(N, 64, 4, W) -> (N, W, 11)`: reads digits in the columns of a feature map.
+
+    Its LSTM was built without batch_first=True, and so takes the images of a batch for time steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = nn.Linear(64 * 4, 32)
+        self.lstm = nn.LSTM(32, 32)
+        self.digits = nn.Linear(32, 11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        columns = self.columns(x.flatten(1, 2).transpose(1, 2))
+        states, _ = self.lstm(columns)
+        return self.digits(states)
+
+
 def encoder() -> nn.Module:
     """Return a model `(N, 3, H, W) -> (N, 64, ceil(H/8), ceil(W/8))`."""
     return nn.Sequential(
@@ -56,6 +74,7 @@ def scripted() -> dict[str, nn.Module]:
         "linear_5_2": nn.Linear(5, 2),
         "relu": nn.ReLU(),
         "encoder": encoder(),
+        "reader": Reader(),
         "two_inputs": TwoInputs(),
         "dict_output": DictOutput(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
 
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted: processes of pytest-xdist have no terminal of their own.
+
+    The parts of one test are added up.
+    """
+    totals = defaultdict[str, Counter[str]](Counter)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        for name, counts in getattr(report, "user_properties", ()):
+            if name == "counts" and report.when == "teardown":
+                totals[report.nodeid.partition("[")[0]].update(counts)
+    for test, counts in totals.items():
+        terminalreporter.write_line(f"{test}: {dict(counts)}")
 
 
 @pytest.fixture(scope="session")

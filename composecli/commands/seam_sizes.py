@@ -260,6 +260,9 @@ def _would_fit(seam: Seam, moved: Seam, findings: Findings) -> SizedSeam:
     note = f"it would fit at {format_sizes(moved.upstream.sizes)}"
     if fit.holds is Holds.SOMETIMES:
         note = f"it would fit when {conditions_text(solved.known.conditions)}"
+    if any(finding.rule is Rule.RANK_DIFFERS for finding in findings):
+        taken = ", ".join(consumer.side.text for _, consumer in pairs)
+        note = f"{note}, as {seam.edge.consumer} takes {taken}, too"
     return SizedSeam(_with_note(findings, note), fit)
 
 

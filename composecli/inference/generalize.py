@@ -40,6 +40,7 @@ from composecli.inference.parameter_ops import (
     fixed_axes,
     fixed_recurrent_axes,
     ids_below,
+    recurrent_widths,
 )
 from composecli.inference.prober import Prober
 from composecli.inference.relate import relate_axes
@@ -114,7 +115,10 @@ def _to_example(
 ) -> Example:
     """Collect the known properties of the axes before they are varied."""
     specs = [spec for _, spec in call_leaves(call)]
-    fixed = set(fixed_recurrent_axes(call, hints.facts))
+    fixed = set[Axis]()
+    for axis in fixed_recurrent_axes(call, hints.facts):
+        if _is_recurrent_width(call, axis, prober):
+            fixed.add(axis)
     fixed_by_ops = fixed_axes(call, accepted.parameter_ops)
     implied = (*candidate.fixed_axes, *fixed_by_ops)
     for axis in dict.fromkeys(implied):
@@ -160,6 +164,22 @@ def _accepts_next_size(call: Call, axis: Axis, prober: Prober) -> bool:
     larger = resized(call, (axis,), size + 1)
     observation = prober.outcome(larger)
     return isinstance(observation, Accepted)
+
+
+def _is_recurrent_width(call: Call, axis: Axis, prober: Prober) -> bool:
+    """Return whether an axis as long as a recurrent layer is wide is the width of its sequence.
+
+    If it is not, as behind a transpose, the layer gets a sequence of its own width at another size
+    of the axis, too. A smaller one is tried: the kernel would read beyond a weight for a larger.
+    """
+    path, number = axis
+    size = dict(call_leaves(call))[path].sizes[number]
+    if size < 2:
+        return True
+    observation = prober.trace(resized(call, (axis,), size - 1))
+    if not isinstance(observation, Accepted):
+        return True
+    return size not in recurrent_widths(observation.parameter_ops)
 
 
 def possible_limits(facts: ModelFacts) -> set[int]:

@@ -22,6 +22,8 @@ from composecli.core.pytree import Axis, Call, TensorSpec, call_leaves
 
 BATCH = 2
 LENGTH = 8
+# A sequence of a batch: a recurrent layer takes no more axes.
+MAX_RECURRENT_RANK = 3
 # Height and width, or length, by input rank: cheap, and large enough for most networks.
 SPATIAL = {3: 64, 4: 64, 5: 16}
 _SPATIAL_NAMES = {3: "L", 4: "HW", 5: "DHW"}
@@ -522,16 +524,26 @@ def fixed_axes(call: Call, parameter_ops: tuple[ParameterOp, ...]) -> tuple[Axis
 def fixed_recurrent_axes(call: Call, facts: ModelFacts) -> tuple[Axis, ...]:
     """Return the axis that a recurrent first layer fixes.
 
-    No probe can tell: a traced recurrent layer accepts any width and returns plausible outputs.
+    No probe can tell: a traced recurrent layer accepts any width and returns plausible outputs. A
+    tensor of more axes than the layer takes is reshaped before, and its last axis may be any.
     """
     width = RECURRENT.width(facts)
     path, spec = next(call_leaves(call), ((), None))
-    if spec is None or not spec.sizes:
+    if spec is None or not 0 < len(spec.sizes) <= MAX_RECURRENT_RANK:
         return ()
     if spec.sizes[-1] != width:
         return ()
     last_axis = len(spec.sizes) - 1
     return ((path, last_axis),)
+
+
+def recurrent_widths(parameter_ops: tuple[ParameterOp, ...]) -> set[int]:
+    """Return the widths of the sequences that reached recurrent layers."""
+    widths = set[int]()
+    for parameter_op in parameter_ops:
+        if "weight_ih" in (parameter_op.parameter or ""):
+            widths.add(parameter_op.value.sizes[-1])
+    return widths
 
 
 def ids_below(number: int, spec: TensorSpec, parameter_ops: tuple[ParameterOp, ...]) -> int | None:

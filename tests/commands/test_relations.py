@@ -88,6 +88,19 @@ class Table(nn.Module):
         return x.view(4, 6)
 
 
+class Columns(nn.Module):
+    """Reads the columns of an image with a recurrent layer of as many features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(64, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() == 4:
+            x = x.flatten(1, 2)
+        return self.lstm(x.transpose(1, 2))[0]
+
+
 class PointwiseView(nn.Module):
     """A convolution of pixels before a view."""
 
@@ -273,3 +286,26 @@ def test_a_producer_of_another_rank_fits_without_a_bridge(
     assert composecli("join", *paths, "-o", joined).code == 0
     assert joined.exists()
     assert composecli("check", *paths, "--strict").code == 1
+
+
+@pytest.mark.parametrize("form", ["scripted", "traced", "pickled"])
+def test_a_sequence_behind_a_transpose_has_any_length(
+    composecli: Composecli, shelf: Shelf, form: str
+) -> None:
+    path = shelf.save("columns", Columns(), form, (torch.rand(2, 64, 9),))
+    given = shelf.save("frames_of_wave", nn.Conv1d(1, 64, 10, 5))
+    checked = composecli.json("check", given, path, "--trust", path)
+    assert checked.json["models"][1]["contract"]["text"] == "float32[N, 64, L] -> float32[N, L, 5]"
+    (seam,) = checked.json["seams"]
+    assert (seam["verdict"], seam["holds"], seam["when"]) == ("compatible", "always", [])
+
+
+@pytest.mark.parametrize("form", ["scripted", "pickled"])
+def test_the_columns_of_an_image_may_be_as_many_as_they_are_wide(
+    composecli: Composecli, shelf: Shelf, form: str
+) -> None:
+    path = shelf.save("columns", Columns(), form)
+    given = shelf.save("map_of_16", nn.Conv2d(3, 16, 8, 8))
+    checked = composecli.json("check", given, path, "--trust", path)
+    (seam,) = checked.json["seams"]
+    assert (seam["verdict"], seam["when"]) == ("compatible", ["32<=H<=39"])

@@ -17,6 +17,7 @@ from composecli.inference.parameter_ops import (
     input_channels,
     layer_inputs,
     op_family,
+    recurrent_widths,
 )
 from tests.parsing import spec
 from tests.unit.inference.builders import call, facts, layer, rejected
@@ -125,10 +126,19 @@ def test_axes_of_an_accepted_call_are_fixed_by_the_weights_that_it_matches() -> 
     assert fixed_axes(tried, (other,)) == ()
 
 
+def test_widths_are_those_of_the_sequences_that_reach_recurrent_layers() -> None:
+    recurrent = ParameterOp(
+        "gru", spec("float32[8, 2, 10]"), "0.weight_ih_l0", spec("float32[12, 10]")
+    )
+    other = ParameterOp("addmm", spec("float32[2, 7]"), "1.weight", spec("float32[7, 3]"))
+    assert recurrent_widths((recurrent, other)) == {10}
+
+
 def test_recurrent_first_layer_fixes_the_last_axis_of_its_width() -> None:
     recurrent = facts(layer("LSTM", (12, 10), name="weight_ih_l0"))
     assert fixed_recurrent_axes(call("float32[8, 2, 10]"), recurrent) == (((0,), 2),)
     assert fixed_recurrent_axes(call("float32[8, 2, 11]"), recurrent) == ()
+    assert fixed_recurrent_axes(call("float32[2, 5, 2, 10]"), recurrent) == ()
     assert fixed_recurrent_axes(call("float32[2, 10]"), facts(layer("Linear", (5, 10)))) == ()
 
 
