@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
+from torch.nn import functional
 
 from composecli.cli import main
 from tests.commands.running import Installed
@@ -85,8 +86,8 @@ def _old_weight_norm() -> nn.Module:
         return torch.nn.utils.weight_norm(nn.Linear(3, 2))
 
 
-def _transformer_with_function() -> nn.Module:
-    return nn.TransformerEncoderLayer(3, 1, 8, activation=nn.functional.relu).eval()
+def _transformer_with(activation: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    return nn.TransformerEncoderLayer(3, 1, 8, activation=activation).eval()
 
 
 def _scripted_before() -> nn.Module:
@@ -169,11 +170,18 @@ LOADED = {
     "a parametrisation, exported": Case(Parametrised, _export),
     "sizes by hints, exported": Case(lambda: nn.Linear(3, 2), _export_with_hints),
     "without checksums": Case(lambda: nn.Linear(3, 2), _save_without_checksums),
-    "a transformer with F.relu": Case(_transformer_with_function, torch.save),
+    "a transformer with F.relu": Case(lambda: _transformer_with(functional.relu), torch.save),
+    "a transformer with F.silu": Case(lambda: _transformer_with(functional.silu), torch.save),
+    "a transformer with F.softplus": Case(
+        lambda: _transformer_with(functional.softplus), torch.save
+    ),
     "a module that was scripted": Case(_scripted_before, torch.save),
 }
 REFUSED = {
     "weight norm": Case(_old_weight_norm, torch.save, "torch.nn.utils.weight_norm.WeightNorm"),
+    "a transformer with F.dropout": Case(
+        lambda: _transformer_with(functional.dropout), torch.save, "torch.nn.functional.dropout"
+    ),
     "a user-defined class": Case(
         UnusualBuffers, torch.save, "tests.safety.test_honest.UnusualBuffers"
     ),
