@@ -8,7 +8,7 @@ from composecli.commands.opened_model import OpenedModel
 from composecli.commands.results import AxisReport
 from composecli.commands.session import Session
 from composecli.core.blueprint import single_model
-from composecli.core.contract import Contract, output_name
+from composecli.core.contract import Contract, output_names
 from composecli.core.dims import admits
 from composecli.core.pytree import Axis, Call, call_leaves, size_of
 from composecli.core.resizing import axes_named, resize, sizes_by_name
@@ -78,7 +78,8 @@ def _report(
     inputs = tuple((ports[path], axis) for path, axis in axes)
     if followed is None:
         return AxisReport(name, inputs, ())
-    found = tuple((output_name(fate.output, contract.result), fate) for fate in fates(followed))
+    names = output_names(contract.result)
+    found = tuple((names[fate.output], fate) for fate in fates(followed))
     reasons = list(followed.opaque)
     if not any(fate.fate is Fate.UNKNOWN for _, fate in found):
         reasons.clear()

@@ -13,7 +13,7 @@ from composecli.core.contract import Contract
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Side
 from composecli.core.observations import RejectionKind
-from composecli.core.pytree import Call, Literal, Tree, leaves, port_name
+from composecli.core.pytree import Call, Literal, Tree, leaves, port_names
 from composecli.core.rules import Rule
 from composecli.inference import Found, NotFound
 from composecli.inference.search import Attempt
@@ -130,7 +130,8 @@ def _call_text(call: Call) -> str:
 
 def no_such_output(name: str, port: str, result: Tree) -> Finding:
     """Return the finding that a model has no output of this name."""
-    names = [port_name(path, result) or "the tensor itself" for path, _ in leaves(result)]
+    ports = port_names(result)
+    names = [ports[path] or "the tensor itself" for path, _ in leaves(result)]
     outputs = ", ".join(names) or "none"
     return Finding(
         Rule.NO_SUCH_OUTPUT,

@@ -11,7 +11,7 @@ from composecli.compose.compare import PortPairs, compare
 from composecli.compose.fitting_sizes import fitting_sizes
 from composecli.compose.wiring import Wiring, wire
 from composecli.core.blueprint import Sequential
-from composecli.core.contract import Contract, Port, output_name
+from composecli.core.contract import Contract, Port, output_names
 from composecli.core.dims import Fixed
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
@@ -115,10 +115,11 @@ def _at_call(seam: Seam, call: Call, left: Rules = ()) -> Seam | None:
 
 def _with_fixed_outputs(upstream: Upstream) -> Upstream:
     """Return the chain with the sizes and dtypes of its result as those of its outputs."""
+    names = output_names(upstream.result)
     outputs = list[Port]()
     for path, spec in leaves(upstream.result):
         dims = tuple(map(Fixed, spec.sizes))
-        outputs.append(Port(output_name(path, upstream.result), path, spec.dtype, dims))
+        outputs.append(Port(names[path], path, spec.dtype, dims))
     return replace(upstream, outputs=tuple(outputs))
 
 

@@ -42,7 +42,7 @@ from composecli.compose.propagate import propagate
 from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Edge, wire
 from composecli.core.blueprint import Feed, Sequential, Stage
-from composecli.core.contract import Port, output_name
+from composecli.core.contract import Port, output_names
 from composecli.core.dims import Unknown
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.fit import Fit
@@ -323,11 +323,11 @@ def _extend(seam: Seam, pairs: PortPairs, passed: _Passed) -> Upstream:
 def _ports_without_contract(result: Tree) -> Ports:
     """Return the ports of a result of which one example is known and no dim."""
     unknown = Unknown("the contract of this model was not found")
+    names = output_names(result)
     ports = list[Port]()
     for path, spec in leaves(result):
         dims = (unknown,) * len(spec.sizes)
-        name = output_name(path, result)
-        ports.append(Port(name, path, spec.dtype, dims))
+        ports.append(Port(names[path], path, spec.dtype, dims))
     return tuple(ports)
 
 

@@ -12,15 +12,7 @@ from composecli.commands.results import SeamReport
 from composecli.core.blueprint import Mode
 from composecli.core.bridge import Bridge
 from composecli.core.findings import Finding, Fix, Verdict
-from composecli.core.pytree import (
-    TensorSpec,
-    Tree,
-    TreeMapping,
-    TreeSequence,
-    get_path,
-    paths,
-    port_name,
-)
+from composecli.core.pytree import Tree, leaves, port_names
 from composecli.core.rules import Rule
 from composecli.inference import Found
 
@@ -131,13 +123,14 @@ class _Trials:
 
 def _output_names(result: Tree) -> Iterator[str]:
     """Yield the names of the tensors in a result, then those of its containers."""
-    parts = [(path, get_path(result, path)) for path in paths(result) if path]
-    for path, part in parts:
-        if isinstance(part, TensorSpec):
-            yield port_name(path, result)
-    for path, part in parts:
-        if isinstance(part, TreeSequence | TreeMapping):
-            yield port_name(path, result)
+    names = port_names(result)
+    for path, _ in leaves(result):
+        if path:
+            yield names[path]
+    containers = dict.fromkeys(path[:-1] for path in names if path)
+    for path in containers:
+        if path:
+            yield names[path]
 
 
 def _consumer_port(trial: Composition, number: int) -> str:

@@ -18,7 +18,7 @@ from composecli.core.pytree import (
     describe_tree,
     get_path,
     leaves,
-    port_name,
+    port_names,
 )
 from composecli.core.rules import Rule
 
@@ -176,7 +176,8 @@ def _structure_finding(
     producer = Side(edge.producer, returned)
     consumer = Side(edge.consumer, wanted)
     notes = list[str]()
-    selectors = [port_name(path, result) for path, _ in leaves(part, selected) if path]
+    names = port_names(result)
+    selectors = [names[path] for path, _ in leaves(part, selected) if path]
     if selectors:
         ports = ", ".join(selectors)
         notes.append(f"outputs to select from: {ports}")

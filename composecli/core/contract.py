@@ -28,12 +28,15 @@ from composecli.core.pytree import (
     TreeSequence,
     call_leaves,
     port_name,
+    port_names,
 )
 from composecli.core.relations import Relation, Where, all_hold, format_where
 from composecli.core.size_expr import Const, Expr, evaluate, symbols
 
 # The name of the axis that holds the samples.
 BATCH = "N"
+# The name of an output that is the whole result.
+_UNNAMED = "output 0"
 # The conventional names of the axes of a tensor, by its rank.
 _AXIS_NAMES = ("", "N", "ND", "NTL", "NCHW", "NCDHW")
 
@@ -229,15 +232,20 @@ def output_name(path: KeyPath, result: Tree | None = None) -> str:
 
     `result` is the value that the path leads into; it has the names of a named tuple.
     """
-    return port_name(path, result) or "output 0"
+    return port_name(path, result) or _UNNAMED
+
+
+def output_names(result: Tree) -> dict[KeyPath, str]:
+    """Return the display names of all parts of a result, each as `output_name` returns it."""
+    return {path: name or _UNNAMED for path, name in port_names(result).items()}
 
 
 def with_output_names(contract: Contract) -> Contract:
     """Return the contract with the names that its outputs have in its result."""
+    names = output_names(contract.result)
     outputs = list[Port]()
     for port in contract.outputs:
-        name = output_name(port.path, contract.result)
-        outputs.append(replace(port, name=name))
+        outputs.append(replace(port, name=names[port.path]))
     return replace(contract, outputs=tuple(outputs))
 
 

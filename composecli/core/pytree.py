@@ -236,6 +236,29 @@ def port_name(path: KeyPath, tree: Tree | None = None) -> str:
     return "".join(texts)
 
 
+def port_names(tree: Tree) -> dict[KeyPath, str]:
+    """Return the names of all parts of a tree by their paths, each as `port_name` returns it."""
+    names = dict[KeyPath, str]()
+    _add_names(names, tree, (), "")
+    return names
+
+
+def _add_names(names: dict[KeyPath, str], tree: Tree, path: KeyPath, name: str) -> None:
+    """Add the names of a part and of those in it."""
+    names[path] = name
+    if isinstance(tree, TreeSequence):
+        for number, item in enumerate(tree.items):
+            field: int | str = number
+            if tree.names:
+                field = tree.names[number]
+            inner = name + _step_name(field, is_first=not path)
+            _add_names(names, item, (*path, number), inner)
+    if isinstance(tree, TreeMapping):
+        for key, item in tree.entries:
+            inner = name + _step_name(key, is_first=not path)
+            _add_names(names, item, (*path, key), inner)
+
+
 def _step_name(step: int | str, *, is_first: bool) -> str:
     """Return one step of a port's name."""
     if isinstance(step, int):
@@ -302,8 +325,8 @@ def find_path(tree: Tree, port: str) -> KeyPath | None:
     The name is that of `port_name`, or any other way to write it in Python: `["logits"]`,
     `out["logits"]`, `hidden.0`.
     """
-    candidates = [path for path in paths(tree) if path]
-    named = {path: port_name(path, tree) for path in candidates}
+    named = port_names(tree)
+    candidates = [path for path in named if path]
     for path in candidates:
         if port == named[path]:
             return path

@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import chain
 
 from composecli.core.dtypes import DTYPES, by_storage
+from composecli.files.activations import ACTIVATIONS
 from composecli.files.checkpoint_entries import (
     ANY_MODEL,
     Entry,
@@ -67,17 +68,7 @@ _DATA = frozenset(
     )
 )
 # Importing these runs nothing.
-_INERT = frozenset(
-    (
-        *_DATA,
-        "torch.nn.functional.relu",
-        "torch.nn.functional.gelu",
-        "torch._C._nn.gelu",
-        "torch.relu",
-        "torch._C._VariableFunctions.relu",
-        "torch._VariableFunctionsClass.relu",
-    )
-)
+_INERT = _DATA | ACTIVATIONS
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",

@@ -18,7 +18,7 @@ from composecli.core.contract import (
     Port,
     fresh_name,
     input_name,
-    output_name,
+    output_names,
 )
 from composecli.core.dims import Derived, Dim, Fixed, Free, Shape, Unknown, as_dim
 from composecli.core.pytree import (
@@ -135,10 +135,10 @@ class _ContractReader:
             argument = _argument_name(example, path, signature)
             name = input_name(path, argument)
             inputs.append(Port(name, path, spec.dtype, dims))
+        names = output_names(result)
         outputs = list[Port]()
         for (path, spec), dims in zip(leaves(result), output_shapes, strict=True):
-            name = output_name(path, result)
-            outputs.append(Port(name, path, spec.dtype, dims))
+            outputs.append(Port(names[path], path, spec.dtype, dims))
         evidence = (Evidence(EvidenceKind.EXPORTED),)
         return Contract(tuple(inputs), tuple(outputs), example, result, evidence)
 

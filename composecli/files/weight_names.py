@@ -23,6 +23,8 @@ NamedSizes = Mapping[str, Sizes]
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
 # Attributes of training classes that hold the model.
 PREFIXES = ("model.", "net.")
+# What a module stores besides its tensors, of whatever class.
+EXTRA_STATE = "_extra_state"
 # Submodules that wrappers insert.
 _WRAPPING_MODULES = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Words in the names of numbers that training code keeps beside the weights.
@@ -32,7 +34,6 @@ _TRAINING_WORDS = re.compile(
 )
 # Parts of a Lightning module that only training uses.
 _TRAINING_PARTS = re.compile(r"(?i)(\w*_)?(loss|losses|criterion|criteria|metrics?)(_\w*)?")
-_EXTRA_STATE = "_extra_state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +160,9 @@ def _might_be_meant(candidate: Candidate, fit: Fit) -> bool:
 def first_difference(candidate: Candidate, fit: Fit, wanted: NamedSizes) -> str:
     """Return the first reason why weights do not fit a module with these names and sizes."""
     for name, inner in fit.renamed.items():
-        sizes = candidate.sizes[name]
-        if wanted.get(inner) and sizes and wanted[inner] != sizes:
-            return f"its {name} is {list(sizes)}, and {list(wanted[inner] or ())} in the module"
+        sizes, expected = candidate.sizes[name], wanted.get(inner)
+        if sizes is not None and expected is not None and sizes != expected:
+            return f"its {name} is {list(sizes)}, and {list(expected)} in the module"
     for name, inner in fit.renamed.items():
         if inner not in wanted:
             return f"the module has no {name}"
@@ -256,7 +257,7 @@ def _may_be_left_out(candidate: Candidate, name: str) -> bool:
     if rest:
         return candidate.beside_training and _TRAINING_PARTS.fullmatch(first) is not None
     if sizes is None:
-        return name != _EXTRA_STATE
+        return name != EXTRA_STATE
     return sizes == () and _TRAINING_WORDS.fullmatch(name) is not None
 
 

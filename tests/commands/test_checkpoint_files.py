@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ def test_a_module_in_the_old_format_is_loaded_and_joined(installed: Installed) -
     assert "was saved without checksums" in joined.out + joined.err
 
 
+# A module that keeps an object of a class that is not torch's, and that object in a wrapper.
+STATED = """
+from torch import nn
+class Stated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2, bias=False)
+    def forward(self, x):
+        return self.layer(x)
+    def get_extra_state(self):
+        return None
+    def set_extra_state(self, state):
+        assert state.rate == 0.1
+"""
+STATE = {"module._extra_state": Namespace(rate=0.1)}
+
+
 @pytest.mark.parametrize(
     ("layout", "note"),
     [
@@ -90,6 +108,29 @@ def test_objects_beside_the_weights_are_never_built(installed: Installed, folder
     assert ran.code == 0, ran.err
     assert "never built: touch" in ran.out
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_trust_changes_nothing_about_an_object_among_the_weights(
+    installed: Installed, prefix: str
+) -> None:
+    weights = {prefix + name: value for name, value in make().state_dict().items()}
+    torch.save({**weights, "args": Namespace(rate=0.1)}, "checkpoint.pt")
+    ran = installed("inspect", "net.py:make@checkpoint.pt", "--trust", "checkpoint.pt")
+    assert ran.code == 0, ran.err
+    assert CONTRACT in ran.out
+    assert "note: not weights, and left out: args" in ran.out
+
+
+def test_a_trusted_extra_state_keeps_its_place_behind_a_wrapper(
+    installed: Installed, folder: Path
+) -> None:
+    (folder / "stated.py").write_text(STATED)
+    torch.save({"module.layer.weight": torch.rand(2, 4), **STATE}, "checkpoint.pt")
+    words = ("stated.py:Stated@checkpoint.pt", "--trust", "checkpoint.pt")
+    ran = installed("inspect", *words)
+    assert ran.code == 0, ran.err
+    assert CONTRACT in ran.out
 
 
 @pytest.mark.parametrize("options", [(), ("--key", "model"), ("--trust", "best.pt")])

@@ -12,8 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
+from torch.nn import functional
 
 from composecli.cli import main
+from tests.commands.running import Installed
 from tests.safety.scripted_modules import Narrowed, OneOfTwoLists, ThroughInterface
 
 
@@ -84,8 +86,8 @@ def _old_weight_norm() -> nn.Module:
         return torch.nn.utils.weight_norm(nn.Linear(3, 2))
 
 
-def _transformer_with_function() -> nn.Module:
-    return nn.TransformerEncoderLayer(3, 1, 8, activation=nn.functional.relu).eval()
+def _transformer_with(activation: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    return nn.TransformerEncoderLayer(3, 1, 8, activation=activation).eval()
 
 
 def _scripted_before() -> nn.Module:
@@ -122,6 +124,29 @@ def _export(module: nn.Module, path: Path) -> None:
         torch.export.save(program, path)
 
 
+def _export_with_hints(module: nn.Module, path: Path) -> None:
+    """Export with sizes that the exporter relates, which leaves marks at the example input."""
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.export.export(module, (torch.rand(4, 3),), dynamic_shapes=sizes)
+        torch.export.save(program, path)
+
+
+class PairsOfOne(nn.Module):
+    """Takes an even number of samples from the entry with this key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, entries: dict[str, torch.Tensor]) -> torch.Tensor:
+        x = entries[self.key]
+        if x.shape[0] % 2 == 0:
+            x = x.view(-1, 2, 3).sum(1)
+        return self.layer(x)
+
+
 class Case(NamedTuple):
     """A module, how it is saved, and the import that a refusal names (if it is refused)."""
 
@@ -143,12 +168,20 @@ LOADED = {
     "weight norm, traced": Case(_old_weight_norm, _trace),
     "a parametrisation, traced": Case(Parametrised, _trace),
     "a parametrisation, exported": Case(Parametrised, _export),
+    "sizes by hints, exported": Case(lambda: nn.Linear(3, 2), _export_with_hints),
     "without checksums": Case(lambda: nn.Linear(3, 2), _save_without_checksums),
-    "a transformer with F.relu": Case(_transformer_with_function, torch.save),
+    "a transformer with F.relu": Case(lambda: _transformer_with(functional.relu), torch.save),
+    "a transformer with F.silu": Case(lambda: _transformer_with(functional.silu), torch.save),
+    "a transformer with F.softplus": Case(
+        lambda: _transformer_with(functional.softplus), torch.save
+    ),
     "a module that was scripted": Case(_scripted_before, torch.save),
 }
 REFUSED = {
     "weight norm": Case(_old_weight_norm, torch.save, "torch.nn.utils.weight_norm.WeightNorm"),
+    "a transformer with F.dropout": Case(
+        lambda: _transformer_with(functional.dropout), torch.save, "torch.nn.functional.dropout"
+    ),
     "a user-defined class": Case(
         UnusualBuffers, torch.save, "tests.safety.test_honest.UnusualBuffers"
     ),
@@ -171,7 +204,7 @@ def _no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unusual_but_harmless_file_loads_without_trust(tmp_path: Path, name: str) -> None:
     case = LOADED[name]
     path = tmp_path / "model.pt"
-    if case.save is _export:
+    if case.save in (_export, _export_with_hints):
         path = tmp_path / "model.pt2"
     torch.manual_seed(0)
     case.save(case.make(), path)
@@ -233,3 +266,19 @@ def test_one_op_can_be_allowed(tmp_path: Path) -> None:
     assert code == 3
     assert "--allow-op aten::_foreach_add" in output
     assert inspect(path, "--allow-op", "aten::_foreach_add")[0] == 0
+
+
+@pytest.mark.parametrize("key", ["a+b", "a#b,c"])
+def test_keys_that_stay_between_quotes_may_be_in_guards(
+    installed: Installed, tmp_path: Path, key: str
+) -> None:
+    path = tmp_path / "pairs.pt2"
+    sizes = ({key: {0: torch.export.Dim.DYNAMIC}},)
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.export.export(
+            PairsOfOne(key), ({key: torch.rand(4, 3)},), dynamic_shapes=sizes
+        )
+        torch.export.save(program, path)
+    inspected = installed.json("inspect", path)
+    assert inspected.code == 0
+    assert "float32[N//2, 2]" in inspected.json["model"]["contract"]["text"]

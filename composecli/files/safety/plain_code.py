@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from composecli.files.safety.pt2_structure import is_unquoted
+
 MAX_EXPRESSION_LENGTH = 16_000
 MAX_EXPONENT = 64
 MAX_INTEGER_BITS = 64
@@ -25,7 +27,6 @@ _SYMBOL = re.compile(r"[a-z]{1,4}\d{1,6}")
 _SYMBOL_TEXT = re.compile(r"[A-Za-z_]\w{0,60}")
 _FLOAT_TEXT = re.compile(r"-?\d{1,40}\.?\d{0,40}([eE][+-]?\d{1,3})?|-?inf|nan")
 _ARGUMENT_NAME = re.compile(r"[^\W\d]\w{0,200}")
-_KEY = re.compile(r"[\w .:/\-]{0,200}")
 # Functions of sympy, and of torch.utils._sympy, whose value has no more bits than an argument.
 _FUNCTION_NAMES = """
     Max Min Abs Mod PythonMod FloorDiv CeilDiv CleanDiv IntTrueDiv FloatTrueDiv
@@ -71,9 +72,20 @@ class _NotPlain(Exception):
 
 def is_plain_guard(text: str) -> bool:
     """Return whether a guard only compares sizes of inputs: `L['x'].size()[1] == 3`."""
-    if "#" in text or not text.isprintable():
+    if not text.isprintable() or not _is_plain(text, _guard_bits):
         return False
-    return _is_plain(text, _guard_bits)
+    return "#" not in text or not _has_comment(text)
+
+
+def _has_comment(text: str) -> bool:
+    """Return whether a `#` may stand outside the keys of a guard, which have no escapes."""
+    if "\\" in text:
+        return True
+    in_keys = 0
+    for node in ast.walk(ast.parse(text, mode="eval")):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            in_keys += node.value.count("#")
+    return text.count("#") != in_keys
 
 
 def is_plain_expression(text: str) -> bool:
@@ -196,7 +208,7 @@ def _path_bits(node: ast.expr) -> int:
             _require(_ARGUMENT_NAME.fullmatch(name) is not None)
             return _NUMBER
         case ast.Subscript(path, ast.Constant(str(key))):
-            _require(_KEY.fullmatch(key) is not None)
+            _require(is_unquoted(key))
             return _path_bits(path)
         case ast.Subscript(path, index):
             _constant_bits(index)

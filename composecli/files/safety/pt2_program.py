@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from composecli.files.archive import Archive, NotAnArchive
-from composecli.files.checkpoint import is_inert, is_plain_part
-from composecli.files.pickle import NotAPickle
+from composecli.files.archive import Archive
 from composecli.files.pt2_layout import (
     IndexEntry,
     dtype_of,
@@ -24,12 +22,10 @@ from composecli.files.pt2_layout import (
     is_object_record,
     is_program,
     is_record_name,
-    is_sample_inputs,
 )
 from composecli.files.safety.pt2_graph import unsafe_program
-from composecli.files.safety.pt2_structure import is_unquoted
-from composecli.files.safety.refusals import Reason, start_of
-from composecli.files.storage_bounds import find_out_of_bounds, record_sizes
+from composecli.files.safety.pt2_samples import unsafe_samples
+from composecli.files.safety.refusals import Reason
 
 # Sizes, strides and offsets are signed integers of 64 bits.
 MAX_SIZE = 2**63
@@ -45,7 +41,7 @@ def unsafe_parts(archive: Archive) -> Iterator[Reason]:
         elif name.startswith("data/") and name.endswith(".json"):
             yield from _check_index(name, archive.json(name))
         elif name.startswith("data/") and name.endswith(".pt"):
-            yield from _check_sample_inputs(archive, name)
+            yield from unsafe_samples(archive, name)
 
 
 def record_problems(archive: Archive) -> Iterator[str]:
@@ -95,34 +91,3 @@ def _check_index(member: str, data: Any) -> Iterator[Reason]:
             yield Reason(f"{member} has {name} at {path_name}")
         elif is_object_record(path_name):
             yield Reason(f"{member} has {name} as an object")
-
-
-def _check_sample_inputs(archive: Archive, name: str) -> Iterator[Reason]:
-    """Check the example inputs: a checkpoint that PyTorch unpickles without restrictions."""
-    if not is_sample_inputs(name):
-        yield Reason(f"{name} is a pickle")
-        return
-    data = archive.read(name)
-    # `torch.export.save` writes an empty member if there are no example inputs.
-    if not data:
-        return
-    try:
-        with Archive.of_bytes(data) as inner:
-            parsed = inner.pickle("data.pkl")
-            decoded = inner.operations("data.pkl")
-            problems = tuple(find_out_of_bounds(parsed, record_sizes(inner, "data/")))
-    except (NotAPickle, NotAnArchive) as error:
-        yield Reason(f"{name}: {error}")
-        return
-    foreign = [imported for imported in parsed.imports if not is_inert(imported)]
-    for imported in foreign:
-        yield Reason(f"{name} would import {imported}")
-    for problem in problems:
-        yield Reason(f"{name}: {problem}")
-    if not foreign and not is_plain_part(parsed):
-        yield Reason(f"{name} is more than tensors, numbers and texts")
-    for operation in decoded:
-        text = operation.argument
-        # PyTorch writes the keys of dicts into the source of guards.
-        if isinstance(text, str) and not is_unquoted(text.replace("\n", " ")):
-            yield Reason(f"{name} has the text {start_of(text)}")

@@ -156,7 +156,9 @@ def get_value(value: Any, path: KeyPath) -> Any:
 
 
 def _get_item(mapping: Mapping[Any, Any], key_text: str) -> Any:
-    """Return the first item whose key has this text."""
+    """Return the item at this text, or the first one whose key has it as its text."""
+    if isinstance(mapping, dict) and key_text in mapping:
+        return mapping[key_text]
     for key, item in mapping.items():
         if str(key) == key_text:
             return item

@@ -15,6 +15,7 @@ from torch import nn
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
+from composecli.files.activations import FUNCTIONAL, NATIVE
 from composecli.files.archive import Archive
 from composecli.files.checkpoint import chosen_module, is_layer, layers, scan_checkpoint
 from composecli.files.checkpoint_archive import (
@@ -287,10 +288,11 @@ def _descend(value: Any, entry: Entry) -> Any:
 
 
 def _safe_globals() -> list[Any]:
-    """Return torch.nn's module classes, and the functions that its Transformer refers to."""
+    """Return torch.nn's module classes, and the functions that its Transformer may keep."""
     inner = nn.modules.linear.NonDynamicallyQuantizableLinear
-    functions = (nn.functional.relu, nn.functional.gelu, torch.relu)
-    return [*_layer_classes(), inner, *functions, set]
+    functions = [getattr(nn.functional, name) for name in FUNCTIONAL]
+    functions += [getattr(torch._C._nn, name) for name in NATIVE]
+    return [*_layer_classes(), inner, *functions, torch.relu, set]
 
 
 def _layer_classes() -> list[type[nn.Module]]:

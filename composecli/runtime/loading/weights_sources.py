@@ -19,7 +19,7 @@ from composecli.files.checkpoint_entries import entries_at
 from composecli.files.checkpoint_weights import StateDict, foreign_beside, state_dicts
 from composecli.files.members import Members
 from composecli.files.shards import NotAnIndex
-from composecli.files.weight_names import Candidate, Fit
+from composecli.files.weight_names import EXTRA_STATE, Candidate, Fit
 
 MAX_NAMES_SHOWN = 6
 
@@ -65,7 +65,7 @@ class PickledWeights:
         """Return the weights, which torch unpickles from an archive of them alone."""
         held = self._held[place]
         if held.foreign and self.unpickle is not None:
-            return _part_of(self.unpickle(), held, fit)
+            return self._built(self.unpickle(), held, fit)
         part = held.part(fit)
         # Sets are no part of tensors, but of the extra state of some modules.
         with torch.serialization.safe_globals([set]):
@@ -79,6 +79,15 @@ class PickledWeights:
                     tensors = torch.load(file, map_location="cpu", weights_only=True)
         return tensors
 
+    def _built(self, value: Any, held: StateDict, fit: Fit) -> Tensors:
+        """Return the weights in an unpickled file, and note which entries are none."""
+        entries = _entries_in(value, held)
+        names = {**_names_of_foreign(entries, held, fit), **fit.renamed}
+        left_out = [*self._beside(held), *(name for name in held.foreign if name not in names)]
+        if left_out:
+            self.notes = (*self.notes, f"not weights, and left out: {shown_names(left_out)}")
+        return OrderedDict((names[name], entries[name]) for name in entries if name in names)
+
     def modes(self, place: int, fit: Fit) -> Mapping[str, bool] | None:
         """Return the modes of a pickled module by the paths in the module, None for others."""
         return self._held[place].modes_in(fit)
@@ -86,21 +95,34 @@ class PickledWeights:
     def foreign(self, place: int) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Return the entries beside a candidate, and in it, that are not built."""
         held = self._held[place]
+        if held.foreign and self.unpickle is not None:
+            return {}, {}
+        return self._beside(held), held.foreign
+
+    def _beside(self, held: StateDict) -> dict[str, str]:
+        """Return the objects of other classes beside the weights, with their classes."""
         value = self.members.pickle("data.pkl").value
-        beside = foreign_beside(value, held.candidate.path)
-        if self.unpickle is not None:
-            return beside, {}
-        return beside, held.foreign
+        return foreign_beside(value, held.candidate.path)
 
 
-def _part_of(value: Any, held: StateDict, fit: Fit) -> Tensors:
-    """Return the weights in an unpickled file, with entries of whatever class."""
+def _entries_in(value: Any, held: StateDict) -> Tensors:
+    """Return the entries of a state dict in an unpickled file, of whatever class."""
     for key in held.candidate.path:
         value = entry_of(value, key)
     if isinstance(value, nn.Module):
         value = value.state_dict()
-    names = {**{name: name for name in held.foreign}, **fit.renamed}
-    return OrderedDict((names[name], value[name]) for name in value if name in names)
+    entries: Tensors = value
+    return entries
+
+
+def _names_of_foreign(entries: Tensors, held: StateDict, fit: Fit) -> dict[str, str]:
+    """Return the names in the module of those entries of other classes that belong to it."""
+    names = dict[str, str]()
+    for name in held.foreign:
+        path, _, last = name.rpartition(".")
+        if last == EXTRA_STATE or isinstance(entries[name], torch.Tensor):
+            names[name] = f"{fit.module_path(path)}.{last}".lstrip(".")
+    return names
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,9 @@ from composecli.core.pytree import (
     get_path,
     keystr,
     leaves,
+    paths,
     port_name,
+    port_names,
     replace_call_leaf,
     replace_leaf,
     resized,
@@ -162,3 +166,21 @@ def test_a_word_is_found_before_another_way_to_write_a_path() -> None:
 def test_only_integers_of_32_and_64_bits_may_hold_ids() -> None:
     assert TensorSpec("int64", ()).may_hold_ids
     assert not TensorSpec("uint8", ()).may_hold_ids
+
+
+def test_the_names_of_all_parts_are_those_of_each() -> None:
+    leaf = TensorSpec("float32", (2,))
+    pair = TreeSequence("tuple", (leaf, Literal(None)), ("mean", "log var"))
+    tree = TreeMapping((("out", pair), ("a b", TreeSequence("list", (leaf, pair))), ("n", leaf)))
+    names = port_names(tree)
+    assert list(names) == paths(tree)
+    assert names == {path: port_name(path, tree) for path in paths(tree)}
+    assert port_names(leaf) == {(): ""}
+
+
+def test_the_names_of_many_outputs_take_one_walk() -> None:
+    count = 100_000
+    tree = TreeMapping(tuple((f"o{number}", Literal(None)) for number in range(count)))
+    started = process_time()
+    assert find_path(tree, f"o{count - 1}") == (f"o{count - 1}",)
+    assert process_time() - started < 20

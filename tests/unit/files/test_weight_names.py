@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composecli.files.weight_names import Candidate, choose, fit_names, fitting_parts
+from composecli.files.weight_names import (
+    Candidate,
+    choose,
+    first_difference,
+    fit_names,
+    fitting_parts,
+)
 
 WANTED = {"0.weight": (3, 4), "0.bias": (3,), "1.fc.weight": (2, 3), "scale": ()}
 WORDS = st.sampled_from(["fc", "0", "1", "encoder", "attn", "model", "net"])
@@ -162,3 +168,13 @@ def test_sizes_tell_apart_what_names_do_not() -> None:
     choice = choose([other, candidate("generator")], WANTED)
     assert choice is not None
     assert choice.place == 1
+
+
+@pytest.mark.parametrize(("held", "wanted"), [((), (2, 3)), ((2, 3), ())])
+def test_a_number_in_place_of_a_matrix_is_said_to_be_one(
+    held: tuple[int, ...], wanted: tuple[int, ...]
+) -> None:
+    candidate = Candidate(("ema",), {"weight": held})
+    names = {"weight": wanted}
+    said = first_difference(candidate, fit_names(candidate, names), names)
+    assert said == f"its weight is {list(held)}, and {list(wanted)} in the module"

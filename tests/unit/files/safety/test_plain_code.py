@@ -91,6 +91,9 @@ def test_anything_else_is_not_a_plain_expression(text: str) -> None:
         "torch._sym_sqrt(L['x'].size()[0]) < math.inf",
         "not ((L['args'][0].size()[1] % 4 == 0) and L['pair']['mask'].numel() != 3)",
         "(2 if L['x'].size()[0] > 3 else 1) == round(L['n'] * 0.5)",
+        "L['x']['a+b'].size()[0] == 3",
+        "L['x']['a,b']['$x'].size()[0] == L['x']['{a}'].size()[0]",
+        "L['x']['a#b'].size()[0] != L['x']['#'].size()[0]",
     ],
 )
 def test_comparing_sizes_is_a_plain_guard(text: str) -> None:
@@ -123,6 +126,10 @@ def test_comparing_sizes_is_a_plain_guard(text: str) -> None:
         "L['x'].size()[0] == 3 # comment",
         "True\n",
         "L['x'].size()[0] ==",
+        "L['x'].size()[0] == 3 # 2",
+        "L['x']['\\x23'].size()[0] == 3 # 2",
+        "L['x'][\"it's\"].size()[0] == 3",
+        "L['x'][f'{y}'].size()[0] == 3",
     ],
 )
 def test_anything_else_is_not_a_plain_guard(text: str) -> None:

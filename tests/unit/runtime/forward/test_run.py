@@ -138,6 +138,7 @@ def test_a_model_that_ends_the_process_only_fails() -> None:
         ([1, (2, 3)], (1, 0), 2),
         ({"a": {"b": 4}}, ("a", "b"), 4),
         ({1: "one"}, ("1",), "one"),
+        ({1: "a number", "1": "a text"}, ("1",), "a text"),
     ],
 )
 def test_a_part_of_a_result_is_found_by_its_path(
