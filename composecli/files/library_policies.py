@@ -22,9 +22,9 @@ class LibraryPolicy:
     kept as an attribute; they are not called while a file loads.
 
     `vouched` are methods that run when an object is made empty or gets its state, and that were
-    read: they set no attribute but their own. `imported` is imported with the library, and
-    `distribution` is its name for pip. `texts` are attributes that it sets to a text, although
-    modules have a method of that name.
+    read: they set attributes of the object, and open, import and evaluate nothing. `texts` are
+    attributes that hold a text, although modules have a method of that name. `imported` is imported
+    with the library, and `distribution` is its name for pip.
     """
 
     modules: str
@@ -66,10 +66,14 @@ POLICIES = {
         r"torchvision\.(models|ops|transforms)(\.\w+)*",
         # Objects with a few numbers, which a detector keeps beside its modules.
         data=r"torchvision\.models\.detection\._utils\."
-        r"(BalancedPositiveNegativeSampler|BoxCoder|Matcher|SSDMatcher)",
+        r"(BalancedPositiveNegativeSampler|BoxCoder|BoxLinearCoder|Matcher|SSDMatcher)",
         functions=r"torchvision\.(ops\.boxes\.box_iou|models\.optical_flow\.raft\._pass_through_h)",
     ),
-    "timm": LibraryPolicy(r"timm\.(layers|models)(\.\w+)*"),
+    "timm": LibraryPolicy(
+        r"timm\.(layers|models)(\.\w+)*",
+        # The channels of each stage of a backbone.
+        data=r"timm\.models\._features\.FeatureInfo",
+    ),
     "transformers": LibraryPolicy(
         r"transformers\.(activations|pytorch_utils|models\.\w+\.(modeling_\w+|quant_modules))",
         data=r"transformers\.models\.\w+\.configuration_\w+\.\w+"
@@ -106,6 +110,15 @@ POLICIES = {
     ),
     "facenet_pytorch": LibraryPolicy(r"facenet_pytorch\.models\.inception_resnet_v1"),
     "vit_pytorch": LibraryPolicy(r"vit_pytorch(\.\w+)*"),
-    # Many of the others have its layers in their models.
-    "einops": LibraryPolicy(r"einops\.layers\.torch"),
+    # Many of the others have its layers in their models. Their state is the pattern that their
+    # constructor parses.
+    "einops": LibraryPolicy(
+        r"einops\.layers\.torch",
+        vouched=frozenset(
+            (
+                "einops.layers.RearrangeMixin.__setstate__",
+                "einops.layers.ReduceMixin.__setstate__",
+            )
+        ),
+    ),
 }
