@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: env models demo demo-real test test-long coverage zoo zoo-pairs fuzz stress bench lint format clean
+.PHONY: env models demo demo-real test test-long coverage zoo zoo-pairs zoo-classes fuzz stress bench lint format clean
 
 env: $(VENV)/.ready
 
@@ -60,6 +60,16 @@ zoo: $(ZOO)/.ready
 # For more pairs: WORDS="--count 2000".
 zoo-pairs: $(ZOO)/.ready
 	PYTHONPATH=$(ZOO_PATH) $(BIN)/python -m tests.zoo.pairs $(WORDS)
+
+# The libraries of --trust-classes, with what importing them needs, and none with a torch of its own.
+$(ZOO)/.classes: $(ZOO)/.ready
+	$(BIN)/pip install --quiet --target $(ZOO) --no-deps --requirement tests/zoo/requirements.txt
+	touch $@
+
+# How many pickled models of each library load with --trust-classes. Takes ten minutes. For some of
+# the libraries: WORDS="timm monai".
+zoo-classes: $(ZOO)/.classes
+	PYTHONPATH=$(ZOO_PATH) HF_HUB_OFFLINE=1 $(BIN)/python -m tests.zoo.trusted_classes $(WORDS)
 
 # Open and check thousands of mutated files. For other files: WORDS="--count 2000 --seed 3"; for .pt2
 # files with a change in what PyTorch evaluates: WORDS="--programs".

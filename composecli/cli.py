@@ -49,6 +49,7 @@ from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule, Severity
 from composecli.early_signals import asks_for
+from composecli.files.library_classes import LIBRARIES
 from composecli.inference.prober import Budget
 from composecli.report.explain import find_rule, format_rule, list_rules
 from composecli.report.formats import DEFAULT_FORMAT, FORMATS
@@ -184,7 +185,7 @@ TRUST_CLASSES = click.option(
     multiple=True,
     metavar="LIBRARY",
     help="Also load pickled modules that consist of the classes of this installed library: "
-    "torchvision or timm. The library is imported; nothing of the file is called. Repeatable.",
+    f"{', '.join(LIBRARIES[:-1])} or {LIBRARIES[-1]}. The library is imported. Repeatable.",
 )
 ALLOW_OP = click.option(
     "--allow-op",

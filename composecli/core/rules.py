@@ -522,9 +522,9 @@ class Rule(StrEnum):
             "of torch.nn classes load without trust, whatever is beside them in the file; this one "
             "names something else. If you have the code of its class, name that: "
             "train.py:Net@net.pth reads the tensors of the pickle and does not run it. If the "
-            "classes are those of an installed torchvision or timm, --trust-classes torchvision "
-            "makes empty objects of them and calls nothing. If you know where the file comes from, "
-            "--trust loads it."
+            "classes are those of a well-known library that is installed, such as timm, "
+            "--trust-classes timm makes empty objects of them without calling their constructors. "
+            "If you know where the file comes from, --trust loads it."
         ),
     )
     HOOKS_NOT_TRUSTED = (

@@ -26,11 +26,13 @@ from composecli.files.library_classes import (
     Libraries,
     is_enum_member,
     is_granted,
+    is_named_tuple,
     is_plain_partial,
     libraries_in,
     library_of,
+    may_be_partial,
 )
-from composecli.files.module_states import state_problems
+from composecli.files.module_states import is_marked_buffer, state_problems
 from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict, reachable
 from composecli.files.pickled_module import PickledClass, is_module, pickled_class
 
@@ -68,7 +70,15 @@ _DATA = frozenset(
     )
 )
 # Importing these runs nothing.
-_INERT = _DATA | ACTIVATIONS
+_INERT = frozenset(
+    (
+        *_DATA,
+        *ACTIVATIONS,
+        # Those of a buffer; see `is_marked_buffer`.
+        "torch.Tensor",
+        "torch._tensor._rebuild_from_type_v2",
+    )
+)
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -261,16 +271,15 @@ def _is_storage(name: Global) -> bool:
     return name.name in ("UntypedStorage", "TypedStorage") or by_storage(name.name) is not None
 
 
-def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, tuple[str, ...]]]:
-    """Yield the class of each layer that unpickling would create, and its attributes' names.
+def layers(parsed: ParsedPickle) -> Iterator[tuple[Global, PickleDict]]:
+    """Yield the class of each layer that unpickling would create, and its attributes.
 
     A state that is no dict is refused, see `module_states`.
     """
     for constructed in parsed.constructed:
         function, state = constructed.function, constructed.state
         if isinstance(function, Global) and isinstance(state, PickleDict):
-            names = tuple(str(key) for key, _ in state.items)
-            yield function, names
+            yield function, state
 
 
 def unsafe_calls(parsed: ParsedPickle, libraries: Libraries = ()) -> Iterator[str]:
@@ -283,14 +292,14 @@ def unsafe_calls(parsed: ParsedPickle, libraries: Libraries = ()) -> Iterator[st
         if not isinstance(function, Global):
             yield "it would call the result of another call"
         elif function == PARTIAL and is_granted(function, libraries):
-            if not is_plain_partial(constructed) or not _is_of_layer(constructed):
+            if not is_plain_partial(constructed) or not _may_be_partial(constructed):
                 yield f"it would call {function}"
         elif is_layer(function) or library_of(function, libraries) is not None:
             is_member = not is_layer(function) and is_enum_member(constructed)
             is_empty = constructed.is_new and constructed.arguments == ()
-            if not is_empty and not is_member:
+            if not is_empty and not is_member and not is_named_tuple(constructed):
                 yield f"it would call {function} with arguments"
-        elif _is_only_named(function, libraries):
+        elif _is_only_named(function, libraries) and not is_marked_buffer(constructed):
             yield f"it would call {function}"
 
 
@@ -301,11 +310,11 @@ def _is_only_named(function: Global, libraries: Libraries) -> bool:
     return is_inert(function) and str(function) not in _CALLABLE
 
 
-def _is_of_layer(constructed: Constructed) -> bool:
-    """Return whether a partial is one of a layer of torch.nn."""
+def _may_be_partial(constructed: Constructed) -> bool:
+    """Return whether a partial is one of a layer of torch.nn, or of an activation."""
     match constructed.arguments:
         case (Global() as name,):
-            return is_layer(name)
+            return is_layer(name) or may_be_partial(name)
     return False
 
 

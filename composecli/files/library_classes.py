@@ -1,40 +1,43 @@
 """Libraries whose module classes a user may trust by name, with `--trust-classes timm`.
 
-A pickled module of such a library may make empty objects of its classes, and nothing else: it calls
-no function of the library. What it refers to, the worker looks up in the installed library.
+A pickled module of such a library may make empty objects of its module classes, members of its
+enums, and what else its policy lists: it calls no function and no constructor of the library. What
+it refers to, the worker looks up in the installed library.
 """
 
 from __future__ import annotations
 
+from composecli.files.library_policies import POLICIES, LibraryPolicy
 from composecli.files.pickle import Constructed, Global, PickleDict
 
-# Those that import all of their models at once, so that a file does not choose what is imported.
-LIBRARIES = ("torchvision", "timm")
+LIBRARIES = tuple(POLICIES)
 # Functions that modules keep as attributes, which only compute.
 _ACTIVATIONS = """
     celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax mish relu relu6 selu
     sigmoid silu softmax softplus tanh
 """
 FUNCTIONS = frozenset(f"torch.nn.functional.{name}" for name in _ACTIVATIONS.split())
-LIBRARY_FUNCTIONS = frozenset(
-    ("torchvision.ops.boxes.box_iou", "torchvision.models.optical_flow.raft._pass_through_h")
-)
-# Objects with a few numbers, which a detector keeps beside its modules.
-LIBRARY_DATA = frozenset(
-    f"torchvision.models.detection._utils.{name}"
-    for name in ("BalancedPositiveNegativeSampler", "BoxCoder", "Matcher", "SSDMatcher")
-)
+# GELU has this name in pickles, whatever it was imported from.
+_GELU = "torch._C._nn.gelu"
 PARTIAL = Global("functools", "partial")
 
 Libraries = tuple[str, ...]
 
 
-def library_of(name: Global, libraries: Libraries) -> str | None:
-    """Return which of the libraries has a name, None if none has it."""
+def policy_of(name: Global) -> LibraryPolicy | None:
+    """Return the policy of the library that a name is from, None if there is none."""
     root, _, _ = name.module.partition(".")
-    if root in libraries and name.name.isidentifier():
-        return root
-    return None
+    return POLICIES.get(root)
+
+
+def library_of(name: Global, libraries: Libraries) -> str | None:
+    """Return which of the libraries has a name that its policy admits, None if none has it."""
+    root, _, _ = name.module.partition(".")
+    if root not in libraries or not name.name.isidentifier():
+        return None
+    if not POLICIES[root].has(name.module, name.name):
+        return None
+    return root
 
 
 def is_granted(name: Global, libraries: Libraries) -> bool:
@@ -53,6 +56,20 @@ def is_enum_member(constructed: Constructed) -> bool:
     return False
 
 
+def is_named_tuple(constructed: Constructed) -> bool:
+    """Return whether an object is made as a named tuple that its library's policy has."""
+    match constructed:
+        case Constructed(Global() as name, tuple(), is_new=True, state=None, items=[]):
+            policy = policy_of(name)
+            return policy is not None and policy.has_tuple(str(name))
+    return False
+
+
+def may_be_partial(name: object) -> bool:
+    """Return whether a partial may be one of a function: an activation."""
+    return isinstance(name, Global) and (str(name) in FUNCTIONS or str(name) == _GELU)
+
+
 def is_plain_partial(constructed: Constructed) -> bool:
     """Return whether a call makes a `functools.partial` of a name, with plain values."""
     match constructed:
@@ -68,6 +85,13 @@ def is_plain_partial(constructed: Constructed) -> bool:
             values = [*positional, *(value for _, value in named)]
             return all(isinstance(value, bool | int | float | str | None) for value in values)
     return False
+
+
+def is_text_in_place_of_a_method(key: object, value: object, libraries: Libraries) -> bool:
+    """Return whether an attribute is one that a library sets to a text, and is a text."""
+    if not isinstance(value, str):
+        return False
+    return any(key in POLICIES[library].texts for library in libraries)
 
 
 def libraries_in(names: tuple[Global, ...]) -> Libraries:

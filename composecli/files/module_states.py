@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from composecli.core.dtypes import by_name
-from composecli.files.library_classes import Libraries, library_of
+from composecli.files.library_classes import Libraries, is_named_tuple, library_of
 from composecli.files.pickle import Constructed, Global, PickleDict
 
 _ORDERED_DICT = "collections.OrderedDict"
@@ -31,6 +31,8 @@ _FUNCTION_KEYS = ("activation",)
 _COMPILED = "_compiled_call_impl"
 # `torch.jit.script` leaves it on the module that it compiles.
 _MARK_OF_SCRIPTING = "__overloads__"
+_WITH_CLASS = "torch._tensor._rebuild_from_type_v2"
+_BUFFER_MARKS = ("persistent", "_is_buffer")
 _WITH_STATE = "torch._utils._rebuild_parameter_with_state"
 
 
@@ -47,7 +49,7 @@ def state_problems(
         if name.startswith("torch.nn.modules."):
             yield from _layer_problems(node, name)
         elif isinstance(node.function, Global) and library_of(node.function, libraries):
-            if node.is_new:
+            if node.is_new and not is_named_tuple(node):
                 yield from _layer_problems(node, name, has_functions=True)
         elif name == _ORDERED_DICT:
             yield from _ordered_dict_problems(node)
@@ -55,6 +57,27 @@ def state_problems(
             yield f"{name} is filled with a state"
         if name == _WITH_STATE:
             yield from _parameter_problems(node)
+
+
+def is_marked_buffer(constructed: Constructed) -> bool:
+    """Return whether a tensor is made as `torch.nn.Buffer` makes one: with two flags on it."""
+    match constructed.function, constructed.arguments:
+        case Global() as function, (
+            Global() as maker,
+            Global() as kind,
+            tuple(),
+            PickleDict() as marks,
+        ):
+            names = (str(function), str(maker), str(kind))
+            if names != (_WITH_CLASS, "torch._utils._rebuild_tensor_v2", "torch.Tensor"):
+                return False
+            is_plain = (
+                constructed.state is None and not constructed.items and not constructed.is_new
+            )
+            return is_plain and all(
+                key in _BUFFER_MARKS and isinstance(value, bool) for key, value in marks.items
+            )
+    return False
 
 
 def _layer_problems(layer: Constructed, name: str, *, has_functions: bool = False) -> Iterator[str]:

@@ -22,6 +22,8 @@ _REBUILD_FUNCTIONS = (
     "_rebuild_tensor_v3",
     "_rebuild_qtensor",
 )
+# It calls one of them with its third argument.
+_WITH_CLASS = "_rebuild_from_type_v2"
 
 
 class _Storage(NamedTuple):
@@ -81,6 +83,8 @@ def find_out_of_bounds(parsed: ParsedPickle, size_of: Callable[[str], int | None
         function = constructed.function
         if isinstance(function, Global) and function.name in _REBUILD_FUNCTIONS:
             yield from _check_tensor(constructed)
+        elif isinstance(function, Global) and function.name == _WITH_CLASS:
+            yield from _check_tensor(_without_class(constructed))
 
 
 def _storage_of(reference: Persistent) -> _Storage | None:
@@ -91,6 +95,14 @@ def _storage_of(reference: Persistent) -> _Storage | None:
             if dtype is not None or name == _UNTYPED:
                 return _Storage(key, dtype, count)
     return None
+
+
+def _without_class(tensor: Constructed) -> Constructed:
+    """Return the call that makes a tensor, of one that gets a class and attributes afterwards."""
+    match tensor.arguments:
+        case (function, _, arguments, *_):
+            return Constructed(function, arguments)
+    return tensor
 
 
 def _check_tensor(tensor: Constructed) -> Iterator[str]:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,11 +30,15 @@ COMPOSITE = "CompositeImplicitAutograd"
 
 @dataclass(frozen=True)
 class Guard:
-    """The overloads of an op, and the check of their arguments."""
+    """The overloads of an op, and the check of their arguments.
+
+    Without a check, the overloads are those that write to tensors of the caller, and these are
+    checked not to share memory with each other or with what is read.
+    """
 
     op: str
     overloads: tuple[str, ...]
-    check: checks.Check
+    check: checks.Check | None = None
     key: str = CPU
 
 
@@ -68,6 +73,24 @@ GUARDS = (
     Guard("aten::_upsample_bilinear2d_aa", _WITH_OUT, checks.check_resampling),
     Guard("aten::_upsample_bicubic2d_aa", _WITH_OUT, checks.check_resampling),
     Guard("aten::_upsample_lanczos2d_aa", _WITH_OUT, checks.check_resampling),
+    # They give their results a size before they read the size of what they are computed from.
+    Guard("aten::_linalg_det", ("result",)),
+    Guard("aten::_linalg_eigh", ("eigenvalues",)),
+    Guard("aten::_linalg_slogdet", ("sign",)),
+    Guard("aten::_linalg_solve_ex", ("result",), checks.check_solution),
+    Guard("aten::_linalg_svd", ("U",)),
+    Guard("aten::geqrf", ("a",)),
+    Guard("aten::linalg_eig", ("out",)),
+    Guard("aten::linalg_eigvals", ("out",)),
+    Guard("aten::linalg_householder_product", ("out",)),
+    Guard("aten::linalg_ldl_factor_ex", ("out",)),
+    Guard("aten::linalg_lstsq", ("out",)),
+    Guard("aten::linalg_lu", ("out",)),
+    Guard("aten::linalg_lu_factor_ex", ("out",)),
+    Guard("aten::linalg_qr", ("out",)),
+    Guard("aten::linalg_solve_triangular", ("out",)),
+    Guard("aten::ormqr", ("out",)),
+    Guard("aten::triangular_solve", ("X",)),
 )
 _active = list[Library]()
 
@@ -104,7 +127,11 @@ def _install(guard: Guard, get_kernel: Callable[[str, str], Any]) -> None:
             # It is the kernel of every device.
             backend = CPU
         original = get_kernel(f"{namespace}::{full}", backend)
-        kernel = _guarded(guard.check, op._schema, original)
+        check = guard.check
+        if check is None:
+            outputs = [argument.name for argument in op._schema.arguments if argument.is_out]
+            check = partial(checks.check_outputs, outputs)
+        kernel = _guarded(check, op._schema, original)
         library = Library(namespace, "IMPL")
         _active.append(library)
         library.impl(full, kernel, guard.key, with_keyset=True, allow_override=True)

@@ -5,7 +5,7 @@ Each check gets the arguments by their names in the schema of the op, with the d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -53,6 +53,31 @@ def check_view(given: Arguments) -> None:
         last += (one - 1) * step
     elements = tensor.untyped_storage().nbytes() // tensor.itemsize
     require(offset >= 0, last < elements)
+
+
+def check_outputs(outputs: Collection[str], given: Arguments) -> None:
+    """Check that no output shares its memory with another tensor of the call.
+
+    Giving it its size would change the other's: `_linalg_eigh` then writes one status for each
+    matrix into room for fewer.
+    """
+    require = _Requirements("an output that is also read,")
+    storages = [
+        tensor.untyped_storage()._cdata
+        for tensor in given.values()
+        if isinstance(tensor, Tensor) and tensor.layout is torch.strided
+    ]
+    for name in outputs:
+        tensor = given[name]
+        require(storages.count(tensor.untyped_storage()._cdata) == 1)
+
+
+def check_solution(given: Arguments) -> None:
+    """Check the outputs of `_linalg_solve_ex`; a solution of the size of B may replace A or B."""
+    outputs = ["LU", "pivots", "info"]
+    if given["result"].shape != given["B"].shape:
+        outputs.append("result")
+    check_outputs(outputs, given)
 
 
 def check_transform(given: Arguments) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from composecli.files.safety.allowlist import allowed
+from tests.commands.running import Installed
+from tests.safety.fixtures import scripted
 from tests.safety.op_calls import CALLS
 from tests.safety.op_sweep import sweep_op
 
@@ -43,6 +46,26 @@ def test_the_sweep_sees_an_op_that_leaves_its_memory() -> None:
 @pytest.mark.parametrize("op", ["aten::set_", "aten::segment_reduce", "aten::lu_unpack"])
 def test_unchecked_ops_are_not_allowed(op: str) -> None:
     assert op not in allowed()
+
+
+OVERWRITING = """class Model(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.eye(24).expand(24, 24, 24, 24).contiguous()
+        torch.linalg.eigh(y, eigvals=y, eigvecs=torch.empty(0))
+        return x + y.sum()
+"""
+
+
+@pytest.mark.parametrize("isolation", ["best", "none"])
+def test_a_model_writes_no_result_over_its_input(
+    isolation: str, tmp_path: Path, installed: Installed
+) -> None:
+    """In PyTorch, eigenvalues that are written over their matrices break the heap."""
+    path = tmp_path / "model.pt"
+    path.write_bytes(scripted(OVERWRITING, tmp_path / "unused"))
+    ran = installed("inspect", path, "--input", "1,3", "--isolation", isolation)
+    assert ran.code == 3, ran.err
+    assert "an output that is also read" in " ".join((ran.out + ran.err).split())
 
 
 @pytest.mark.long

@@ -77,9 +77,15 @@ def admit_members(request: OpenRequest, scan: Scan = no_scan) -> Iterator[Member
 
 
 def selector(request: OpenRequest) -> Selector:
-    """Return which entry of a checkpoint a request means."""
+    """Return which entry of a checkpoint a request means.
+
+    A trusted file is not limited to the classes of libraries.
+    """
     is_factory = request.kind is ModelKind.FACTORY
-    return Selector(request.key, weights=is_factory, libraries=request.libraries)
+    libraries = request.libraries
+    if request.trusted:
+        libraries = ()
+    return Selector(request.key, weights=is_factory, libraries=libraries)
 
 
 @contextmanager

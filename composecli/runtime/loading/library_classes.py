@@ -1,7 +1,8 @@
 """The classes of libraries that the user trusts by name, as PyTorch's restricted unpickler needs.
 
 A library is found where packages are installed, never in the current folder or beside a model. A
-class is looked up in the modules that the library itself imported: a file chooses no import.
+class is looked up in the modules of the library that its policy names; of these, a file may have
+one imported that the library itself has not imported yet.
 """
 
 from __future__ import annotations
@@ -23,19 +24,25 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
 from composecli.files.library_classes import (
     FUNCTIONS,
-    LIBRARY_DATA,
-    LIBRARY_FUNCTIONS,
     PARTIAL,
     Libraries,
     is_granted,
     library_of,
 )
+from composecli.files.library_policies import POLICIES, LibraryPolicy
 from composecli.files.pickle import Constructed, Global, reachable
 from composecli.runtime.error_text import telling_line
 from composecli.workers.protocol import OpenRequest
 
-# What a class of a library must not define itself: making an empty object would run it.
-_RUN_WHEN_MADE = ("__new__", "__setstate__", "__reduce__", "__reduce_ex__")
+# What would run when an empty object of a class is made, gets its state, or is freed.
+_RUN_WHEN_MADE = ("__new__", "__setstate__", "__reduce__", "__reduce_ex__", "__del__")
+# PyTorch asks an object that is no module whether it has a method to set its state.
+_RUN_WHEN_ASKED = ("__getattr__",)
+# Where classes are from whose methods of these names do as they say.
+_HARMLESS = ("torch.nn.modules", "builtins", "typing", "abc")
+
+# The name of the file of code that `collections.namedtuple` evaluates.
+_WRITTEN_BY_PYTHON = "<string>"
 
 # A class or function, and the name that pickles have for it.
 Named = tuple[Any, str]
@@ -44,9 +51,13 @@ Named = tuple[Any, str]
 def granted_globals(request: OpenRequest, node: object) -> list[Named]:
     """Return the classes and functions of a part of a pickle that torch.nn does not have, by name.
 
+    A file that is trusted as a whole needs none.
+
     Raises:
         CouldNotAttempt: if a library is not installed, or a name is not one of its module classes.
     """
+    if request.trusted or not request.libraries:
+        return []
     part = reachable(node)
     called = {made.function for made in part.constructed if not made.is_new and _is_named(made)}
     granted = list[Named]()
@@ -69,6 +80,8 @@ def import_early(libraries: Libraries) -> None:
     for name in libraries:
         with contextlib.suppress(_NotGranted):
             _import_library(name)
+            for module in POLICIES[name].imported:
+                _import_module(module, name)
 
 
 class _NotGranted(Exception):
@@ -87,15 +100,18 @@ def _resolve(name: Global, libraries: Libraries, *, is_called: bool) -> Any:
         return getattr(nn.functional, name.name)
     library = library_of(name, libraries)
     assert library is not None
+    policy = POLICIES[library]
     _import_library(library)
-    found = getattr(sys.modules.get(name.module), name.name, None)
-    if isinstance(found, types.FunctionType) and str(name) in LIBRARY_FUNCTIONS and not is_called:
+    found = getattr(_import_module(name.module, library), name.name, None)
+    if policy.has_function(str(name)) and isinstance(found, types.FunctionType) and not is_called:
         return found
     if not isinstance(found, type) or not _is_of(found, library):
         raise _NotGranted(f"{library} has no such class")
     if is_called:
         return _checked_enum(found)
-    return _checked_class(found, name)
+    if policy.has_tuple(str(name)):
+        return _checked_tuple(found)
+    return _checked_class(found, name, policy)
 
 
 def _is_of(kind: type, library: str) -> bool:
@@ -115,7 +131,20 @@ def _checked_enum(kind: type) -> type:
     raise _NotGranted("a class would be called that is not an enum")
 
 
-def _checked_class(kind: type, name: Global) -> type:
+def _checked_tuple(kind: type) -> type:
+    """Return a named tuple, which is made of its values by code that Python wrote.
+
+    Raises:
+        _NotGranted: if it is anything else.
+    """
+    code = getattr(kind.__new__, "__code__", None)
+    is_written = isinstance(code, types.CodeType) and code.co_filename == _WRITTEN_BY_PYTHON
+    if kind.__bases__ == (tuple,) and hasattr(kind, "_fields") and is_written:
+        return kind
+    raise _NotGranted("it is not a named tuple")
+
+
+def _checked_class(kind: type, name: Global, policy: LibraryPolicy) -> type:
     """Return a module class, an enum, or a listed class that runs nothing when it is made empty.
 
     Raises:
@@ -123,13 +152,38 @@ def _checked_class(kind: type, name: Global) -> type:
     """
     if issubclass(kind, enum.Enum):
         return kind
-    if not issubclass(kind, nn.Module) and str(name) not in LIBRARY_DATA:
-        raise _NotGranted("it is not a module class")
+    forbidden: tuple[str, ...] = _RUN_WHEN_MADE
+    if not issubclass(kind, nn.Module):
+        forbidden = (*forbidden, *_RUN_WHEN_ASKED)
+        if not policy.has_data(str(name)):
+            raise _NotGranted("it is not a module class")
     for base in kind.__mro__:
-        own = [name for name in _RUN_WHEN_MADE if name in vars(base)]
-        if own and not base.__module__.startswith(("torch.nn.modules", "builtins", "typing")):
-            raise _NotGranted(f"it defines {own[0]}")
+        if base.__module__.startswith(_HARMLESS):
+            continue
+        for method in forbidden:
+            full = f"{base.__module__}.{base.__qualname__}.{method}"
+            if method in vars(base) and full not in policy.vouched:
+                raise _NotGranted(f"it defines {method}")
     return kind
+
+
+def _import_module(name: str, library: str) -> types.ModuleType:
+    """Return a module of a library that is imported, and import it if it is not yet.
+
+    Raises:
+        _NotGranted: if it cannot be imported, or lies elsewhere.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    home = os.path.dirname(os.path.realpath(sys.modules[library].__file__ or ""))
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise _NotGranted(f"{name} cannot be imported: {telling_line(error)}") from error
+    place = os.path.realpath(module.__file__ or "")
+    if not place.startswith(home + os.sep):
+        raise _NotGranted(f"{name} is not in the folder of {library}")
+    return module
 
 
 def _import_library(name: str) -> types.ModuleType:
@@ -139,7 +193,8 @@ def _import_library(name: str) -> types.ModuleType:
         _NotGranted: if it is not installed, or another module has its name.
     """
     folders = list(_installed_folders())
-    found = list(importlib.metadata.distributions(name=name, path=folders))
+    distribution = POLICIES[name].distribution or name
+    found = list(importlib.metadata.distributions(name=distribution, path=folders))
     if not found:
         raise _NotGranted(f"{name} is not installed")
     homes = [os.path.realpath(str(item.locate_file(name))) for item in found]

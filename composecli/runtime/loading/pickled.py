@@ -26,6 +26,7 @@ from composecli.files.checkpoint_archive import (
 )
 from composecli.files.checkpoint_entries import Entry, find_state_dicts, find_training_modules
 from composecli.files.checkpoint_weights import foreign_beside
+from composecli.files.library_classes import is_text_in_place_of_a_method
 from composecli.files.members import Members, open_members
 from composecli.files.pickle import reachable
 from composecli.files.safety.refusals import of_checkpoint, of_overrides
@@ -96,7 +97,8 @@ def _open_lazily(request: OpenRequest) -> Attempt:
 def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
     """Return the module of an open file, with lazy weights in the place of its tensors."""
     entry = _entry(request, members)
-    needs_trust = _needs_trust(request, members, entry)
+    granted = granted_globals(request, entry.node)
+    needs_trust = _needs_trust(request, members, entry, granted)
     if needs_trust:
         if not isinstance(members, Archive):
             return NotLazy("the old format is trusted as a whole")
@@ -104,7 +106,6 @@ def _load_skeleton(request: OpenRequest, members: Members) -> Attempt:
         module = _descend(load_trusted(request, io.BytesIO(skeleton), "meta"), entry)
     else:
         skeleton = checkpoint_skeleton(members, entry.node)
-        granted = granted_globals(request, entry.node)
         module = _load_layers(io.BytesIO(skeleton), "meta", granted)
     if not isinstance(module, nn.Module):
         return NotAModel()
@@ -128,11 +129,12 @@ def _read_whole(request: OpenRequest, members: Members, copy: Path | None) -> Mo
     `copy` is the file if it is trusted.
     """
     entry = _entry(request, members)
-    needs_trust = _needs_trust(request, members, entry)
+    granted = granted_globals(request, entry.node)
+    needs_trust = _needs_trust(request, members, entry, granted)
     if needs_trust and copy is not None:
         load = partial(_load_trusted_part, request, copy, entry)
     else:
-        load = partial(_load_part, request, members, entry)
+        load = partial(_load_part, request, members, entry, granted)
     module = _unpickle(request, members, load)
     if not isinstance(module, nn.Module):
         title = f"the file holds a {type(module).__name__}, not a module"
@@ -185,13 +187,15 @@ def _entry(request: OpenRequest, members: Members) -> Entry:
     return entry
 
 
-def _needs_trust(request: OpenRequest, members: Members, entry: Entry) -> bool:
+def _needs_trust(
+    request: OpenRequest, members: Members, entry: Entry, granted: list[Named]
+) -> bool:
     """Return whether the module is more than torch.nn's own classes, and is trusted to be.
 
     Raises:
         CouldNotAttempt: if an attribute would hide a method, and the file is not trusted.
     """
-    overrides = _overrides(request, entry)
+    overrides = _overrides(request, entry, granted)
     if not request.trusted:
         if overrides:
             raise CouldNotAttempt(of_overrides(request.path, overrides))
@@ -267,9 +271,8 @@ def _load_trusted_part(request: OpenRequest, copy: Path, entry: Entry) -> Any:
     return _descend(load_trusted(request, copy, request.device), entry)
 
 
-def _load_part(request: OpenRequest, members: Members, entry: Entry) -> Any:
+def _load_part(request: OpenRequest, members: Members, entry: Entry, granted: list[Named]) -> Any:
     """Load the entry of a file and nothing else, with the classes that need no trust."""
-    granted = granted_globals(request, entry.node)
     with write_checkpoint(members, entry.node) as file:
         return _load_layers(file, request.device, granted)
 
@@ -362,7 +365,7 @@ def _has_type_of(name: str, value: Any, default: Any) -> bool:
     return True
 
 
-def _overrides(request: OpenRequest, entry: Entry) -> tuple[str, ...]:
+def _overrides(request: OpenRequest, entry: Entry, granted: list[Named]) -> tuple[str, ...]:
     """Return the attributes in a module's pickle that would hide one of their class.
 
     The classes of torch.nn have no attribute of their own that their objects also have. Those of
@@ -372,13 +375,14 @@ def _overrides(request: OpenRequest, entry: Entry) -> tuple[str, ...]:
     for safe in _safe_globals():
         if isinstance(safe, type):
             classes[safe.__name__] = safe
-    if not request.trusted:
-        classes.update((name, granted) for granted, name in granted_globals(request, entry.node))
+    classes.update((name, kind) for kind, name in granted)
     overrides = list[str]()
-    for name, keys in layers(reachable(entry.node)):
+    for name, state in layers(reachable(entry.node)):
         kind = classes.get(str(name), classes.get(name.name))
-        for key in keys:
-            if _hides(kind, key):
+        for key, value in state.items:
+            if is_text_in_place_of_a_method(key, value, request.libraries):
+                continue
+            if _hides(kind, str(key)):
                 overrides.append(f"{name}: {key} is overridden")
     return tuple(overrides)
 

@@ -74,9 +74,9 @@ def test_dtypes_and_storages_are_inert_and_functions_are_not() -> None:
 
 
 def test_layers_are_listed_with_their_attributes() -> None:
-    ((name, attributes),) = layers(parse(data_pkl(nn.Linear(2, 3))))
+    ((name, state),) = layers(parse(data_pkl(nn.Linear(2, 3))))
     assert str(name) == "torch.nn.modules.linear.Linear"
-    assert {"in_features", "out_features", "_parameters"} <= set(attributes)
+    assert {"in_features", "out_features", "_parameters"} <= {key for key, _ in state.items}
 
 
 def test_the_first_keys_are_kept() -> None:

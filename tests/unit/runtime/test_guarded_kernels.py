@@ -176,3 +176,49 @@ def test_every_guarded_op_can_be_called(op: str) -> None:
     """It is on the allow-list, or an op that is on it calls it."""
     inner = {"aten::mkldnn_rnn_layer", "aten::_fused_moving_avg_obs_fq_helper"}
     assert op in allowed() | inner
+
+
+SQUARES = torch.eye(3).expand(3, 3, 3, 3).contiguous()
+NOTHING = torch.empty(0)
+# Results that are written over what they are computed from, before all of it is read.
+OVERWRITING: dict[str, Callable[[Tensor], Any]] = {
+    "eigh": lambda x: torch.linalg.eigh(x, out=(x, NOTHING.clone())),
+    "eigh, the vectors alone": lambda x: ops._linalg_eigh.eigenvalues(
+        x, "L", False, eigenvalues=NOTHING.clone(), eigenvectors=x
+    ),
+    "eigh, one tensor for both": lambda x: torch.linalg.eigh(x, out=(NOTHING, NOTHING)),
+    "eigvalsh": lambda x: torch.linalg.eigvalsh(x, out=x),
+    "eigvalsh of a part": lambda x: torch.linalg.eigvalsh(x[1:], out=x[:1]),
+    "svdvals": lambda x: torch.linalg.svdvals(x, out=x),
+    "svd": lambda x: torch.linalg.svd(x, out=(NOTHING.clone(), x, NOTHING.clone())),
+    "det": lambda x: torch.linalg.det(x, out=x),
+    "slogdet": lambda x: torch.linalg.slogdet(x, out=(x, NOTHING.clone())),
+    "solve": lambda x: torch.linalg.solve(x, torch.ones(3, 3, 3, 1), out=x),
+    "qr": lambda x: torch.linalg.qr(x, out=(NOTHING.clone(), x)),
+    "lu": lambda x: torch.linalg.lu(x, out=(NOTHING.clone(), x, NOTHING.clone())),
+    "geqrf": lambda x: torch.geqrf(x, out=(NOTHING.clone(), x)),
+}
+
+
+@pytest.mark.parametrize("call", list(OVERWRITING.values()), ids=list(OVERWRITING))
+def test_no_result_is_written_over_what_is_read(call: Callable[[Tensor], Any]) -> None:
+    with guarded_kernels(), pytest.raises(RuntimeError, match="an output that is also read"):
+        call(SQUARES.clone())
+
+
+@pytest.mark.parametrize("name", ["eigh", "svd", "qr", "lu", "slogdet", "eig", "lstsq"])
+def test_results_of_their_own_are_written(name: str) -> None:
+    function = getattr(torch.linalg, name)
+    arguments = [SQUARES.clone()]
+    if name == "lstsq":
+        arguments.append(torch.ones(3, 3, 3, 1))
+    with guarded_kernels():
+        results = [torch.empty_like(result) for result in function(*arguments)]
+        function(*arguments, out=tuple(results))
+
+
+def test_a_matrix_is_inverted_in_place() -> None:
+    with guarded_kernels():
+        x = SQUARES.clone() * 2
+        torch.linalg.inv(x, out=x)
+    assert torch.equal(x, SQUARES / 2)
