@@ -11,7 +11,7 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -50,17 +50,23 @@ def decode(hint: Any, data: Any) -> Any:
     Raises:
         NotAMessage: if it does not represent such a value.
     """
+    return _decoder(hint)(data)
+
+
+@functools.cache
+def _decoder(hint: Any) -> Callable[[Any], Any]:
+    """Return the function that decodes this type. A large result has few types."""
     hint = getattr(hint, "__value__", hint)
     origin = typing.get_origin(hint)
     if origin is typing.Union or isinstance(hint, types.UnionType):
-        return _decode_union(typing.get_args(hint), data)
+        return functools.partial(_decode_union, typing.get_args(hint))
     if origin is tuple:
-        return _decode_tuple(typing.get_args(hint), data)
+        return functools.partial(_decode_tuple, typing.get_args(hint))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _decode_dataclass(hint, data)
+        return functools.partial(_decode_dataclass, hint)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return _decode_enum(hint, data)
-    return _decode_plain(hint, data)
+        return functools.partial(_decode_enum, hint)
+    return functools.partial(_decode_plain, hint)
 
 
 def _decode_enum(kind: type[enum.Enum], data: Any) -> enum.Enum:
