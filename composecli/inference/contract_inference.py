@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, combinations, islice
 
-from composecli.core.contract import Evidence, EvidenceKind
+from composecli.core.contract import Contract, Evidence, EvidenceKind
 from composecli.core.dims import Shape
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, ParameterOp
@@ -50,6 +50,7 @@ def infer(hints: Hints, ask: Ask, budget: Budget | None = None) -> Found | NotFo
     found = _prefer_floats(found, hints, prober)
     found = _prefer_common_batch(found, hints, prober)
     contract = generalize(found.candidate, found.accepted, hints, prober)
+    contract = _with_batch(contract, found, hints, prober)
     return Found(contract, prober.count, prober.stopped)
 
 
@@ -131,7 +132,7 @@ def _prefer_rank_of_channels(found: FoundCandidate, hints: Hints, prober: Prober
     Rows are accepted beside a scale of `(1, 8, 1, 1)` only because they are broadcast.
     """
     candidate = found.candidate
-    if candidate.evidence is not None or candidate.call == hints.given or candidate.dims:
+    if not _is_guess(candidate, hints):
         return found
     for path, spec in call_leaves(candidate.call):
         for parameter_op in found.accepted.parameter_ops:
@@ -226,6 +227,37 @@ def _common_batches(call: Call) -> Iterator[tuple[tuple[Axis, ...], int]]:
     for subset in islice(dict.fromkeys(subsets), MAX_COMMON_BATCHES):
         if len(subset) > 1 or largest > 1:
             yield subset, max(2, largest)
+
+
+def _with_batch(
+    contract: Contract, found: FoundCandidate, hints: Hints, prober: Prober
+) -> Contract:
+    """Return the contract with one more axis in front, if it has free dims and this one has none.
+
+    `x + positions[:x.size(1)]` accepts a square of the width of the table only because its rows
+    are taken for steps.
+    """
+    candidate = found.candidate
+    inputs = list(call_leaves(candidate.call))
+    if contract.free_inputs or contract.unknown_dims or len(inputs) != 1:
+        return contract
+    if not _is_guess(candidate, hints):
+        return contract
+    ((path, spec),) = inputs
+    batch = replace(spec, sizes=(2, *spec.sizes), sample=None)
+    call = replace_call_leaf(candidate.call, {path: batch})
+    larger = _if_accepted(replace(candidate, call=call, fixed_axes=(), layouts=()), prober)
+    if larger is None:
+        return contract
+    with_batch = generalize(larger.candidate, larger.accepted, hints, prober)
+    if with_batch.free_inputs:
+        return with_batch
+    return contract
+
+
+def _is_guess(candidate: Candidate, hints: Hints) -> bool:
+    """Return whether nothing but the layers of the model says what this input is."""
+    return candidate.evidence is None and candidate.call != hints.given and not candidate.dims
 
 
 def _if_accepted(candidate: Candidate, prober: Prober) -> FoundCandidate | None:

@@ -176,6 +176,19 @@ class Bag(nn.Module):
         return self.fc(self.bag(text, offsets))
 
 
+class Positioned(nn.Module):
+    """Adds a table of positions to each sequence of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.rand(1000, 16))
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(x + self.positions[: x.size(1)])
+        return result
+
+
 class Indexed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -205,6 +218,7 @@ CONTRACTS: dict[type[nn.Module], str] = {
     ),
     Bag: "int64[N], int64[N2] -> float32[N2, 2]",
     Indexed: "int64[N, T] -> float32[N, 8]",
+    Positioned: "float32[N, T<=1000, 16] -> float32[N, T<=1000, 2]",
 }
 
 
