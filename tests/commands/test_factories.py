@@ -185,6 +185,23 @@ def test_a_module_that_cannot_be_imported_is_a_problem(
     assert words in " ".join(refused.err.split())
 
 
+@pytest.mark.parametrize(
+    "method", ["get_extra_state(self)", "_apply(self, *args, **kwargs)", "train(self, mode=True)"]
+)
+def test_a_module_whose_own_code_fails_is_a_problem(
+    composecli: Composecli, folder: Path, method: str
+) -> None:
+    lines = ("from torch import nn", "class Net(nn.Linear):", f"    def {method}:", "        1 / 0")
+    Path("fails.py").write_text("\n".join(lines))
+    torch.save(nn.Linear(4, 2).state_dict(), "fails.pth")
+    refused = composecli("inspect", "fails.py:Net(4, 2)@fails.pth", "--training", "eval")
+    assert code_of(refused) == "CC914"
+    assert refused.code == 3
+    words = " ".join(refused.err.split())
+    assert "fails: ZeroDivisionError: division by zero" in words
+    assert "at line 4 of fails.py" in words
+
+
 def test_a_file_of_a_package_is_named_by_its_module(composecli: Composecli, folder: Path) -> None:
     Path("code/__init__.py").touch()
     Path("code/inner.py").write_text("from .near import make\n")

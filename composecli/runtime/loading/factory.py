@@ -13,7 +13,7 @@ from torch import nn
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
-from composecli.runtime.loading.factory_call import make_module
+from composecli.runtime.loading.factory_call import failures_of_own_code, make_module
 from composecli.runtime.loading.fitting_factories import fitting_classes, fitting_first
 from composecli.runtime.loading.lazy_layers import finish_lazy_layers
 from composecli.runtime.loading.stored_state import take_over
@@ -68,8 +68,9 @@ class FactoryAloneLoader:
         assert isinstance(reference, FactoryReference)
         module = make_module(reference)
         _refuse_without_values(module, set(), reference)
-        module.to(request.device)
-        set_training(module, request.training)
+        with failures_of_own_code(reference):
+            module.to(request.device)
+            set_training(module, request.training)
         return Model(module, request, eager_arguments(module), {}, (AS_MADE,))
 
     load_whole = load
@@ -85,8 +86,11 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
     Raises:
         CouldNotAttempt: if the factory fails, or the file is not admitted or has other keys.
     """
+    reference = request.reference
+    assert isinstance(reference, FactoryReference)
     try:
-        return _load_named(request, lazy=lazy)
+        with failures_of_own_code(reference):
+            return _load_named(request, reference, lazy=lazy)
     except CouldNotAttempt as failure:
         problem = failure.problem
         if problem.rule is Rule.KEYS_DO_NOT_FIT:
@@ -95,10 +99,8 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
         raise
 
 
-def _load_named(request: OpenRequest, *, lazy: bool) -> Model:
+def _load_named(request: OpenRequest, reference: FactoryReference, *, lazy: bool) -> Model:
     """Return the module of a factory; if `lazy`, only the sizes in the file are read now."""
-    reference = request.reference
-    assert isinstance(reference, FactoryReference)
     module = _make_module(request, reference)
     sizes = sizes_of(module)
     _refuse_without_values(module, set(sizes), reference)

@@ -33,6 +33,7 @@ SEED = 0
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _NOT_OWN = (os.path.join(_PACKAGE, ""), sys.prefix, sys.base_prefix, "<")
 _FORM = "name a class or function that returns the module: file.py:factory, package.module:factory"
+_LOADED = "state_dict, load_state_dict, to and train of the module are called: each must work"
 
 
 def make_module(reference: FactoryReference) -> nn.Module:
@@ -285,6 +286,27 @@ def _place(error: BaseException) -> tuple[str, ...]:
             name = os.path.basename(frame.filename)
             return (f"at line {frame.lineno} of {name}",)
     return ()
+
+
+@contextmanager
+def failures_of_own_code(reference: FactoryReference) -> Iterator[None]:
+    """Turn an error that passed through the user's own code into a problem of the factory.
+
+    A module may have a state dict, hooks and a `train` of its own, and each of them may fail.
+
+    Raises:
+        CouldNotAttempt: for such an error.
+    """
+    try:
+        yield
+    except CouldNotAttempt:
+        raise
+    except Exception as error:
+        place = _place(error)
+        if not place:
+            raise
+        title = f"the module that the factory made fails: {_described(error)}"
+        raise _failed(reference, title, place, help=_LOADED) from error
 
 
 def _failed(
