@@ -80,11 +80,17 @@ def find_out_of_bounds(parsed: ParsedPickle, size_of: Callable[[str], int | None
                 f" and its tensors need {storage.size:,}"
             )
     for constructed in parsed.constructed:
-        function = constructed.function
-        if isinstance(function, Global) and function.name in _REBUILD_FUNCTIONS:
-            yield from _check_tensor(constructed)
-        elif isinstance(function, Global) and function.name == _WITH_CLASS:
-            yield from _check_tensor(_without_class(constructed))
+        tensor = constructed
+        if _is_named(constructed.function, _WITH_CLASS):
+            tensor = _without_class(constructed)
+        # Anything else that is called is no tensor, and for others to refuse.
+        if _is_named(tensor.function, *_REBUILD_FUNCTIONS):
+            yield from _check_tensor(tensor)
+
+
+def _is_named(function: object, *names: str) -> bool:
+    """Return whether this is a global with one of these names, of any module."""
+    return isinstance(function, Global) and function.name in names
 
 
 def _storage_of(reference: Persistent) -> _Storage | None:
