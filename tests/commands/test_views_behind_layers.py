@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from composecli import inspect
+from composecli import inspect, options
 from tests.commands.running import Installed
 from tests.models import Shelf
 from tests.zoo.judge import judge
@@ -95,6 +95,34 @@ def test_a_view_behind_layers_takes_products_of_their_sizes(shelf: Shelf, name: 
     judgement = judge(found, torch.jit.load(path), module)
     assert judgement.wrong == ()
     assert judgement.open == ()
+
+
+class Unshuffled(nn.Module):
+    """Moves squares of pixels to channels, and reads rows of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.squares = nn.Conv2d(3, 16, 3, padding=1), nn.PixelUnshuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.squares(self.image(x)).reshape(-1, 96)
+
+
+def test_axes_that_stand_in_for_each_other_are_not_said_to_be_free(shelf: Shelf) -> None:
+    network = Unshuffled().eval()
+    path = shelf.save("unshuffled", network)
+    found = inspect(path).model.contract
+    assert found is not None
+    assert judge(found, torch.jit.load(path), network).wrong == ()
+
+
+def test_a_stated_relation_of_one_axis_is_tried_at_other_sizes(shelf: Shelf) -> None:
+    network = Viewed(OfAllSamples(), 96).eval()
+    path = shelf.save("viewed_one_axis", network)
+    stated = "float32[N, 3, L>=4] where (L//2 - 1) % 12 == 0"
+    found = inspect(path, options=options(inputs=[stated])).model.contract
+    assert found is not None
+    assert judge(found, torch.jit.load(path), network).wrong == ()
 
 
 WAVES: dict[str, nn.Module] = {"samples": Joined(0), "lengths": Joined(2), "apart": Beside()}

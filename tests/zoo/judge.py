@@ -184,7 +184,8 @@ def _related_sizes(contract: Contract) -> Iterator[Sizes]:
         fitting = [
             size
             for size in range(1, MAX_RELATED_SIZE)
-            if last and all_hold(contract.where, {**sizes, last: size})
+            if last and admits(free[last], size)
+            if all_hold(contract.where, {**sizes, last: size})
         ]
         if fitting:
             sizes[last] = fitting[min(draw % 3, len(fitting) - 1)]
