@@ -57,10 +57,10 @@ def _larger(seam: Seam) -> Call:
 
 
 def _possible_finding(pair: PortPair, below: int, rows: int) -> Finding:
-    """Return the note that the producer can give ids that have no row."""
+    """Return the note that the producer may give ids that have no row."""
     producer, consumer = pair
     title = (
-        f"{producer.model} can give ids up to {below - 1}; "
+        f"{producer.model} may give ids up to {below - 1}; "
         f"{consumer.model} looks them up in {rows:,} rows"
     )
     notes = (f"it gave none above {rows - 1} at the values that were tried",)

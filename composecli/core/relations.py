@@ -223,11 +223,13 @@ def other_sizes_meeting(
     related = frozenset[str]().union(*(relation.symbols for relation in where))
     for name in sorted(related & ranges.keys()):
         others = {other: ranges[other] for other in related & ranges.keys() if other != name}
+        # Of one related dim alone, another size is near the one that is asked for.
+        changing = others or {name: ranges[name]}
         for size in (2 * sizes[name], example_size(ranges[name], 1)):
             if not admits(ranges[name], size) or size == sizes[name]:
                 continue
-            found = sizes_meeting(where, others, {**sizes, name: size})
-            if found is not None:
+            found = sizes_meeting(where, changing, {**sizes, name: size})
+            if found is not None and found[name] != sizes[name]:
                 yield found
 
 

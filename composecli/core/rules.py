@@ -320,8 +320,8 @@ class Rule(StrEnum):
         "ids-may-not-fit",
         Severity.NOTE,
         (
-            "The producer can give larger ids than the consumer's table has rows, but gave none at "
-            "the values that were tried."
+            "The producer's ids are positions along an axis that is longer than the consumer's "
+            "table has rows. It gave none without a row at the values that were tried."
         ),
     )
     # CC4xx: merging the outputs of parallel models.

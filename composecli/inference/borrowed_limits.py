@@ -70,9 +70,8 @@ def _calls(example: Example, group: AxisGroup, lender: AxisGroup) -> Iterator[Ca
         for size in sorted({_larger(lender, other), example_size(other, above)}):
             if size != lender.base:
                 yield with_sizes(example.call, [(group, above), (lender, size)])
-    smallest = example_size(dim, dim.low)
-    if not group.is_batch and smallest > 1 and other.low < lender.base:
-        below = sizes_outside(dim)[0]
+    below = min(sizes_outside(dim), default=dim.low)
+    if not group.is_batch and below < dim.low and other.low < lender.base:
         lowest = example_size(other, other.low)
         yield with_sizes(example.call, [(group, below), (lender, lowest)])
 

@@ -58,6 +58,8 @@ from composecli.inference.ties import tied_dim
 # Lower bounds that are tried for all groups at once.
 _FLOORS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
 MAX_FAR_SIZES = 8
+MAX_STEPS = 24
+_SMALL_PRIMES = (2, 3, 5, 7)
 
 FreeGroup = tuple[AxisGroup, Free]
 
@@ -258,7 +260,7 @@ def _check_at_new_sizes(
     example: Example, groups: list[AxisGroup], explored: ExploredAxes, probe: Probe
 ) -> ExploredAxes:
     """Resize all free groups at once to untried sizes, and withdraw conclusions that fail."""
-    for choose_size in (_size_near_base, _size_far_from_base):
+    for choose_size in (_size_near_base, _size_far_from_base, _multiple_with_few_divisors):
         free = _explored_free(groups)
         if not free:
             return explored
@@ -362,6 +364,20 @@ def _size_far_from_base(group: AxisGroup, dim: Free, _: Set[int]) -> int:
     sizes.reverse()
     sizes.sort(key=lambda size: (size + 1) % STRIDE != 0)
     return _first_untried(group, dim, sizes[:MAX_FAR_SIZES])
+
+
+def _multiple_with_few_divisors(group: AxisGroup, dim: Free, _: Set[int]) -> int:
+    """Return an untried multiple that no small number divides besides the step; else the base.
+
+    Where the product of several axes is to be divisible, a divisor of one of them is enough.
+    """
+    if dim.step == 1:
+        return group.base
+    sizes = list[int]()
+    for size in sizes_between(dim, group.base + 1, group.base + MAX_STEPS * dim.step):
+        if all(size // dim.step % prime for prime in _SMALL_PRIMES):
+            sizes.append(size)
+    return _first_untried(group, dim, sizes)
 
 
 def _first_untried(group: AxisGroup, dim: Free, sizes: list[int]) -> int:

@@ -136,7 +136,7 @@ def _with_relation(explored: ExploredAxes, trials: Trials, related: RelatedAxes)
             factors.append(related.factor(number, free.name))
     relation = relate(multiply(*factors), related.comparison, Const(related.number))
     where: Where = (relation,)
-    if len(factors) == 1:
+    if related.is_one_multiple:
         where = ()
     points = list(_points(trials.accepted, inputs))
     outputs = tuple(_outputs(explored.outputs, points, factors))
@@ -163,7 +163,7 @@ def _named(explored: ExploredAxes, related: RelatedAxes) -> dict[KeyPath, Shape]
         else:
             name = free.name
         step = 1
-        if len(related.numbers) == 1:
+        if related.is_one_multiple:
             step = related.number
         low = related.size_with(number, 1) or 1
         dims[number] = Free(name, low, step=step)

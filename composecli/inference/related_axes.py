@@ -45,6 +45,12 @@ class RelatedAxes:
     number: int
     rules: Mapping[int, SizeRule] = field(default_factory=dict)
 
+    @property
+    def is_one_multiple(self) -> bool:
+        """Whether it is one axis whose size itself is a multiple: its dim says so by a step."""
+        number, *others = self.numbers
+        return not others and self.factor(number, "L") == Symbol("L")
+
     def factor(self, number: int, name: str) -> Expr:
         """Return the factor of an axis as an expression of its size."""
         if number in self.rules:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from composecli.core.dims import Dim, as_free, unknown_reason
 from composecli.core.observations import Rejected
+from composecli.core.pytree import Axis, call_leaves
 from composecli.core.relations import Comparison
 from composecli.inference.related_axes import ODD_PAIRS, RelatedAxes, Sizes, Trials
 from composecli.inference.size_rules import SizeRule, candidates, splitting_size
@@ -84,7 +85,12 @@ def _starts(trials: Trials, movable: Sequence[int]) -> Iterator[dict[int, int]]:
 
 def _refusal(trials: Trials, sizes: Sizes) -> Refusal | None:
     """Return the view that is refused at these sizes; None if it is another op, or none is."""
-    observation = trials.observe({(trials.path, number): size for number, size in sizes.items()})
+    return _refusal_at(trials, {(trials.path, number): size for number, size in sizes.items()})
+
+
+def _refusal_at(trials: Trials, sizes: Mapping[Axis, int]) -> Refusal | None:
+    """Return the view that is refused at these sizes of axes of any input; None as above."""
+    observation = trials.observe(sizes)
     if not isinstance(observation, Rejected):
         return None
     found = _REFUSAL.search(observation.message)
@@ -109,9 +115,23 @@ def _related(trials: Trials, start: Sizes, refusal: Refusal) -> RelatedAxes | No
     if rest or divisor == 1:
         return None
     related = RelatedAxes(trials.path, tuple(rules), Comparison.MULTIPLE_OF, divisor, rules)
-    if _is_confirmed(trials, related):
+    if _is_confirmed(trials, related) and not _depends_on_others(trials, start, refusal):
         return related
     return None
+
+
+def _depends_on_others(trials: Trials, start: Sizes, refusal: Refusal) -> bool:
+    """Return whether sizes of other inputs change the elements: they may be concatenated first."""
+    own = {(trials.path, number): size for number, size in start.items()}
+    for path, spec in call_leaves(trials.call):
+        if path == trials.path:
+            continue
+        for number, size in enumerate(spec.sizes):
+            for other in (size + 1, 2 * size):
+                changed = _refusal_at(trials, {**own, (path, number): other})
+                if changed is not None and changed.elements != refusal.elements:
+                    return True
+    return False
 
 
 def _product(rules: Rules, sizes: Sizes) -> int:
@@ -156,7 +176,10 @@ def _candidates(counts: Mapping[int, int]) -> tuple[SizeRule, ...]:
 
 
 def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
-    """Return whether sizes are accepted that meet the relation, and refused that break it."""
+    """Return whether sizes are accepted that meet the relation, and refused that break it.
+
+    Those that meet it make one row, and three, so that a number of rows is no constant.
+    """
     for number in related.numbers:
         whole = _sizes_with(related, {number: related.number})
         broken = _sizes_with(related, {number: related.number + 1})
@@ -164,9 +187,13 @@ def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
             return False
         if broken is None or trials.at(broken) is not False:
             return False
-    if len(related.numbers) == 1:
-        return True
     one, other = related.numbers[0], related.numbers[-1]
+    if one == other:
+        tripled = _sizes_with(related, {one: 3 * related.number})
+        return tripled is not None and trials.at(tripled) is True
+    tripled = _sizes_with(related, {one: related.number, other: 3})
+    if tripled is None or trials.at(tripled) is not True:
+        return False
     odd = next(pair for pair in ODD_PAIRS if math.prod(pair) % related.number)
     together = _sizes_with(related, {one: odd[0], other: odd[1]})
     return together is not None and trials.at(together) is False

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from composecli import inspect
+from composecli import inspect, options
 from tests.commands.running import Installed
 from tests.models import Shelf
 from tests.zoo.judge import judge
@@ -24,6 +24,42 @@ class Viewed(nn.Module):
         return self.head(self.layer(x).reshape(-1, self.width))
 
 
+class OfAllSamples(nn.Module):
+    """Averages a batch of waves to one, so that only their length is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wave = nn.Conv1d(3, 8, 4, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wave(x.mean(0, keepdim=True))
+
+
+class Joined(nn.Module):
+    """Reads rows from two waves in one tensor, one behind the other."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv1d(3, 8, 3, padding=1), nn.Conv1d(3, 8, 3, padding=1)
+        self.head, self.dim = nn.Linear(96, 4), dim
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        joined = torch.cat([self.one(x), self.other(y)], self.dim)
+        return self.head(joined.reshape(-1, 96))
+
+
+class Beside(nn.Module):
+    """Adds the mean of the rows to each step of another input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = Viewed(nn.Conv1d(3, 8, 3, padding=1), 96)
+        self.steps = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.rows(x).mean(0) + self.steps(y)
+
+
 POOLED = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2))
 STRIDED = nn.Conv2d(3, 6, 5, stride=3)
 WAVE = nn.Conv1d(3, 8, 5, stride=2)
@@ -31,6 +67,11 @@ DOUBLED = nn.Upsample(scale_factor=2.0)
 ROUNDED_UP = nn.Conv2d(1, 4, 3, stride=2, padding=1)
 NETWORKS = {
     "pooled": (Viewed(POOLED, 2048), "3, H>=2, W>=2] where N*(H//2)*(W//2) % 256 == 0"),
+    "one_row": (
+        Viewed(POOLED, 16384),
+        "3, H>=2, W>=2] where N*(H//2)*(W//2) % 2048 == 0 -> float32[N*(H//2)*(W//2)//2048, 4]",
+    ),
+    "one_axis": (Viewed(OfAllSamples(), 96), "3, L>=4] where (L//2 - 1) % 12 == 0"),
     "strided": (
         Viewed(STRIDED, 96),
         "3, H>=5, W>=5] where N*((H + 1)//3 - 1)*((W + 1)//3 - 1) % 16 == 0",
@@ -50,10 +91,50 @@ def test_a_view_behind_layers_takes_products_of_their_sizes(shelf: Shelf, name: 
     path = shelf.save(f"viewed_{name}", module.eval())
     found = inspect(path).model.contract
     assert found is not None
-    assert str(found).startswith(f"float32[N, {taken} -> float32[")
+    assert str(found).startswith(f"float32[N, {taken}")
     judgement = judge(found, torch.jit.load(path), module)
     assert judgement.wrong == ()
     assert judgement.open == ()
+
+
+class Unshuffled(nn.Module):
+    """Moves squares of pixels to channels, and reads rows of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.squares = nn.Conv2d(3, 16, 3, padding=1), nn.PixelUnshuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.squares(self.image(x)).reshape(-1, 96)
+
+
+def test_axes_that_stand_in_for_each_other_are_not_said_to_be_free(shelf: Shelf) -> None:
+    network = Unshuffled().eval()
+    path = shelf.save("unshuffled", network)
+    found = inspect(path).model.contract
+    assert found is not None
+    assert judge(found, torch.jit.load(path), network).wrong == ()
+
+
+def test_a_stated_relation_of_one_axis_is_tried_at_other_sizes(shelf: Shelf) -> None:
+    network = Viewed(OfAllSamples(), 96).eval()
+    path = shelf.save("viewed_one_axis", network)
+    stated = "float32[N, 3, L>=4] where (L//2 - 1) % 12 == 0"
+    found = inspect(path, options=options(inputs=[stated])).model.contract
+    assert found is not None
+    assert judge(found, torch.jit.load(path), network).wrong == ()
+
+
+WAVES: dict[str, nn.Module] = {"samples": Joined(0), "lengths": Joined(2), "apart": Beside()}
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_sizes_of_another_input_are_no_part_of_a_relation(shelf: Shelf, name: str) -> None:
+    network = WAVES[name].eval()
+    path = shelf.save(f"two_waves_{name}", network)
+    found = inspect(path).model.contract
+    assert found is not None
+    assert judge(found, torch.jit.load(path), network).wrong == ()
 
 
 def test_the_verdict_of_a_pair_has_the_products(installed: Installed, shelf: Shelf) -> None:

@@ -35,9 +35,10 @@ from composecli.core.pytree import (
     call_leaves,
     leaves,
     replace_call_leaf,
+    size_of,
 )
 from composecli.core.relations import all_hold, holds
-from composecli.core.resizing import resize, sizes_by_name
+from composecli.core.resizing import free_axes, resize, sizes_by_name
 from composecli.core.size_expr import evaluate
 from composecli.runtime.tensors import Maker, tree_of
 
@@ -76,7 +77,8 @@ def judge(contract: Contract, file_model: nn.Module, eager: nn.Module) -> Judgem
     optional = [port for port in contract.inputs if port.optional]
     unknown = list(_unknown_dims(contract))
     contract = replace(contract, inputs=contract.required)
-    wrong = list(_contradicted_admissions(contract, file_model))
+    wrong = list(_excluded_examples(contract))
+    wrong += _contradicted_admissions(contract, file_model)
     for exclusion in _exclusions(contract):
         if _is_contradicted(exclusion, file_model, eager):
             wrong.append(f"{exclusion.claim}, but {exclusion.calls[0]} is accepted")
@@ -91,6 +93,18 @@ def _unknown_dims(contract: Contract) -> Iterator[str]:
         for dim in port.dims or ():
             if isinstance(dim, Unknown):
                 yield f"{port.name}: {dim.reason}"
+
+
+def _excluded_examples(contract: Contract) -> Iterator[str]:
+    """Yield the claims that would exclude the example, which was accepted."""
+    for (path, number), free in free_axes(contract, contract.example):
+        size = size_of(contract.example, (path, number))
+        if not admits(free, size):
+            yield f"{free}, but the example has {size}"
+    base = sizes_by_name(contract, contract.example)
+    for relation in contract.where:
+        if not holds(relation, base):
+            yield f"{relation}, but the example is {contract.example}"
 
 
 def _contradicted_admissions(contract: Contract, model: nn.Module) -> Iterator[str]:
@@ -170,7 +184,8 @@ def _related_sizes(contract: Contract) -> Iterator[Sizes]:
         fitting = [
             size
             for size in range(1, MAX_RELATED_SIZE)
-            if last and all_hold(contract.where, {**sizes, last: size})
+            if last and admits(free[last], size)
+            if all_hold(contract.where, {**sizes, last: size})
         ]
         if fitting:
             sizes[last] = fitting[min(draw % 3, len(fitting) - 1)]

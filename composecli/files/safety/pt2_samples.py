@@ -86,7 +86,10 @@ def _plain_tensor(made: Constructed) -> Constructed | None:
 def _are_marks(marks: PickleDict) -> bool:
     """Return whether the attributes of a tensor are marks, with plain values."""
     for name, by_axis in marks.items:
-        if name not in _MARKS or not isinstance(by_axis, PickleDict):
+        # A key of a pickle may be a list, which no set can be asked for.
+        if not isinstance(name, str) or name not in _MARKS:
+            return False
+        if not isinstance(by_axis, PickleDict):
             return False
         for axis, value in by_axis.items:
             if type(axis) is not int or not (value == [] or type(value) is int):

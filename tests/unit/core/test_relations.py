@@ -13,6 +13,7 @@ from composecli.core.relations import (
     all_hold,
     format_where,
     holds,
+    other_sizes_meeting,
     parse_relation,
     parse_where,
     relate,
@@ -160,3 +161,9 @@ def test_sizes_of_an_odd_product_are_found() -> None:
     found = sizes_meeting(where, ranges, {"C": 8, "H": 8, "W": 8})
     assert found is not None
     assert all_hold(where, found)
+
+
+def test_another_size_of_the_only_related_dim_meets_the_relation_too() -> None:
+    where = parse_where("(L//2 - 1) % 12 == 0")
+    others = list(other_sizes_meeting(where, {"L": Free("L", 4)}, {"L": 26}))
+    assert others == [{"L": 51}]

@@ -57,6 +57,11 @@ def test_inputs_that_limit_each_other_are_tried_at_equal_sizes() -> None:
     assert sizes == [(3, 64), (3, 64)]
 
 
+def test_multiples_that_nothing_lies_below_have_no_borrowed_limit() -> None:
+    found = explored(lambda x, y: x % 6 == 0, 6, 8)
+    assert texts(found) == ["D%6==0", "D2"]
+
+
 def test_limits_of_two_inputs_that_are_their_own_are_kept() -> None:
     found = explored(lambda x, y: 5 <= x <= 77 and y <= 90, 40, 64)
     assert texts(found) == ["5<=D<=77", "D2<=90"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch._dynamo.decorators import mark_dynamic
 
 from composecli.files.archive import Archive
-from composecli.files.safety.pt2_samples import unsafe_samples
+from composecli.files.pickle import Global, parse
+from composecli.files.safety.pt2_samples import unsafe_samples, without_marks
 from tests.unit.files.archives import write_archive
 
 NAME = "data/sample_inputs/model.pt"
@@ -100,3 +101,11 @@ HOSTILE: dict[str, Any] = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_anything_else_is_refused(tmp_path: Path, case: str) -> None:
     assert problems(tmp_path, ((HOSTILE[case](),), {}))
+
+
+@pytest.mark.parametrize("key", [b"]", b"}", b"(]t", b"ctorch\nTensor\n)R"])
+def test_marks_with_keys_that_no_dict_can_have_are_none(key: bytes) -> None:
+    rebuild = b"ctorch._tensor\n_rebuild_from_type_v2\n"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\nctorch\nTensor\n(t"
+    parsed = parse(b"\x80\x02" + rebuild + b"(" + tensor + b"}" + key + b"K\x01stR.")
+    assert Global("torch._tensor", "_rebuild_from_type_v2") in without_marks(parsed).imports
