@@ -163,6 +163,15 @@ class Spectrum(nn.Module):
         return torch.fft.rfft(x)
 
 
+class NoWidth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight)
+
+
 CONTRACTS = {
     "scalar": (Scalar(), [], "float32[N, D] -> float32[]"),
     "nothing": (Nothing(), [], "float32[N, D] -> None"),
@@ -180,6 +189,7 @@ CONTRACTS = {
         "float32[N, 5], rate=2 -> float32[N, 2]",
     ),
     "guarded": (Guarded(), [], "float32[N, 512], 16000 -> float32[N, 4]"),
+    "no_width": (NoWidth(), [], "float32[N, 0] -> float32[N, 3]"),
     "brain": (nn.Linear(10, 5).bfloat16(), [], "bfloat16[N, 10] -> bfloat16[N, 5]"),
 }
 
