@@ -163,6 +163,17 @@ class Spectrum(nn.Module):
         return torch.fft.rfft(x)
 
 
+class HalvesMultiplied(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = x.chunk(2, 1)
+        return left * right
+
+
+class EvenPlusOdd(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, ::2] + x[:, 1::2]
+
+
 class NoWidth(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -189,6 +200,8 @@ CONTRACTS = {
         "float32[N, 5], rate=2 -> float32[N, 2]",
     ),
     "guarded": (Guarded(), [], "float32[N, 512], 16000 -> float32[N, 4]"),
+    "halves": (HalvesMultiplied(), [], "float32[N, D%2==0] -> float32[N, D//2]"),
+    "even_plus_odd": (EvenPlusOdd(), [], "float32[N, D%2==0] -> float32[N, D//2]"),
     "no_width": (NoWidth(), [], "float32[N, 0] -> float32[N, 3]"),
     "brain": (nn.Linear(10, 5).bfloat16(), [], "bfloat16[N, 10] -> bfloat16[N, 5]"),
 }
@@ -253,6 +266,23 @@ def test_odd_models_that_do_not_fit(
     checked = composecli.json("check", "a.pt", "b.pt")
     assert checked.code == 1
     assert checked.codes[0] == code
+
+
+def test_sizes_that_broadcast_by_chance_do_not_decide(composecli: Composecli, shelf: Shelf) -> None:
+    halves = shelf.save("halves", HalvesMultiplied())
+    wide = shelf.save("wide", nn.Linear(10, 5))
+    checked = composecli.json("check", halves, wide)
+    assert checked.code == 0
+    assert checked.json["seams"][0]["when"] == ["D==20"]
+
+
+def test_no_untrained_layer_has_no_columns(composecli: Composecli, shelf: Shelf) -> None:
+    ten_to_five = shelf.save("ten_to_five", nn.Linear(10, 5))
+    no_width = shelf.save("no_width", NoWidth())
+    joined = composecli("join", ten_to_five, no_width, "--bridge", "linear", "-o", "both.pt")
+    assert joined.code == 1
+    assert "incompatible" in joined.out
+    assert "help: composecli join" not in joined.out
 
 
 class Sparse(nn.Module):
