@@ -174,6 +174,11 @@ class EvenPlusOdd(nn.Module):
         return x[:, ::2] + x[:, 1::2]
 
 
+class RealAndImaginary(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(x).flatten(-2)
+
+
 class NoWidth(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -202,6 +207,12 @@ CONTRACTS = {
     "guarded": (Guarded(), [], "float32[N, 512], 16000 -> float32[N, 4]"),
     "halves": (HalvesMultiplied(), [], "float32[N, D%2==0] -> float32[N, D//2]"),
     "even_plus_odd": (EvenPlusOdd(), [], "float32[N, D%2==0] -> float32[N, D//2]"),
+    "shuffled": (
+        nn.PixelShuffle(2),
+        [],
+        "float32[N, C%4==0, H, W] -> float32[N, C//4, 2*H, 2*W]",
+    ),
+    "complex": (RealAndImaginary(), [], "complex64[N, D] -> float32[N, 2*D]"),
     "no_width": (NoWidth(), [], "float32[N, 0] -> float32[N, 3]"),
     "brain": (nn.Linear(10, 5).bfloat16(), [], "bfloat16[N, 10] -> bfloat16[N, 5]"),
 }
@@ -274,6 +285,13 @@ def test_sizes_that_broadcast_by_chance_do_not_decide(composecli: Composecli, sh
     checked = composecli.json("check", halves, wide)
     assert checked.code == 0
     assert checked.json["seams"][0]["when"] == ["D==20"]
+
+
+def test_an_image_that_is_shuffled_fits_a_convolution(composecli: Composecli, shelf: Shelf) -> None:
+    shuffled = shelf.save("shuffled", nn.PixelShuffle(2))
+    convolution = shelf.save("convolution", nn.Conv2d(3, 8, 3, padding=1))
+    checked = composecli.json("check", shuffled, convolution)
+    assert checked.json["seams"][0]["when"] == ["C==12"]
 
 
 def test_no_untrained_layer_has_no_columns(composecli: Composecli, shelf: Shelf) -> None:
