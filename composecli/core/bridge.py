@@ -225,7 +225,7 @@ class Linear(_Step):
             return
         axis = wrong[0]
         before, after = sizes[axis], fixed_size(dims[axis])
-        if before > 0 and after is not None:
+        if before and after:
             yield (cls(axis, before, after, spec.dtype),)
 
 

@@ -58,13 +58,13 @@ def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
 
     `float32[N, 16, 8, 8] -> float32[N, 10]` becomes `float32[N, C, H, W] where C*H*W == 1024 ->
     float32[N, 10]`, and `float32[?, ?, ?, ?] -> float32[?, 4]`, with `N*C*H*W % 1024 == 0`, has
-    the output `float32[N*C*H*W//1024, 4]`.
+    the output `float32[N*C*H*W//1024, 4]`. An empty tensor tells nothing about products.
     """
     example = explored.example
     if example.where:
         return _with_stated_relations(explored, probe)
-    for path, _ in call_leaves(example.call):
-        if path in example.stated:
+    for path, spec in call_leaves(example.call):
+        if path in example.stated or 0 in spec.sizes:
             continue
         trials = Trials(example.call, path, explored.inputs[path], probe)
         related = find_viewed(trials) or find_related(trials)

@@ -46,10 +46,19 @@ MAX_OTHER_SIZES = 14
 MAX_OPTIONAL_ARGUMENTS = 6
 MAX_PICTURES = 2
 MAX_KINDS = 10
+MAX_FACTOR = 1024
 _LIST_LENGTHS = (3, 4, 1, 5)
 # Sequences that are not sorted by length are sorted first.
 _PACKING_OPS = ("_pack_padded_sequence", "index_select")
 MAX_CHEAP_ELEMENTS = 1_000_000
+# Ops that divide axes by their first number, or by its square.
+_DIVIDED_AXES = {
+    "pixel_shuffle": ((-3,), 2),
+    "pixel_unshuffle": ((-2, -1), 1),
+    "channel_shuffle": ((1,), 1),
+}
+# Ops of complex numbers that convert no others.
+_COMPLEX_OPS = ("view_as_real", "imag")
 _LOGICAL_OPS = (
     "masked_fill",
     "masked_fill_",
@@ -77,6 +86,7 @@ def find_repairs(
         _by_values(candidate, rejected, paths),
         _by_other_operand(candidate, rejected),
         _by_sequence_layout(candidate, rejected),
+        _by_divided_axes(candidate, rejected),
     )
     all_solved = from_mismatches(candidate, rejected, paths)
     for solved in islice(all_solved, MAX_SOLVED_SIZES):
@@ -165,6 +175,23 @@ def _by_sequence_layout(candidate: Candidate, rejected: Rejected) -> Iterator[Ca
             yield with_tensors(candidate, {lengths_path: fewer})
         swapped = replace(spec, sizes=(second, first, width), sample=None)
         yield with_tensors(candidate, {path: swapped})
+
+
+def _by_divided_axes(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
+    """Make axes that the failing op divides multiples of its factor: channels that are shuffled."""
+    axes, power = _DIVIDED_AXES.get(bare_op_name(rejected.op), ((), 1))
+    if not rejected.numbers:
+        return
+    factor = abs(rejected.numbers[0]) ** power
+    failing = {operand.spec.sizes for operand in input_operands(rejected)}
+    for path, spec in call_leaves(candidate.call):
+        if spec.sizes not in failing:
+            continue
+        sizes = list(spec.sizes)
+        for axis in axes:
+            if -len(sizes) <= axis < len(sizes) and 0 < factor <= MAX_FACTOR:
+                sizes[axis] += -sizes[axis] % factor
+        yield with_tensors(candidate, {path: replace(spec, sizes=tuple(sizes), sample=None)})
 
 
 def _by_list_length(candidate: Candidate, rejected: Rejected) -> Iterator[Candidate]:
@@ -283,6 +310,8 @@ def _by_dtype(
     specs = dict(call_leaves(candidate.call))
     if bare_op_name(rejected.op) in _LOGICAL_OPS:
         dtypes: tuple[str, ...] = ("bool", facts.float_dtype, "int64")
+    elif bare_op_name(rejected.op) in _COMPLEX_OPS:
+        dtypes = ("complex64",)
     else:
         dtypes = (facts.float_dtype, "int64", "bool")
     if rejected.op is None:

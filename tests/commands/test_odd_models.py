@@ -163,6 +163,31 @@ class Spectrum(nn.Module):
         return torch.fft.rfft(x)
 
 
+class HalvesMultiplied(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = x.chunk(2, 1)
+        return left * right
+
+
+class EvenPlusOdd(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, ::2] + x[:, 1::2]
+
+
+class RealAndImaginary(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(x).flatten(-2)
+
+
+class NoWidth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight)
+
+
 CONTRACTS = {
     "scalar": (Scalar(), [], "float32[N, D] -> float32[]"),
     "nothing": (Nothing(), [], "float32[N, D] -> None"),
@@ -180,6 +205,15 @@ CONTRACTS = {
         "float32[N, 5], rate=2 -> float32[N, 2]",
     ),
     "guarded": (Guarded(), [], "float32[N, 512], 16000 -> float32[N, 4]"),
+    "halves": (HalvesMultiplied(), [], "float32[N, D%2==0] -> float32[N, D//2]"),
+    "even_plus_odd": (EvenPlusOdd(), [], "float32[N, D%2==0] -> float32[N, D//2]"),
+    "shuffled": (
+        nn.PixelShuffle(2),
+        [],
+        "float32[N, C%4==0, H, W] -> float32[N, C//4, 2*H, 2*W]",
+    ),
+    "complex": (RealAndImaginary(), [], "complex64[N, D] -> float32[N, 2*D]"),
+    "no_width": (NoWidth(), [], "float32[N, 0] -> float32[N, 3]"),
     "brain": (nn.Linear(10, 5).bfloat16(), [], "bfloat16[N, 10] -> bfloat16[N, 5]"),
 }
 
@@ -243,6 +277,30 @@ def test_odd_models_that_do_not_fit(
     checked = composecli.json("check", "a.pt", "b.pt")
     assert checked.code == 1
     assert checked.codes[0] == code
+
+
+def test_sizes_that_broadcast_by_chance_do_not_decide(composecli: Composecli, shelf: Shelf) -> None:
+    halves = shelf.save("halves", HalvesMultiplied())
+    wide = shelf.save("wide", nn.Linear(10, 5))
+    checked = composecli.json("check", halves, wide)
+    assert checked.code == 0
+    assert checked.json["seams"][0]["when"] == ["D==20"]
+
+
+def test_an_image_that_is_shuffled_fits_a_convolution(composecli: Composecli, shelf: Shelf) -> None:
+    shuffled = shelf.save("shuffled", nn.PixelShuffle(2))
+    convolution = shelf.save("convolution", nn.Conv2d(3, 8, 3, padding=1))
+    checked = composecli.json("check", shuffled, convolution)
+    assert checked.json["seams"][0]["when"] == ["C==12"]
+
+
+def test_no_untrained_layer_has_no_columns(composecli: Composecli, shelf: Shelf) -> None:
+    ten_to_five = shelf.save("ten_to_five", nn.Linear(10, 5))
+    no_width = shelf.save("no_width", NoWidth())
+    joined = composecli("join", ten_to_five, no_width, "--bridge", "linear", "-o", "both.pt")
+    assert joined.code == 1
+    assert "incompatible" in joined.out
+    assert "help: composecli join" not in joined.out
 
 
 class Sparse(nn.Module):

@@ -32,6 +32,28 @@ def test_mask_is_tried_as_bool_at_an_op_that_masks() -> None:
     assert "int64[2, 8], bool[2, 8]" in suggested(tried, observation)[:8]
 
 
+@pytest.mark.parametrize(
+    ("op", "factor", "wanted"),
+    [
+        ("pixel_shuffle", 2, "float32[2, 4, 64, 64]"),
+        ("pixel_unshuffle", 3, "float32[2, 3, 66, 66]"),
+        ("channel_shuffle", 5, "float32[2, 5, 64, 64]"),
+    ],
+)
+def test_axes_that_an_op_divides_become_multiples_first(op: str, factor: int, wanted: str) -> None:
+    image = "float32[2, 3, 64, 64]"
+    observation = rejected(f"aten::{op}", (image, (0,)), numbers=(factor,))
+    assert suggested(candidate(image), observation)[0] == wanted
+
+
+@pytest.mark.parametrize("factor", [0, 2**40])
+def test_a_factor_that_no_image_has_makes_none_larger(factor: int) -> None:
+    image = "float32[2, 3, 64, 64]"
+    shuffled = rejected("aten::pixel_shuffle", (image, (0,)), numbers=(factor,))
+    other = rejected("aten::pixel_shuffle", (image, (0,)))
+    assert suggested(candidate(image), shuffled)[1:] == suggested(candidate(image), other)
+
+
 def test_ids_are_lowered_below_the_rows_of_the_failing_embedding() -> None:
     tried = Candidate(Call((Argument(TensorSpec("int64", (2, 8), below=100)),)))
     observation = rejected("aten::embedding", ("float32[7, 4]", ()), ("int64[2]", (0,)))
