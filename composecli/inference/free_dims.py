@@ -369,8 +369,11 @@ def _size_far_from_base(group: AxisGroup, dim: Free, _: Set[int]) -> int:
 def _multiple_with_few_divisors(group: AxisGroup, dim: Free, _: Set[int]) -> int:
     """Return an untried multiple that no small number divides besides the step; else the base.
 
-    Where the product of several axes is to be divisible, a divisor of one of them is enough.
+    Where the product of several axes is to be divisible, a divisor of one of them is enough. So the
+    batch is as small as it may be.
     """
+    if group.is_batch:
+        return example_size(dim, dim.low)
     if dim.step == 1:
         return group.base
     sizes = list[int]()

@@ -258,9 +258,14 @@ def _shared_sizes(related: RelatedAxes) -> Iterator[dict[int, int]]:
 
 
 def _breaking_sizes(trials: Trials, related: RelatedAxes) -> Iterator[dict[int, int]]:
-    """Yield sizes of one axis, then of two axes at once, that break the relation."""
+    """Yield sizes of one axis, then of two axes at once, that break the relation.
+
+    A divisor of the number is among them: another axis of the input may have the rest of it.
+    """
     members, number = related.numbers, related.number
     yield _with_mass_on(members, members[-1], number + 1)
+    for prime in prime_divisors(number):
+        yield _with_mass_on(members, members[-1], number // prime)
     if len(members) == 1:
         yield {members[0]: number + number // 2 + 1}
         return

@@ -89,7 +89,7 @@ def _refusal(trials: Trials, sizes: Sizes) -> Refusal | None:
 
 
 def _refusal_at(trials: Trials, sizes: Mapping[Axis, int]) -> Refusal | None:
-    """Return the view that is refused at these sizes of axes of any input; None as above."""
+    """Return the view that is refused at these sizes of axes of any input, if one is."""
     observation = trials.observe(sizes)
     if not isinstance(observation, Rejected):
         return None

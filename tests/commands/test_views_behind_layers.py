@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from composecli import inspect, options
+from composecli.core.contract import Port
+from composecli.core.dims import admits
 from tests.commands.running import Installed
 from tests.models import Shelf
 from tests.zoo.judge import judge
@@ -108,12 +110,61 @@ class Unshuffled(nn.Module):
         return self.squares(self.image(x)).reshape(-1, 96)
 
 
-def test_axes_that_stand_in_for_each_other_are_not_said_to_be_free(shelf: Shelf) -> None:
-    network = Unshuffled().eval()
-    path = shelf.save("unshuffled", network)
+class TwoStrides(nn.Module):
+    """Puts a wave and every other step of it into one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = nn.Conv1d(3, 4, 3, padding=1)
+        self.halves = nn.Conv1d(3, 4, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.all(x), self.halves(x)], 2)
+
+
+class WithARow(nn.Module):
+    """Adds a row of its own to an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.row = nn.Conv2d(3, 4, 3, padding=1), nn.Parameter(torch.ones(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.image(x)
+        row = self.row.expand(image.size(0), -1, 1, image.size(3))
+        return torch.cat([image, row], 2)
+
+
+NORMED = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.InstanceNorm2d(8))
+# Each with sizes that it takes, and sizes that it refuses.
+STAND_INS: dict[str, tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = {
+    "unshuffled": (Unshuffled(), (2, 3, 386, 384), (2, 3, 386, 386)),
+    "two strides": (Viewed(TwoStrides(), 48), (2, 3, 68), (1, 3, 68)),
+    "with a row": (Viewed(WithARow(), 64), (1, 3, 63, 1), (1, 3, 64, 8)),
+    "normed": (Viewed(NORMED, 512), (2, 3, 8, 4), (1, 3, 8, 4)),
+}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_axes_that_stand_in_for_each_other_are_not_said_to_be_free(shelf: Shelf, name: str) -> None:
+    network, taken, refused = STAND_INS[name]
+    path = shelf.save(f"stand_in_{name.replace(' ', '_')}", network.eval())
     found = inspect(path).model.contract
     assert found is not None
     assert judge(found, torch.jit.load(path), network).wrong == ()
+    (port,) = found.inputs
+    assert fits(port, taken) is not False
+    assert fits(port, refused) is not True
+
+
+def fits(port: Port, sizes: tuple[int, ...]) -> bool | None:
+    """Return whether the dims of a port admit sizes; None if that is not known."""
+    answers = {admits(dim, size) for dim, size in zip(port.dims or (), sizes, strict=True)}
+    if False in answers:
+        return False
+    if None in answers:
+        return None
+    return True
 
 
 def test_a_stated_relation_of_one_axis_is_tried_at_other_sizes(shelf: Shelf) -> None:
