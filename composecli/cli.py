@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Generic, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from composecli import __version__, console, streams
 from composecli.commands.requests import (
@@ -556,8 +557,18 @@ def _refuse_input_of_pairs(values: Values) -> None:
         )
 
 
+def _refuse_merge_elsewhere(mode: str) -> None:
+    """Refuse `--merge` and `--dim` on a command line that merges no outputs."""
+    context = click.get_current_context()
+    for name in ("merge", "dim"):
+        is_stated = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_stated and mode != Mode.PARALLEL:
+            raise click.UsageError(f"--{name} applies to --mode parallel")
+
+
 def _check_request(models: tuple[str, ...], values: Values, bridge: BridgeMode) -> CheckRequest:
     """Collect the options of commands that judge several models."""
+    _refuse_merge_elsewhere(values["mode"])
     return CheckRequest(
         models,
         Mode(values["mode"]),

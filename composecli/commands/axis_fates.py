@@ -10,7 +10,7 @@ from composecli.commands.session import Session
 from composecli.core.blueprint import single_model
 from composecli.core.contract import Contract, output_names
 from composecli.core.dims import admits
-from composecli.core.pytree import Axis, Call, call_leaves, size_of
+from composecli.core.pytree import Axis, Call, call_leaves, leaves, size_of
 from composecli.core.resizing import axes_named, resize, sizes_by_name
 from composecli.core.slices import Fate, Followed, fates
 
@@ -21,7 +21,9 @@ _SIZES = (4, 5, 6, 7, 9, 3, 2)
 
 
 def axis_reports(session: Session, part: OpenedModel, contract: Contract) -> Iterator[AxisReport]:
-    """Yield the fates of each free dim of the inputs. They are followed one at a time."""
+    """Yield the fates of each free dim of the inputs, one at a time; none without an output."""
+    if not list(leaves(contract.result)):
+        return
     session.progress(f"following the axes of {part.name}")
     call = contract.example
     names = list(sizes_by_name(contract, call))
@@ -32,7 +34,7 @@ def axis_reports(session: Session, part: OpenedModel, contract: Contract) -> Ite
 
 
 def _follow(session: Session, part: OpenedModel, contract: Contract, name: str) -> Followed | None:
-    """Follow the slices of one dim; None if no forward with marks runs."""
+    """Follow the slices of one dim; None if no forward that follows them succeeds."""
     for call in _calls(contract, name):
         axes = axes_named(contract, call, name)
         if len({size_of(call, axis) for axis in axes}) != 1:

@@ -167,7 +167,8 @@ def refuse_inputs_of_no_model(inputs: tuple[Declared, ...], count: int) -> None:
     """
     for declared in inputs:
         if declared.model > count:
-            title = f"--input states an input of model {declared.model}, and {count} can have one"
+            stated = f"--input states an input of model {declared.model}"
+            title = f"{stated}, but the last model is number {count}"
             help = ("a number names a model of a chain: --input '2:ids=int64[N,T]'",)
             raise CouldNotAttempt(Problem(Rule.INPUT_DOES_NOT_APPLY, title, help=help))
 

@@ -11,6 +11,7 @@ from composecli.core.pytree import Call, KeyPath
 from composecli.core.rules import Rule
 from composecli.core.slices import AxisFate, Fate, Followed, fates, why_unknown
 
+MAX_LISTED_OUTPUTS = 4
 _VERBS = {Fate.MIXED: "mixes", Fate.LOST: "loses"}
 _PARTICIPLES = {
     Fate.KEPT: "kept apart",
@@ -140,6 +141,11 @@ def branches_finding(keeping: Side, mixing: Side, fate: Fate, seen: Seen) -> Fin
 
 def describe_fates(name: str, found: Sequence[tuple[str, AxisFate]]) -> str:
     """Return the fates of a dim as text: `N is kept apart on axis 0 of output 0`."""
+    kept_on = {fate.axis for _, fate in found if fate.fate is Fate.KEPT}
+    is_alike = all(fate.fate is Fate.KEPT for _, fate in found)
+    if is_alike and len(kept_on) == 1 and len(found) > MAX_LISTED_OUTPUTS:
+        (axis,) = kept_on
+        return f"{name} is kept apart on axis {axis} of all {len(found)} outputs"
     places_by_kind = dict[Fate, list[str]]()
     for output, fate in found:
         place = output

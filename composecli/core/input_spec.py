@@ -111,6 +111,8 @@ def _parse_tensor(name: str | None, text: str) -> DeclaredTensor:
         return replace(_parse_tensor(name, text), where=where)
     typed = _TYPED.fullmatch(text)
     if typed is None:
+        if "[" in text:
+            raise ValueError(f"not a tensor: {shorten(text)} (as in float32[N,10])")
         return DeclaredTensor(name, None, _parse_dims(text))
     dtype, dims = typed.groups()
     if not is_numeric(dtype):

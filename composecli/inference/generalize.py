@@ -276,7 +276,10 @@ def _to_contract(
     evidence = list[Evidence]()
     if candidate.evidence is not None:
         evidence.append(candidate.evidence)
-    details = [f"{device} at {call}", *explored.notes, *id_notes]
+    tried = f"{device} at {call}"
+    if not call.arguments:
+        tried = f"{device} without an input"
+    details = [tried, *explored.notes, *id_notes]
     probed = Evidence(EvidenceKind.PROBED, "; ".join(details))
     evidence.append(probed)
     ports = (tuple(inputs), explored.outputs)

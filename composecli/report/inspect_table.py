@@ -56,7 +56,7 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
 def _axis_text(axis: AxisReport) -> str:
     """Return the fates of a dim: `N is kept apart on axis 0 of output 0`."""
     if not axis.fates:
-        return f"{axis.dim}: not known, no forward with marks ran"
+        return f"what becomes of {axis.dim} is not known"
     text = describe_fates(axis.dim, axis.fates)
     if axis.reason is not None:
         text += f" ({axis.reason})"

@@ -136,7 +136,7 @@ class InProcessWorker:
         except Exception as error:
             title = "the sample file could not be read"
             help = "save a tensor, or a tuple or dict of tensors, with torch.save"
-            notes = (telling_line(error),)
+            notes = (_sample_note(error),)
             problem = Problem(Rule.INPUT_DOES_NOT_APPLY, title, request.path, notes, (help,))
             raise CouldNotAttempt(problem) from error
         call = self._sample_call(value)
@@ -353,6 +353,14 @@ def _distinct_models(blueprint: Blueprint) -> Iterator[int]:
 def _unfollowed(size: int, reason: str, kind: RejectionKind = RejectionKind.ERROR) -> Followed:
     """Return the reply for slices that could not be followed."""
     return Followed((), size, failed=reason, kind=kind)
+
+
+def _sample_note(error: Exception) -> str:
+    """Return why a sample was not read, without advice of torch to load all that is in it."""
+    note = telling_line(error)
+    if "weights_only" in note:
+        return "it is not a file of tensors, tuples, lists and dicts alone"
+    return note
 
 
 def _exclusive_bound(tensor: torch.Tensor) -> int:

@@ -98,6 +98,8 @@ def test_numbers_without_meaning_are_usage_errors(
         ["check", "a.pt", "b.pt", "--mode", "sideways"],
         ["check", "a.pt", "b.pt", "--timeout", "0"],
         ["join", "a.pt", "b.pt", "-o", "c.pt", "--seed", "-1"],
+        ["join", "a.pt", "b.pt", "-o", "c.pt", "--merge", "add"],
+        ["check", "a.pt", "b.pt", "--dim", "1"],
         ["explain", "CC000"],
         ["nonsense"],
     ],

@@ -179,6 +179,11 @@ class RealAndImaginary(nn.Module):
         return torch.view_as_real(x).flatten(-2)
 
 
+class Pieces(nn.Module):
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.unbind(x.reshape(-1, 40), 1))
+
+
 class NoWidth(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -385,6 +390,21 @@ def test_one_of_several_outputs_is_inspected(composecli: Composecli, shelf: Shel
     refused = composecli("inspect", path, "--select", "nothing")
     assert refused.code == 3
     assert "CC103" in refused.err
+
+
+def test_outputs_that_are_alike_are_counted(composecli: Composecli, shelf: Shelf) -> None:
+    path = shelf.save("pieces", nn.Sequential(nn.Linear(3, 40), Pieces()))
+    inspected = composecli("inspect", path)
+    assert "N is kept apart on axis 0 of all 40 outputs" in inspected.out
+
+
+def test_a_model_without_inputs_or_outputs_has_plain_evidence(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    no_input = composecli("inspect", shelf.save("odd_no_input", NoInput()))
+    assert "evidence: probed (cpu without an input)\n" in no_input.out
+    nothing = composecli("inspect", shelf.save("odd_nothing", Nothing()))
+    assert nothing.out.count("evidence:") == 1
 
 
 def test_a_length_that_must_be_a_square_is_not_fixed(installed: Installed, shelf: Shelf) -> None:

@@ -90,6 +90,22 @@ def test_stated_names_are_free_dims_of_the_contract(composecli: Composecli, shel
     assert model["evidence"][0]["kind"] == "declared"
 
 
+@pytest.mark.parametrize("scripted", [True, False])
+def test_a_model_is_no_sample_and_stays_unloaded(
+    composecli: Composecli, shelf: Shelf, here: Path, scripted: bool
+) -> None:
+    path = here / "sample.pt"
+    module = nn.Linear(10, 5)
+    if scripted:
+        torch.jit.script(module).save(str(path))
+    else:
+        torch.save(module, path)
+    ran = composecli("inspect", shelf.save("ten_to_five", module), "--input", f"@{path}")
+    assert ran.code == 3
+    assert "CC925" in ran.err
+    assert "weights_only" not in ran.err
+
+
 def test_a_sample_file_is_an_input(composecli: Composecli, shelf: Shelf) -> None:
     sample = shelf.folder / "sample.pt"
     torch.save(torch.full((4, 5), 3.0), sample)

@@ -61,7 +61,7 @@ def test_an_input_of_a_model_that_has_none_is_refused(text: str, count: int, ref
     if not refused:
         refuse_inputs_of_no_model(declared, count)
         return
-    with pytest.raises(CouldNotAttempt, match="model 3, and 2 can have one"):
+    with pytest.raises(CouldNotAttempt, match="model 3, but the last model is number 2"):
         refuse_inputs_of_no_model(declared, count)
 
 

@@ -69,6 +69,12 @@ def test_text_that_is_not_an_input_is_refused_with_a_reason(text: str) -> None:
         parse_input(text)
 
 
+@pytest.mark.parametrize("text", ["float32[N,10", "x=float32[N,10", "float32[N,10]where"])
+def test_a_tensor_that_does_not_close_is_refused_as_a_whole(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a tensor: float32\[N,10"):
+        parse_input(text)
+
+
 def test_example_sizes_give_one_size_to_each_name() -> None:
     dims = port("float32[N, T>=20, T>=20, 3]").dims
     assert dims is not None
