@@ -1,4 +1,6 @@
-"""Compare the verdicts of `check` on ordered pairs of zoo models with running each pair.
+"""Compare what `check` says of ordered pairs of zoo models with running each pair.
+
+The pair is run at the sizes at which it fits, and at those at which it fails.
 
 python -m tests.zoo.pairs [--count 400] [--seed 0]
 """
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from composecli.commands.results import CheckReport
 from composecli.commands.trust import Trust
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.findings import Verdict
+from composecli.core.pytree import Call
+from composecli.core.resizing import resize
 from composecli.runtime.model import eager_arguments
 from composecli.runtime.tensors import Maker
 from composecli.workers.child import SubprocessWorker
@@ -79,15 +84,26 @@ def _save_models(folder: Path) -> list[SavedModel]:
     return models
 
 
-def _pair_runs(first: SavedModel, second: SavedModel, report: CheckReport) -> bool | None:
-    """Whether the second model accepts the first one's output at the example input.
+def _claims(report: CheckReport) -> Iterator[tuple[Call, bool]]:
+    """Yield inputs of the first model, and whether the report says that the pair takes them.
 
-    None if the first model has no contract, and so no example.
+    There are none if the first model has no contract.
     """
     contract = report.models[0].contract
-    if contract is None:
-        return None
-    positional, named = Maker("cpu", 0, []).call(contract.example)
+    if contract is None or report.verdict is Verdict.UNKNOWN:
+        return
+    (seam,) = report.seams
+    fits = report.verdict is Verdict.COMPATIBLE
+    for sizes, runs in ((seam.fit.fits_at, True), (seam.fit.fails_at, False)):
+        if sizes is not None:
+            yield resize(contract, contract.example, sizes), runs
+        elif runs is fits:
+            yield contract.example, runs
+
+
+def _pair_runs(first: SavedModel, second: SavedModel, call: Call) -> bool:
+    """Whether the second model accepts the first one's output at this input."""
+    positional, named = Maker("cpu", 0, []).call(call)
     with torch.no_grad():
         try:
             _call(second, first.loaded(*positional, **named))
@@ -135,13 +151,14 @@ def _check_pair(first: SavedModel, second: SavedModel, worker: SubprocessWorker)
         report = check(request, worker)
     except CouldNotAttempt as failure:
         return failure.problem.code, ""
-    verdict = report.verdict
-    runs = _pair_runs(first, second, report)
-    fits = verdict is Verdict.COMPATIBLE
-    if runs is None or verdict is Verdict.UNKNOWN or fits == runs:
-        return str(verdict), ""
-    result = "runs" if runs else "does not run"
-    return str(verdict), f"{first.name} -> {second.name}: {verdict}, but the pair {result}"
+    verdict = str(report.verdict)
+    for call, said in _claims(report):
+        runs = _pair_runs(first, second, call)
+        if runs is not said:
+            result = "runs" if runs else "does not run"
+            pair = f"{first.name} -> {second.name}"
+            return verdict, f"{pair}: {verdict}, but at {call} the pair {result}"
+    return verdict, ""
 
 
 def main() -> int:
