@@ -26,8 +26,9 @@ from composecli.compose.compare import (
 from composecli.compose.fitting_sizes import fitting_sizes
 from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Wiring, wire
-from composecli.core.dims import admits, fixed_size, unknown_reason
+from composecli.core.dims import Shape, admits, fixed_size, unknown_reason
 from composecli.core.findings import (
+    Finding,
     Side,
     Verdict,
     change_first_error,
@@ -105,10 +106,7 @@ def _has_any_rank(seam: Seam) -> bool:
 
 def _has_unknown_input(seam: Seam) -> bool:
     """Return whether a dim of the chain's input is not known."""
-    for port in seam.upstream.first.required:
-        if any(unknown_reason(dim) is not None for dim in port.dims or ()):
-            return True
-    return False
+    return any(_has_unknown_dim(port.dims or ()) for port in seam.upstream.first.required)
 
 
 def _sides(seam: Seam, pairs: PortPairs) -> tuple[Side, ...]:
@@ -138,6 +136,10 @@ def _searched(seam: Seam, pairs: PortPairs, findings: Findings, rejected: Reject
         return SizedSeam(findings, Fit())
     failed = Fit(Holds.UNKNOWN, (), None, sizes)
     found = _other_sizes(seam, pairs, findings, runs)
+    if found is None or found == _Never():
+        undecided = _undecided(seam, pairs, findings, rejected)
+        if undecided is not None:
+            return SizedSeam(undecided, failed)
     if isinstance(found, _Never):
         if found.reason:
             findings = _with_note(findings, found.reason)
@@ -181,6 +183,36 @@ def _other_sizes(
     if reason is not None:
         return _Never(reason)
     return None
+
+
+def _undecided(
+    seam: Seam, pairs: PortPairs, findings: Findings, rejected: Rejected
+) -> Findings | None:
+    """Return the findings as unknown if a dim that is not known may lead to a size that fits.
+
+    Sizes that were stated are judged as they are.
+    """
+    if not _has_unknown_input(seam) or are_exact(seam.chain.session.options.inputs_of_first):
+        return None
+    if not any(_has_unknown_dim(producer.dims) for producer, _ in pairs):
+        return None
+    if _refuses_constant(pairs) or not any(mismatches(rejected)):
+        return None
+    title = "cannot decide: it fails at the example, and other sizes may fit"
+    reason = f"not every size that {seam.edge.producer} gives is known"
+    undecided = list[Finding]()
+    for finding in findings:
+        known = finding
+        if finding.severity is Severity.ERROR:
+            notes = (f"at the example: {finding.title}", *finding.notes, reason)
+            known = Finding(Rule.SIZES_NOT_KNOWN, title, finding.sides, notes=notes)
+        undecided.append(known)
+    return tuple(undecided)
+
+
+def _has_unknown_dim(dims: Shape) -> bool:
+    """Return whether a dim is not known."""
+    return any(unknown_reason(dim) is not None for dim in dims)
 
 
 def _is_constant_mismatch(pairs: PortPairs, findings: Findings, observation: Observation) -> bool:

@@ -147,9 +147,10 @@ class Rule(StrEnum):
         "sizes-not-known",
         Severity.UNKNOWN,
         (
-            "With --strict: a dim of the producer or of the consumer is not known as an "
-            "expression of the input, so it cannot be decided whether the pair fits at every "
-            "size. State the input with --input, or use torch.export with dynamic shapes."
+            "A dim of the producer or of the consumer is not known as an expression of the "
+            "input, so it cannot be decided whether the pair fits at other sizes than that of "
+            "the example: at any, if it fails there, or at every one, with --strict. State the "
+            "input with --input, or use torch.export with dynamic shapes."
         ),
     )
     FITS_BY_BROADCASTING = (

@@ -148,3 +148,43 @@ def test_join_verifies_at_the_example_that_fits(
     assert "float32[4, 4, 3] -> float32[1, 8, 2, 2]" in tried
     joined = torch.jit.load("image.pt")
     assert joined(torch.rand(9, 7, 3)).shape == (1, 8, 7, 5)
+
+
+class Square(nn.Module):
+    """Views a square number of tokens as an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = int(x.size(1) ** 0.5)
+        return self.fc(x).transpose(1, 2).reshape(x.size(0), 6, side, side)
+
+
+@pytest.fixture
+def squares(shelf: Shelf) -> tuple[str, str]:
+    head = nn.Sequential(nn.Flatten(), nn.Linear(600, 3))
+    return shelf.save("square_tokens", Square()), shelf.save("behind_squares", head)
+
+
+def test_sizes_that_are_not_known_may_fit(installed: Installed, squares: tuple[str, str]) -> None:
+    checked = installed.json("check", *squares)
+    assert (checked.code, checked.codes) == (3, ["CC207"])
+    assert checked.json["seams"][0]["holds"] == "unknown"
+    (finding,) = checked.json["seams"][0]["findings"]
+    assert "at the example: rank differs" in finding["notes"][0]
+
+
+def test_stated_sizes_are_judged_though_others_are_not_known(
+    installed: Installed, squares: tuple[str, str]
+) -> None:
+    assert installed("check", *squares, "--input", "2,100,4").code == 0
+    assert installed("check", *squares, "--input", "2,16,4").code == 1
+
+
+def test_channels_that_differ_at_every_size_are_incompatible(
+    installed: Installed, squares: tuple[str, str], shelf: Shelf
+) -> None:
+    head = shelf.save("seven_channels", nn.Conv2d(7, 2, 1))
+    assert installed("check", squares[0], head).code == 1
