@@ -232,13 +232,18 @@ def _with_rounder_sizes(explored: ExploredAxes, prober: Prober) -> ExploredAxes:
     """Explore again with a size of many divisors on the unknown axes, if that leaves fewer unknown.
 
     Behind `x.chunk(2, 1)` a product of both chunks accepts 3, whose chunks of 2 and 1 broadcast,
-    and any even size. Nothing follows from 3; from 48 it follows that the sizes are even.
+    and any even size. Nothing follows from 3; from 48 it follows that the sizes are even. A batch
+    stays as it is: beside 48 samples a view takes most sizes of the other axes.
     """
     axes, example = _unknown_axes(explored), explored.example
-    small = tuple(axis for axis in axes if size_of(example.call, axis) < _ROUND_SIZE)
+    small = list[Axis]()
+    for axis in axes:
+        _, number = axis
+        if number > 0 and size_of(example.call, axis) < _ROUND_SIZE:
+            small.append(axis)
     if not small or example.where:
         return explored
-    call = resized(example.call, small, _ROUND_SIZE)
+    call = resized(example.call, tuple(small), _ROUND_SIZE)
     observation = prober.outcome(call)
     if not isinstance(observation, Accepted):
         return explored
