@@ -27,6 +27,8 @@ from composecli.inference.size_rules import SizeRule
 Sizes = Mapping[int, int]
 # The largest size of an axis that is tried.
 MAX_SIZE = 8192
+# Factors that an axis is tried with: tables of positions end before, or not at all.
+_LARGE_FACTORS = (4096, 512, 64)
 # Two sizes whose product few numbers divide.
 ODD_PAIRS = ((3, 5), (5, 7), (1, 1))
 
@@ -67,6 +69,16 @@ class RelatedAxes:
         if place < MAX_SIZE and at(sizes[place]) == factor:
             return sizes[place]
         return None
+
+    def sizes_with(self, factors: Mapping[int, int]) -> dict[int, int] | None:
+        """Return sizes at which axes have these factors, and the others 1; None if none are so."""
+        sizes = dict[int, int]()
+        for number in self.numbers:
+            size = self.size_with(number, factors.get(number, 1))
+            if size is None:
+                return None
+            sizes[number] = size
+        return sizes
 
 
 @dataclass(slots=True)
@@ -244,7 +256,29 @@ def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
         return False
     if not all(trials.at(sizes) is True for sizes in _shared_sizes(related)):
         return False
+    if is_limited(trials, related):
+        return False
     return trials.run(_sizes_elsewhere(trials, related)) is True
+
+
+def is_limited(trials: Trials, related: RelatedAxes) -> bool:
+    """Return whether an axis refuses a large multiple, as a table of positions does."""
+    if related.comparison is Comparison.EQUALS:
+        return False
+    for number in related.numbers:
+        large = _large_sizes(related, number)
+        if large is not None and trials.at(large) is False:
+            return True
+    return False
+
+
+def _large_sizes(related: RelatedAxes, number: int) -> dict[int, int] | None:
+    """Return sizes that meet the relation, one axis as large as is tried; None if none is."""
+    for factor in _LARGE_FACTORS:
+        sizes = related.sizes_with({number: factor - factor % related.number})
+        if factor >= related.number and sizes is not None:
+            return sizes
+    return None
 
 
 def _shared_sizes(related: RelatedAxes) -> Iterator[dict[int, int]]:

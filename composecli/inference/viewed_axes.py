@@ -17,14 +17,18 @@ from composecli.core.dims import Dim, as_free, unknown_reason
 from composecli.core.observations import Rejected
 from composecli.core.pytree import Axis, call_leaves
 from composecli.core.relations import Comparison
-from composecli.inference.related_axes import ODD_PAIRS, RelatedAxes, Sizes, Trials
+from composecli.inference.related_axes import ODD_PAIRS, RelatedAxes, Sizes, Trials, is_limited
 from composecli.inference.size_rules import SizeRule, candidates, splitting_size
 
 # Sizes from the start at which elements are counted first, and at which rules may be told apart.
 _STEPS = range(7)
 _REACH = 70
 MAX_SPLITS = 8
-_REFUSAL = re.compile(r"shape '\[(-?\d+(?:, -?\d+)*)\]' is invalid for input of size (\d+)")
+# A model may raise an error in the words of PyTorch: sizes have a limit, as those of tensors do.
+_SIZE = r"-?\d{1,18}"
+_REFUSAL = re.compile(
+    rf"shape '\[({_SIZE}(?:, {_SIZE})*)\]' is invalid for input of size ({_SIZE})"
+)
 
 Rules = Mapping[int, SizeRule]
 
@@ -35,6 +39,13 @@ class Refusal(NamedTuple):
     shape: tuple[int, ...]
     elements: int
 
+    @property
+    def width(self) -> int:
+        """The number of elements of a row; 0 if the shape has another form than rows."""
+        if self.shape.count(-1) != 1:
+            return 0
+        return max(0, -math.prod(self.shape))
+
 
 def find_viewed(trials: Trials) -> RelatedAxes | None:
     """Return the axes of one input that a view relates; None if there are none.
@@ -44,11 +55,13 @@ def find_viewed(trials: Trials) -> RelatedAxes | None:
     if not any(map(_takes_some_sizes, trials.dims)):
         return None
     movable = [number for number, dim in enumerate(trials.dims) if not _is_settled(dim)]
+    if not movable:
+        return None
     refusals = list[tuple[int, Sizes, Refusal]]()
     for sizes in _starts(trials, movable):
         refusal = _refusal(trials, sizes)
-        if refusal is not None and refusal.shape.count(-1) == 1:
-            shared = math.gcd(refusal.elements, math.prod(refusal.shape))
+        if refusal is not None and refusal.width:
+            shared = math.gcd(refusal.elements, refusal.width)
             refusals.append((shared, sizes, refusal))
     if not refusals:
         return None
@@ -97,7 +110,10 @@ def _refusal_at(trials: Trials, sizes: Mapping[Axis, int]) -> Refusal | None:
     if found is None:
         return None
     shape = tuple(map(int, found[1].split(", ")))
-    return Refusal(shape, int(found[2]))
+    elements = int(found[2])
+    if elements < 1:
+        return None
+    return Refusal(shape, elements)
 
 
 def _related(trials: Trials, start: Sizes, refusal: Refusal) -> RelatedAxes | None:
@@ -109,9 +125,10 @@ def _related(trials: Trials, start: Sizes, refusal: Refusal) -> RelatedAxes | No
             return None
         if rule.scale:
             rules[number] = rule
+    if not rules:
+        return None
     scale, rest = divmod(refusal.elements, _product(rules, start))
-    width = -math.prod(refusal.shape)
-    divisor = width // math.gcd(width, scale)
+    divisor = refusal.width // math.gcd(refusal.width, scale)
     if rest or divisor == 1:
         return None
     related = RelatedAxes(trials.path, tuple(rules), Comparison.MULTIPLE_OF, divisor, rules)
@@ -181,30 +198,21 @@ def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
     Those that meet it make one row, and three, so that a number of rows is no constant.
     """
     for number in related.numbers:
-        whole = _sizes_with(related, {number: related.number})
-        broken = _sizes_with(related, {number: related.number + 1})
+        whole = related.sizes_with({number: related.number})
+        broken = related.sizes_with({number: related.number + 1})
         if whole is None or trials.at(whole) is not True:
             return False
         if broken is None or trials.at(broken) is not False:
             return False
+    if is_limited(trials, related):
+        return False
     one, other = related.numbers[0], related.numbers[-1]
     if one == other:
-        tripled = _sizes_with(related, {one: 3 * related.number})
+        tripled = related.sizes_with({one: 3 * related.number})
         return tripled is not None and trials.at(tripled) is True
-    tripled = _sizes_with(related, {one: related.number, other: 3})
+    tripled = related.sizes_with({one: related.number, other: 3})
     if tripled is None or trials.at(tripled) is not True:
         return False
     odd = next(pair for pair in ODD_PAIRS if math.prod(pair) % related.number)
-    together = _sizes_with(related, {one: odd[0], other: odd[1]})
+    together = related.sizes_with({one: odd[0], other: odd[1]})
     return together is not None and trials.at(together) is False
-
-
-def _sizes_with(related: RelatedAxes, factors: Mapping[int, int]) -> dict[int, int] | None:
-    """Return sizes at which axes have these factors, and the others 1; None if there are none."""
-    sizes = dict[int, int]()
-    for number in related.numbers:
-        size = related.size_with(number, factors.get(number, 1))
-        if size is None:
-            return None
-        sizes[number] = size
-    return sizes

@@ -194,3 +194,76 @@ def test_the_verdict_of_a_pair_has_the_products(installed: Installed, shelf: She
     checked = installed.json("check", a, b)
     assert checked.code == 0
     assert checked.json["seams"][0]["when"] == ["N*(H//2)*(W//2)//256 % 2 == 0"]
+
+
+class Positioned(nn.Module):
+    """Reads rows of a sequence that is no longer than its table of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions, self.head = nn.Parameter(torch.rand(64, 16)), nn.Linear(64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head((x + self.positions[: x.size(1)]).view(1, -1, 64))
+        return result
+
+
+def test_no_relation_hides_the_end_of_a_table(shelf: Shelf) -> None:
+    network = Positioned().eval()
+    path = shelf.save("positions_before_a_view", network)
+    found = inspect(path).model.contract
+    assert found is not None
+    assert judge(found, torch.jit.load(path), network).wrong == ()
+    assert found.where == ()
+
+
+class OneSample(Positioned):
+    """Takes one sample alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.size(0) == 1
+        assert x.size(1) <= 64
+        result: Tensor = self.head((x + self.positions[: x.size(1)]).view(1, -1, 64))
+        return result
+
+
+def test_a_view_of_axes_with_limits_is_found(installed: Installed, shelf: Shelf) -> None:
+    path = shelf.save("one_sample_before_a_view", OneSample().eval())
+    ran = installed("inspect", path, "--input", "1,8,16")
+    assert "float32[1, T<=64 & T%4==0, 16] -> float32[1, T//4, 2]" in ran.out
+
+
+class Imitates(nn.Module):
+    """Refuses odd batches in words of PyTorch's, with sizes that no tensor has."""
+
+    def __init__(self, shape: str, elements: str) -> None:
+        super().__init__()
+        self.words = f"shape '[{shape}]' is invalid for input of size {elements}"
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(0) % 2 == 1:
+            raise RuntimeError(self.words)
+        result: Tensor = self.head(x)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("shape", "elements"),
+    [
+        ("-1, 0", "5"),
+        ("-1, 4", "0"),
+        ("-1, 4", "-3"),
+        ("-1, 4", "5"),
+        ("-1, 999999999999999989", "7"),
+        ("-1, 4", "9" * 5000),
+        (f"-1, {'9' * 5000}", "5"),
+    ],
+)
+def test_a_refusal_in_the_words_of_a_view_is_no_view(
+    installed: Installed, shelf: Shelf, shape: str, elements: str
+) -> None:
+    name = f"imitates_{shape[:8]}_{len(shape)}_{elements[:3]}_{len(elements)}"
+    path = shelf.save(name.replace(", ", "_"), Imitates(shape, elements))
+    ran = installed.json("inspect", path)
+    assert ran.json["model"]["contract"]["text"] == "float32[N%2==0, 8] -> float32[N%2==0, 2]"
