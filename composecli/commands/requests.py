@@ -37,7 +37,7 @@ _SELECT = "--select"
 _SELECTION = re.compile(r"(?:(?P<model>\d+):)?(?P<port>.+)", re.DOTALL)
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[kMGT])?B?")
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_DEVICE = re.compile(r"cpu|meta|cuda(:\d+)?")
+_DEVICE = re.compile(r"cpu|meta|cuda(:\d{1,4})?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,12 +220,18 @@ def _at_joint_end(example: Example, axes: tuple[Axis, ...], prober: Prober) -> E
         return example
     group = make_group(example, axes)
     find_bounds(example, group, prober.outcome)
-    largest = max(group.accepted)
-    call = resized(example.call, axes, largest)
+    return _if_accepted(example, axes, max(group.accepted), prober) or example
+
+
+def _if_accepted(
+    example: Example, axes: tuple[Axis, ...], size: int, prober: Prober
+) -> Example | None:
+    """Return the example with this size on each of these axes; None if the model rejects it."""
+    call = resized(example.call, axes, size)
     observation = prober.outcome(call)
     if isinstance(observation, Accepted):
         return replace(example, call=call, result=observation.result)
-    return example
+    return None
 
 
 def _with_rounder_sizes(explored: ExploredAxes, prober: Prober) -> ExploredAxes:
@@ -243,11 +249,9 @@ def _with_rounder_sizes(explored: ExploredAxes, prober: Prober) -> ExploredAxes:
             small.append(axis)
     if not small or example.where:
         return explored
-    call = resized(example.call, tuple(small), _ROUND_SIZE)
-    observation = prober.outcome(call)
-    if not isinstance(observation, Accepted):
+    rounder = _if_accepted(example, tuple(small), _ROUND_SIZE, prober)
+    if rounder is None:
         return explored
-    rounder = replace(example, call=call, result=observation.result)
     again = explore_axes(rounder, prober.outcome)
     if len(_unknown_axes(again)) < len(axes):
         return again

@@ -71,7 +71,7 @@ class RelatedAxes:
         return None
 
     def sizes_with(self, factors: Mapping[int, int]) -> dict[int, int] | None:
-        """Return sizes at which axes have these factors, and the others 1; None if none are so."""
+        """Return sizes that give axes these factors, and the others 1; None if there are none."""
         sizes = dict[int, int]()
         for number in self.numbers:
             size = self.size_with(number, factors.get(number, 1))

@@ -1,7 +1,7 @@
-"""Find axes that a view behind convolutions relates: by the product of what follows from them.
+"""Find axes of which a view behind other layers takes only some products.
 
-Behind a pooling by 2, `x.view(-1, 2048)` accepts images with `N*(H//2)*(W//2) % 256 == 0`. The
-refusal of other sizes has the number of elements, from which the factors are found:
+Behind a pooling by 2, `x.view(-1, 2048)` accepts images with `N*(H//2)*(W//2) % 256 == 0`. PyTorch
+refuses others with the number of their elements, from which the factor of each axis is found:
 
     shape '[-1, 2048]' is invalid for input of size 16896
 """
@@ -97,12 +97,12 @@ def _starts(trials: Trials, movable: Sequence[int]) -> Iterator[dict[int, int]]:
 
 
 def _refusal(trials: Trials, sizes: Sizes) -> Refusal | None:
-    """Return the view that is refused at these sizes; None if it is another op, or none is."""
+    """Return the view that is refused at these sizes; None if no view is."""
     return _refusal_at(trials, {(trials.path, number): size for number, size in sizes.items()})
 
 
 def _refusal_at(trials: Trials, sizes: Mapping[Axis, int]) -> Refusal | None:
-    """Return the view that is refused at these sizes of axes of any input, if one is."""
+    """Return the view that is refused at these sizes of axes of any input; None if no view is."""
     observation = trials.observe(sizes)
     if not isinstance(observation, Rejected):
         return None

@@ -1,4 +1,4 @@
-"""Below what number the integers of a tensor are, because they are positions along an axis.
+"""Bounds of integers that are positions along an axis: those of `argmax` over 10 are below 10.
 
 The bound is kept at the storage, so that a view has the bound of the tensor that it shows, and a
 write through any view ends it.

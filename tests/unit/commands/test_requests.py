@@ -43,7 +43,7 @@ def test_a_device_is_accepted(text: str) -> None:
     assert parse_device(text) == text
 
 
-@pytest.mark.parametrize("text", ["", "tpu", "cuda:", "cpu:0", "cuda:-1", "CPU"])
+@pytest.mark.parametrize("text", ["", "tpu", "cuda:", "cpu:0", "cuda:-1", "cuda:12345", "CPU"])
 def test_another_device_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="there is no device"):
         parse_device(text)
