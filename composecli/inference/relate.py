@@ -192,7 +192,7 @@ def _outputs(
 ) -> Iterator[Port]:
     """Yield the outputs with dims that predict the size at each point.
 
-    A dim may be a product of the factors, or else of the free dims themselves.
+    A dim may be a product of the factors and of the free dims themselves.
     """
     _, base = points[-1]
     is_stable = all(same_structure(base, result) for _, result in points)
@@ -213,7 +213,8 @@ def _fitting_dim(dim: Dim, observed: Sequence[Observed], factors: Sequence[Expr]
     if expr is not None and _predicts(expr, observed):
         return dim
     sizes, size = observed[-1]
-    for other in _products(factors or [Symbol(name) for name in sizes], sizes, size):
+    parts = dict.fromkeys((*factors, *map(Symbol, sizes)))
+    for other in _products(tuple(parts), sizes, size):
         if _predicts(other, observed):
             return as_dim(other)
     return Unknown("it follows the related sizes by no rule found")

@@ -36,6 +36,17 @@ class View(nn.Module):
         return self.fc(x.reshape(-1, self.width))
 
 
+class FlatBesideRows(nn.Module):
+    """Flatten all axes but the batch, and return the rows of all samples, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(1024, 10)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.fc(x.flatten(1)), x.flatten(0, 1)
+
+
 class RowsOfSample(nn.Module):
     """Read the elements of each sample as rows."""
 
@@ -115,6 +126,11 @@ class PointwiseView(nn.Module):
 
 # A module, an example of its input, and its contract at the rank of that.
 MODULES: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
+    "flat_beside_rows": (
+        FlatBesideRows(),
+        (2, 16, 8, 8),
+        "float32[N, C, H, W] where C*H*W == 1024 -> (float32[N, 10], float32[N*C, H, W])",
+    ),
     "flat_image": (
         Flat(1024),
         (2, 16, 8, 8),
