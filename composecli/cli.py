@@ -18,6 +18,7 @@ import click
 from click.core import ParameterSource
 
 from composecli import __version__, console, streams
+from composecli.commands.references import locate
 from composecli.commands.requests import (
     DEFAULT_DIM,
     DEFAULT_SECONDS,
@@ -33,7 +34,14 @@ from composecli.commands.requests import (
     parse_selection,
 )
 from composecli.commands.results import ProblemReport, Report
-from composecli.commands.trust import Trust, parse_import, parse_library, parse_op, parse_trust
+from composecli.commands.trust import (
+    Trust,
+    parse_import,
+    parse_library,
+    parse_op,
+    parse_trust,
+    unused_trust,
+)
 from composecli.completion import (
     complete_device,
     complete_file,
@@ -50,7 +58,7 @@ from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule, Severity
 from composecli.early_signals import asks_for
-from composecli.files.library_classes import LIBRARIES
+from composecli.files.library_policies import LIBRARIES
 from composecli.inference.prober import Budget
 from composecli.report.explain import find_rule, format_rule, list_rules
 from composecli.report.formats import DEFAULT_FORMAT, FORMATS
@@ -538,9 +546,6 @@ def _refuse_unused_trust(trusts: tuple[Parsed[Trust], ...], models: tuple[str, .
     """Refuse a trusted file that is not a model of the command: its name may be mistyped."""
     if not trusts:
         return
-    from composecli.commands.resolve import locate
-    from composecli.commands.trust import unused_trust
-
     located = [locate(model).path for model in models]
     paths = [path for path in located if path is not None]
     unused = unused_trust([trust.value for trust in trusts], paths)
@@ -671,8 +676,6 @@ def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
 
 def _has_factory(models: tuple[str, ...]) -> bool:
     """Return whether a model is a factory, which runs the user's code."""
-    from composecli.commands.resolve import locate
-
     references = (locate(model) for model in models)
     return any(isinstance(reference, FactoryReference) for reference in references)
 

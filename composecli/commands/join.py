@@ -9,9 +9,10 @@ from composecli.commands.composition import Composition
 from composecli.commands.opened_model import OpenedModels
 from composecli.commands.progress import Progress, silent
 from composecli.commands.provenance import provenance_json
+from composecli.commands.references import locate
 from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import JoinRequest
-from composecli.commands.resolve import identify_all, locate, paths_of
+from composecli.commands.resolve import identify_all, paths_of
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import (

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from composecli.commands.references import locate
 from composecli.commands.requests import ModelsRequest
-from composecli.commands.resolve import locate
 from composecli.commands.trust import parse_trust
 from composecli.core.command_line import pairs_of
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from composecli.commands.near_misses import with_near_misses
+from composecli.commands.references import locate
 from composecli.commands.requests import Options
 from composecli.commands.trust import Trust
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.model_ref import (
     FactoryReference,
-    FileReference,
     ModelKind,
     Reference,
     literal_arguments,
-    parse_reference,
 )
 from composecli.core.rules import Rule
 from composecli.files.checkpoint_entries import Selector
@@ -51,16 +49,6 @@ class Target:
 def paths_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
     """Return the files of the targets, in order."""
     return tuple(target.path for target in targets if target.path is not None)
-
-
-def locate(text: str) -> Reference:
-    """Return the reference of a MODEL argument: a path that exists, or otherwise a factory.
-
-    A link that leads nowhere exists, too: a folder of a stranger must not name code to run.
-    """
-    if os.path.lexists(text):
-        return FileReference(text)
-    return parse_reference(text)
 
 
 def identify_all(models: tuple[str, ...], options: Options) -> tuple[Target, ...]:

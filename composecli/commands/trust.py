@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from composecli.files.library_classes import LIBRARIES
+from composecli.files.library_policies import LIBRARIES
 from composecli.files.shards import shards_of
 
 _PINNED = re.compile(r"(?P<path>.+)@sha256:(?P<digest>[0-9a-fA-F]{64})", re.DOTALL)

@@ -7,10 +7,9 @@ it refers to, the worker looks up in the installed library.
 
 from __future__ import annotations
 
-from composecli.files.library_policies import POLICIES, LibraryPolicy
+from composecli.files.library_policies import LIBRARIES, POLICIES, LibraryPolicy
 from composecli.files.pickle import Constructed, Global, PickleDict
 
-LIBRARIES = tuple(POLICIES)
 # Functions that modules keep as attributes, which only compute.
 _ACTIVATIONS = """
     celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax mish relu relu6 selu

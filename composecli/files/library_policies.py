@@ -122,3 +122,4 @@ POLICIES = {
         ),
     ),
 }
+LIBRARIES = tuple(POLICIES)

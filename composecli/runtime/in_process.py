@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,8 +32,6 @@ from composecli.runtime.forward.probe import probe, reject_input, unread_bytes
 from composecli.runtime.forward.rejection_kinds import rejection_kind
 from composecli.runtime.forward.restore_state import ParameterMutated
 from composecli.runtime.guarded_kernels import guarded_kernels
-from composecli.runtime.joining.build import build, is_all_script
-from composecli.runtime.joining.verify import Reference, run_reference, verify
 from composecli.runtime.loading import load, load_whole, with_values
 from composecli.runtime.loading.own_code import import_libraries
 from composecli.runtime.model import Model
@@ -59,6 +57,10 @@ from composecli.workers.protocol import (
     Verified,
     VerifyRequest,
 )
+
+# `check` and `inspect` do not wait for the import of what joins models.
+if TYPE_CHECKING:
+    from composecli.runtime.joining.verify import Reference
 
 # Weights of at most this size are read to confirm that slices meet.
 MAX_BYTES_TO_CONFIRM = 64_000_000
@@ -305,6 +307,8 @@ class InProcessWorker:
 
     def _build(self, request: BuildRequest) -> Built:
         """Write the joined module; a model that has to be scripted or traced is read first."""
+        from composecli.runtime.joining.build import build, is_all_script
+
         if not is_all_script(request.blueprint, self._models):
             self._read_all(request.blueprint)
         maker = self._maker(request.blueprint, request.seed)
@@ -312,12 +316,16 @@ class InProcessWorker:
 
     def _run_reference(self, request: ReferenceRequest) -> Done:
         """Run the separate models at each call, and keep the outcome for `_verify`."""
+        from composecli.runtime.joining.verify import run_reference
+
         self._read_all(request.blueprint)
         self._reference = run_reference(request, self._models, self._samples)
         return Done()
 
     def _verify(self, request: VerifyRequest) -> Verified:
         """Compare a file with the reference, which is run now unless it is the last that ran."""
+        from composecli.runtime.joining.verify import verify
+
         if self._reference is None or self._reference.parts.request != request.expected:
             self.ask(request.expected)
         assert self._reference is not None

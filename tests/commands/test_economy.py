@@ -116,6 +116,27 @@ def test_help_imports_neither_torch_nor_rich() -> None:
     assert not {"torch", "rich", "rich.console", "numpy"} & set(loaded)
 
 
+def test_the_child_starts_before_readers_of_files_and_inference_are_imported() -> None:
+    code = f"""
+import sys
+from composecli.workers.child_process import ChildProcess
+start = ChildProcess.__init__
+def report(*words, **named):
+    print(*sys.modules)
+    start(*words, **named)
+ChildProcess.__init__ = report
+from composecli.cli import main
+main(["check", {__file__!r}, {__file__!r}])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment()
+    )
+    loaded = ran.stdout.splitlines()[0].split()
+    assert "composecli.cli" in loaded
+    late = {"composecli.files.sniff", "composecli.inference.search", "composecli.report.table"}
+    assert not late & set(loaded)
+
+
 @pytest.mark.parametrize("form", ["scripted", "exported", "pickled"])
 def test_a_check_of_large_models_reads_no_tensor(shelf: Shelf, form: str) -> None:
     one = shelf.save("economy_tower", tower(300, 300, 3), form, (torch.rand(2, 300),))

@@ -1,16 +1,14 @@
-"""Loading: one module per kind of model, and the table of them.
+"""Loading: one module per kind of model, and which of them loads which kind.
 
-A new kind of file needs a module in files/, a member of ModelKind, a module here, and one entry in
-`LOADERS`.
+A new kind of file needs a module in files/, a member of ModelKind, a module here, and one case in
+`loader_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from composecli.core.model_ref import ModelKind
-from composecli.runtime.loading import exported, factory, pickled, torchscript
 from composecli.runtime.model import Model
 from composecli.workers.protocol import OpenRequest
 
@@ -25,13 +23,29 @@ class Loader(Protocol):
         """Load a model with all its tensors in memory."""
 
 
-LOADERS: Mapping[ModelKind, Loader] = {
-    ModelKind.TORCHSCRIPT: torchscript.LOADER,
-    ModelKind.EXPORTED: exported.LOADER,
-    ModelKind.PICKLED: pickled.LOADER,
-    ModelKind.FACTORY: factory.LOADER,
-    ModelKind.FACTORY_ALONE: factory.LOADER_ALONE,
-}
+def loader_of(kind: ModelKind) -> Loader:
+    """Return the loader of a kind, imported now: a command does not wait for the others."""
+    match kind:
+        case ModelKind.TORCHSCRIPT:
+            from composecli.runtime.loading import torchscript
+
+            return torchscript.LOADER
+        case ModelKind.EXPORTED:
+            from composecli.runtime.loading import exported
+
+            return exported.LOADER
+        case ModelKind.PICKLED:
+            from composecli.runtime.loading import pickled
+
+            return pickled.LOADER
+        case ModelKind.FACTORY:
+            from composecli.runtime.loading import factory
+
+            return factory.LOADER
+        case ModelKind.FACTORY_ALONE:
+            from composecli.runtime.loading import factory
+
+            return factory.LOADER_ALONE
 
 
 def load(request: OpenRequest) -> Model:
@@ -43,7 +57,7 @@ def load(request: OpenRequest) -> Model:
     Raises:
         CouldNotAttempt: if the model cannot be loaded, or its device is missing.
     """
-    return LOADERS[request.kind].load(request)
+    return loader_of(request.kind).load(request)
 
 
 def load_whole(request: OpenRequest) -> Model:
@@ -52,7 +66,7 @@ def load_whole(request: OpenRequest) -> Model:
     Raises:
         CouldNotAttempt: if the model cannot be loaded, or its device is missing.
     """
-    return LOADERS[request.kind].load_whole(request)
+    return loader_of(request.kind).load_whole(request)
 
 
 def with_values(model: Model, op: str | None = None) -> Model:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from composecli.commands.references import locate
 from composecli.commands.requests import Options
-from composecli.commands.resolve import identify, identify_all, locate
+from composecli.commands.resolve import identify, identify_all
 from composecli.commands.trust import Trust
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.model_ref import FactoryReference, FileReference, ModelKind
