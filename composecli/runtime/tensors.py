@@ -23,6 +23,9 @@ from composecli.core.pytree import (
 # Ids of a vocabulary of at most this many words start from 0.
 MAX_SMALL_VOCABULARY = 8
 MAX_TREE_DEPTH = 32
+# Tuples, because making a union costs more than the test of a value against one.
+_PLAIN = (bool, int, float, str, type(None))
+_SEQUENCES = (tuple, list)
 
 Identity: TypeAlias = tuple[Hashable, ...]
 
@@ -250,10 +253,10 @@ def tensors_in(value: Any, depth: int = 0) -> list[Tensor]:
     """Return every tensor inside nested sequences, mappings and dataclasses, in order."""
     if isinstance(value, Tensor):
         return [value]
-    if value is None or isinstance(value, bool | int | float | str) or depth >= MAX_TREE_DEPTH:
+    if isinstance(value, _PLAIN) or depth >= MAX_TREE_DEPTH:
         return []
     items: Any = value
-    if not isinstance(value, tuple | list):
+    if not isinstance(value, _SEQUENCES):
         items = (mapping_of(value) or {}).values()
     tensors = list[Tensor]()
     for item in items:
