@@ -1,0 +1,50 @@
+"""The inputs from which the fuzzer of the readers starts, and those that longer runs found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from composecli.files.sniff import ModelFile, sniff
+from tests.safety import readers
+from tests.safety.fuzz_readers import honest_files, seeds
+from tests.safety.readers import READERS
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Return small honest files of each kind."""
+    return honest_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.mark.parametrize("name", list(READERS))
+def test_readers_refuse_or_answer(files: list[bytes], name: str) -> None:
+    inputs = seeds(name, files, mutated=2)
+    assert len(inputs) > 10
+    for data in inputs:
+        failure = READERS[name].attempt(data)
+        assert not failure, (failure, data)
+
+
+@pytest.mark.parametrize("name", ["pickles", "programs", "sources"])
+def test_an_honest_input_is_read_as_a_model(tmp_path: Path, files: list[bytes], name: str) -> None:
+    """The files around the inputs must not be what is refused."""
+    recognized = list[ModelFile]()
+    for data in seeds(name, files, mutated=0):
+        for content in READERS[name].files(data):
+            (tmp_path / "file").write_bytes(content)
+            found = sniff(str(tmp_path / "file"))
+            if isinstance(found, ModelFile) and not found.refusal():
+                recognized.append(found)
+    assert recognized
+
+
+@pytest.mark.parametrize("name", list(READERS))
+def test_an_error_that_is_no_refusal_is_a_failure(files: list[bytes], name: str) -> None:
+    data = seeds(name, files, mutated=0)[0]
+    with patch.object(readers, "sniff", side_effect=RecursionError("too deep")):
+        assert "RecursionError: too deep" in READERS[name].attempt(data)
+    with patch.object(readers, "MAX_SECONDS", 0):
+        assert "it took" in READERS[name].attempt(data)
