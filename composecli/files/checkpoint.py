@@ -33,7 +33,14 @@ from composecli.files.library_classes import (
     may_be_partial,
 )
 from composecli.files.module_states import is_marked_buffer, state_problems
-from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict, reachable
+from composecli.files.pickle import (
+    Constructed,
+    Global,
+    ParsedPickle,
+    PickleDict,
+    name_of,
+    reachable,
+)
 from composecli.files.pickled_module import PickledClass, is_module, pickled_class
 
 MAX_KEYS = 12
@@ -355,7 +362,7 @@ def _submodules(root: object) -> Iterator[tuple[str, Constructed]]:
         visited.add(id(node))
         yield path, node
         for name, child in _children(node):
-            child_path = f"{path}.{name}".strip(".")
+            child_path = f"{path}.{name_of(name)}".strip(".")
             stack.append((child_path, child))
 
 
@@ -377,12 +384,13 @@ def _attached_code(parsed: ParsedPickle) -> Iterator[str]:
     for constructed in parsed.constructed:
         if not isinstance(constructed.state, PickleDict):
             continue
-        name = paths.get(id(constructed), str(constructed.function))
+        name = paths.get(id(constructed), name_of(constructed.function))
         for key, value in constructed.state.items:
-            if str(key) in _HOOKS and _items(value):
-                yield f"{name}: {key}"
-            if str(key) in _OVERRIDES:
-                yield f"{name}: {key} is overridden"
+            attribute = name_of(key)
+            if attribute in _HOOKS and _items(value):
+                yield f"{name}: {attribute}"
+            if attribute in _OVERRIDES:
+                yield f"{name}: {attribute} is overridden"
 
 
 def _items(node: object) -> list[tuple[object, object]]:

@@ -6,7 +6,6 @@ Each ends in a refusal with its rule. Nothing in it runs, and nothing is left be
 from __future__ import annotations
 
 import io
-import json
 import os
 import struct
 import time
@@ -24,7 +23,6 @@ from composecli.core.errors import CouldNotAttempt
 from tests.commands.running import Composecli, Installed, Ran
 from tests.safety.fixtures import (
     MODULE,
-    PLAIN,
     exported,
     in_json,
     linear,
@@ -32,9 +30,8 @@ from tests.safety.fixtures import (
     saved,
     script_archive,
     script_object,
-    scripted,
-    text,
 )
+from tests.safety.hostile_pickles import pickle_with
 from tests.safety.test_compiling import OTHERS, RECORD, SOURCES, VALUES
 from tests.safety.test_exported_threats import EDITS, PROGRAM, TEXTS, edited
 from tests.safety.test_module_states import STATES, Posing
@@ -116,6 +113,11 @@ def state(items: bytes) -> bytes:
         saved(nn.Linear(3, 2)),
         {"data.pkl": lambda data: data.replace(b"X\x08\x00\x00\x00training", items, 1)},
     )
+
+
+def pickled(value: str, place: str) -> bytes:
+    """Return a checkpoint with a value that is hard to write out."""
+    return rewritten(saved({"a": torch.ones(16)}), {"data.pkl": pickle_with(value, place)})
 
 
 def nested_keys(_: Path) -> bytes:
@@ -202,6 +204,15 @@ HOSTILE = {
     "9: code that claims 3 GB": Hostile(lambda _: claiming(3 * 10**9), DAMAGED),
     "9: code that claims 8 GB": Hostile(lambda _: claiming(8 * 10**9), DAMAGED),
     "9: a size of 5,000 digits": Hostile(long_size, DAMAGED),
+    "9: a name of 5,000 digits": Hostile(
+        lambda _: pickled("a long integer", "the name of a submodule"), DAMAGED
+    ),
+    "9: lists that share their items": Hostile(
+        lambda _: pickled("shared lists", "an attribute"), ("CC909", "CC910")
+    ),
+    "9: an object 3,000 deep": Hostile(
+        lambda _: pickled("a deep object", "a function beside a weight"), ("CC907",)
+    ),
     "9: an expression 20,000 deep": Hostile(deep_expression, UNSAFE),
     "9: a key of 26 tuples": Hostile(nested_keys, DAMAGED),
     "9: a tower of powers": program("a tower of powers in a guard"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,7 +13,10 @@ import pytest
 from composecli.files.sniff import ModelFile, sniff
 from tests.safety import readers
 from tests.safety.fuzz_readers import honest_files, seeds
+from tests.safety.hostile_pickles import PLACES, VALUES, pickle_with
 from tests.safety.readers import READERS
+
+LIMIT_SECONDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +54,27 @@ def test_an_error_that_is_no_refusal_is_a_failure(files: list[bytes], name: str)
         assert "RecursionError: too deep" in READERS[name].attempt(data)
     with patch.object(readers, "MAX_SECONDS", 0):
         assert "it took" in READERS[name].attempt(data)
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    """End the body by an error if it takes too long: some of these would never end."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(LIMIT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("value", list(VALUES))
+def test_a_value_that_is_hard_to_write_out_is_refused_in_each_place(value: str) -> None:
+    for place in PLACES:
+        with time_limit():
+            failure = READERS["pickles"].attempt(pickle_with(value, place))
+        assert not failure, (place, failure)
