@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -493,6 +494,34 @@ def reachable(value: object) -> ParsedPickle:
         elif isinstance(node, Persistent):
             references.append(node)
     return ParsedPickle(value, tuple(imports), tuple(constructed), tuple(references))
+
+
+def marks_above(root: object, mark_of: Callable[[object], str | None]) -> dict[int, str]:
+    """Return the marks of all nodes that have one or hold a node with one, by their ids.
+
+    A node that has none gets that of a node as few levels below it as any other. Each node is
+    visited once, however many hold it.
+    """
+    nodes = list(_walk(root))
+    marks = dict[int, str]()
+    for node in nodes:
+        mark = mark_of(node)
+        if mark is not None:
+            marks[id(node)] = mark
+    if not marks:
+        return marks
+    holders = dict[int, list[int]]()
+    for node in nodes:
+        for part in _parts(node):
+            holders.setdefault(id(part), []).append(id(node))
+    todo = deque(marks)
+    while todo:
+        place = todo.popleft()
+        for holder in holders.get(place, ()):
+            if holder not in marks:
+                marks[holder] = marks[place]
+                todo.append(holder)
+    return marks
 
 
 def _walk(value: object) -> Iterator[object]:

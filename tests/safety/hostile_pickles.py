@@ -7,14 +7,14 @@ from collections.abc import Callable
 from tests.safety.fixtures import text
 
 # Opcodes of a value: lists that hold the next one twice, 60 levels deep; the same of dicts and of
-# objects; an integer of 5,000 digits; an object whose function is the result of another call, 3,000
+# objects; an integer of 5,000 digits; an object whose function is the result of another call, 1,200
 # times; and a list that holds itself.
 VALUES = {
     "shared lists": b"]q\x00" + b"0]h\x00ah\x00aq\x00" * 60,
     "shared dicts": b"}q\x00" + b"0}K\x00h\x00sK\x01h\x00sq\x00" * 60,
     "shared objects": b"cbuiltins\nset\nq\x01)Rq\x00" + b"0h\x01h\x00h\x00\x86Rq\x00" * 60,
     "a long integer": b"\x8b" + (2100).to_bytes(4, "little") + b"\x7f" * 2100,
-    "a deep object": b"cbuiltins\nset\n)R" + b")R" * 3000,
+    "a deep object": b"cbuiltins\nset\n)R" + b")R" * 1200,
     "an endless list": b"]q\x00h\x00a",
 }
 LINEAR = b"ctorch.nn.modules.linear\nLinear\n)\x81"
@@ -97,6 +97,30 @@ PLACES: dict[str, Callable[[bytes], bytes]] = {
         b"ccopy_reg\n_reconstructor\n" + value + b"\x85R}" + MODULES + b"sb"
     ),
 }
+
+LISTS = b"]q\x00(" + b"]" * 6000 + b"e"
+EMPTY_MODULE = LINEAR + b"}" + MODULES + b"sb"
+# Of a dict with many entries: the opcodes of a value that they share, and of one entry.
+SHARED = {
+    "parameters of one list": (LISTS, b"ctorch._utils\n_rebuild_parameter\nh\x00\x85R"),
+    "tensors with the same flags": (LISTS, tensor()[:-2] + b"h\x00tR"),
+    "dicts with parameters of one list": (
+        LISTS,
+        b"}" + text("w") + b"ctorch._utils\n_rebuild_parameter\nh\x00\x85Rs",
+    ),
+    "modules with the same submodules": (
+        b"}q\x00(" + b"".join(text(str(name)) + EMPTY_MODULE for name in range(200)) + b"u",
+        LINEAR + b"}" + text("_modules") + b"h\x00sb",
+    ),
+    "modules of another class": (b"N", b"clibrary\nNet\n)\x81}" + MODULES + b"sb"),
+}
+
+
+def pickle_of_many(name: str) -> bytes:
+    """Return a pickle of a dict with 400 entries that share a large value."""
+    shared, entry = SHARED[name]
+    entries = b"".join(text(f"w{number}") + entry for number in range(400))
+    return b"\x80\x02}" + text("shared") + shared + b"s(" + entries + b"u."
 
 
 def pickle_with(value: str, place: str) -> bytes:

@@ -120,7 +120,7 @@ def _read_on(path: Path) -> None:
         if "data.pkl" in members.names:
             parsed = members.pickle("data.pkl")
             tree_of(parsed.value)
-            for held in state_dicts(parsed.value, None):
+            for held in state_dicts(parsed.value, None)[:1]:
                 checkpoint_skeleton(members, held.part(_identity_fit(held.weights)))
         if isinstance(members, Archive):
             _read_archive(members)

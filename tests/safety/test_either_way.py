@@ -210,7 +210,7 @@ HOSTILE = {
     "9: lists that share their items": Hostile(
         lambda _: pickled("shared lists", "an attribute"), ("CC909", "CC910")
     ),
-    "9: an object 3,000 deep": Hostile(
+    "9: an object 1,200 deep": Hostile(
         lambda _: pickled("a deep object", "a function beside a weight"), ("CC907",)
     ),
     "9: an expression 20,000 deep": Hostile(deep_expression, UNSAFE),

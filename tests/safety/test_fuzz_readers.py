@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from composecli.files.sniff import ModelFile, sniff
 from tests.safety import readers
 from tests.safety.fuzz_readers import honest_files, seeds
-from tests.safety.hostile_pickles import PLACES, VALUES, pickle_with
+from tests.safety.hostile_pickles import PLACES, SHARED, VALUES, pickle_of_many, pickle_with
 from tests.safety.readers import READERS
 
 LIMIT_SECONDS = 20
+MAX_CPU_SECONDS = 6
 
 
 @pytest.fixture(scope="module")
@@ -77,4 +79,13 @@ def test_a_value_that_is_hard_to_write_out_is_refused_in_each_place(value: str) 
     for place in PLACES:
         with time_limit():
             failure = READERS["pickles"].attempt(pickle_with(value, place))
-        assert not failure, (place, failure)
+        assert "Traceback" not in failure, (place, failure)
+
+
+@pytest.mark.parametrize("name", list(SHARED))
+def test_what_many_entries_share_is_looked_at_once(name: str) -> None:
+    start = time.process_time()
+    with time_limit():
+        failure = READERS["pickles"].attempt(pickle_of_many(name))
+    assert "Traceback" not in failure
+    assert time.process_time() - start < MAX_CPU_SECONDS
