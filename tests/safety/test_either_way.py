@@ -6,8 +6,10 @@ Each ends in a refusal with its rule. Nothing in it runs, and nothing is left be
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
+import subprocess
 import time
 import zipfile
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from torch import nn
 
 from composecli import inspect
 from composecli.core.errors import CouldNotAttempt
-from tests.commands.running import Composecli, Installed, Ran
+from tests.commands.running import Composecli, Installed, Ran, environment
 from tests.safety.fixtures import (
     MODULE,
     exported,
@@ -32,6 +34,7 @@ from tests.safety.fixtures import (
     script_object,
 )
 from tests.safety.hostile_pickles import pickle_with
+from tests.safety.kernels import SCRIPT
 from tests.safety.test_compiling import OTHERS, RECORD, SOURCES, VALUES
 from tests.safety.test_exported_threats import EDITS, PROGRAM, TEXTS, edited
 from tests.safety.test_module_states import STATES, Posing
@@ -164,8 +167,6 @@ def long_size(_: Path) -> bytes:
     )
 
 
-VIEWING = "return torch._reshape_alias(x, [400, 250], [250, 1]) + 1"
-STRIDED = "return torch.as_strided(x, [400, 250], [250, 1], 0) + 1"
 HOSTILE = {
     "1: a default value that writes": source("a default value"),
     "1: a default value that reads": source("a default value that reads"),
@@ -250,3 +251,43 @@ def test_a_hostile_file_is_refused_with_the_lock_and_without(
         inspect(path)
     assert caught.value.problem.code in HOSTILE[name].codes
     assert not marker.exists()
+
+
+VIEWS = {
+    "a view": "torch._reshape_alias(x, [400, 250], [250, 1]) + 1",
+    "strides": "torch.as_strided(x, [400, 250], [250, 1], 0) + 1",
+    "strides written to": "torch.as_strided_scatter(x, x, [400, 250], [250, 1], 0) + 1",
+}
+
+
+@pytest.mark.parametrize("isolation", ["best", "none"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_forward_does_not_leave_its_memory(
+    tmp_path: Path, installed: Installed, name: str, isolation: str
+) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(script_archive(MODULE.replace("torch.mul(x, 2)", VIEWS[name])))
+    ran = installed("inspect", path, "--input", "2,2", "--isolation", isolation)
+    check_refused(ran, ("CC310",), tmp_path, path.read_bytes())
+    words = " ".join((ran.out + ran.err).split())
+    assert "an op was called with a view beyond its tensors' memory" in words
+
+
+@pytest.mark.parametrize("isolation", ["best", "none"])
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_a_model_that_prints_does_not_reach_the_report(
+    tmp_path: Path, closed: str, isolation: str
+) -> None:
+    """With a stream closed, the channel to the child could get its number."""
+    path = tmp_path / "model"
+    path.write_bytes(
+        script_archive(MODULE.replace("    return", '    print("hostile")\n    return'))
+    )
+    line = f"{SCRIPT} inspect {path} --input 2,2 --isolation {isolation} --format json {closed}"
+    ran = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert ran.returncode in (0, 3), ran.stderr
+    assert json.loads(ran.stdout)["exit_code"] == ran.returncode
+    assert "hostile" not in ran.stdout
+    assert os.listdir(tmp_path) == ["model"]
