@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -33,7 +33,15 @@ from composecli.files.library_classes import (
     may_be_partial,
 )
 from composecli.files.module_states import is_marked_buffer, state_problems
-from composecli.files.pickle import Constructed, Global, ParsedPickle, PickleDict, reachable
+from composecli.files.pickle import (
+    Constructed,
+    Global,
+    ParsedPickle,
+    PickleDict,
+    marks_above,
+    name_of,
+    reachable,
+)
 from composecli.files.pickled_module import PickledClass, is_module, pickled_class
 
 MAX_KEYS = 12
@@ -239,14 +247,61 @@ def is_plain_part(part: ParsedPickle) -> bool:
     return next(problems, None) is None
 
 
+def foreign_names(root: object) -> dict[int, str]:
+    """Return a global that unpickling each node imports, by the node's id; see `is_inert`.
+
+    A node without an entry imports only torch.nn's classes and data.
+    """
+    return marks_above(root, _foreign_name)
+
+
+def not_plain(root: object) -> dict[int, str]:
+    """Return why each node is more than data, by its id; see `is_plain`.
+
+    It is the global that unpickling it imports, or "a call".
+    """
+    marks = marks_above(root, _more_than_data)
+    if marks:
+        marks |= foreign_names(root)
+    return marks
+
+
+def why_not_plain(node: object, marks: Mapping[int, str]) -> str | None:
+    """Return why a node is more than data, None if it is not.
+
+    `marks` are those of `not_plain`. The node may be a call that is made of nodes with marks.
+    """
+    if isinstance(node, Constructed) and id(node) not in marks:
+        parts = (node.function, node.arguments)
+        found = [marks[id(part)] for part in parts if id(part) in marks]
+        return next(iter(found), _more_than_data(node))
+    return marks.get(id(node))
+
+
+def _foreign_name(node: object) -> str | None:
+    """Return the name of a global that is not inert, None for any other node."""
+    if isinstance(node, Global) and not is_inert(node):
+        return str(node)
+    return None
+
+
+def _more_than_data(node: object) -> str | None:
+    """Return "a call" for a node that is more than data by itself."""
+    match node:
+        case Global():
+            part = ParsedPickle(node, (node,))
+        case Constructed():
+            part = ParsedPickle(node, (), (node,))
+        case _:
+            return None
+    if is_plain_part(part):
+        return None
+    return "a call"
+
+
 def has_quantized(node: object) -> bool:
     """Return whether a node holds a quantized tensor."""
     return any(name.name == "_rebuild_qtensor" for name in reachable(node).imports)
-
-
-def foreign_names(node: object) -> tuple[Global, ...]:
-    """Return the globals that unpickling a node imports, beyond torch.nn's classes and data."""
-    return tuple(name for name in reachable(node).imports if not is_inert(name))
 
 
 def is_layer(name: Global) -> bool:
@@ -355,7 +410,7 @@ def _submodules(root: object) -> Iterator[tuple[str, Constructed]]:
         visited.add(id(node))
         yield path, node
         for name, child in _children(node):
-            child_path = f"{path}.{name}".strip(".")
+            child_path = f"{path}.{name_of(name)}".strip(".")
             stack.append((child_path, child))
 
 
@@ -377,12 +432,13 @@ def _attached_code(parsed: ParsedPickle) -> Iterator[str]:
     for constructed in parsed.constructed:
         if not isinstance(constructed.state, PickleDict):
             continue
-        name = paths.get(id(constructed), str(constructed.function))
+        name = paths.get(id(constructed), name_of(constructed.function))
         for key, value in constructed.state.items:
-            if str(key) in _HOOKS and _items(value):
-                yield f"{name}: {key}"
-            if str(key) in _OVERRIDES:
-                yield f"{name}: {key} is overridden"
+            attribute = name_of(key)
+            if attribute in _HOOKS and _items(value):
+                yield f"{name}: {attribute}"
+            if attribute in _OVERRIDES:
+                yield f"{name}: {attribute} is overridden"
 
 
 def _items(node: object) -> list[tuple[object, object]]:

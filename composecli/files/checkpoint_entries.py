@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from composecli.files.entry_keys import key_of, rests_behind
-from composecli.files.pickle import Constructed, Global, PickleDict
+from composecli.files.pickle import Constructed, Global, PickleDict, name_of
 from composecli.files.pickled_module import is_module
 
 # Checkpoints nest a few dicts: `{"callbacks": {"EMA": {"shadow": {...}}}}`.
@@ -70,7 +70,7 @@ def items_of(node: object) -> list[tuple[object, object]] | None:
         return node.items
     if not isinstance(node, Constructed):
         return None
-    if str(node.function) in _MAPPINGS:
+    if name_of(node.function) in _MAPPINGS:
         return [*_pairs(node.arguments), *node.items]
     keyed = [item for item in node.items if item[0] is not None]
     return keyed or None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from composecli.core.pytree import TensorSpec
-from composecli.files.checkpoint import foreign_names, is_plain
+from composecli.files.checkpoint import foreign_names, is_plain, not_plain, why_not_plain
 from composecli.files.checkpoint_entries import (
     Entry,
     children,
@@ -26,10 +26,16 @@ from composecli.files.checkpoint_entries import (
 from composecli.files.entry_keys import key_of, plain, words_of
 from composecli.files.pickle import Constructed, Global, PickleDict
 from composecli.files.pickle_tree import tree_of
-from composecli.files.pickled_module import Unreadable, is_module, state_nodes, training_flags
+from composecli.files.pickled_module import (
+    Unreadable,
+    is_module,
+    state_nodes,
+    submodule_count,
+    training_flags,
+)
 from composecli.files.weight_names import Candidate, Fit, Sizes
 
-# More than any checkpoint has.
+# More than any checkpoint has, of weights and of submodules without any.
 MAX_NAMES = 200_000
 MAX_UNREADABLE = 4
 
@@ -73,6 +79,17 @@ class StateDict:
         return {fit.module_path(path): training for path, training in self.modes.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the state dicts of a checkpoint share.
+
+    `marks` say why nodes are more than data, by their ids.
+    """
+
+    marks: Mapping[int, str]
+    is_lightning: bool
+
+
 def state_dicts(value: object, key: str | None) -> tuple[StateDict, ...]:
     """Return the state dicts in a checkpoint that may be meant: all, or those at a dotted key.
 
@@ -82,21 +99,22 @@ def state_dicts(value: object, key: str | None) -> tuple[StateDict, ...]:
     Raises:
         Unreadable: if there are only modules whose tensors cannot be found.
     """
+    source = _Source(not_plain(value), _is_lightning(value))
     if not key:
-        return _all_below(value, Entry((), value))
+        return _all_below(source, Entry((), value))
     entry = entry_at(value, key)
     if entry is not None:
-        return _all_below(value, entry)
+        return _all_below(source, entry)
     words = words_of(key)
     for length in range(len(words) - 1, -1, -1):
         entry = entry_at(value, ".".join(words[:length]))
         if entry is not None:
             prefix = plain(".".join(words[length:])) + "."
-            return tuple(_below(_state_dict(value, entry), prefix))
+            return tuple(_below(_state_dict(source, entry), prefix))
     return ()
 
 
-def _all_below(value: object, root: Entry) -> tuple[StateDict, ...]:
+def _all_below(source: _Source, root: Entry) -> tuple[StateDict, ...]:
     """Return the state dicts and modules in an entry of a checkpoint, without unreadable ones.
 
     Raises:
@@ -107,8 +125,11 @@ def _all_below(value: object, root: Entry) -> tuple[StateDict, ...]:
     count = 0
     for found in (*find_state_dicts(root.node), *find_modules(root.node)):
         try:
-            held.append(_state_dict(value, Entry((*root.path, *found.path), found.node)))
+            entry = Entry((*root.path, *found.path), found.node)
+            held.append(_state_dict(source, entry))
             count += len(held[-1].weights)
+            if is_module(found.node):
+                count += submodule_count(found.node)
         except Unreadable as error:
             failures.append(error)
         # Modules that hold each other are a small file with very many names.
@@ -122,18 +143,18 @@ def _all_below(value: object, root: Entry) -> tuple[StateDict, ...]:
 def foreign_beside(value: object, path: tuple[str, ...]) -> dict[str, str]:
     """Return the entries beside those of a path that hold objects of other classes, with these."""
     found = dict[str, str]()
+    foreign = foreign_names(value)
     for depth in range(len(path)):
         entry = entry_on(value, path[:depth])
         if entry is None:
             return found
         for name, child in children(entry.node):
-            names = foreign_names(child)
-            if name != path[depth] and names:
-                found[key_of((*path[:depth], name))] = str(names[0])
+            if name != path[depth] and id(child) in foreign:
+                found[key_of((*path[:depth], name))] = foreign[id(child)]
     return found
 
 
-def _state_dict(value: object, entry: Entry) -> StateDict:
+def _state_dict(source: _Source, entry: Entry) -> StateDict:
     """Return the state dict at an entry of a checkpoint, without what is not loaded of it.
 
     Raises:
@@ -150,14 +171,15 @@ def _state_dict(value: object, entry: Entry) -> StateDict:
     sizes_of = dict[int, Sizes]()
     classes = dict[int, str]()
     for key, node in tensors.items():
-        if is_plain(node):
+        reason = why_not_plain(node, source.marks)
+        if reason is None:
             sizes_of[key] = _sizes(node)
         else:
-            classes[key] = ", ".join(map(str, foreign_names(node)[:1])) or "a call"
+            classes[key] = reason
     weights = {name: node for name, node in nodes.items() if id(node) in sizes_of}
     foreign = {name: classes[id(node)] for name, node in nodes.items() if id(node) in classes}
     sizes = {name: sizes_of[id(node)] for name, node in weights.items()}
-    candidate = Candidate(entry.path, sizes, _is_lightning(value))
+    candidate = Candidate(entry.path, sizes, source.is_lightning)
     return StateDict(candidate, weights, foreign, _versions(entry.node), modes)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from composecli.core.dtypes import by_name
 from composecli.files.library_classes import Libraries, is_named_tuple, library_of
-from composecli.files.pickle import Constructed, Global, PickleDict
+from composecli.files.pickle import Constructed, Global, PickleDict, name_of
 
 _ORDERED_DICT = "collections.OrderedDict"
 # The names that make tensors, sets, sizes and devices start so.
@@ -45,7 +45,7 @@ def state_problems(
     that make tensors. Any other class is refused for its name.
     """
     for node in constructed:
-        name = str(node.function)
+        name = name_of(node.function)
         if name.startswith("torch.nn.modules."):
             yield from _layer_problems(node, name)
         elif isinstance(node.function, Global) and library_of(node.function, libraries):
@@ -112,7 +112,7 @@ def _is_table(value: object) -> bool:
     if not isinstance(value, PickleDict | Constructed):
         return True
     if not isinstance(value, PickleDict):
-        if not isinstance(value, Constructed) or str(value.function) != _ORDERED_DICT:
+        if not isinstance(value, Constructed) or name_of(value.function) != _ORDERED_DICT:
             return False
         if value.arguments != () or value.state is not None:
             return False

@@ -201,9 +201,12 @@ def _read_keys(file: IO[bytes]) -> list[str]:
         NotAPickle: if they are not names, or one is repeated.
     """
     keys = _read_pickle(file).value
-    if not isinstance(keys, list) or len(set(map(str, keys))) < len(keys):
-        raise NotAPickle("the keys of the storages are not a list of different names")
-    return [_checked_key(key) for key in keys]
+    if not isinstance(keys, list):
+        raise NotAPickle("the keys of the storages are not a list")
+    names = [_checked_key(key) for key in keys]
+    if len(set(names)) < len(names):
+        raise NotAPickle("two storages have the same key")
+    return names
 
 
 def _checked_key(key: object) -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 MAX_OPCODES = 5_000_000
 # Values in a tuple, counted wherever it holds one again: hashing and printing visit each of them.
 MAX_TUPLE_VALUES = 1_000_000
+# Those of LONG1, which PyTorch writes. Python prints no integer that is much longer.
+MAX_LONG_BYTES = 255
 
 # Errors of the machine for opcodes that do not fit its stack.
 _INCONSISTENT = (
@@ -31,13 +34,10 @@ _MARK = object()
 _VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = frozenset(
     [
-        "INT",
         "BININT",
         "BININT1",
         "BININT2",
-        "LONG",
         "LONG1",
-        "LONG4",
         "STRING",
         "BINSTRING",
         "SHORT_BINSTRING",
@@ -73,7 +73,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Constructed:
     """An object that unpickling would make by calling `function`.
 
@@ -88,14 +88,14 @@ class Constructed:
     items: list[tuple[object, object]] = field(default_factory=list)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Persistent:
     """A reference to something outside the pickle: in a checkpoint, to a tensor's storage."""
 
     key: object
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class PickleDict:
     """A dict; keys may be anything."""
 
@@ -107,6 +107,18 @@ class PickleDict:
             if name == key:
                 return value
         return None
+
+
+def name_of(node: object) -> str:
+    """Return a global, a text or a number as text; of anything that holds others, only its kind.
+
+    Python would write out whatever it holds: deeper than its stack, and shared parts again and
+    again.
+    """
+    match node:
+        case str() | Global() | int() | float() | None:
+            return str(node)
+    return f"a {type(node).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +276,14 @@ class _Machine:
                 raise NotAPickle(f"opcode {name}")
             method(argument)
 
+    def _op_long(self, number: int) -> None:
+        """Push an integer of any opcode that can be longer than LONG1."""
+        if number.bit_length() >= 8 * MAX_LONG_BYTES:
+            raise NotAPickle(f"an integer of more than {MAX_LONG_BYTES} bytes")
+        self.stack.append(number)
+
+    _op_int = _op_long4 = _op_long
+
     def _op_pop(self, _: object) -> None:
         """Drop the top of the stack, which may be a mark."""
         self.stack.pop()
@@ -355,7 +375,7 @@ class _Machine:
         """Add the items above the mark to the set below it."""
         items = self._pop_to_mark()
         target = self._top()
-        if not isinstance(target, Constructed) or str(target.function) != "builtins.set":
+        if not isinstance(target, Constructed) or name_of(target.function) != "builtins.set":
             raise NotAPickle("items for something that is not a set")
         target.arguments[0].extend(items)  # type: ignore[index]
 
@@ -474,6 +494,34 @@ def reachable(value: object) -> ParsedPickle:
         elif isinstance(node, Persistent):
             references.append(node)
     return ParsedPickle(value, tuple(imports), tuple(constructed), tuple(references))
+
+
+def marks_above(root: object, mark_of: Callable[[object], str | None]) -> dict[int, str]:
+    """Return the marks of all nodes that have one or hold a node with one, by their ids.
+
+    A node that has none gets that of a node as few levels below it as any other. Each node is
+    visited once, however many hold it.
+    """
+    nodes = list(_walk(root))
+    marks = dict[int, str]()
+    for node in nodes:
+        mark = mark_of(node)
+        if mark is not None:
+            marks[id(node)] = mark
+    if not marks:
+        return marks
+    holders = dict[int, list[int]]()
+    for node in nodes:
+        for part in _parts(node):
+            holders.setdefault(id(part), []).append(id(node))
+    todo = deque(marks)
+    while todo:
+        place = todo.popleft()
+        for holder in holders.get(place, ()):
+            if holder not in marks:
+                marks[holder] = marks[place]
+                todo.append(holder)
+    return marks
 
 
 def _walk(value: object) -> Iterator[object]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from composecli.core.dtypes import DType, by_name, by_storage
 from composecli.core.pytree import Literal, Opaque, TensorSpec, Tree, TreeMapping, TreeSequence
-from composecli.files.pickle import Constructed, Global, Persistent, PickleDict
+from composecli.files.pickle import Constructed, Global, Persistent, PickleDict, name_of
 
+_REBUILD = "torch._utils._rebuild_"
 MAX_DEPTH = 64
-MAX_NODES = 1_000_000
+MAX_NODES = 100_000
 
 
 def tree_of(node: object) -> Tree:
@@ -68,7 +69,7 @@ class _Reader:
         """Return a mapping whose keys are texts, as messages show them."""
         entries = list[tuple[str, Tree]]()
         for key, value in items:
-            entries.append((str(key), self.read(value, depth + 1)))
+            entries.append((name_of(key), self.read(value, depth + 1)))
         return TreeMapping(tuple(entries))
 
     def _constructed(self, node: Constructed, depth: int) -> Tree:
@@ -84,7 +85,7 @@ class _Reader:
             ):
                 return _tensor(arguments)
             case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
-                if not arguments:
+                if not arguments or not _is_tensor(arguments[0]):
                     return Opaque("Parameter")
                 return self.read(arguments[0], depth + 1)
             case "collections", "OrderedDict":
@@ -93,6 +94,11 @@ class _Reader:
             case _, "restore_type_tag" if arguments:
                 return self.read(arguments[0], depth + 1)
         return Opaque(str(function))
+
+
+def _is_tensor(node: object) -> bool:
+    """Return whether a node is a tensor or a parameter, and no container of them."""
+    return isinstance(node, Constructed) and name_of(node.function).startswith(_REBUILD)
 
 
 def _tensor(arguments: tuple[object, ...]) -> Tree:

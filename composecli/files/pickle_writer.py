@@ -14,9 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from composecli.files.pickle import Constructed, Global, NotAPickle, Persistent, PickleDict
-
-MAX_LONG_BYTES = 255
+from composecli.files.pickle import (
+    MAX_LONG_BYTES,
+    Constructed,
+    Global,
+    NotAPickle,
+    Persistent,
+    PickleDict,
+)
 
 _CONSTANTS = {None: b"N", True: b"\x88", False: b"\x89"}
 _END = object()

@@ -146,6 +146,15 @@ def state_nodes(root: object) -> dict[str, object]:
     return tensors
 
 
+def submodule_count(root: object) -> int:
+    """Return the number of submodules of a pickled module, each as often as it is held.
+
+    Raises:
+        Unreadable: if the value is no module.
+    """
+    return sum(1 for _ in _modules(root))
+
+
 def training_flags(root: object) -> dict[str, bool]:
     """Return whether each submodule of a pickled module is in train mode, by its name.
 

@@ -24,6 +24,7 @@ from composecli.files.pickle import (
     ParsedPickle,
     Persistent,
     PickleDict,
+    name_of,
 )
 from composecli.files.pickle_tree import tree_of
 from composecli.files.safety.allowlist import CLASSES
@@ -132,10 +133,10 @@ def attributes(archive: Archive) -> Attributes:
         by_module[module] = {}
         for key, value in node.state.items:
             if _is_submodule(value):
-                child = f"{module}.{key}".strip(".")
+                child = f"{module}.{name_of(key)}".strip(".")
                 stack.append((child, value))
             else:
-                by_module[module][str(key)] = _attribute(value)
+                by_module[module][name_of(key)] = _attribute(value)
     return by_module
 
 

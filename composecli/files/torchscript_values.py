@@ -11,11 +11,17 @@ Source of the format: `torch/csrc/jit/serialization/unpickler.cpp` and `pickler.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from composecli.core.dtypes import by_storage
-from composecli.files.pickle import Constructed, Global, Operation, Persistent, PickleDict
+from composecli.files.pickle import (
+    Constructed,
+    Global,
+    Operation,
+    Persistent,
+    PickleDict,
+    name_of,
+)
 from composecli.files.safety.allowlist import CLASSES
 from composecli.files.torchscript_source import Definition, Program
 from composecli.files.torchscript_types import NotPrinted, Signature, Type, read_type
@@ -346,7 +352,7 @@ class _Checker:
 
     def _check_tensor(self, node: Constructed) -> None:
         """Check how a tensor is made; that it lies inside its record is checked elsewhere."""
-        is_quantized = str(node.function) == _QUANTIZED
+        is_quantized = name_of(node.function) == _QUANTIZED
         match node.arguments:
             case (Persistent() as storage, int(), tuple(sizes), tuple(), *rest):
                 if _is_quantized(storage) != is_quantized:
@@ -380,7 +386,7 @@ def _misfit(node: object, kind: Type) -> NotWritten:
     """Return the error for a value that is not of the type that it has to have."""
     found = type(node).__name__
     if isinstance(node, Constructed):
-        found = str(node.function)
+        found = name_of(node.function)
     return NotWritten(f"{found} in the place of {kind.name}")
 
 
@@ -432,12 +438,11 @@ def _is_flag(key: object, value: object) -> bool:
 
 
 def _element_count(node: object) -> int | None:
-    """Return how many elements a tensor has."""
+    """Return how many elements a tensor of one dimension has."""
     match node:
-        case Constructed(Global() as function, (_, _, tuple(sizes), *_)):
-            are_sizes = all(type(size) is int for size in sizes)
-            if str(function) == _TENSOR and are_sizes:
-                return math.prod(int(str(size)) for size in sizes)
+        case Constructed(Global() as function, (_, _, (int(count),), *_)):
+            if str(function) == _TENSOR:
+                return count
     return None
 
 

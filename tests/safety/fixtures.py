@@ -90,6 +90,28 @@ def exported() -> bytes:
     return data.getvalue()
 
 
+class Halves(nn.Module):
+    """A module whose export has an expression, a guard, and keys in its structures."""
+
+    def forward(self, parts: dict[str, torch.Tensor], *, scale: float) -> dict[str, torch.Tensor]:
+        size = parts["a"].shape[0] // 2
+        return {"first": parts["a"][:size] * scale, "rest": parts["b"].unflatten(0, (-1, 2))}
+
+
+def exported_sizes() -> bytes:
+    """Return a .pt2 archive of `Halves`."""
+    data = io.BytesIO()
+    size = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        Halves(),
+        ({"a": torch.rand(6, 3), "b": torch.rand(8, 3)},),
+        {"scale": 0.5},
+        dynamic_shapes={"parts": {"a": {0: size}, "b": {0: size}}, "scale": None},
+    )
+    torch.export.save(program, data)
+    return data.getvalue()
+
+
 def rewritten(data: bytes, changes: Mapping[str, Change], *, compress: bool = False) -> bytes:
     """Return the archive with some members changed.
 
@@ -113,6 +135,13 @@ def rewritten(data: bytes, changes: Mapping[str, Change], *, compress: bool = Fa
             assert isinstance(change, bytes)
             new.writestr(f"{folder}/{name}", change)
     return result.getvalue()
+
+
+def member(data: bytes, ending: str) -> bytes:
+    """Return the content of the member of an archive whose name ends so."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(ending))
+        return archive.read(name)
 
 
 def _apply(change: Change, content: bytes) -> bytes | None:

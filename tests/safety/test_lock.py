@@ -125,6 +125,25 @@ def test_lock_that_the_kernel_does_not_give_is_an_error(pair: tuple[str, str]) -
     assert run_on(FULL_OF_LOCKS, "check", *pair, "--no-cache", "--isolation", "none").code == 0
 
 
+# No process of the command may write to a file: no temporary folder can be had.
+FULL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+"""
+
+
+def test_full_disk_does_not_lose_the_lock(pair: tuple[str, str]) -> None:
+    ran = run_on(FULL_DISK, "check", *pair, "--no-cache", "--format", "json")
+    assert ran.code == 0, ran.err
+    assert any(measure.startswith("Landlock") for measure in ran.json["isolation"]["had"])
+    assert "seccomp" in ran.json["isolation"]["had"]
+
+
+def test_calls_are_restricted_without_landlock(pair: tuple[str, str]) -> None:
+    ran = run_on(NO_LANDLOCK, "check", *pair, "--no-cache", "--format", "json")
+    assert "seccomp" in ran.json["isolation"]["had"]
+
+
 @pytest.mark.parametrize("words", [(), ("--isolation", "none")])
 def test_file_that_writes_is_refused_with_the_lock_and_without(
     shelf: Shelf, tmp_path: Path, words: tuple[str, ...]

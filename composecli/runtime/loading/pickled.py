@@ -28,7 +28,7 @@ from composecli.files.checkpoint_entries import Entry, find_state_dicts, find_tr
 from composecli.files.checkpoint_weights import foreign_beside
 from composecli.files.library_classes import is_text_in_place_of_a_method
 from composecli.files.members import Members, open_members
-from composecli.files.pickle import reachable
+from composecli.files.pickle import name_of, reachable
 from composecli.files.safety.refusals import of_checkpoint, of_overrides
 from composecli.files.safety.remedies import for_checkpoint, for_class
 from composecli.files.skeleton import has_foreign_byte_order
@@ -382,7 +382,7 @@ def _overrides(request: OpenRequest, entry: Entry, granted: list[Named]) -> tupl
         for key, value in state.items:
             if is_text_in_place_of_a_method(key, value, request.libraries):
                 continue
-            if _hides(kind, str(key)):
+            if _hides(kind, name_of(key)):
                 overrides.append(f"{name}: {key} is overridden")
     return tuple(overrides)
 
