@@ -6,6 +6,7 @@ import io
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
-from composecli.files.activations import FUNCTIONAL, NATIVE
+from composecli.files.activations import FUNCTIONAL, NATIVE, OF_TORCH, names_of_torch
 from composecli.files.archive import Archive
 from composecli.files.checkpoint import chosen_module, is_layer, layers, scan_checkpoint
 from composecli.files.checkpoint_archive import (
@@ -32,6 +33,7 @@ from composecli.files.pickle import reachable
 from composecli.files.safety.refusals import of_checkpoint, of_overrides
 from composecli.files.safety.remedies import for_checkpoint, for_class
 from composecli.files.skeleton import has_foreign_byte_order
+from composecli.files.weight_hooks import WEIGHT_HOOKS
 from composecli.files.weight_names import Candidate
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
@@ -157,10 +159,13 @@ def _model(
 
 def _notes(members: Members, entry: Entry, key: str | None, *, runs_all: bool) -> tuple[str, ...]:
     """Return notes on the entry that is the module, and on objects beside it that are not built."""
+    notes = list[str]()
+    if entry.unwrapped:
+        notes.append(f"the module is taken out of its wrapper: {'.'.join(entry.unwrapped)}")
     if not entry.path:
-        return ()
+        return tuple(notes)
     value = members.pickle("data.pkl").value
-    notes = [f"the module is the entry {entry.key} of the checkpoint"]
+    notes = [*notes, f"the module is the entry {entry.key} of the checkpoint"]
     notes += notes_on_key(value, key)
     if key is None:
         notes += _notes_on_others(value)
@@ -279,7 +284,8 @@ def _load_part(request: OpenRequest, members: Members, entry: Entry, granted: li
 
 def _load_layers(file: IO[bytes], device: str, granted: list[Named]) -> Any:
     """Load a pickle with torch.nn's own classes, and with those that are granted by name."""
-    with torch.serialization.safe_globals([*_safe_globals(), *granted]):
+    names = [*_safe_globals(), *_functions_of_torch(), *_weight_hooks(), *granted]
+    with torch.serialization.safe_globals(names):
         return torch.load(file, map_location=device, weights_only=True)
 
 
@@ -287,6 +293,8 @@ def _descend(value: Any, entry: Entry) -> Any:
     """Return the part of an unpickled object that an entry names."""
     for key in entry.path:
         value = entry_of(value, key)
+    for name in entry.unwrapped:
+        value = getattr(value, name)
     return value
 
 
@@ -296,6 +304,20 @@ def _safe_globals() -> list[Any]:
     functions = [getattr(nn.functional, name) for name in FUNCTIONAL]
     functions += [getattr(torch._C._nn, name) for name in NATIVE]
     return [*_layer_classes(), inner, *functions, torch.relu, set]
+
+
+def _functions_of_torch() -> Iterator[Named]:
+    """Yield torch's activation functions with each name that pickles have for them."""
+    for function in OF_TORCH:
+        for name in names_of_torch(function):
+            yield getattr(torch, function), name
+
+
+def _weight_hooks() -> Iterator[Named]:
+    """Yield the classes of torch's own hooks that compute a weight, with their names."""
+    for name in WEIGHT_HOOKS:
+        module, _, kind = name.rpartition(".")
+        yield getattr(import_module(module), kind), name
 
 
 def _layer_classes() -> list[type[nn.Module]]:
