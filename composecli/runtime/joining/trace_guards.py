@@ -58,7 +58,12 @@ class Guarding(TorchFunctionMode):  # type: ignore[misc]
             _guard_slices(*args, **keywords)
         elif func in _SPLIT:
             _guard_pieces(*args, **keywords)
-        result = func(*args, **keywords)
+        try:
+            result = func(*args, **keywords)
+        except Exception:
+            # The code may go on without the op.
+            _guard_sizes((*args, *keywords.values()), self._sources)
+            raise
         if func in _CONVERSIONS:
             _guard_number(args[0], self._sources)
         elif self._fix_sizes and func in _SHAPES:
@@ -78,6 +83,19 @@ def _fixed_size(size: Any, sources: _Sources) -> int:
     if isinstance(size, Tensor):
         _guard_number(size, sources)
     return int(size)
+
+
+def _guard_sizes(arguments: tuple[Any, ...], sources: _Sources) -> None:
+    """Add guards that the tensors among the arguments of a refused op have their sizes."""
+    for value in arguments:
+        if isinstance(value, list | tuple):
+            _guard_sizes(tuple(value), sources)
+        elif isinstance(value, Tensor):
+            for axis in range(value.dim()):
+                size: Any = value.size(axis)
+                if isinstance(size, Tensor) and sources.of(size) is not None:
+                    text = f"{_place()} catches an error at the size {int(size)}, and at no other"
+                    _number_guard()(size, int(size), text)
 
 
 def _guard_number(tensor: Tensor, sources: _Sources) -> None:
