@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -405,6 +406,52 @@ def test_a_model_without_inputs_or_outputs_has_plain_evidence(
     assert "evidence: probed (cpu without an input)\n" in no_input.out
     nothing = composecli("inspect", shelf.save("odd_nothing", Nothing()))
     assert nothing.out.count("evidence:") == 1
+
+
+class Defaults(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> defaultdict[str, torch.Tensor]:
+        return defaultdict(list, y=self.fc(x))
+
+
+class Numbered(Defaults):
+    def forward(self, x: torch.Tensor) -> dict[int, torch.Tensor]:  # type: ignore[override]
+        return {0: self.fc(x), 1: x}
+
+
+class Powers(Defaults):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """The second size is an exponent, of a guard and of an output size."""
+        if x.shape[0] % 2 ** y.shape[0] == 0:
+            x = x + 1
+        return self.fc(x).unsqueeze(1).expand(-1, 2 ** y.shape[0], -1)
+
+
+@pytest.mark.parametrize(
+    ("module", "selection"), [(Defaults, "y"), (Numbered, '["0"]'), (Numbered, "0")]
+)
+def test_an_exported_dict_of_another_kind_is_joined(
+    installed: Installed, here: Path, module: type[nn.Module], selection: str
+) -> None:
+    sizes = ({0: torch.export.Dim("n")},)
+    program = torch.export.export(module(), (torch.rand(2, 10),), dynamic_shapes=sizes)
+    torch.export.save(program, "dicts.pt2")
+    torch.jit.script(nn.Linear(5, 2)).save("after.pt")
+    words = ("dicts.pt2", "after.pt", "--select", selection)
+    ran = installed("join", *words, "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    assert torch.jit.load("both.pt")(torch.rand(3, 10)).shape == (3, 2)
+
+
+def test_a_size_as_an_exponent_needs_no_trust(installed: Installed, here: Path) -> None:
+    sizes = ({0: torch.export.Dim("n")}, {0: torch.export.Dim("m", max=20)})
+    example = (torch.rand(8, 10), torch.rand(2))
+    torch.export.save(torch.export.export(Powers(), example, dynamic_shapes=sizes), "powers.pt2")
+    ran = installed("inspect", "powers.pt2")
+    assert ran.code == 0, ran.err
 
 
 def test_a_length_that_must_be_a_square_is_not_fixed(installed: Installed, shelf: Shelf) -> None:
