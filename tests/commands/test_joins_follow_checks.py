@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +327,70 @@ def test_a_file_that_refuses_sizes_can_be_checked_again(installed: Installed, pa
     ran = installed("inspect", "both.pt")
     assert ran.code == 0, ran.out + ran.err
     assert "float32[2, 8] -> float32[2, 2]" in ran.out
+
+
+def function(body: Callable[[nn.Module, Tensor], Tensor], width: int = 8) -> nn.Module:
+    """Return a module that runs a function of a layer and its input."""
+
+    class Function(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(width, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return body(self.fc, x)
+
+    return Function().eval()
+
+
+# Arithmetic on the number of rows, in each place where an op takes a number.
+EXPORTED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "a view": lambda fc, x: fc(x).flatten().reshape(x.shape[0], -1),
+    "positions": lambda fc, x: fc(x) + torch.arange(x.shape[0])[:, None],
+    "new tensors": lambda fc, x: fc(x) + torch.zeros(x.shape[0], 4) + x.new_ones(x.shape[0], 4),
+    "twice as many": lambda fc, x: fc(x).repeat(2, 1)[: 2 * x.shape[0] - 1],
+    "a power": lambda fc, x: fc(x).unsqueeze(1).expand(-1, 2 ** x.shape[0], 4),
+    "a mean": lambda fc, x: fc(x) / x.shape[0],
+    "a square root": lambda fc, x: torch.softmax(x @ x.t() / x.shape[0] ** 0.5, -1) @ fc(x),
+    "elements": lambda fc, x: fc(x) * x.numel(),
+    "a value": lambda fc, x: fc(x) + torch.full((x.shape[0], 1), x.shape[0] * 1.0),
+    "a scale": lambda fc, x: nn.functional.interpolate(fc(x)[None], size=4)[0],
+    "padding": lambda fc, x: nn.functional.pad(fc(x), (0, 0, 0, x.shape[0])),
+    "the last row": lambda fc, x: fc(x)[-1:],
+    "a triangle": lambda fc, x: torch.ones(x.shape[0], x.shape[0]).tril() @ fc(x),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_exported_program_is_joined_for_all_sizes(
+    composecli: Composecli, parts: Path, name: str
+) -> None:
+    module = function(EXPORTED[name])
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(module, (torch.rand(2, 8),), dynamic_shapes=sizes)
+    torch.export.save(program, "first.pt2")
+    ran = composecli("join", "first.pt2", "behind.pt", "--strict", "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
+    for rows in (2, 3, 4, 7):
+        x = torch.rand(rows, 8)
+        assert_same([behind(module(x))], [both(x)])
+
+
+def test_a_joined_file_refuses_the_sizes_that_an_exported_program_refuses(
+    installed: Installed, parts: Path
+) -> None:
+    module = function(lambda fc, x: fc(x)[: max(x.shape[0] - 3, 1)])
+    dim = torch.export.Dim("rows", max=16)
+    program = torch.export.export(nn.Linear(8, 4), (torch.rand(2, 8),), dynamic_shapes=({0: dim},))
+    torch.export.save(program, "ranged.pt2")
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    guarded = torch.export.export(module, (torch.rand(2, 8),), dynamic_shapes=sizes)
+    torch.export.save(guarded, "guarded.pt2")
+    for name, fits, refused in (("ranged", 16, 17), ("guarded", 4, 5)):
+        ran = installed("join", f"{name}.pt2", "behind.pt", "-o", f"{name}.pt")
+        assert ran.code == 0, ran.out + ran.err
+        both = torch.jit.load(f"{name}.pt")
+        both(torch.rand(fits, 8))
+        with pytest.raises(torch.jit.Error, match="archive takes no such sizes"):
+            both(torch.rand(refused, 8))

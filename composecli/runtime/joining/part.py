@@ -186,10 +186,7 @@ def _finished(part: Part, model: Model, rejected: list[_Rejected]) -> Part:
 def _script(model: Model) -> torch.jit.ScriptModule | _Rejected:
     """Return the scripted model, or the reason for which it has to be traced."""
     if not model.switchable:
-        return _Rejected(
-            "a torch.export archive cannot be scripted: its ranges and guards are lost,"
-            " its mode is fixed"
-        )
+        return _Rejected("a torch.export archive cannot be scripted: its mode is fixed")
     try:
         with warnings.catch_warnings(action="ignore"):
             scripted = torch.jit.script(model.module)

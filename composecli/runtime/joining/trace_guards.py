@@ -34,6 +34,8 @@ _SPLIT = (Tensor.split, torch.split)
 _SHAPES = (Tensor.shape.__get__, Tensor.size)
 _LIBRARY = str(Path(torch.__file__).parent)
 _OWN = str(Path(__file__).parent.parent.parent)
+# The place of what an exported program checks itself.
+_EXPORTED = str(Path(_OWN, "runtime", "pt2", "guards.py"))
 _TENSOR_METHODS = str(Path(_LIBRARY, "_tensor.py"))
 _SIZE, _VALUE = "a size", "a value"
 
@@ -108,7 +110,9 @@ def _guard_number(tensor: Tensor, sources: _Sources) -> None:
     number = int(tensor)
     place = _place()
     text = f"{place} turns {source} into the number {number}, which is fixed in the file"
-    if tensor.dtype is torch.bool:
+    if place == _EXPORTED:
+        text = "the torch.export archive takes no such sizes"
+    elif tensor.dtype is torch.bool:
         text = f"{place} takes one branch by {source}, and the other branch is not in the file"
     _number_guard()(tensor, number, text)
 
@@ -178,6 +182,8 @@ def _place() -> str:
     in_library = ""
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename
+        if file == _EXPORTED:
+            return _EXPORTED
         place = f"{Path(file).name}:{line}"
         if not file.startswith((_LIBRARY, _OWN)):
             return place
