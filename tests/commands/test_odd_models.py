@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -479,7 +480,7 @@ def _export(module: nn.Module, path: str) -> None:
     torch.export.save(torch.export.export(module, (torch.rand(2, 10),)), path)
 
 
-KEYS = {
+KEYS: dict[str, Callable[[], object]] = {
     "scripted": lambda: torch.jit.script(Keys()).save("keys.pt"),
     "traced": lambda: torch.jit.trace(Keys(), torch.rand(2, 10), strict=False).save("keys.pt"),
     "exported": lambda: _export(Keys(), "keys.pt"),

@@ -80,8 +80,8 @@ def probe(
         with torch.no_grad(), restoring, weightless(used, last_error):
             layers = make_layers(blueprint, 0, device)
             run = run_blueprint(blueprint, used, values, layers)
-        for number, inputs, result in zip(order, run.inputs, run.results, strict=False):
-            require_few_outputs(used[number], inputs, result)
+        for place, inputs, result in zip(order, run.inputs, run.results, strict=False):
+            require_few_outputs(used[place], inputs, result)
         results = _trees(run)
     except ModelFailed as failed:
         rejected = _rejected(failed, device, last_error.error)
