@@ -148,3 +148,13 @@ def test_a_hook_with_another_state_than_torchs_is_refused(installed: Installed, 
     assert ran.code == 3
     assert "CC909" in ran.err
     assert not marker.exists()
+
+
+def test_a_file_that_torch_did_not_complete_is_told(composecli: Composecli, here: Path) -> None:
+    """PyTorch refuses to pickle parametrizations, and leaves an archive behind."""
+    module = changed(nn.utils.parametrizations.weight_norm)
+    with pytest.raises(RuntimeError, match="state_dict"):
+        torch.save(module, "module.pt")
+    ran = composecli("inspect", "module.pt")
+    assert ran.code == 3
+    assert "torch.save did not complete it" in ran.err
