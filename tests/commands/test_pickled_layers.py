@@ -60,6 +60,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     ),
     "old weight norm": lambda: changed(nn.utils.weight_norm),
     "old spectral norm": lambda: changed(nn.utils.spectral_norm),
+    "a normed layer alone": lambda: nn.utils.weight_norm(nn.Linear(8, 4)),
     "DataParallel": lambda: nn.DataParallel(layers()),
     "AveragedModel": lambda: AveragedModel(layers()),
     "compiled": lambda: torch.compile(layers()),
@@ -114,6 +115,18 @@ def test_the_installed_command_joins_it_too(installed: Installed, behind: Path, 
     joined = installed("join", "module.pt", behind, "-o", "both.pt")
     assert joined.code == 0, joined.out + joined.err
     assert_joined(module, behind)
+
+
+def test_hooks_of_a_file_are_kept_whatever_their_numbers(installed: Installed, here: Path) -> None:
+    """PyTorch numbers hooks from 0 in every process: those of a file and ours must not be mixed."""
+    torch.jit.script(nn.Linear(4, 2)).save("behind.pt")
+    module = nn.utils.weight_norm(nn.LSTM(8, 4, batch_first=True), "weight_hh_l0").eval()
+    (hook,) = module._forward_pre_hooks.values()
+    module._forward_pre_hooks.clear()
+    module._forward_pre_hooks.update(dict.fromkeys(range(3), hook))
+    torch.save(module, "module.pt")
+    ran = installed("join", "module.pt", "behind.pt", "--select", "[0]", "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
 
 
 @pytest.mark.parametrize("options", [(), ("--trust", "module.pt")])

@@ -13,6 +13,7 @@ from typing import IO, Any
 import torch
 import torch.nn.modules
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
@@ -54,6 +55,7 @@ from composecli.workers.protocol import OpenRequest
 # Containers that are searched for tensors, at most this deep.
 MAX_CONTAINER_DEPTH = 4
 MAX_OTHERS = 2
+_HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class PickledLoader:
@@ -154,7 +156,21 @@ def _model(
 ) -> Model:
     """Return a module as a model, in the training state of the request."""
     set_training(module, request.training)
+    _keep_hooks(module)
     return Model(module, request, eager_arguments(module), {}, notes, weights)
+
+
+def _keep_hooks(module: nn.Module) -> None:
+    """Make later hooks of this process get other numbers than those that the file has hooks by.
+
+    PyTorch numbers hooks from 0 in each process, and a new one would take the place of an old one.
+    """
+    numbers = [RemovableHandle.next_id]
+    for inner in module.modules():
+        for name in _HOOK_TABLES:
+            table = inner.__dict__.get(name) or {}
+            numbers += [number + 1 for number in table if type(number) is int]
+    RemovableHandle.next_id = max(numbers)
 
 
 def _notes(members: Members, entry: Entry, key: str | None, *, runs_all: bool) -> tuple[str, ...]:
