@@ -179,6 +179,68 @@ def _deepspeed(weights: Weights) -> dict[str, Any]:
     }
 
 
+def _negated(weights: Weights) -> dict[str, Any]:
+    """Return other values under the same names: those of an average, in which none are the same."""
+    return {name: -value for name, value in weights.items()}
+
+
+def _negative(module: nn.Module) -> nn.Module:
+    """Return a copy of a module with other values."""
+    other = copy.deepcopy(module)
+    other.load_state_dict(_negated(module.state_dict()))
+    return other
+
+
+def _shadow(module: nn.Module) -> dict[str, Any]:
+    """Return the state of `torch_ema`: averages without names."""
+    shadow = [-parameter.detach() for parameter in module.parameters()]
+    return {"decay": 0.99, "num_updates": 7, "shadow_params": shadow, "collected_params": None}
+
+
+def _reference_script(module: nn.Module) -> dict[str, Any]:
+    """Return a checkpoint of torchvision's reference scripts."""
+    return {
+        "model": module.state_dict(),
+        "optimizer": _optimizer(module),
+        "lr_scheduler": {"last_epoch": 3, "base_lrs": [0.1], "_schedulers": [{"T_max": 3}]},
+        "args": argparse.Namespace(lr=0.1, model="resnet18"),
+        "epoch": 3,
+        "scaler": {"scale": torch.ones(1)},
+        "model_ema": {
+            "n_averaged": torch.tensor(3),
+            **_prefixed("module.", _negated(module.state_dict())),
+        },
+    }
+
+
+def _fairseq(module: nn.Module, own: type) -> dict[str, Any]:
+    """Return a checkpoint of fairseq."""
+    return {
+        "args": None,
+        "cfg": own(),
+        "model": module.state_dict(),
+        "criterion": {"weight": torch.ones(2)},
+        "optimizer_history": [{"criterion_name": "x", "num_updates": 7}],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 3}, "val_loss": 0.5},
+        "last_optimizer_state": _optimizer(module),
+    }
+
+
+def _nnunet(module: nn.Module) -> dict[str, Any]:
+    """Return a checkpoint of nnU-Net."""
+    return {
+        "network_weights": module.state_dict(),
+        "optimizer_state": _optimizer(module),
+        "grad_scaler_state": {"scale": 1.0, "_growth_tracker": 0},
+        "logging": {"ema_fg_dice": [0.1]},
+        "current_epoch": 3,
+        "init_args": {"plans": {"name": "x"}, "fold": 0},
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": (0, 1),
+    }
+
+
 Layout = Callable[[nn.Module, type, type], Any]
 # Each makes a checkpoint of a module, with an own class and an own subclass of dict.
 LAYOUTS: dict[str, Layout] = {
@@ -231,4 +293,93 @@ LAYOUTS: dict[str, Layout] = {
         **_foreign_objects(own, own_dict),
         "net": module.state_dict(),
     },
+    "model_state": lambda module, *_: {"epoch": 3, "model_state": module.state_dict()},
+    "network": lambda module, *_: {"iteration": 3, "network": module.state_dict()},
+    "best_model": lambda module, *_: {"best_model": module.state_dict(), "best_loss": 0.5},
+    "a loss beside it": lambda module, *_: {
+        "epoch": 3,
+        "model_state_dict": module.state_dict(),
+        "optimizer_state_dict": _optimizer(module),
+        "criterion_state_dict": {"weight": torch.ones(2)},
+        "loss": torch.tensor(0.5),
+    },
+    "params_ema of BasicSR": lambda module, *_: {"params_ema": module.state_dict()},
+    "params of BasicSR": lambda module, *_: {
+        "params_ema": _negated(module.state_dict()),
+        "params": module.state_dict(),
+    },
+    "a generator and a discriminator": lambda module, *_: {
+        "generator": module.state_dict(),
+        "discriminator": nn.Conv1d(5, 9, 2).state_dict(),
+        "optimizer_g": _optimizer(module),
+        "optimizer_d": _optimizer(nn.Conv1d(5, 9, 2)),
+    },
+    "timm": lambda module, *_: {
+        "epoch": 3,
+        "arch": "resnet18",
+        "state_dict": module.state_dict(),
+        "optimizer": _optimizer(module),
+        "version": 2,
+        "args": argparse.Namespace(lr=0.1),
+        "amp_scaler": {"scale": 1.0},
+        "state_dict_ema": _negated(module.state_dict()),
+        "metric": 71.5,
+    },
+    "torchvision": lambda module, *_: _reference_script(module),
+    "fairseq": lambda module, own, _: _fairseq(module, own),
+    "nnU-Net": lambda module, *_: _nnunet(module),
+    "mmcv": lambda module, own, _: {
+        "meta": {"config": "model = dict()", "classes": ("cat", "dog"), "env": own()},
+        "message_hub": {"runtime_info": own()},
+        "state_dict": module.state_dict(),
+        "optimizer": _optimizer(module),
+    },
+    "torch_ema": lambda module, *_: {"model": module.state_dict(), "ema": _shadow(module)},
+    "sharded inside": lambda module, *_: {
+        "model": _in_the_middle("_fsdp_wrapped_module", module.state_dict())
+    },
+    "sharded": lambda module, *_: _prefixed("_fsdp_wrapped_module.", module.state_dict()),
+    "parallel twice": lambda module, *_: _prefixed("module.module.", module.state_dict()),
+    "checkpointed": lambda module, *_: _prefixed(
+        "module._fsdp_wrapped_module._checkpoint_wrapped_module.", module.state_dict()
+    ),
+    "compiled and averaged": lambda module, *_: {
+        "n_averaged": torch.tensor(3),
+        **_prefixed("module._orig_mod.", module.state_dict()),
+    },
+    "numbered": lambda module, *_: {0: module.state_dict(), 1: {"step": 3}},
+    "megatron": lambda module, *_: {
+        "iteration": 7,
+        "model": {"language_model": {"encoder": module.state_dict()}},
+        "rng_state": [{"python": None, "torch": torch.arange(3), "cuda": torch.arange(3)}],
+        "checkpoint_version": 3.0,
+    },
+    "ignite": lambda module, *_: {
+        "model": module.state_dict(),
+        "optimizer": _optimizer(module),
+        "trainer": {"epoch_length": 5, "max_epochs": 3, "iteration": 7},
+    },
+    "parameters": lambda module, *_: OrderedDict(
+        (name, nn.Parameter(value, requires_grad=value.is_floating_point()))
+        for name, value in module.state_dict().items()
+    ),
 }
+# Those with whole modules, which PyTorch pickles only if Python can import their class, and if they
+# have no parametrization.
+WHOLE_LAYOUTS: dict[str, Layout] = {
+    "ultralytics": lambda module, *_: {
+        "epoch": -1,
+        "best_fitness": None,
+        "model": copy.deepcopy(module),
+        "ema": _negative(module),
+        "updates": 7,
+        "optimizer": None,
+        "train_args": {"lr": 0.1},
+    },
+    "ultralytics, stripped": lambda module, *_: {
+        "model": None,
+        "ema": copy.deepcopy(module),
+        "date": "2026-11-01",
+    },
+}
+PICKLED_NAMES = ("mlp", "conv", "attention")

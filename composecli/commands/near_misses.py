@@ -14,6 +14,7 @@ from composecli.files.source_code import classes_in
 
 MAX_SUGGESTED = 3
 MAX_NAMES = 10_000
+_SUFFIXES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors", ".index.json")
 
 
 def with_near_misses(problem: Problem, reference: Reference) -> Problem:
@@ -23,8 +24,11 @@ def with_near_misses(problem: Problem, reference: Reference) -> Problem:
 
 
 def _remedies(problem: Problem, reference: Reference) -> Iterator[Remedy]:
-    """Yield files with a similar name, and the classes of a Python file."""
+    """Yield files with a similar name or in a folder, and the classes of a Python file."""
     assert reference.path is not None
+    if problem.rule is Rule.NOT_A_REGULAR_FILE:
+        for path in _models_in(reference.path):
+            yield Remedy(model=replace(reference, path=path).name)
     if isinstance(reference, FileReference) and reference.path.endswith(".py"):
         yield from _classes(reference.path)
     if problem.rule is not Rule.NO_SUCH_FILE or os.path.exists(reference.path):
@@ -47,6 +51,18 @@ def _factory(text: str) -> Iterator[Remedy]:
     module, colon, rest = text.partition(":")
     if colon and os.path.isfile(f"{module}.py"):
         yield Remedy(model=f"{module}.py:{rest}", effect=f"runs {module}.py")
+
+
+def _models_in(folder: str) -> Iterator[str]:
+    """Yield the files in a folder that are named as models are, by their names."""
+    try:
+        entries = sorted(os.listdir(folder)[:MAX_NAMES])
+    except OSError:
+        return
+    for entry in entries:
+        path = os.path.join(folder, entry)
+        if entry.endswith(_SUFFIXES) and os.path.isfile(path):
+            yield path
 
 
 def _similar_files(path: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import assert_never
 
 from composecli.core.blueprint import Settings
@@ -223,5 +224,8 @@ def refuse_unknown_name(declared: Declared, model: str, facts: ModelFacts, kind:
         return
     inputs = ", ".join(names) or "none"
     title = f"the model has no input {declared.name}"
-    problem = Problem(Rule.INPUT_DOES_NOT_APPLY, title, model, (f"its inputs: {inputs}",))
+    close = get_close_matches(declared.name, names, 1)
+    help = tuple(f"name it as the model does: --input '{name}=...'" for name in close)
+    notes = (f"its inputs: {inputs}",)
+    problem = Problem(Rule.INPUT_DOES_NOT_APPLY, title, model, notes, help)
     raise CouldNotAttempt(problem)

@@ -383,10 +383,10 @@ class Rule(StrEnum):
         Severity.NOTE,
         (
             "The model was traced so that it could be joined. Tracing keeps one path through "
-            "the code, drops the ranges and guards of a torch.export archive, and fixes the "
-            "model in its current train or eval mode. Plain values of the call, such as an "
-            "integer, become constants, which the file checks. Objects that TorchScript does not "
-            "have become None in the result, and an autograd function loses its own backward."
+            "the code, and fixes the model in its current train or eval mode. The file checks "
+            "the ranges and guards of a torch.export archive. Plain values of the call, such as "
+            "an integer, become constants, which the file checks. Objects that TorchScript does "
+            "not have become None in the result, and an autograd function loses its own backward."
         ),
     )
     BRIDGE_IS_UNTRAINED = (
@@ -729,6 +729,15 @@ class Rule(StrEnum):
         (
             "Loading or running the models needed more memory than --max-memory allows, or than "
             "the machine has."
+        ),
+    )
+    TOO_MANY_OUTPUTS = (
+        "CC932",
+        "too-many-outputs",
+        Severity.UNKNOWN,
+        (
+            "The model returns more tensors than composecli describes: each one takes time to "
+            "learn about, and a line on the screen."
         ),
     )
     SYSTEM_REFUSED = (

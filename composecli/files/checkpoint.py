@@ -42,7 +42,8 @@ from composecli.files.pickle import (
     name_of,
     reachable,
 )
-from composecli.files.pickled_module import PickledClass, is_module, pickled_class
+from composecli.files.pickled_module import PickledClass, is_module, pickled_class, without_wrappers
+from composecli.files.weight_hooks import WEIGHT_HOOKS, is_weight_hook
 
 MAX_KEYS = 12
 # The modules that pickles name in place of the script that was run.
@@ -82,6 +83,7 @@ _INERT = frozenset(
     (
         *_DATA,
         *ACTIVATIONS,
+        *WEIGHT_HOOKS,
         # Those of a buffer; see `is_marked_buffer`.
         "torch.Tensor",
         "torch._tensor._rebuild_from_type_v2",
@@ -218,8 +220,17 @@ def _own_class(module: object) -> PickledClass | None:
 def chosen_module(value: object, key: str | None) -> Entry | None:
     """Return the module of a checkpoint: the whole of it, the entry at a key, or the only one.
 
-    None if there is none, or if it has to be chosen by its key.
+    It is without its wrappers. None if there is none, or if it has to be chosen by its key.
     """
+    entry = _chosen_entry(value, key)
+    if entry is None:
+        return None
+    node, attributes = without_wrappers(entry.node)
+    return Entry(entry.path, node, attributes)
+
+
+def _chosen_entry(value: object, key: str | None) -> Entry | None:
+    """Return the entry with the module of a checkpoint; see `chosen_module`."""
     root = Entry((), value)
     if is_module(value) or _is_object(value):
         return root
@@ -354,8 +365,13 @@ def unsafe_calls(parsed: ParsedPickle, libraries: Libraries = ()) -> Iterator[st
             is_empty = constructed.is_new and constructed.arguments == ()
             if not is_empty and not is_member and not is_named_tuple(constructed):
                 yield f"it would call {function} with arguments"
-        elif _is_only_named(function, libraries) and not is_marked_buffer(constructed):
+        elif _is_only_named(function, libraries) and not _makes_data(constructed):
             yield f"it would call {function}"
+
+
+def _makes_data(constructed: Constructed) -> bool:
+    """Return whether an object is a tensor that is marked as a buffer, or a hook of torch."""
+    return is_marked_buffer(constructed) or is_weight_hook(constructed)
 
 
 def _is_only_named(function: Global, libraries: Libraries) -> bool:
@@ -435,10 +451,15 @@ def _attached_code(parsed: ParsedPickle) -> Iterator[str]:
         name = paths.get(id(constructed), name_of(constructed.function))
         for key, value in constructed.state.items:
             attribute = name_of(key)
-            if attribute in _HOOKS and _items(value):
+            if attribute in _HOOKS and _are_unknown_hooks(value):
                 yield f"{name}: {attribute}"
             if attribute in _OVERRIDES:
                 yield f"{name}: {attribute} is overridden"
+
+
+def _are_unknown_hooks(hooks: object) -> bool:
+    """Return whether there are hooks in a dict that are not torch's own."""
+    return any(not is_weight_hook(hook) for _, hook in _items(hooks))
 
 
 def _items(node: object) -> list[tuple[object, object]]:

@@ -49,10 +49,14 @@ ANY_MODEL = Selector()
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A part of a checkpoint, and the keys that lead to it from the outermost dict."""
+    """A part of a checkpoint, and the keys that lead to it from the outermost dict.
+
+    A module is taken out of wrappers such as DataParallel, by the attributes `unwrapped`.
+    """
 
     path: tuple[str, ...]
     node: object
+    unwrapped: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

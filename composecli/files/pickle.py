@@ -416,9 +416,16 @@ class _Machine:
         self._top().items.extend(pairs)
 
     def _op_reduce(self, _: object) -> None:
-        """Replace a function and its arguments by the object that a call would make."""
+        """Replace a function and its arguments by the object that a call would make.
+
+        A call of `getattr` with a class looks up a name in it, such as a static method.
+        """
         arguments, function = self._pop(), self._pop()
-        self._make(Constructed(function, arguments))
+        match function, arguments:
+            case Global("builtins" | "__builtin__", "getattr"), (Global() as owner, str(name)):
+                self.stack.append(Global(owner.module, f"{owner.name}.{name}"))
+            case _:
+                self._make(Constructed(function, arguments))
 
     def _op_newobj(self, _: object) -> None:
         """Replace a class and its arguments by an object made with `__new__`."""

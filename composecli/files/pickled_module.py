@@ -20,13 +20,17 @@ MAX_NAME_LENGTH = 1000
 MAX_SETTING = 2**63
 MAX_SETTING_LENGTH = 60
 
+# What `torch.compile` returns. It is pickled as a call with the compiled module.
+_COMPILED = "torch._dynamo.eval_frame.OptimizedModule"
+_COMPILED_ATTRIBUTE = "_orig_mod"
 # Wrappers that hold the user's own module in this submodule.
 _WRAPPED = {
     "torch.nn.parallel.data_parallel.DataParallel": "module",
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch.optim.swa_utils.AveragedModel": "module",
-    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    _COMPILED: _COMPILED_ATTRIBUTE,
 }
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _PARAMETER_FUNCTIONS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 
 
@@ -49,7 +53,7 @@ class PickledClass:
 
 def is_module(value: object) -> bool:
     """Return whether a value of a pickle is stored as an `nn.Module` is."""
-    return isinstance(value, Constructed) and _state_entry(value, "_modules") is not None
+    return isinstance(value, Constructed) and _submodules(value) is not None
 
 
 def pickled_class(value: object) -> PickledClass | None:
@@ -57,7 +61,7 @@ def pickled_class(value: object) -> PickledClass | None:
 
     None if the value is not an object of a class.
     """
-    module, _ = _unwrap(value)
+    module, _ = without_wrappers(value)
     if not isinstance(module, Constructed):
         return None
     name = _class_of(module)
@@ -66,19 +70,34 @@ def pickled_class(value: object) -> PickledClass | None:
     return PickledClass(name.module, name.name, tuple(_settings(module)))
 
 
-def _unwrap(value: object) -> tuple[object, str]:
-    """Return the module in wrappers, and their prefix of its names, such as `module.`."""
-    prefix = ""
-    for _ in range(MAX_DEPTH):
-        if not isinstance(value, Constructed):
-            break
+def without_wrappers(value: object) -> tuple[object, tuple[str, ...]]:
+    """Return the module in wrappers, and the attributes that lead to it, such as `module`.
+
+    A wrapper with hooks stays: they belong to the forward.
+    """
+    attributes = list[str]()
+    while isinstance(value, Constructed) and len(attributes) < MAX_DEPTH:
         attribute = _WRAPPED.get(str(_class_of(value)))
-        wrapped = _entry(_state_entry(value, "_modules"), attribute)
-        if wrapped is None:
+        wrapped = _entry(_submodules(value), attribute)
+        if attribute is None or wrapped is None or _has_hooks(value):
             break
         value = wrapped
-        prefix += f"{attribute}."
-    return value, prefix
+        attributes.append(attribute)
+    return value, tuple(attributes)
+
+
+def _has_hooks(module: Constructed) -> bool:
+    """Return whether a module has forward hooks."""
+    tables = (_state_entry(module, name) for name in _FORWARD_HOOKS)
+    return any(isinstance(table, PickleDict | Constructed) and table.items for table in tables)
+
+
+def _submodules(value: Constructed) -> object:
+    """Return the dict of the submodules of a module; None if an object is no module."""
+    match value.function, value.arguments:
+        case Global() as function, (inner, *_) if str(function) == _COMPILED:
+            return PickleDict([(_COMPILED_ATTRIBUTE, inner)])
+    return _state_entry(value, "_modules")
 
 
 def _class_of(value: Constructed) -> Global | None:
@@ -163,7 +182,8 @@ def training_flags(root: object) -> dict[str, bool]:
     Raises:
         Unreadable: if the value is no module.
     """
-    _, wrapper = _unwrap(root)
+    _, attributes = without_wrappers(root)
+    wrapper = "".join(f"{name}." for name in attributes)
     flags = dict[str, bool]()
     for prefix, module in _modules(root):
         training = _state_entry(module, "training")
@@ -192,7 +212,7 @@ def _modules(root: object) -> Iterator[tuple[str, Constructed]]:
             raise Unreadable(f"{place} is not stored as an nn.Module is")
         yield prefix, module
         inner = list[tuple[str, int, object]]()
-        for name, child in _pairs(_state_entry(module, "_modules")):
+        for name, child in _pairs(_submodules(module)):
             if child is not None:
                 inner.append((f"{prefix}{name}.", depth + 1, child))
         stack += reversed(inner)

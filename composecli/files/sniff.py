@@ -46,6 +46,11 @@ MAX_SHOWN_KEYS = 4
 MAX_SHOWN_MODULES = 12
 MAX_SHOWN_MEMBERS = 3
 
+# What `torch.save` writes before and besides the object.
+_MARKS_OF_SAVE = frozenset(
+    ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
@@ -202,6 +207,9 @@ def _sniff_archive(path: str, size: int, archive: Archive, selector: Selector) -
         return _sniff_exported(path, size, archive)
     if "data.pkl" in names:
         return _sniff_checkpoint(path, size, archive, selector)
+    if _MARKS_OF_SAVE.issuperset(names):
+        # The pickle comes last: `torch.save` raised an error, or was killed.
+        return damaged(path, "it holds no object: torch.save did not complete it")
     first_names = sorted(names)[:MAX_SHOWN_MEMBERS]
     members = ", ".join(first_names) or "nothing"
     description = "a zip archive that PyTorch did not write"

@@ -128,7 +128,10 @@ class _SourceReader:
         assert form is not None
         if form.end() != len(text):
             line = text.count("\n", 0, form.end()) + 1
-            raise NotPrinted(f"{module}, line {line}: a character that PyTorch does not print")
+            what = "a character that PyTorch does not print"
+            if text[form.end()] > "\x7f":
+                what = "a name beyond ASCII, which PyTorch prints but cannot load"
+            raise NotPrinted(f"{module}, line {line}: {what}")
         without_strings = _STRING.sub('"', text)
         run_on = _RUN_ON.search(without_strings)
         if run_on is not None:

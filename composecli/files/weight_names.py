@@ -23,6 +23,8 @@ NamedSizes = Mapping[str, Sizes]
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
 # Attributes of training classes that hold the model.
 PREFIXES = ("model.", "net.")
+# How many words of a name may be in front of those of one of several nets.
+_PREFIX_DEPTHS = (1, 2, 3)
 # What a module stores besides its tensors, of whatever class.
 EXTRA_STATE = "_extra_state"
 # Submodules that wrappers insert.
@@ -189,18 +191,29 @@ def fit_names(candidate: Candidate, wanted: NamedSizes) -> Fit:
 def fitting_parts(candidate: Candidate, wanted: NamedSizes) -> Iterator[str]:
     """Yield the words in front of names whose weights alone would fit, as those of one of two nets.
 
-    Nobody but the user can tell which of them is meant, or that the others do not matter.
+    They are the first of a name, or up to three: `module.encoder_q`. Nobody but the user can tell
+    which of them is meant, or that the others do not matter.
     """
+    found = list[str]()
+    for depth in _PREFIX_DEPTHS:
+        for words, inner in _parts(candidate, depth).items():
+            # A file may have a word for each of its names: most are too few to be compared.
+            may_fit = 2 * len(inner) >= len(wanted)
+            is_inside = any(f"{words}.".startswith(f"{outer}.") for outer in found)
+            if may_fit and not is_inside and fit_names(Candidate((), inner), wanted).exact:
+                found.append(words)
+                yield words
+
+
+def _parts(candidate: Candidate, depth: int) -> dict[str, dict[str, Sizes]]:
+    """Return the weights by the first words of their names, this many of them."""
     parts = dict[str, dict[str, Sizes]]()
     for name, sizes in candidate.sizes.items():
-        word, dot, rest = name.partition(".")
-        if dot:
-            parts.setdefault(word, {})[rest] = sizes
-    for word, inner in parts.items():
-        # A file may have a word for each of its names: most of them are too few to be compared.
-        may_fit = 2 * len(inner) >= len(wanted)
-        if may_fit and fit_names(Candidate((), inner), wanted).exact:
-            yield word
+        words = name.split(".", depth)
+        if len(words) > depth:
+            rest = words.pop()
+            parts.setdefault(".".join(words), {})[rest] = sizes
+    return parts
 
 
 def _renamings(candidate: Candidate, wanted: NamedSizes) -> Iterator[Fit]:

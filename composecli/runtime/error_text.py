@@ -32,6 +32,7 @@ _AROUND = re.compile(
 _EINOPS = re.compile(r"Error while processing .*-reduction pattern")
 # torch prints the value itself first, over as many lines as it needs.
 _TRACER_VALUE = re.compile(r"Tracer cannot infer type of .*?\n:", re.DOTALL)
+_TRACER_OUTPUT = re.compile(r"(output \d+) \(.*?\) (?=of traced region)", re.DOTALL)
 # Text behind the message in the same line.
 _ADVICE = re.compile(
     r"\.? This could be because the operator doesn't exist for this backend.*"
@@ -79,6 +80,7 @@ def _first_cause(error: BaseException) -> BaseException | None:
 def _first_message(text: str) -> str:
     """Return the first telling line, with the lines that it introduces; empty if there is none."""
     text = _TRACER_VALUE.sub("", text)
+    text = _TRACER_OUTPUT.sub(r"\1 ", text)
     lines = list(_message_lines(text))
     if not lines:
         return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from composecli.core.blueprint import Blueprint, models
-from composecli.core.errors import CouldNotAttempt, Problem
+from composecli.core.errors import CouldNotAttempt, Problem, Remedy
 from composecli.core.observations import Detail, Observation, Read, RejectionKind
 from composecli.core.pytree import (
     Argument,
@@ -394,6 +394,6 @@ def _require_device(device: str) -> None:
         return
     title = f"there is no device {device} on this machine"
     notes = (f"CUDA devices found: {count}",)
-    help = ("use --device cpu",)
-    problem = Problem(Rule.NO_SUCH_DEVICE, title, None, notes, help)
+    remedies = (Remedy(("--device", "cpu")),)
+    problem = Problem(Rule.NO_SUCH_DEVICE, title, None, notes, remedies=remedies)
     raise CouldNotAttempt(problem)

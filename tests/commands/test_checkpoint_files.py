@@ -221,6 +221,22 @@ def test_values_of_shards_reach_the_joined_file(composecli: Composecli) -> None:
             "state_dict.teacher",
         ),
         (
+            {
+                "state_dict": {
+                    **weights_of("module.encoder_q."),
+                    **weights_of("module.encoder_k."),
+                    "module.queue": torch.ones(3, 2),
+                }
+            },
+            "--key state_dict.module.encoder_q takes the weights whose names start with",
+            "state_dict.module.encoder_q",
+        ),
+        (
+            {"teacher": {**weights_of("module.backbone."), **weights_of("module.head.mlp.2.")}},
+            "--key teacher.module.backbone takes the weights",
+            "teacher.module.backbone",
+        ),
+        (
             {**weights_of("model."), "head.weight": torch.ones(2)},
             "--key model takes the weights whose names start with model.",
             "model",

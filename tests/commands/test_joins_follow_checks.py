@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,14 @@ FIXES_ROWS = {
     "an array": "return super().forward(x) + torch.from_numpy(np.arange(x.shape[0]))[:, None]",
     "a list": "return super().forward(x) + torch.tensor([[float(len(x))]])",
 }
+# Code that a trace follows only with help, and then at all sizes.
+FOLLOWED = {
+    "an argument that is changed in place": "x += 1; return super().forward(x)",
+    "the data of a tensor": "return super().forward(x).data",
+    "a call with other weights": (
+        "return torch.func.functional_call(self.inner, dict(self.inner.named_parameters()), (x,))"
+    ),
+}
 MODULE = """
 import math
 import numpy as np
@@ -175,12 +183,24 @@ import torch
 from torch import nn
 
 class Net(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.inner = nn.Linear(*sizes)
+
     def row(self, row):
         return super().forward(row)
+
+    def fifth_or_one(self, x):
+        try:
+            return x[4, 0]
+        except IndexError:
+            return 1
 
     def forward(self, x, **kwargs):
         {body}
 """
+# Where the forward is.
+PLACE = f"net.py:{MODULE[: MODULE.index('{body}')].count(chr(10)) + 1}"
 
 
 def net(body: str) -> tuple[nn.Module, str]:
@@ -201,12 +221,51 @@ def test_a_size_that_a_trace_fixes_is_checked_by_the_joined_file(
     assert ran.code == 0, ran.out
     notes = [note for note in ran.json["written"]["notes"] if note["code"] == "CC507"]
     assert notes
-    assert "net.py:12" in notes[0]["title"]
+    assert PLACE in notes[0]["title"]
     behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
     x = torch.rand(2, 8)
     assert_same([behind(module(x).float())], [both(x)])
-    with pytest.raises(torch.jit.Error, match=re.escape("net.py:12")):
+    with pytest.raises(torch.jit.Error, match=re.escape(PLACE)):
         both(torch.rand(5, 8))
+
+
+def test_an_error_that_the_code_catches_is_checked_by_the_joined_file(
+    installed: Installed, parts: Path
+) -> None:
+    module, model = net("return super().forward(x) * self.fifth_or_one(x)")
+    ran = installed("join", model, "behind.pt", "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
+    x = torch.rand(2, 8)
+    assert_same([behind(module(x))], [both(x)])
+    with pytest.raises(torch.jit.Error, match="catches an error at the size 2, and at no other"):
+        both(torch.rand(5, 8))
+
+
+@pytest.mark.parametrize("body", FOLLOWED.values(), ids=FOLLOWED)
+def test_what_torch_does_not_trace_by_itself_is_joined_for_all_sizes(
+    composecli: Composecli, parts: Path, body: str
+) -> None:
+    module, model = net(body)
+    ran = composecli("join", model, "behind.pt", "--strict", "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
+    for x in inputs(8):
+        assert_same([behind(module(x.clone()))], [both(x)])
+
+
+def test_a_model_that_cannot_be_joined_is_told_another_way(
+    installed: Installed, parts: Path
+) -> None:
+    _, model = net(
+        "return super().forward(x) + torch.rand(4, generator=torch.Generator().manual_seed(0))"
+    )
+    ran = installed("join", model, "behind.pt", "-o", "both.pt")
+    assert ran.code == 3
+    words = " ".join(ran.err.split())
+    assert words.count("as TorchScript it returns other values") == 1
+    assert "one path through its code" not in words
+    assert "help: torch.export follows more of Python" in words
 
 
 def test_a_branch_far_from_the_example_is_checked_by_the_joined_file(
@@ -240,7 +299,7 @@ def test_with_strict_a_file_that_refuses_sizes_is_not_written(
     assert ran.code == 3
     assert "CC923" in ran.err
     assert "was traced: " in ran.err
-    assert "net.py:12 turns a size into the number 2" in " ".join(ran.err.split())
+    assert f"{PLACE} turns a size into the number 2" in " ".join(ran.err.split())
     assert not Path("both.pt").exists()
 
 
@@ -250,7 +309,7 @@ def test_a_value_that_a_trace_fixes_is_refused_with_the_place(
     _, model = net("return super().forward(x)[: int((x > 0).sum()) + 1]")
     ran = installed("join", model, "behind.pt", "-o", "both.pt")
     assert ran.code == 3
-    assert "net.py:12 turns a value into the number" in " ".join(ran.err.split())
+    assert f"{PLACE} turns a value into the number" in " ".join(ran.err.split())
 
 
 def test_numbers_that_follow_from_weights_alone_are_not_checked(
@@ -268,3 +327,70 @@ def test_a_file_that_refuses_sizes_can_be_checked_again(installed: Installed, pa
     ran = installed("inspect", "both.pt")
     assert ran.code == 0, ran.out + ran.err
     assert "float32[2, 8] -> float32[2, 2]" in ran.out
+
+
+def function(body: Callable[[nn.Module, Tensor], Tensor], width: int = 8) -> nn.Module:
+    """Return a module that runs a function of a layer and its input."""
+
+    class Function(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(width, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return body(self.fc, x)
+
+    return Function().eval()
+
+
+# Arithmetic on the number of rows, in each place where an op takes a number.
+EXPORTED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "a view": lambda fc, x: fc(x).flatten().reshape(x.shape[0], -1),
+    "positions": lambda fc, x: fc(x) + torch.arange(x.shape[0])[:, None],
+    "new tensors": lambda fc, x: fc(x) + torch.zeros(x.shape[0], 4) + x.new_ones(x.shape[0], 4),
+    "twice as many": lambda fc, x: fc(x).repeat(2, 1)[: 2 * x.shape[0] - 1],
+    "a power": lambda fc, x: fc(x).unsqueeze(1).expand(-1, 2 ** x.shape[0], 4),
+    "a mean": lambda fc, x: fc(x) / x.shape[0],
+    "a square root": lambda fc, x: torch.softmax(x @ x.t() / x.shape[0] ** 0.5, -1) @ fc(x),
+    "elements": lambda fc, x: fc(x) * x.numel(),
+    "a value": lambda fc, x: fc(x) + torch.full((x.shape[0], 1), x.shape[0] * 1.0),
+    "a scale": lambda fc, x: nn.functional.interpolate(fc(x)[None], size=4)[0],
+    "padding": lambda fc, x: nn.functional.pad(fc(x), (0, 0, 0, x.shape[0])),
+    "the last row": lambda fc, x: fc(x)[-1:],
+    "a triangle": lambda fc, x: torch.ones(x.shape[0], x.shape[0]).tril() @ fc(x),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_exported_program_is_joined_for_all_sizes(
+    composecli: Composecli, parts: Path, name: str
+) -> None:
+    module = function(EXPORTED[name])
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(module, (torch.rand(2, 8),), dynamic_shapes=sizes)
+    torch.export.save(program, "first.pt2")
+    ran = composecli("join", "first.pt2", "behind.pt", "--strict", "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    behind, both = torch.jit.load("behind.pt"), torch.jit.load("both.pt")
+    for rows in (2, 3, 4, 7):
+        x = torch.rand(rows, 8)
+        assert_same([behind(module(x))], [both(x)])
+
+
+def test_a_joined_file_refuses_the_sizes_that_an_exported_program_refuses(
+    installed: Installed, parts: Path
+) -> None:
+    module = function(lambda fc, x: fc(x)[: max(x.shape[0] - 3, 1)])
+    dim = torch.export.Dim("rows", max=16)
+    program = torch.export.export(nn.Linear(8, 4), (torch.rand(2, 8),), dynamic_shapes=({0: dim},))
+    torch.export.save(program, "ranged.pt2")
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    guarded = torch.export.export(module, (torch.rand(2, 8),), dynamic_shapes=sizes)
+    torch.export.save(guarded, "guarded.pt2")
+    for name, fits, refused in (("ranged", 16, 17), ("guarded", 4, 5)):
+        ran = installed("join", f"{name}.pt2", "behind.pt", "-o", f"{name}.pt")
+        assert ran.code == 0, ran.out + ran.err
+        both = torch.jit.load(f"{name}.pt")
+        both(torch.rand(fits, 8))
+        with pytest.raises(torch.jit.Error, match="archive takes no such sizes"):
+            both(torch.rand(refused, 8))

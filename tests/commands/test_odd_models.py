@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -405,6 +407,147 @@ def test_a_model_without_inputs_or_outputs_has_plain_evidence(
     assert "evidence: probed (cpu without an input)\n" in no_input.out
     nothing = composecli("inspect", shelf.save("odd_nothing", Nothing()))
     assert nothing.out.count("evidence:") == 1
+
+
+class Defaults(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> defaultdict[str, torch.Tensor]:
+        return defaultdict(list, y=self.fc(x))
+
+
+class Numbered(Defaults):
+    def forward(self, x: torch.Tensor) -> dict[int, torch.Tensor]:  # type: ignore[override]
+        return {0: self.fc(x), 1: x}
+
+
+class Powers(Defaults):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """The second size is an exponent, of a guard and of an output size."""
+        if x.shape[0] % 2 ** y.shape[0] == 0:
+            x = x + 1
+        return self.fc(x).unsqueeze(1).expand(-1, 2 ** y.shape[0], -1)
+
+
+@pytest.mark.parametrize(
+    ("module", "selection"), [(Defaults, "y"), (Numbered, '["0"]'), (Numbered, "0")]
+)
+def test_an_exported_dict_of_another_kind_is_joined(
+    installed: Installed, here: Path, module: type[nn.Module], selection: str
+) -> None:
+    sizes = ({0: torch.export.Dim("n")},)
+    program = torch.export.export(module(), (torch.rand(2, 10),), dynamic_shapes=sizes)
+    torch.export.save(program, "dicts.pt2")
+    torch.jit.script(nn.Linear(5, 2)).save("after.pt")
+    words = ("dicts.pt2", "after.pt", "--select", selection)
+    ran = installed("join", *words, "-o", "both.pt")
+    assert ran.code == 0, ran.out + ran.err
+    assert torch.jit.load("both.pt")(torch.rand(3, 10)).shape == (3, 2)
+
+
+def test_a_size_as_an_exponent_needs_no_trust(installed: Installed, here: Path) -> None:
+    sizes = ({0: torch.export.Dim("n")}, {0: torch.export.Dim("m", max=20)})
+    example = (torch.rand(8, 10), torch.rand(2))
+    torch.export.save(torch.export.export(Powers(), example, dynamic_shapes=sizes), "powers.pt2")
+    ran = installed("inspect", "powers.pt2")
+    assert ran.code == 0, ran.err
+
+
+class Keys(nn.Module):
+    """Has keys beyond ASCII, and keys that need escapes in source code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.fc(x)
+        return {"größe": y, "数 1": y, 'a"\\b': y, "tab\t\x01\x7f": y, "😀": y}
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.größe = nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.größe(x)
+
+
+def _export(module: nn.Module, path: str) -> None:
+    torch.export.save(torch.export.export(module, (torch.rand(2, 10),)), path)
+
+
+KEYS: dict[str, Callable[[], object]] = {
+    "scripted": lambda: torch.jit.script(Keys()).save("keys.pt"),
+    "traced": lambda: torch.jit.trace(Keys(), torch.rand(2, 10), strict=False).save("keys.pt"),
+    "exported": lambda: _export(Keys(), "keys.pt"),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_beyond_ascii_are_joined(composecli: Composecli, here: Path, kind: str) -> None:
+    KEYS[kind]()
+    torch.jit.script(nn.Linear(5, 2)).save("after.pt")
+    torch.jit.script(nn.Linear(3, 10)).save("before.pt")
+    behind = composecli("join", "before.pt", "keys.pt", "-o", "both.pt")
+    assert behind.code == 0, behind.out + behind.err
+    result = torch.jit.load("both.pt")(torch.rand(2, 3))
+    assert list(result) == list(Keys()(torch.rand(2, 10)))
+    for port in ("größe", '["数 1"]', '["😀"]'):
+        selected = ("--select", port, "--force", "-o", "both.pt")
+        ran = composecli("join", "keys.pt", "after.pt", *selected)
+        assert ran.code == 0, ran.out + ran.err
+        assert torch.jit.load("both.pt")(torch.rand(2, 10)).shape == (2, 2)
+
+
+def test_a_submodule_beyond_ascii_is_named(composecli: Composecli, here: Path) -> None:
+    """PyTorch would write a file that it cannot load."""
+    _export(Words(), "words.pt2")
+    torch.jit.script(nn.Linear(5, 2)).save("after.pt")
+    assert composecli("check", "words.pt2", "after.pt").code == 0
+    ran = composecli("join", "words.pt2", "after.pt", "-o", "both.pt")
+    assert ran.code == 3
+    assert "with a name beyond ASCII: größe" in " ".join(ran.err.split())
+    torch.jit.script(Words()).save("words.pt")
+    refused = composecli("check", "words.pt", "after.pt")
+    assert refused.code == 3
+
+
+class Rows(nn.Module):
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(10, 5)
+        self.copies = copies
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        rows: list[torch.Tensor] = []
+        for row in self.fc(x):
+            for _ in range(self.copies):
+                rows.append(row)
+        return rows
+
+
+def test_very_many_outputs_are_refused_at_once(installed: Installed, here: Path) -> None:
+    torch.jit.script(Rows(100_000)).save("many.pt")
+    torch.jit.script(nn.Linear(3, 10)).save("before.pt")
+    for words in (("inspect", "many.pt"), ("check", "before.pt", "many.pt")):
+        ran = installed(*words)
+        assert ran.code == 3
+        assert "CC932" in ran.err
+        assert "returns 200,000 tensors, and composecli describes up to 10,000" in " ".join(
+            ran.err.split()
+        )
+
+
+def test_an_output_for_each_of_very_many_rows_is_no_reason_to_refuse(
+    composecli: Composecli, here: Path
+) -> None:
+    torch.jit.script(Rows(1)).save("rows.pt")
+    ran = composecli("inspect", "rows.pt", "--input", "float32[10001,10]")
+    assert "CC932" not in ran.err
 
 
 def test_a_length_that_must_be_a_square_is_not_fixed(installed: Installed, shelf: Shelf) -> None:

@@ -166,6 +166,7 @@ LOADED = {
     "five thousand tensors, traced": Case(_many_layers, _trace),
     "quantised, scripted": Case(_quantised, _script),
     "weight norm, traced": Case(_old_weight_norm, _trace),
+    "weight norm": Case(_old_weight_norm, torch.save),
     "a parametrisation, traced": Case(Parametrised, _trace),
     "a parametrisation, exported": Case(Parametrised, _export),
     "sizes by hints, exported": Case(lambda: nn.Linear(3, 2), _export_with_hints),
@@ -178,7 +179,6 @@ LOADED = {
     "a module that was scripted": Case(_scripted_before, torch.save),
 }
 REFUSED = {
-    "weight norm": Case(_old_weight_norm, torch.save, "torch.nn.utils.weight_norm.WeightNorm"),
     "a transformer with F.dropout": Case(
         lambda: _transformer_with(functional.dropout), torch.save, "torch.nn.functional.dropout"
     ),

@@ -40,7 +40,7 @@ _FUNCTION_NAMES = """
     ExprCondPair ceiling floor
 """
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
-_POWERS = frozenset(("Pow", "PowByNatural", "FloatPow"))
+_POWERS = frozenset(("Pow", "FloatPow"))
 _CONSTANTS = frozenset(
     ("true", "false", "oo", "int_oo", "zoo", "nan", "pi", "E", "BooleanTrue", "BooleanFalse")
 )
@@ -120,6 +120,8 @@ def _expression_bits(node: ast.expr) -> int:
             return _NUMBER
         case ast.Call(ast.Name("Integer" | "Float" | "Rational"), numbers, []):
             return max(map(_constant_bits, numbers), default=0)
+        case ast.Call(ast.Name("PowByNatural"), [base, exponent], []):
+            return _limited_power_bits(base, exponent, _expression_bits)
         case ast.Call(ast.Name(name), [base, exponent], []) if name in _POWERS:
             return _power_bits(base, exponent, _expression_bits)
         case ast.Call(ast.Name(name), arguments, []):
@@ -175,8 +177,18 @@ def _guard_bits(node: ast.expr) -> int:
             return max(map(_guard_bits, arguments), default=0)
         case ast.IfExp(condition, one, other):
             return max(map(_guard_bits, (condition, one, other)))
+        case ast.BinOp():
+            return _guard_operator_bits(node)
+    return _operator_bits(node, _guard_bits)
+
+
+def _guard_operator_bits(node: ast.BinOp) -> int:
+    """Return the bits of a binary operator in a guard, two of which have more operands there."""
+    match node:
         case ast.BinOp(left, ast.BitXor(), right):
             return max(map(_guard_bits, (left, right)))
+        case ast.BinOp(base, ast.Pow(), exponent):
+            return _limited_power_bits(base, exponent, _guard_bits)
     return _operator_bits(node, _guard_bits)
 
 
@@ -250,6 +262,42 @@ def _binary_bits(operator: ast.operator, left: int, right: int) -> int:
 def _power_bits(base: ast.expr, exponent: ast.expr, bits: _Bits) -> int:
     """Return the bits of a power; its exponent is a small constant."""
     return _limited(bits(base) * max(1, _small(exponent)))
+
+
+def _limited_power_bits(base: ast.expr, exponent: ast.expr, bits: _Bits) -> int:
+    """Return the bits of a power that has a limit where it is evaluated.
+
+    So its exponent may also be a size if the base is a number, as in `2**size`. The limit is that
+    of an integer in `PowByNatural`, and that of `runtime.pt2.arithmetic` in guards.
+    """
+    if _is_written_out(base) and _is_size(exponent):
+        _require(bits(base) <= _NUMBER and bits(exponent) <= 2 * _NUMBER)
+        return _NUMBER
+    return _power_bits(base, exponent, bits)
+
+
+def _is_written_out(node: ast.expr) -> bool:
+    """Return whether a node is a number."""
+    match node:
+        case ast.UnaryOp(ast.USub(), operand):
+            return _is_written_out(operand)
+        case ast.Constant() | ast.Call(ast.Name("Integer"), [_], []):
+            return True
+    return False
+
+
+def _is_size(node: ast.expr) -> bool:
+    """Return whether a node is a symbol or a size, or the sum of one and numbers."""
+    match node:
+        case ast.Call(ast.Name("Symbol")) | ast.Subscript():
+            return True
+        case ast.Call(ast.Attribute(_, method), [], []):
+            return method in _METHODS
+        case ast.Call(ast.Name("Add"), [number, other], []):
+            return _is_written_out(number) and _is_size(other)
+        case ast.BinOp(other, ast.Add() | ast.Sub(), number):
+            return _is_written_out(number) and _is_size(other)
+    return False
 
 
 def _small(node: ast.expr) -> int:

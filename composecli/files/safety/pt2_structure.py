@@ -2,8 +2,8 @@
 
 PyTorch imports the names in the context of a spec: the class of an enum, the factory of a
 defaultdict. It also writes Python source from the keys of a program's inputs. So the grammar has
-the containers that need no import, keys that JSON holds, and classes of other libraries, which
-PyTorch only looks up among those that were registered.
+the containers that need no import, those factories that are Python's own types, keys that JSON
+holds, and classes of other libraries, which PyTorch only looks up among those that were registered.
 
     [1, {"type": "builtins.dict", "context": "[\\"a\\"]", "children_spec": [LEAF]}]
 
@@ -38,6 +38,9 @@ MAPPINGS = frozenset(
         "torch.fx.immutable_collections.immutable_dict",
     )
 )
+DEFAULT_DICT = "collections.defaultdict"
+FACTORIES = frozenset(("bool", "dict", "float", "int", "list", "set", "str", "tuple"))
+_FACTORY_KEYS = frozenset(("default_factory_module", "default_factory_name", "dict_context"))
 _KEYS = frozenset(("type", "context", "children_spec"))
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _OWN_PACKAGES = ("builtins", "collections", "torch")
@@ -119,6 +122,10 @@ def _is_context(kind: str, context: Any, children: list[Any], *, is_input: bool)
     """Return whether a context fits a container of this kind."""
     if kind == "collections.namedtuple":
         return _is_library_class(context)
+    if kind == DEFAULT_DICT:
+        return _is_factory(context) and _are_keys(
+            context["dict_context"], len(children), is_input=is_input
+        )
     if _is_library_class(kind):
         return _is_data_of_library(context, is_input=is_input)
     try:
@@ -132,6 +139,16 @@ def _is_context(kind: str, context: Any, children: list[Any], *, is_input: bool)
     if kind == "collections.deque":
         return value is None or (type(value) is int and 0 <= value < 2**31)
     return False
+
+
+def _is_factory(context: Any) -> bool:
+    """Return whether a defaultdict makes its missing values with a type of Python's own."""
+    if not isinstance(context, dict) or context.keys() != _FACTORY_KEYS:
+        return False
+    name = context["default_factory_name"]
+    if not isinstance(name, str) or name not in FACTORIES:
+        return False
+    return bool(context["default_factory_module"] == "builtins")
 
 
 def _is_library_class(name: object) -> bool:

@@ -32,6 +32,8 @@ _OTHER_FORMATS = {
     ".pte": "an ExecuTorch program",
 }
 
+_USUAL_NAME = "both.pt"
+
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
@@ -63,12 +65,16 @@ def _find_problem(
     for name in inputs:
         if _is_same_file(target, name):
             title = f"the output is the input {name}"
-            help = ("choose another name with -o",)
+            help = (f"-o {_free_name(path)} is free",)
             return Problem(Rule.OUTPUT_IS_AN_INPUT, title, path, help=help)
     kind = _other_kind(path, target)
     if kind is not None:
         title = f"the output is {kind}"
-        return Problem(Rule.OUTPUT_IS_NOT_A_FILE, title, path, help=("name a file with -o",))
+        advice = "name a file with -o"
+        if target.is_dir():
+            inside = _unused(os.path.join(path, _USUAL_NAME))
+            advice = f"-o {inside} is free"
+        return Problem(Rule.OUTPUT_IS_NOT_A_FILE, title, path, help=(advice,))
     problem = _wrong_suffix(target, path)
     if problem is not None:
         return problem
@@ -97,12 +103,15 @@ def _wrong_suffix(target: Path, path: str) -> Problem | None:
     if suffix not in _OTHER_FORMATS:
         return None
     title = f"the output is named as {_OTHER_FORMATS[suffix]}, and join writes TorchScript"
-    stem = path[: -len(suffix)]
-    name = f"{stem}.pt"
-    word = one_word(file_word(name))
-    if os.path.lexists(name):
-        word = _free_name(name)
+    word = _unused(f"{path[: -len(suffix)]}.pt")
     return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, path, help=(f"-o {word}",))
+
+
+def _unused(path: str) -> str:
+    """Return a word that names this file, or one like it if there is such a file already."""
+    if os.path.lexists(path):
+        return _free_name(path)
+    return one_word(file_word(path))
 
 
 def _free_name(path: str) -> str:

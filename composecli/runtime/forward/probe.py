@@ -24,6 +24,7 @@ from composecli.runtime.forward.lookups import with_origin
 from composecli.runtime.forward.op_recorder import Recording, recording_ops
 from composecli.runtime.forward.rejection_kinds import rejection_kind
 from composecli.runtime.forward.restore_state import preserving_state
+from composecli.runtime.forward.result_limit import require_few_outputs
 from composecli.runtime.forward.run import BlueprintRun, ModelFailed, run_blueprint
 from composecli.runtime.forward.script_trace import failed_submodule
 from composecli.runtime.model import Model
@@ -69,6 +70,7 @@ def probe(
     if detail is Detail.PARAMETER_OPS:
         recorded = _record_forward(first, values, seed)
         if recorded.error is None:
+            require_few_outputs(first.model, values, recorded.result)
             return _accepted(recorded, first.model)
         recording = recorded.recording
     last_error = LastOpError()
@@ -78,7 +80,9 @@ def probe(
         with torch.no_grad(), restoring, weightless(used, last_error):
             layers = make_layers(blueprint, 0, device)
             run = run_blueprint(blueprint, used, values, layers)
-            results = _trees(run)
+        for place, inputs, result in zip(order, run.inputs, run.results, strict=False):
+            require_few_outputs(used[place], inputs, result)
+        results = _trees(run)
     except ModelFailed as failed:
         rejected = _rejected(failed, device, last_error.error)
         number = _failed_model(failed, blueprint)

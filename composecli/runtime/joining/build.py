@@ -70,6 +70,7 @@ def build(request: BuildRequest, opened: Models, maker: Maker) -> Built:
         joined = _join(blueprint, made, layers, request.call)
     except Exception as error:
         raise could_not_build(names, telling_line(error)) from error
+    _require_ascii(joined, names)
     joined.training = all(getattr(part.module, "training", False) for part in parts.values())
     try:
         with _without_tensors(joined, blueprint, parts):
@@ -80,6 +81,21 @@ def build(request: BuildRequest, opened: Models, maker: Maker) -> Built:
     functions = dict.fromkeys(name for part in made.values() for name in part.functions)
     left_out = tuple(_left_out_records(request, parts))
     return Built(tuple(notes), left_out, tuple(functions))
+
+
+def _require_ascii(joined: torch.jit.ScriptModule, names: str) -> None:
+    """Check the names in a module: PyTorch writes others than ASCII, and cannot read them.
+
+    Raises:
+        CouldNotAttempt: if a submodule, a parameter or a buffer has another name.
+    """
+    modules = (name for name, _ in joined.named_modules())
+    for name in (*modules, *joined.state_dict()):
+        if not name.isascii():
+            own = name.partition(".")[2]
+            note = f"PyTorch cannot load a TorchScript module with a name beyond ASCII: {own}"
+            help = ("rename it in the code of the model, and save the model again",)
+            raise could_not_build(names, note, help=help)
 
 
 def is_all_script(blueprint: Blueprint, parts: Mapping[int, Model]) -> bool:

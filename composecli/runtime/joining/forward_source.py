@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import keyword
 import re
 from collections.abc import Iterator, Mapping
@@ -119,11 +118,13 @@ class PartForm:
         """Return the expression of a part of the result."""
         if path in self.flat:
             return self.flat[path].text(variable)
-        subscripts = "".join(f"[{json.dumps(step)}]" for step in path)
+        subscripts = "".join(f"[{_step_text(step)}]" for step in path)
         return variable + subscripts
 
 
 _AS_IN_PYTHON = PartForm()
+_ESCAPES = {code: f"\\{code:03o}" for code in (*range(32), 127)}
+_ESCAPES.update({ord('"'): '\\"', ord("\\"): "\\\\"})
 Forms = Mapping[int, PartForm]
 
 
@@ -317,7 +318,7 @@ def _tree_text(tree: Tree, variable: str, numbers: Iterator[int]) -> str:
             pairs = list[str]()
             for key, item in entries:
                 value = _tree_text(item, variable, numbers)
-                pairs.append(f"{json.dumps(key)}: {value}")
+                pairs.append(f"{_quoted(key)}: {value}")
             inner = ", ".join(pairs)
             return "{" + inner + "}"
         case Opaque():
@@ -337,4 +338,19 @@ def _literal_text(literal: Literal) -> str:
     value = literal.value
     if isinstance(value, float) and repr(value) in ("inf", "-inf", "nan"):
         return f"float('{value}')"
+    if isinstance(value, str):
+        return _quoted(value)
     return repr(value)
+
+
+def _step_text(step: int | str) -> str:
+    """Return an index or a key as source."""
+    if isinstance(step, str):
+        return _quoted(step)
+    return str(step)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a literal of TorchScript, which has octal escapes, and none of Unicode."""
+    escaped = text.translate(_ESCAPES)
+    return f'"{escaped}"'

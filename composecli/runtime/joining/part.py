@@ -44,6 +44,9 @@ from composecli.runtime.model import Model
 from composecli.runtime.tensors import tensors_in, tree_of
 
 _ONE_PATH = "one path through its code is kept"
+_OTHER_WAY = (
+    "torch.export follows more of Python: save the model with torch.export.save, and join that file"
+)
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,17 @@ def make_part(model: Model, use: Use) -> Part:
             if failure is None:
                 return _finished(part, model, rejected)
             rejected.append(failure)
-    raise could_not_build(model.name, *(failure.reason for failure in rejected))
+    reasons = (failure.reason.removesuffix(f": {_ONE_PATH}") for failure in rejected)
+    help: tuple[str, ...] = ()
+    if model.switchable:
+        help = (_OTHER_WAY,)
+    raise could_not_build(model.name, *dict.fromkeys(reasons), help=help)
 
 
-def could_not_build(names: str, *notes: str) -> CouldNotAttempt:
+def could_not_build(names: str, *notes: str, help: tuple[str, ...] = ()) -> CouldNotAttempt:
     """Return the error that names the parts, with the reasons."""
     title = "PyTorch could not build one TorchScript module from the models"
-    problem = Problem(Rule.COULD_NOT_BUILD, title, names, notes)
+    problem = Problem(Rule.COULD_NOT_BUILD, title, names, notes, help)
     return CouldNotAttempt(problem)
 
 
@@ -179,10 +186,7 @@ def _finished(part: Part, model: Model, rejected: list[_Rejected]) -> Part:
 def _script(model: Model) -> torch.jit.ScriptModule | _Rejected:
     """Return the scripted model, or the reason for which it has to be traced."""
     if not model.switchable:
-        return _Rejected(
-            "a torch.export archive cannot be scripted: its ranges and guards are lost,"
-            " its mode is fixed"
-        )
+        return _Rejected("a torch.export archive cannot be scripted: its mode is fixed")
     try:
         with warnings.catch_warnings(action="ignore"):
             scripted = torch.jit.script(model.module)

@@ -34,6 +34,8 @@ _SPLIT = (Tensor.split, torch.split)
 _SHAPES = (Tensor.shape.__get__, Tensor.size)
 _LIBRARY = str(Path(torch.__file__).parent)
 _OWN = str(Path(__file__).parent.parent.parent)
+# The place of what an exported program checks itself.
+_EXPORTED = str(Path(_OWN, "runtime", "pt2", "guards.py"))
 _TENSOR_METHODS = str(Path(_LIBRARY, "_tensor.py"))
 _SIZE, _VALUE = "a size", "a value"
 
@@ -58,7 +60,12 @@ class Guarding(TorchFunctionMode):  # type: ignore[misc]
             _guard_slices(*args, **keywords)
         elif func in _SPLIT:
             _guard_pieces(*args, **keywords)
-        result = func(*args, **keywords)
+        try:
+            result = func(*args, **keywords)
+        except Exception:
+            # The code may go on without the op.
+            _guard_sizes((*args, *keywords.values()), self._sources)
+            raise
         if func in _CONVERSIONS:
             _guard_number(args[0], self._sources)
         elif self._fix_sizes and func in _SHAPES:
@@ -80,6 +87,19 @@ def _fixed_size(size: Any, sources: _Sources) -> int:
     return int(size)
 
 
+def _guard_sizes(arguments: tuple[Any, ...], sources: _Sources) -> None:
+    """Add guards that the tensors among the arguments of a refused op have their sizes."""
+    for value in arguments:
+        if isinstance(value, list | tuple):
+            _guard_sizes(tuple(value), sources)
+        elif isinstance(value, Tensor):
+            for axis in range(value.dim()):
+                size: Any = value.size(axis)
+                if isinstance(size, Tensor) and sources.of(size) is not None:
+                    text = f"{_place()} catches an error at the size {int(size)}, and at no other"
+                    _number_guard()(size, int(size), text)
+
+
 def _guard_number(tensor: Tensor, sources: _Sources) -> None:
     """Add a guard that a tensor of one integer has its value, if that follows from the input."""
     if tensor.is_floating_point() or tensor.is_complex() or tensor.numel() != 1:
@@ -90,7 +110,9 @@ def _guard_number(tensor: Tensor, sources: _Sources) -> None:
     number = int(tensor)
     place = _place()
     text = f"{place} turns {source} into the number {number}, which is fixed in the file"
-    if tensor.dtype is torch.bool:
+    if place == _EXPORTED:
+        text = "the torch.export archive takes no such sizes"
+    elif tensor.dtype is torch.bool:
         text = f"{place} takes one branch by {source}, and the other branch is not in the file"
     _number_guard()(tensor, number, text)
 
@@ -160,6 +182,8 @@ def _place() -> str:
     in_library = ""
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename
+        if file == _EXPORTED:
+            return _EXPORTED
         place = f"{Path(file).name}:{line}"
         if not file.startswith((_LIBRARY, _OWN)):
             return place

@@ -6,6 +6,7 @@ by hooks of the module, so that the names of its parameters stay the same.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.nn.utils import stateless
 from torch.overrides import TorchFunctionMode
 
 from composecli.core.pytree import Argument, Call, KeyPath, Literal
@@ -91,10 +93,13 @@ def trace(
         _hooked(model.module, inputs, used),
         _without_backward_hooks(model.module),
         _inlining_functions() as functions,
-        _DetachingWithoutGradients(),
+        _allowing_functional_calls(),
+        _Detaching(),
         Guarding(fix_sizes=fix_sizes),
     ):
-        script = torch.jit.trace(model.module, inputs.traced, strict=False, check_trace=False)
+        # The forward may change its arguments.
+        values = copy.deepcopy(inputs.traced)
+        script = torch.jit.trace(model.module, values, strict=False, check_trace=False)
     return Trace(script, tuple(dict.fromkeys(functions)))
 
 
@@ -147,10 +152,12 @@ def _keep_tensors(used: tuple[KeyPath, ...]) -> Callable[..., Any]:
     return hook
 
 
-class _DetachingWithoutGradients(TorchFunctionMode):  # type: ignore[misc]
-    """Detaches results computed while gradients are disabled, which a trace does not record."""
+class _Detaching(TorchFunctionMode):  # type: ignore[misc]
+    """Detaches `x.data`, and results computed without gradients: a trace records neither."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.data.__get__:
+            return args[0].detach()
         result = func(*args, **(kwargs or {}))
         if torch.is_grad_enabled():
             return result
@@ -196,6 +203,28 @@ def _run_forward(cls: Any, *args: Any, **keywords: Any) -> Any:
     context = FunctionCtx()
     context.needs_input_grad = (True,) * len(args)
     return cls.forward(context, *args, **keywords)
+
+
+@contextmanager
+def _allowing_functional_calls() -> Iterator[None]:
+    """Let the body use `torch.func.functional_call`, which torch refuses to trace."""
+    own = stateless._functional_call
+    stateless._functional_call = _functional_call
+    try:
+        yield
+    finally:
+        stateless._functional_call = own
+
+
+def _functional_call(
+    module: nn.Module, tensors: Any, args: Any = None, kwargs: Any = None, **options: Any
+) -> Any:
+    """Call a module with other tensors in the place of its own, as torch does."""
+    positional = args
+    if not isinstance(args, tuple):
+        positional = tuple(value for value in (args,) if value is not None)
+    with stateless._reparametrize_module(module, tensors, **options):
+        return module(*positional, **(kwargs or {}))
 
 
 @contextmanager

@@ -171,6 +171,7 @@ def _call(factory: Any, namespace: ModuleType, reference: FactoryReference) -> A
             raise _failed(reference, title, notes, remedies) from error
         title = "the factory takes other arguments"
         notes = (_described(error), f"it takes {signature}")
+        remedies = (*_renamed_arguments(reference, signature), *remedies)
         help = f"write its arguments as literals: {one_word(_with_arguments(reference, signature))}"
         raise _failed(reference, title, notes, remedies, help) from error
 
@@ -190,6 +191,23 @@ def _binds(signature: inspect.Signature, positional: tuple[Any, ...], named: Any
     except TypeError:
         return False
     return True
+
+
+def _renamed_arguments(
+    reference: FactoryReference, signature: inspect.Signature
+) -> Iterator[Remedy]:
+    """Yield the remedy that names arguments as the factory does, if their names are similar."""
+    positional, named = literal_arguments(reference.arguments)
+    values = dict[str, Any]()
+    for name, value in named.items():
+        close = difflib.get_close_matches(name, signature.parameters, 1)
+        values[(close or [name])[0]] = value
+    if len(values) < len(named) or not _binds(signature, positional, values):
+        return
+    texts = [repr(value) for value in positional]
+    texts += [f"{name}={value!r}" for name, value in values.items()]
+    model = _renamed(reference, reference.factory, f"({', '.join(texts)})")
+    yield Remedy(model=model, effect="names the arguments as the factory does")
 
 
 def _with_arguments(reference: FactoryReference, signature: inspect.Signature) -> str:

@@ -6,16 +6,18 @@ import io
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 import torch.nn.modules
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
-from composecli.files.activations import FUNCTIONAL, NATIVE
+from composecli.files.activations import FUNCTIONAL, NATIVE, OF_TORCH, names_of_torch
 from composecli.files.archive import Archive
 from composecli.files.checkpoint import chosen_module, is_layer, layers, scan_checkpoint
 from composecli.files.checkpoint_archive import (
@@ -32,6 +34,7 @@ from composecli.files.pickle import name_of, reachable
 from composecli.files.safety.refusals import of_checkpoint, of_overrides
 from composecli.files.safety.remedies import for_checkpoint, for_class
 from composecli.files.skeleton import has_foreign_byte_order
+from composecli.files.weight_hooks import WEIGHT_HOOKS
 from composecli.files.weight_names import Candidate
 from composecli.runtime.error_text import telling_line
 from composecli.runtime.loading.admission import admit_copy, admit_members, no_scan, selector
@@ -52,6 +55,7 @@ from composecli.workers.protocol import OpenRequest
 # Containers that are searched for tensors, at most this deep.
 MAX_CONTAINER_DEPTH = 4
 MAX_OTHERS = 2
+_HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class PickledLoader:
@@ -152,15 +156,32 @@ def _model(
 ) -> Model:
     """Return a module as a model, in the training state of the request."""
     set_training(module, request.training)
+    _keep_hooks(module)
     return Model(module, request, eager_arguments(module), {}, notes, weights)
+
+
+def _keep_hooks(module: nn.Module) -> None:
+    """Make later hooks of this process get other numbers than those that the file has hooks by.
+
+    PyTorch numbers hooks from 0 in each process, and a new one would take the place of an old one.
+    """
+    numbers = [RemovableHandle.next_id]
+    for inner in module.modules():
+        for name in _HOOK_TABLES:
+            table = inner.__dict__.get(name) or {}
+            numbers += [number + 1 for number in table if type(number) is int]
+    RemovableHandle.next_id = max(numbers)
 
 
 def _notes(members: Members, entry: Entry, key: str | None, *, runs_all: bool) -> tuple[str, ...]:
     """Return notes on the entry that is the module, and on objects beside it that are not built."""
+    notes = list[str]()
+    if entry.unwrapped:
+        notes.append(f"the module is taken out of its wrapper: {'.'.join(entry.unwrapped)}")
     if not entry.path:
-        return ()
+        return tuple(notes)
     value = members.pickle("data.pkl").value
-    notes = [f"the module is the entry {entry.key} of the checkpoint"]
+    notes = [*notes, f"the module is the entry {entry.key} of the checkpoint"]
     notes += notes_on_key(value, key)
     if key is None:
         notes += _notes_on_others(value)
@@ -279,7 +300,8 @@ def _load_part(request: OpenRequest, members: Members, entry: Entry, granted: li
 
 def _load_layers(file: IO[bytes], device: str, granted: list[Named]) -> Any:
     """Load a pickle with torch.nn's own classes, and with those that are granted by name."""
-    with torch.serialization.safe_globals([*_safe_globals(), *granted]):
+    names = [*_safe_globals(), *_functions_of_torch(), *_weight_hooks(), *granted]
+    with torch.serialization.safe_globals(names):
         return torch.load(file, map_location=device, weights_only=True)
 
 
@@ -287,6 +309,8 @@ def _descend(value: Any, entry: Entry) -> Any:
     """Return the part of an unpickled object that an entry names."""
     for key in entry.path:
         value = entry_of(value, key)
+    for name in entry.unwrapped:
+        value = getattr(value, name)
     return value
 
 
@@ -296,6 +320,20 @@ def _safe_globals() -> list[Any]:
     functions = [getattr(nn.functional, name) for name in FUNCTIONAL]
     functions += [getattr(torch._C._nn, name) for name in NATIVE]
     return [*_layer_classes(), inner, *functions, torch.relu, set]
+
+
+def _functions_of_torch() -> Iterator[Named]:
+    """Yield torch's activation functions with each name that pickles have for them."""
+    for function in OF_TORCH:
+        for name in names_of_torch(function):
+            yield getattr(torch, function), name
+
+
+def _weight_hooks() -> Iterator[Named]:
+    """Yield the classes of torch's own hooks that compute a weight, with their names."""
+    for name in WEIGHT_HOOKS:
+        module, _, kind = name.rpartition(".")
+        yield getattr(import_module(module), kind), name
 
 
 def _layer_classes() -> list[type[nn.Module]]:

@@ -202,9 +202,9 @@ def _remedies(
     foreign: Mapping[str, str],
 ) -> Iterator[Remedy]:
     """Yield remedies for weights that do not fit: choose a part of them, or trust the file."""
-    for word in fitting_parts(candidate, wanted):
-        key = key_of((*candidate.path, word))
-        effect = f"takes the weights whose names start with {word}."
+    for words in fitting_parts(candidate, wanted):
+        key = key_of((*candidate.path, *words.split(".")))
+        effect = f"takes the weights whose names start with {words}."
         yield Remedy(("--key", key), effect=effect)
     if not foreign.keys().isdisjoint(wanted):
         yield Remedy(("--trust", request.path), effect=f"builds all of its entries: {TRUST_EFFECT}")

@@ -21,6 +21,7 @@ from composecli.runtime.pt2.schema import (
     Node,
     Reference,
 )
+from composecli.runtime.pt2.traced_ops import run_traced
 
 # The values of a graph by name, while it runs.
 Environment: TypeAlias = dict[str, Any]
@@ -70,7 +71,11 @@ class Call:
         """Run the op on `values`, add its results, and remove the values that are used up."""
         arguments = [get(values) for get in self.arguments]
         keywords = {name: get(values) for name, get in self.keywords.items()}
-        self.store(self.target(*arguments, **keywords), values)
+        if torch.jit.is_tracing():
+            result = run_traced(self.target, arguments, keywords)
+        else:
+            result = self.target(*arguments, **keywords)
+        self.store(result, values)
         for name in self.last_used:
             values.pop(name, None)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import builtins
+from collections import OrderedDict, defaultdict, deque
 from typing import Any
 
 from torch import Size
 from torch.utils._pytree import TreeSpec, treespec_leaf
 
-from composecli.files.safety.pt2_structure import PROTOCOL
+from composecli.files.safety.pt2_structure import DEFAULT_DICT, FACTORIES, PROTOCOL
 from composecli.files.strict_json import parse_json
 from composecli.runtime.pt2.nodes import Unsupported
 
@@ -42,10 +43,21 @@ def _read(node: dict[str, Any]) -> TreeSpec:
     kind = node["type"]
     if kind is None:
         return treespec_leaf()
+    children = [_read(child) for child in node["children_spec"]]
+    if kind == DEFAULT_DICT:
+        factory, keys = _default_dict(node["context"])
+        return TreeSpec(defaultdict, [factory, keys], children)
     container = _container(kind)
     context = parse_json(node["context"])
-    children = [_read(child) for child in node["children_spec"]]
     return TreeSpec(container, context, children)
+
+
+def _default_dict(context: object) -> tuple[type[Any], list[Any]]:
+    """Return the factory of a defaultdict, which is a type of Python's own, and its keys."""
+    match context:
+        case {"default_factory_name": str(name), "dict_context": list(keys)} if name in FACTORIES:
+            return getattr(builtins, name), keys
+    raise Unsupported("a defaultdict of another kind")
 
 
 def _container(kind: str) -> type[Any]:

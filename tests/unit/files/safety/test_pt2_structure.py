@@ -25,6 +25,9 @@ FACTORY = {
 }
 
 
+BUILT_IN = {**FACTORY, "default_factory_module": "builtins", "default_factory_name": "list"}
+
+
 def node(kind: Any, context: object, count: int = 0) -> dict[str, Any]:
     return {"type": kind, "context": context, "children_spec": [LEAF] * count}
 
@@ -52,6 +55,7 @@ PLAIN = {
     "ordered dict": spec("collections.OrderedDict", '["a", "b"]', 2),
     "deque": spec("collections.deque", "3", 1),
     "deque without a limit": spec("collections.deque", "null", 1),
+    "default dict": spec("collections.defaultdict", BUILT_IN, 1),
     "namedtuple of a library": spec("collections.namedtuple", "library.Point", 2),
     "dataclass of a library": spec("library.Output", '[["a", "b"], ["c"]]', 2),
     "output of transformers": spec(
@@ -76,6 +80,14 @@ REFUSED = {
     "enum of a class that dumps": spec("library.Output", {"a": {"b": [ENUM]}}, 1),
     "enum with other keys": spec("library.Output", json.dumps({"x": 1, **ENUM}), 1),
     "factory": spec("collections.defaultdict", FACTORY, 1),
+    "factory that is a function": spec(
+        "collections.defaultdict", {**BUILT_IN, "default_factory_name": "input"}, 1
+    ),
+    "factory that is no text": spec(
+        "collections.defaultdict", {**BUILT_IN, "default_factory_name": ["list"]}, 1
+    ),
+    "default dict with fewer keys": spec("collections.defaultdict", BUILT_IN, 2),
+    "default dict with more entries": spec("collections.defaultdict", {**BUILT_IN, "x": 1}, 1),
     "factory as a text": spec("collections.defaultdict", json.dumps(FACTORY), 1),
     "namedtuple that is a dict": spec("collections.namedtuple", "builtins.dict", 1),
     "namedtuple of torch": spec("collections.namedtuple", "torch.Size", 1),

@@ -23,6 +23,8 @@ from tests.checkpoints import (
     NAMES,
     NETWORKS,
     OLD_FORMAT,
+    PICKLED_NAMES,
+    WHOLE_LAYOUTS,
     foreign_classes,
 )
 from tests.unit.runtime.opening import same_state, state
@@ -58,7 +60,8 @@ def made(networks: Path, name: str) -> nn.Module:
 
 def save(path: Path, module: nn.Module, layout: str, **options: Any) -> None:
     with foreign_classes() as (own, own_dict):
-        torch.save(LAYOUTS[layout](module, own, own_dict), path, **options)
+        layouts = {**LAYOUTS, **WHOLE_LAYOUTS}
+        torch.save(layouts[layout](module, own, own_dict), path, **options)
 
 
 def request(networks: Path, factory: str, path: Path, key: str | None = None) -> OpenRequest:
@@ -66,12 +69,23 @@ def request(networks: Path, factory: str, path: Path, key: str | None = None) ->
     return OpenRequest(reference, ModelKind.FACTORY, "cpu", Training.SAVED, trusted=False, key=key)
 
 
+def _all_pairs() -> Iterator[tuple[str, str]]:
+    """Yield every network with every layout that it can be saved in."""
+    for names, layouts in ((NAMES, LAYOUTS), (PICKLED_NAMES, WHOLE_LAYOUTS)):
+        for layout in layouts:
+            yield from ((name, layout) for name in names)
+
+
 def _cases() -> Iterator[tuple[str, str, str]]:
     """Yield every layout of every network, each in another form than its neighbours."""
     forms = itertools.cycle(FORMS)
-    for layout in LAYOUTS:
-        for name in NAMES:
-            yield name, layout, next(forms)
+    for (name, layout), form in zip(_all_pairs(), forms, strict=False):
+        yield name, layout, form
+
+
+def _others() -> Iterator[tuple[str, str]]:
+    """Yield every other network with every layout."""
+    yield from itertools.islice(_all_pairs(), 0, None, 2)
 
 
 @pytest.mark.parametrize(("name", "layout", "form"), list(_cases()))
@@ -88,8 +102,7 @@ def test_the_weights_are_found_and_have_their_values(
     assert FOREIGN_MODULE not in sys.modules
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "layout"), list(_others()))
 def test_they_are_not_loaded_into_another_network(
     networks: Path, tmp_path: Path, name: str, layout: str
 ) -> None:
