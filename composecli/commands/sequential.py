@@ -15,6 +15,7 @@ from composecli.commands.chain import Chain, Ports, Seam, Upstream, pair_ports, 
 from composecli.commands.composition import (
     Composition,
     InferenceResult,
+    at_own_rank,
     no_such_output,
     not_found_finding,
 )
@@ -71,7 +72,7 @@ def check_sequential(request: CheckRequest, session: Session, parts: OpenedModel
     """Judge every seam of the chain, and try the fixes of those that do not hold."""
     refuse_inputs_of_no_model(session.options.inputs, len(parts))
     stated = session.stated_input(parts[0])
-    first = session.infer(parts[0], stated=stated)
+    first = at_own_rank(session.infer(parts[0], stated=stated))
 
     def judge(changed: CheckRequest) -> Composition:
         return _judge_chain(changed, session, parts, first)
@@ -90,8 +91,11 @@ def _judge_chain(
     for number in range(1, len(parts)):
         following = _judge_seam(chain, number, upstream)
         unbroken = unbroken and following is not None
-        # Behind a seam that fails, the chain starts again with an example of the next model.
-        upstream = following or start_chain(parts[number], chain.contracts[number])
+        upstream = following
+        if upstream is None and number < len(parts) - 1:
+            # Behind a seam that fails, the chain starts again with an example of the next model.
+            chain.contracts[number] = at_own_rank(chain.contracts[number])
+            upstream = start_chain(parts[number], chain.contracts[number])
     blueprint = result = call = None
     if isinstance(first, Found):
         call = first.contract.example

@@ -213,8 +213,14 @@ def _outputs(contract: Contract, flattened: _Flattened, ranks: _Ranks) -> tuple[
 
 
 def _flattened(contract: Contract) -> _Flattened | None:
-    """Return the product of axes that the only input has to meet; None if it has another form."""
+    """Return the product of axes that the only input has to meet; None if it has another form.
+
+    Ids are sequences by convention, whatever the model does with their axes.
+    """
+    specs = [spec for _, spec in call_leaves(contract.example)]
     if len(contract.inputs) != 1 or contract.unknown_dims or not contract.outputs:
+        return None
+    if any(spec.may_hold_ids for spec in specs):
         return None
     dims = contract.inputs[0].dims or ()
     match contract.where:
