@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from composecli.core.contract import Contract, Port, accepts_call, fresh_name
+from composecli.core.contract import Contract, Port, Signature, accepts_call, fresh_name
 from composecli.core.dims import (
     Dim,
     Fixed,
@@ -47,35 +47,53 @@ def at_rank(contract: Contract, call: Call, result: Tree) -> Contract | None:
     `float32[2, 16, 8, 8]`, and `float32[N, 1024]` at two axes. None if it is not of any rank, or if
     it does not allow the call.
     """
-    signature = contract.any_rank
-    inputs = list(call_leaves(call))
-    if signature is None or len(inputs) != 1:
+    if contract.any_rank is None:
         return None
-    ((_, spec),) = inputs
-    (port,) = signature.inputs
-    if len(spec.sizes) < len(port.dims or ()):
-        return None
-    ranked = _ranked(port, spec, signature.where)
-    outputs = tuple(_substituted(output, ranked.by) for output in signature.outputs)
-    found = replace(
-        contract,
-        inputs=(replace(port, dims=ranked.dims, rest=None),),
-        outputs=outputs,
-        example=call,
-        result=result,
-        where=ranked.where,
-    )
+    found = replace(in_rank_of(contract, call), example=call, result=result)
     if not accepts_call(found, call):
         return None
     return found
 
 
-def _ranked(port: Port, spec: TensorSpec, where: Where) -> _AtRank:
+def in_rank_of(contract: Contract, call: Call) -> Contract:
+    """Return the contract with its ports at the rank of a call, and the example that it had.
+
+    It is the contract itself if it is not of any rank, or is of another one.
+    """
+    specs = [spec for _, spec in call_leaves(call)]
+    if contract.any_rank is None or len(specs) != 1:
+        return contract
+    return _with_rank(contract, contract.any_rank, len(specs[0].sizes))
+
+
+def with_one_axis(contract: Contract) -> Contract:
+    """Return the contract with its ports at the rank at which `*` stands for a single axis.
+
+    It is the contract itself if it is not of any rank.
+    """
+    if contract.any_rank is None:
+        return contract
+    (port,) = contract.any_rank.inputs
+    return _with_rank(contract, contract.any_rank, 1 + len(port.dims or ()))
+
+
+def _with_rank(contract: Contract, signature: Signature, rank: int) -> Contract:
+    """Return the contract with the ports that a signature has at one rank, if it has any there."""
+    (port,) = signature.inputs
+    if rank < len(port.dims or ()):
+        return contract
+    ranked = _ranked(port, rank, signature.where)
+    outputs = tuple(_substituted(output, ranked.by) for output in signature.outputs)
+    inputs = (replace(port, dims=ranked.dims, rest=None),)
+    return replace(contract, inputs=inputs, outputs=outputs, where=ranked.where)
+
+
+def _ranked(port: Port, rank: int, where: Where) -> _AtRank:
     """Return the dims of a port with a dim for each axis that `*` stands for.
 
     A relation of one symbol is its dim: `D == 1024` is fixed, and `D % 64 == 0` a multiple.
     """
-    dims, rest = _with_rest(port, spec)
+    dims, rest = _with_rest(port, rank)
     product = multiply(*map(Symbol, rest))
     alone = dict[str, Dim]()
     related = list[Relation]()
@@ -94,12 +112,14 @@ def _ranked(port: Port, spec: TensorSpec, where: Where) -> _AtRank:
     )
 
 
-def _with_rest(port: Port, spec: TensorSpec) -> tuple[Shape, list[str]]:
+def _with_rest(port: Port, rank: int) -> tuple[Shape, list[str]]:
     """Return the dims with a free one for each axis that `*` stands for, and their names."""
     dims = port.dims or ()
     place = port.rest or 0
     used = {free.name for free in free_dims(dims)}
-    count = len(spec.sizes) - len(dims)
+    # Names follow from the rank and the dtype alone.
+    spec = TensorSpec(port.dtype, (1,) * rank)
+    count = rank - len(dims)
     names = [fresh_name(spec, axis, used) for axis in range(place, place + count)]
     rest = tuple(map(Free, names))
     return (*dims[:place], *rest, *dims[place:]), names

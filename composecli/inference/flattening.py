@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from composecli.core.contract import Contract, Port, Signature
 from composecli.core.dims import (
@@ -224,8 +225,8 @@ def _flattened(contract: Contract) -> _Flattened | None:
         return None
     dims = contract.inputs[0].dims or ()
     match contract.where:
-        case () if len(dims) > 1:
-            return _of_last_axis(dims)
+        case ():
+            return _of_last_axes(dims)
         case (Relation(Product(factors), comparison, Const()) as relation,):
             if comparison is Comparison.AT_MOST or not _takes_every_size(dims):
                 return None
@@ -257,17 +258,22 @@ def _of_factors(dims: Shape, relation: Relation, factors: Factors) -> _Flattened
     return _Flattened(names[:1], factor, relation.comparison, number)
 
 
-def _of_last_axis(dims: Shape) -> _Flattened | None:
-    """Return the product that the size of the last axis may be: of one size, or a multiple."""
-    *before, last = dims
-    if not _takes_every_size(before):
-        return None
+def _of_last_axes(dims: Shape) -> _Flattened | None:
+    """Return the product that the sizes of the last axes may be: fixed ones, or a multiple.
+
+    `float32[N, 7, 1, 1]` may be any input of 7 elements.
+    """
+    before = tuple(takewhile(admits_every_size, dims))
+    last = dims[len(before) :]
     names = _names(before)
-    size, free = fixed_size(last), as_free(last)
-    if size is not None and size > 1:
-        return _Flattened(names, _REST, Comparison.EQUALS, size)
-    if free is not None and _is_any_multiple(free):
-        return _Flattened(names, _REST, Comparison.MULTIPLE_OF, free.step)
+    if not last or not before or len(set(names)) < len(names):
+        return None
+    sizes = [size for size in map(fixed_size, last) if size is not None]
+    if len(sizes) == len(last) and math.prod(sizes) > 1:
+        return _Flattened(names, _REST, Comparison.EQUALS, math.prod(sizes))
+    multiple = as_free(last[0])
+    if multiple is not None and len(last) == 1 and _is_any_multiple(multiple):
+        return _Flattened(names, _REST, Comparison.MULTIPLE_OF, multiple.step)
     return None
 
 
