@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from composecli.commands.composition import Contracts, InferenceResult, at_own_rank
+from composecli.commands.branch_ranks import at_one_rank
+from composecli.commands.composition import Contracts, InferenceResult
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import CheckRequest
 from composecli.commands.session import Session
@@ -52,13 +53,13 @@ def infer_branches(session: Session, parts: OpenedModels) -> Contracts:
         contracts.append(session.infer(part, stated=stated))
     examples = [found.contract.example for found in contracts if isinstance(found, Found)]
     if session.has_stated_call() or not examples:
-        return tuple(map(at_own_rank, contracts))
+        return at_one_rank(session, parts, contracts)
     for number, part in enumerate(parts):
         if isinstance(contracts[number], NotFound):
             settings = session.settings(part, number + 1)
             given = Call((*examples[0].arguments, *settings))
             contracts[number] = session.infer(part, given=given)
-    return tuple(map(at_own_rank, contracts))
+    return at_one_rank(session, parts, contracts)
 
 
 def share_call(

@@ -19,6 +19,7 @@ from composecli.core.resizing import sizes_by_name
 from composecli.core.size_expr import evaluate
 from tests.commands.running import Composecli, Installed
 from tests.models import Shelf
+from tests.zoo.judge import judge
 
 Sizes = tuple[int, ...]
 FORMS = ("scripted", "pickled", "traced")
@@ -212,6 +213,13 @@ def test_a_head_of_any_rank_is_what_its_contract_says(shelf: Shelf, name: str, f
     assert taken > 9
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_head_is_judged_right_at_each_rank(shelf: Shelf, name: str) -> None:
+    path = saved(shelf, name, "scripted")
+    judgement = judge(found_in(path), torch.jit.load(path), CASES[name].module.eval())
+    assert judgement.wrong == ()
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OF_SOME_RANKS)
 def test_a_head_of_some_ranks_keeps_one(shelf: Shelf, name: str, form: str) -> None:
@@ -289,6 +297,27 @@ def test_a_wrong_product_is_not_a_wrong_rank(
     joined = shelf.folder / f"{name}_bridged.pt"
     assert composecli("join", *paths, "--bridge", "linear", "-o", joined).code == 0
     assert joined.exists()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_parallel_head_takes_the_rank_of_the_model_beside_it(
+    composecli: Composecli, shelf: Shelf, order: int
+) -> None:
+    image = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    paths = [shelf.save("beside", image), saved(shelf, "flatten", "scripted")][::order]
+    joined = shelf.folder / f"parallel_{order}.pt"
+    checked = composecli.json("check", "--mode", "parallel", *paths)
+    assert (checked.code, checked.json["example"]) == (0, "float32[2, 3, 4, 4]")
+    assert composecli("join", "--mode", "parallel", *paths, "-o", joined).code == 0
+    assert torch.jit.load(joined)(torch.rand(2, 3, 4, 4)).shape == (2, 10)
+
+
+def test_a_parallel_head_whose_product_never_fits_does_not_merge(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    beside = shelf.save("beside_of_five", nn.Sequential(nn.Conv2d(5, 5, 3), nn.Flatten(2)))
+    checked = composecli("check", "--mode", "parallel", beside, saved(shelf, "flatten", "scripted"))
+    assert checked.code == 1
 
 
 def test_a_head_that_follows_a_head_that_fails_is_judged_at_its_own_rank(
