@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from composecli.core.contract import Port
-from composecli.core.dims import parse_shape
+from composecli.core.dims import parse_axes
 from composecli.core.pytree import TensorSpec
 
 _CASES = Path(__file__).with_name("cases")
@@ -18,11 +18,14 @@ def spec(text: str) -> TensorSpec:
 
 
 def port(text: str, name: str = "x") -> Port:
-    """Parse `float32[N, H//2]` or `float32[*]`."""
-    dtype, _, dims = text.strip().removesuffix("]").partition("[")
-    if dims == "*":
+    """Parse `float32[N, H//2]`, `float32[N, *]` or `float32[*]`."""
+    dtype, _, text = text.strip().removesuffix("]").partition("[")
+    if not text.strip():
+        return Port(name, (), dtype, ())
+    dims, rest = parse_axes(text)
+    if rest is not None and not dims:
         return Port(name, (), dtype, None)
-    return Port(name, (), dtype, parse_shape(dims) if dims.strip() else ())
+    return Port(name, (), dtype, dims, rest=rest)
 
 
 def lines(name: str) -> list[str]:

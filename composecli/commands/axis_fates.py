@@ -9,7 +9,7 @@ from composecli.commands.results import AxisReport
 from composecli.commands.session import Session
 from composecli.core.blueprint import single_model
 from composecli.core.contract import Contract, output_names
-from composecli.core.dims import admits
+from composecli.core.dims import admits, free_dims
 from composecli.core.pytree import Axis, Call, call_leaves, leaves, size_of
 from composecli.core.resizing import axes_named, resize, sizes_by_name
 from composecli.core.slices import Fate, Followed, fates
@@ -72,12 +72,23 @@ def _size_of_its_own(contract: Contract, name: str) -> int | None:
     return None
 
 
+def _is_named(contract: Contract, name: str) -> bool:
+    """Return whether the contract shows a dim by its name, and not as one of any number of axes."""
+    if contract.any_rank is None:
+        return True
+    shown = [free.name for port in contract.any_rank.inputs for free in free_dims(port.dims or ())]
+    return name in shown
+
+
 def _report(
     contract: Contract, name: str, axes: tuple[Axis, ...], followed: Followed | None
 ) -> AxisReport:
     """Return the fate of a dim in each output; none is known without a forward."""
     ports = {port.path: port.name for port in contract.inputs}
     inputs = tuple((ports[path], axis) for path, axis in axes)
+    if not _is_named(contract, name):
+        _, number = axes[0]
+        name = f"axis {number}"
     if followed is None:
         return AxisReport(name, inputs, ())
     names = output_names(contract.result)

@@ -30,6 +30,7 @@ from composecli.core.pytree import (
     get_path,
     leaves,
 )
+from composecli.core.ranks import in_rank_of, with_one_axis
 from composecli.core.resizing import ranges_by_name, sizes_by_name
 from composecli.inference import NotFound
 
@@ -91,7 +92,8 @@ class Seam:
     """One seam of a chain with the wiring of its ports.
 
     `number` is that of the consumer, and `selected` the path of the part of the result that is
-    wired. `searched`: other sizes of the input were looked for already.
+    wired. `searched`: other sizes of the input were looked for already. `is_flattened`: what a
+    consumer of any rank is given has a single axis for its rest, as behind a flatten.
     """
 
     chain: Chain
@@ -101,11 +103,17 @@ class Seam:
     wiring: Wiring
     edge: Edge
     searched: bool = False
+    is_flattened: bool = False
 
     @property
     def contract(self) -> Contract | None:
-        """The contract of the consumer."""
-        return self.chain.contract(self.number)
+        """The contract of the consumer, at the rank of what it is given if it is of any rank."""
+        contract = self.chain.contract(self.number)
+        if contract is None:
+            return None
+        if self.is_flattened:
+            return with_one_axis(contract)
+        return in_rank_of(contract, self.wiring.call)
 
     @property
     def stage(self) -> Stage:

@@ -47,6 +47,13 @@ def contract_of(found: InferenceResult) -> Contract | None:
     return found.contract
 
 
+def at_own_rank(found: InferenceResult) -> InferenceResult:
+    """Return the contract at the rank of its example alone: conditions are in the symbols of it."""
+    if isinstance(found, NotFound):
+        return found
+    return replace(found, contract=replace(found.contract, any_rank=None))
+
+
 def not_found_finding(name: str, facts: ModelFacts, found: NotFound, *, stated: bool) -> Finding:
     """Return the finding that a model has no contract.
 

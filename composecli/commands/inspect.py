@@ -16,7 +16,7 @@ from composecli.commands.resolve import identify_all
 from composecli.commands.results import AxisReport, InspectReport, ModelReport
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import refuse_inputs_of_no_model
-from composecli.core.contract import Contract
+from composecli.core.contract import Contract, Port
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.findings import Finding
 from composecli.core.pytree import Call, KeyPath, get_path, select
@@ -101,9 +101,15 @@ def _with_selected_outputs(
         return contract
     path = _selected_path(contract, selections[0].port, model)
     depth = len(path)
-    outputs = [port for port in contract.outputs if port.path[:depth] == path]
-    result = get_path(contract.result, path)
-    return replace(contract, outputs=tuple(outputs), result=result)
+
+    def selected(ports: tuple[Port, ...]) -> tuple[Port, ...]:
+        return tuple(port for port in ports if port.path[:depth] == path)
+
+    any_rank = contract.any_rank
+    if any_rank is not None:
+        any_rank = replace(any_rank, outputs=selected(any_rank.outputs))
+    outputs, result = selected(contract.outputs), get_path(contract.result, path)
+    return replace(contract, outputs=outputs, result=result, any_rank=any_rank)
 
 
 def _selected_path(contract: Contract, port: str, model: str) -> KeyPath:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from composecli.commands.chain import Seam, Upstream, pair_ports, start_chain
+from composecli.commands.composition import at_own_rank
 from composecli.commands.size_runs import is_affordable
 from composecli.compose.compare import PortPairs, compare
 from composecli.compose.fitting_sizes import fitting_sizes
@@ -103,7 +104,7 @@ def _at_call(seam: Seam, call: Call, left: Rules = ()) -> Seam | None:
     moved = replace(upstream, call=call, result=observation.result)
     if _fitting_seam(seam, _with_fixed_outputs(moved), left) is None:
         return None
-    found = chain.session.infer(producer, given=call)
+    found = at_own_rank(chain.session.infer(producer, given=call))
     started = start_chain(producer, found)
     if started is None:
         return None

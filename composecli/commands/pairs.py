@@ -11,7 +11,7 @@ from functools import partial
 from itertools import permutations
 from typing import TypeVar
 
-from composecli.commands.composition import InferenceResult
+from composecli.commands.composition import InferenceResult, at_own_rank
 from composecli.commands.opened_model import OpenedModel
 from composecli.commands.portability import with_device_notes
 from composecli.commands.requests import CheckRequest
@@ -107,7 +107,7 @@ def _infer(session: Session, item: tuple[int, OpenedModel]) -> Outcome[Inference
     """Return the contract of a model, or why it cannot be run."""
     number, part = item
     try:
-        return number, session.infer(part)
+        return number, at_own_rank(session.infer(part))
     except CouldNotAttempt as failure:
         return number, _problem_of_model(failure)
 

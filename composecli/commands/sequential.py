@@ -15,6 +15,7 @@ from composecli.commands.chain import Chain, Ports, Seam, Upstream, pair_ports, 
 from composecli.commands.composition import (
     Composition,
     InferenceResult,
+    at_own_rank,
     no_such_output,
     not_found_finding,
 )
@@ -63,6 +64,7 @@ from composecli.inference import Found, NotFound
 class _Passed:
     """The stage with which a seam holds, bridged if it has to be, and the run that shows it."""
 
+    seam: Seam
     stage: Stage
     observation: Accepted
 
@@ -71,7 +73,7 @@ def check_sequential(request: CheckRequest, session: Session, parts: OpenedModel
     """Judge every seam of the chain, and try the fixes of those that do not hold."""
     refuse_inputs_of_no_model(session.options.inputs, len(parts))
     stated = session.stated_input(parts[0])
-    first = session.infer(parts[0], stated=stated)
+    first = at_own_rank(session.infer(parts[0], stated=stated))
 
     def judge(changed: CheckRequest) -> Composition:
         return _judge_chain(changed, session, parts, first)
@@ -90,8 +92,11 @@ def _judge_chain(
     for number in range(1, len(parts)):
         following = _judge_seam(chain, number, upstream)
         unbroken = unbroken and following is not None
-        # Behind a seam that fails, the chain starts again with an example of the next model.
-        upstream = following or start_chain(parts[number], chain.contracts[number])
+        upstream = following
+        if upstream is None and number < len(parts) - 1:
+            # Behind a seam that fails, the chain starts again with an example of the next model.
+            chain.contracts[number] = at_own_rank(chain.contracts[number])
+            upstream = start_chain(parts[number], chain.contracts[number])
     blueprint = result = call = None
     if isinstance(first, Found):
         call = first.contract.example
@@ -190,7 +195,7 @@ def _judge_wired(seam: Seam) -> Upstream | None:
     sized = with_sizes(seam, pairs, confirmed, observation)
     if sized.moved is not None:
         return _judge_wired(sized.moved)
-    confirmed, passed = _pass_seam(seam, pairs, sized.findings, observation)
+    confirmed, passed = _pass_seam(seam, sized.findings, observation)
     has_fix = any(finding.fix is not None for finding in confirmed)
     if not has_fix:
         adopted = with_contract_at_rank(seam, pairs, findings)
@@ -205,7 +210,7 @@ def _conclude(
     """Report a seam, and return the chain up to the next one if it holds."""
     findings, fit = sized.findings, sized.fit
     if passed is not None:
-        findings += sample_findings(seam, pairs, passed.stage)
+        findings += sample_findings(passed.seam, pair_ports(passed.seam), passed.stage)
     if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in findings):
         # Some runs at other sizes failed because of an id, and not of their sizes.
         condition = Rule.FITS_ONLY_AT_SOME_SIZES
@@ -214,7 +219,7 @@ def _conclude(
     seam.chain.report(seam.edge, _rows(seam, pairs), findings, fit)
     if passed is None:
         return None
-    following = _extend(seam, pairs, passed)
+    following = _extend(passed)
     if sized.known is None:
         return following
     return replace(following, first=narrowed_contract(following.first, sized.known))
@@ -250,7 +255,7 @@ def _rows(seam: Seam, pairs: PortPairs) -> Rows:
 
 
 def _pass_seam(
-    seam: Seam, pairs: PortPairs, findings: Findings, observation: Observation
+    seam: Seam, findings: Findings, observation: Observation
 ) -> tuple[Findings, _Passed | None]:
     """Return how the chain goes on behind the seam, if it does, with a bridge if one is needed.
 
@@ -260,12 +265,13 @@ def _pass_seam(
     if not has_error:
         fits = verdict_of(findings) is Verdict.COMPATIBLE
         if fits and isinstance(observation, Accepted):
-            return findings, _Passed(seam.stage, observation)
+            return findings, _Passed(seam, seam.stage, observation)
         return findings, None
+    seam = _before_bridge(seam, findings)
+    chain, pairs = seam.chain, pair_ports(seam)
     bridged = _try_bridge(seam, pairs, findings)
     if bridged is None:
         return findings, None
-    chain = seam.chain
     steps = steps_of(feed.bridge for feed in bridged.stage.feeds)
     findings = with_bridge_fix(findings, steps, chain.request)
     for (producer, consumer), feed in zip(pairs, bridged.stage.feeds, strict=True):
@@ -287,7 +293,7 @@ def _try_bridge(seam: Seam, pairs: PortPairs, findings: Findings) -> _Passed | N
     if len(pairs) != len(seam.wiring.feeds):
         return None
     bridges = plan_bridges((producer.example, consumer.port) for producer, consumer in pairs)
-    if bridges is None:
+    if bridges is None or not any(bridges):
         return None
     request = seam.chain.request
     for pair, bridge in zip(pairs, bridges, strict=True):
@@ -303,11 +309,19 @@ def _try_bridge(seam: Seam, pairs: PortPairs, findings: Findings) -> _Passed | N
     observation = seam.run(stage)
     if not isinstance(observation, Accepted):
         return None
-    return _Passed(stage, observation)
+    return _Passed(seam, stage, observation)
 
 
-def _extend(seam: Seam, pairs: PortPairs, passed: _Passed) -> Upstream:
-    """Return the chain with the consumer of this seam as its last stage."""
+def _before_bridge(seam: Seam, findings: Findings) -> Seam:
+    """Return the seam as a bridge leaves it: one that changes a product flattens its axes first."""
+    if any(finding.rule is Rule.SIZE_OUT_OF_RANGE for finding in findings):
+        return replace(seam, is_flattened=True)
+    return seam
+
+
+def _extend(passed: _Passed) -> Upstream:
+    """Return the chain with the consumer of the seam that is passed as its last stage."""
+    seam, pairs = passed.seam, pair_ports(passed.seam)
     contract, upstream = seam.contract, seam.upstream
     result = passed.observation.result
     if contract is None:

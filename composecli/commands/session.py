@@ -25,6 +25,7 @@ from composecli.core.errors import CouldNotAttempt
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, Detail, Observation, Read, reading_notes
 from composecli.core.pytree import Axis, Call
+from composecli.core.ranks import at_rank
 from composecli.core.rules import Rule
 from composecli.core.slices import Followed
 from composecli.inference import Found, Hints, infer
@@ -178,15 +179,16 @@ class Session:
         """Infer the contract of a model from a stated input, its file, and probes.
 
         `given` is a call that a producer makes of the model. A contract that was inferred earlier
-        is returned again, unless the model accepts `given` and the contract does not allow it.
+        is returned again, at the rank of that call if it is of any rank, unless the model accepts
+        `given` and the contract does not allow it.
 
         Raises:
             KeyboardInterrupt: if the user ended the inference. Its report is in `partial_results`.
         """
         if stated is None:
-            previous = self._inferred.get(part.handle)
-            if previous is not None and not self._contradicts(part, previous, given):
-                return previous
+            known = self._known(part, given)
+            if known is not None:
+                return known
         self.progress(f"inferring the contract of {part.name}")
         counter = ProbeCounter(self.progress, part.name)
         deadline = time.monotonic() + self.options.budget.seconds
@@ -204,16 +206,26 @@ class Session:
             self._inferred.setdefault(part.handle, found)
         return found
 
-    def _contradicts(
-        self, part: OpenedModel, previous: InferenceResult, given: Call | None
-    ) -> bool:
-        """Return whether the model accepts a call that its contract does not allow."""
-        if given is None:
-            return False
+    def _known(self, part: OpenedModel, given: Call | None) -> InferenceResult | None:
+        """Return the contract that was inferred earlier, at the rank of the call that is given.
+
+        None if there is none, or if the model accepts a call that it does not allow.
+        """
+        previous = self._inferred.get(part.handle)
+        if previous is None or given is None:
+            return previous
         if isinstance(previous, Found) and accepts_call(previous.contract, given):
-            return False
+            return previous
         request = ProbeRequest(single_model(part.handle), given, detail=Detail.OUTCOME)
-        return isinstance(self._probe(request), Accepted)
+        observation = self._probe(request)
+        if not isinstance(observation, Accepted):
+            return previous
+        if not isinstance(previous, Found):
+            return None
+        ranked = at_rank(previous.contract, given, observation.result)
+        if ranked is None:
+            return None
+        return replace(previous, contract=ranked)
 
     def report(self, part: OpenedModel, found: InferenceResult) -> ModelReport:
         """Return the contract of a model, with notes on the tensors that probes had to read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from composecli.commands.branch_ranks import at_one_rank
 from composecli.commands.composition import Contracts, InferenceResult
 from composecli.commands.opened_model import OpenedModel, OpenedModels
 from composecli.commands.requests import CheckRequest
@@ -50,17 +51,15 @@ def infer_branches(session: Session, parts: OpenedModels) -> Contracts:
     for number, part in enumerate(parts, 1):
         stated = session.stated_branch(part, number)
         contracts.append(session.infer(part, stated=stated))
-    if session.has_stated_call():
-        return tuple(contracts)
     examples = [found.contract.example for found in contracts if isinstance(found, Found)]
-    if not examples:
-        return tuple(contracts)
+    if session.has_stated_call() or not examples:
+        return at_one_rank(session, parts, contracts)
     for number, part in enumerate(parts):
         if isinstance(contracts[number], NotFound):
             settings = session.settings(part, number + 1)
             given = Call((*examples[0].arguments, *settings))
             contracts[number] = session.infer(part, given=given)
-    return tuple(contracts)
+    return at_one_rank(session, parts, contracts)
 
 
 def share_call(

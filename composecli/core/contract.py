@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from composecli.core.dims import (
+    REST,
     Dim,
     Free,
     Shape,
@@ -66,7 +67,9 @@ class Port:
     """One tensor that a model accepts or returns.
 
     `dims` is None if the port allows any rank. `dtype` is `float` if it allows every float dtype;
-    an output of such a model has the dtype of its input.
+    an output of such a model has the dtype of its input. `rest` is the place among the dims at
+    which any number of further axes may be: it is 1 in `float32[N, *]`. The ports of a contract
+    have no rest, so that their dims are those of its example: those of its `any_rank` have one.
     """
 
     name: str
@@ -74,13 +77,35 @@ class Port:
     dtype: str
     dims: Shape | None
     optional: bool = False
+    rest: int | None = None
 
     def __str__(self) -> str:
-        dims = "*"
-        if self.dims is not None:
-            dims = ", ".join(map(str, self.dims))
+        dims = ", ".join(self.axis_texts)
         suffix = " optional" if self.optional else ""
         return f"{self.dtype}[{dims}]{suffix}"
+
+    @property
+    def axis_texts(self) -> tuple[str, ...]:
+        """The text of each dim, and `*` for any number of axes."""
+        if self.dims is None:
+            return (REST,)
+        texts = [str(dim) for dim in self.dims]
+        if self.rest is not None:
+            texts.insert(self.rest, REST)
+        return tuple(texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The ports of a model, and the relations that the dims of the inputs have to meet.
+
+    One input may be of any rank: `float32[N, *] where prod(*) == 1024`. `prod(*)` is the product of
+    the axes that `*` stands for, and may be in the dims of the outputs, too.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    where: Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +114,7 @@ class Contract:
 
     `example` is a call that the model accepted and `result` the value that it returned. Their
     leaves are the ports, in order. `where` are relations that the dims of the inputs have to meet.
+    They are at the rank of the example; `any_rank` is for all ranks, if others are accepted, too.
     """
 
     inputs: tuple[Port, ...]
@@ -97,9 +123,16 @@ class Contract:
     result: Tree
     evidence: tuple[Evidence, ...]
     where: Where = ()
+    any_rank: Signature | None = None
 
     def __str__(self) -> str:
-        return f"{self.inputs_text}{format_where(self.where)} -> {self.outputs_text}"
+        where = format_where(self.general.where)
+        return f"{self.inputs_text}{where} -> {self.outputs_text}"
+
+    @property
+    def general(self) -> Signature:
+        """The ports and relations for all ranks that are accepted."""
+        return self.any_rank or Signature(self.inputs, self.outputs, self.where)
 
     @property
     def required(self) -> tuple[Port, ...]:
@@ -128,7 +161,7 @@ class Contract:
     @property
     def inputs_text(self) -> str:
         """The inputs as one line: `float32[N, 5], rate=16000`."""
-        ports = iter(self.inputs)
+        ports = iter(self.general.inputs)
         texts = list[str]()
         for argument in self.example.arguments:
             text = _format_tree(argument.value, ports)
@@ -141,7 +174,7 @@ class Contract:
     @property
     def outputs_text(self) -> str:
         """The outputs as one line: `(float32[N, 5], float32[N, 7])`."""
-        return _format_tree(self.result, iter(self.outputs))
+        return _format_tree(self.result, iter(self.general.outputs))
 
 
 def _format_tree(tree: Tree, ports: Iterator[Port]) -> str:

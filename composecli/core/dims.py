@@ -10,6 +10,8 @@ Text and meaning are one to one: `parse_dim(str(dim)) == dim` for every dim that
     ceil(H/32)   derived from input dims; `H//2`, `2*H + 1`, `N*T` likewise
     ?            unknown
 
+Among the dims of a port, `*` stands for any number of axes. It is no dim: it has no size.
+
 Only this module distinguishes the four classes: everything else calls the functions below, each of
 which has an answer for every kind of dim. Others may read the ends and the step of a `Free` dim.
 """
@@ -38,6 +40,8 @@ MAX_RESIDUES = 10_000
 MAX_SIZES_TO_TRY = 1 << 16
 # A comma between dims, not one in the braces of `H%4 in {0, 3}`.
 _COMMA = re.compile(r",(?![^{]*\})")
+# What stands for any number of axes, none included, in a list of dims.
+REST = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,9 +363,34 @@ def parse_shape(text: str) -> Shape:
     """Parse dims separated by commas.
 
     Raises:
-        ValueError: if one of them is not a dim; the message is written for users.
+        ValueError: if one of them is not a dim, but `*`, for example; the message is written for
+            users.
     """
-    return tuple(map(parse_dim, _COMMA.split(text)))
+    dims, place = parse_axes(text)
+    if place is not None:
+        raise ValueError(
+            f"* is any number of axes; state a size or a name for each: {text.strip()} "
+            "(as in N,C,H,W)"
+        )
+    return dims
+
+
+def parse_axes(text: str) -> tuple[Shape, int | None]:
+    """Parse dims separated by commas, of which one may be `*`; return its place apart.
+
+    `N, *` is the dim `N` with the rest at 1. The place is None if there is no rest.
+
+    Raises:
+        ValueError: if another of them is not a dim; the message is written for users.
+    """
+    texts = [part.strip() for part in _COMMA.split(text)]
+    place = None
+    if REST in texts:
+        place = texts.index(REST)
+        del texts[place]
+    if REST in texts:
+        raise ValueError(f"* can stand only once among the axes: {text.strip()}")
+    return tuple(map(parse_dim, texts)), place
 
 
 def _parse_free(text: str) -> Free:

@@ -118,7 +118,8 @@ class Rule(StrEnum):
         (
             "The size is not one that the consumer accepts: it is too small, too large, or not "
             "a multiple of the required step; or the sizes break a relation of its contract, such "
-            "as C*H*W == 1024."
+            "as C*H*W == 1024. In a consumer of any rank, --bridge linear flattens the axes and "
+            "adds an nn.Linear behind them, which is untrained, if their product is wrong."
         ),
     )
     FITS_ONLY_AT_SOME_SIZES = (
@@ -825,6 +826,7 @@ class Rule(StrEnum):
             Rule.DTYPE_DIFFERS,
             Rule.RANK_DIFFERS,
             Rule.SIZE_DIFFERS,
+            Rule.SIZE_OUT_OF_RANGE,
             Rule.MERGE_SIZES_DIFFER,
         )
 

@@ -7,7 +7,9 @@
 2. Generalize (`generalize`). Every axis of that call is varied (`free_dims`): axes that must change
    together are grouped (`grouping`, `ties`, `products`), the range of each group is found
    (`bounds`), limits that another input causes are withdrawn (`borrowed_limits`), and the output
-   sizes are expressed in terms of the input sizes (`output_dims`, `size_rules`).
+   sizes are expressed in terms of the input sizes (`output_dims`, `size_rules`). Axes are related
+   by their product (`relate`), and a model that flattens them is tried at other ranks
+   (`flattening`).
 
 What an op's weight implies for its input is known in one place, `parameter_ops`.
 """

@@ -23,3 +23,11 @@ def prime_divisors(number: int) -> Iterator[int]:
         divisor += 1
     if number > 1:
         yield number
+
+
+def prime_factors(number: int) -> Iterator[int]:
+    """Yield the primes of which a number is the product, the smallest first."""
+    for prime in prime_divisors(number):
+        while number % prime == 0:
+            number //= prime
+            yield prime

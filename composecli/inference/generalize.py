@@ -35,6 +35,7 @@ from composecli.inference.bounds import find_bounds
 from composecli.inference.candidates import Candidate
 from composecli.inference.conventions import setting_values
 from composecli.inference.exported_contract import confirm_exported
+from composecli.inference.flattening import with_any_rank
 from composecli.inference.free_dims import ExploredAxes, explore_axes
 from composecli.inference.hints import Hints, argument_name
 from composecli.inference.optional_inputs import optional_inputs
@@ -75,7 +76,8 @@ def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: P
     `int64[N, T] -> float32[N, T, 3]`.
 
     If an exported program records its contract, that is confirmed instead; if a model without
-    parameters accepts every rank, its contract has no dims.
+    parameters accepts every rank, its contract has no dims. A model that flattens its input gets
+    the ports for any rank, too, unless the user stated a rank.
     """
     call = _with_vocabulary(candidate.call, accepted)
     if hints.exported is not None and candidate.call == hints.exported.example:
@@ -96,7 +98,10 @@ def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: P
     contract = _to_contract(candidate, explored, hints, accepted.device)
     optional = optional_inputs(contract, hints, prober)
     inputs = (*contract.inputs, *optional)
-    return with_output_names(replace(contract, inputs=inputs))
+    contract = with_output_names(replace(contract, inputs=inputs))
+    if hints.stated is not None:
+        return contract
+    return with_any_rank(contract, prober)
 
 
 def _is_asked_for(call: Call, hints: Hints) -> bool:

@@ -89,7 +89,7 @@ def _with_stated_relations(explored: ExploredAxes, probe: Probe) -> ExploredAxes
                 return _contradicted(explored, sizes)
     accepted[example.call] = tuple(leaves(example.result))
     points = list(_points(accepted, inputs))
-    outputs = tuple(_outputs(explored.outputs, points))
+    outputs = tuple(fitting_outputs(explored.outputs, points))
     return replace(explored, outputs=outputs, where=example.where)
 
 
@@ -139,7 +139,7 @@ def _with_relation(explored: ExploredAxes, trials: Trials, related: RelatedAxes)
     if related.is_one_multiple:
         where = ()
     points = list(_points(trials.accepted, inputs))
-    outputs = tuple(_outputs(explored.outputs, points, factors))
+    outputs = tuple(fitting_outputs(explored.outputs, points, factors))
     note = _note(relation, trials, inputs)
     return replace(
         explored,
@@ -187,12 +187,12 @@ def _sizes(call: Call, inputs: Inputs) -> dict[str, int]:
     return sizes
 
 
-def _outputs(
+def fitting_outputs(
     ports: Sequence[Port], points: Sequence[Point], factors: Sequence[Expr] = ()
 ) -> Iterator[Port]:
-    """Yield the outputs with dims that predict the size at each point.
+    """Yield the outputs with dims that predict the size at each point, the example last.
 
-    A dim may be a product of the factors and of the free dims themselves.
+    A dim may be a product of the factors and of the free dims themselves, or is unknown.
     """
     _, base = points[-1]
     is_stable = all(same_structure(base, result) for _, result in points)

@@ -26,7 +26,6 @@ from composecli.commands.results import (
     Written,
 )
 from composecli.core.contract import Contract, Port
-from composecli.core.dims import Shape
 from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Fix
@@ -134,9 +133,9 @@ def _contract(contract: Contract) -> dict[str, Any]:
     """Return `contract`."""
     return {
         "text": str(contract),
-        "inputs": _ports(contract.inputs),
-        "outputs": _ports(contract.outputs),
-        "where": [str(relation) for relation in contract.where],
+        "inputs": _ports(contract.general.inputs),
+        "outputs": _ports(contract.general.outputs),
+        "where": [str(relation) for relation in contract.general.where],
         "unknown": list(contract.unknown_dims),
         "example": str(contract.example),
         "evidence": [{"kind": str(item.kind), "detail": item.detail} for item in contract.evidence],
@@ -149,15 +148,18 @@ def _ports(ports: Iterable[Port]) -> list[dict[str, Any]]:
         {
             "name": port.name,
             "dtype": port.dtype,
-            "dims": _optional(port.dims, _dims),
+            "dims": _dims(port),
             "optional": port.optional,
         }
         for port in ports
     ]
 
 
-def _dims(dims: Shape) -> list[str]:
-    return [str(dim) for dim in dims]
+def _dims(port: Port) -> list[str] | None:
+    """Return the text of each dim, `*` among them; None for any rank."""
+    if port.dims is None:
+        return None
+    return list(port.axis_texts)
 
 
 def _seam(seam: SeamReport) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def test_sizes_that_are_not_known_may_fit(installed: Installed, squares: tuple[s
     assert (checked.code, checked.codes) == (3, ["CC207"])
     assert checked.json["seams"][0]["holds"] == "unknown"
     (finding,) = checked.json["seams"][0]["findings"]
-    assert "at the example: rank differs" in finding["notes"][0]
+    assert "at the example: C*H*W is 96, not 600" in finding["notes"][0]
 
 
 def test_stated_sizes_are_judged_though_others_are_not_known(

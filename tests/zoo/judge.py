@@ -37,6 +37,7 @@ from composecli.core.pytree import (
     replace_call_leaf,
     size_of,
 )
+from composecli.core.ranks import at_rank
 from composecli.core.relations import all_hold, holds
 from composecli.core.resizing import free_axes, resize, sizes_by_name
 from composecli.core.size_expr import evaluate
@@ -49,6 +50,8 @@ LONG_SIZE = 600
 # Sizes that are drawn for related dims, and how often.
 MAX_RELATED_SIZE = 4200
 MAX_DRAWS = 12
+# The numbers of axes at which a claim about any number of them is tried.
+RANKS = (2, 3, 4, 5, 6)
 # Values of the names of free dims.
 Sizes = dict[str, int]
 
@@ -82,6 +85,7 @@ def judge(contract: Contract, file_model: nn.Module, eager: nn.Module) -> Judgem
     for exclusion in _exclusions(contract):
         if _is_contradicted(exclusion, file_model, eager):
             wrong.append(f"{exclusion.claim}, but {exclusion.calls[0]} is accepted")
+    wrong += _contradicted_ranks(contract, file_model, eager)
     for port in optional:
         extended = _with_optional(contract, port)
         wrong += _contradicted_admissions(extended, file_model)
@@ -199,6 +203,32 @@ def _highest(dim: Free, base: int) -> int:
     if largest is not None:
         return largest
     return example_size(dim, max(4 * base, base + 5 * dim.step, LONG_SIZE))
+
+
+def _contradicted_ranks(
+    contract: Contract, file_model: nn.Module, eager: nn.Module
+) -> Iterator[str]:
+    """Yield what is wrong with the claim that other ranks than that of the example are taken."""
+    if contract.any_rank is None:
+        return
+    ((path, spec),) = call_leaves(contract.example)
+    (relation,) = contract.any_rank.where
+    for rank in RANKS:
+        sizes = (*[1] * (rank - 1), relation.number or 1)
+        tensor = replace(spec, sizes=sizes, sample=None)
+        call = replace_call_leaf(contract.example, {path: tensor})
+        result = _run(file_model, call, SEEDS[0])
+        if isinstance(result, Exception):
+            yield f"{relation}, but {call} fails: {_last_line(result)}"
+            continue
+        ranked = at_rank(contract, call, result)
+        if ranked is None:
+            yield f"{relation}, but {call} is not admitted"
+            continue
+        yield from _contradicted_admissions(ranked, file_model)
+        for exclusion in _excluded_related_sizes(ranked):
+            if _is_contradicted(exclusion, file_model, eager):
+                yield f"{exclusion.claim}, but {exclusion.calls[0]} is accepted"
 
 
 def _call_at(contract: Contract, sizes: Sizes) -> Call:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from composecli.core.contract import Contract, Port
+from composecli.core.contract import Contract, Port, Signature
 from composecli.core.dims import parse_shape
 from composecli.core.pytree import Argument, Call, TensorSpec
+from composecli.core.relations import parse_where
 from tests.zoo.judge import Judgement, judge
 from tests.zoo.nn_models import PixelMask, RoundingUp, SkipDecoder
 
@@ -99,3 +102,23 @@ def test_a_false_contract_is_wrong(
     module: nn.Module, example: Example, dims: tuple[str, ...], wrong: str
 ) -> None:
     assert wrong in "; ".join(judged(module, example, dims).wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "wrong"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), False),
+        (nn.Sequential(nn.Flatten(), nn.Linear(49, 5)), True),
+        (nn.Linear(48, 5), True),
+        (nn.Sequential(nn.Flatten(-2), nn.Linear(48, 5)), True),
+    ],
+)
+def test_a_claim_of_any_rank_is_judged_at_several(module: nn.Module, *, wrong: bool) -> None:
+    call = Call((Argument(TensorSpec("float32", (2, 48))),))
+    output = Port("output 0", (), "float32", parse_shape("N, 5"))
+    taken = Port("x", (0,), "float32", parse_shape("N, 48"))
+    of_any_rank = replace(taken, dims=parse_shape("N"), rest=1)
+    signature = Signature((of_any_rank,), (output,), parse_where("prod(*) == 48"))
+    ports = ((taken,), (output,))
+    contract = Contract(*ports, call, TensorSpec("float32", (2, 5)), (), any_rank=signature)
+    assert bool(judge(contract, module, module).wrong) is wrong
