@@ -19,7 +19,7 @@ from composecli.inference.related_axes import (
     symbol_of,
 )
 
-# The largest size of an axis that is tried.
+# How many sizes of an axis are tried.
 MAX_SIZE = 8192
 # How far above the smallest possible size an axis may start: behind a large kernel.
 MAX_START = 16
@@ -181,7 +181,8 @@ class _Solver:
             symbol_of(other).name: Const(size) for other, size in sizes.items() if other != number
         }
         alone = replace(aim, left=substitute(aim.left, others))
-        for size in range(max(first, self.lows[number]), MAX_SIZE + 1):
+        start = max(first, self.lows[number])
+        for size in range(start, start + MAX_SIZE):
             if evaluate(alone.left, {name: size}) > 0 and holds(alone, {name: size}):
                 return {**sizes, number: size}
         return None

@@ -220,6 +220,25 @@ def test_no_relation_hides_the_end_of_a_table(shelf: Shelf) -> None:
     assert str(found).startswith("float32[N, T<=64, 16] where N*T % 4 == 0 -> ")
 
 
+class LongPositions(nn.Module):
+    """Adds positions to tokens, and reads rows of them."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(30, 8), nn.Embedding(length, 8)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        tokens = self.tokens(ids) + self.positions(torch.arange(ids.size(1)))
+        return tokens.reshape(-1, 64)
+
+
+@pytest.mark.parametrize("length", [4100, 6000, 9000, 20000])
+def test_a_long_table_before_a_view_has_its_end(shelf: Shelf, length: int) -> None:
+    network = LongPositions(length).eval()
+    found = inspect(shelf.save(f"positions_{length}_before_a_view", network)).model.contract
+    assert str(found) == (f"int64[N, T<={length}] where N*T % 8 == 0 -> float32[N*T//8, 64]")
+
+
 class OneSample(Positioned):
     """Takes one sample alone."""
 
