@@ -37,12 +37,37 @@ _CHECKED_STEPS = ((1, 2), (3, 1), (2, 5))
 _LEVEL_STEPS = ((1, 1), (2, 1), (1, 2), (3, 1), (1, 3), (3, 2))
 
 
-def find_refused(trials: Trials) -> RelatedAxes | None:
-    """Return the axes of one input that an op relates; None if there are none.
+def find_multiples(trials: Trials) -> RelatedAxes | None:
+    """Return the axes of one input of which a view takes multiples; None if there are none.
+
+    Only axes that take multiples, or whose dim is unknown, are a reason to look.
+    """
+    if not any(map(_takes_some_sizes, trials.dims)):
+        return None
+    loose = [number for number, dim in enumerate(trials.dims) if _is_loose(dim)]
+    aims = _aims_at(trials, _starts(trials, loose))
+    # An axis that takes several sizes alone does not lead to one size.
+    multiples = (found for found in aims if found[1].comparison is Comparison.MULTIPLE_OF)
+    return _first_related(trials, multiples)
+
+
+def find_one_size(trials: Trials) -> RelatedAxes | None:
+    """Return the axes of one input that lead to one size of an op; None if there are none.
+
+    Each of two or more has one size, as long as the others keep theirs.
+    """
+    fixed = [number for number, dim in enumerate(trials.dims) if (fixed_size(dim) or 0) > 1]
+    if len(fixed) < 2:
+        return None
+    return _first_related(trials, _shared_aims(trials, fixed[-2:]))
+
+
+def _first_related(trials: Trials, aims: Iterable[tuple[Sizes, Aim]]) -> RelatedAxes | None:
+    """Return the axes that the first of these ops relates.
 
     They are confirmed at sizes that meet the relation and sizes that break it.
     """
-    for start, aim in _aims(trials):
+    for start, aim in aims:
         counter = _Counter(trials, start, aim)
         size = _size(counter)
         if size is None or _depends_on_others(counter):
@@ -51,17 +76,6 @@ def find_refused(trials: Trials) -> RelatedAxes | None:
         if related is not None:
             return related
     return None
-
-
-def _aims(trials: Trials) -> Iterator[tuple[Sizes, Aim]]:
-    """Yield sizes that an op refuses, and what it takes, the most telling ones first."""
-    loose = [number for number, dim in enumerate(trials.dims) if _is_loose(dim)]
-    if any(map(_takes_some_sizes, trials.dims)):
-        yield from _aims_at(trials, _starts(trials, loose))
-        return
-    fixed = [number for number, dim in enumerate(trials.dims) if (fixed_size(dim) or 0) > 1]
-    if len(fixed) > 1:
-        yield from _shared_aims(trials, fixed[-2:])
 
 
 def _aims_at(trials: Trials, starts: Iterable[Sizes]) -> Iterator[tuple[Sizes, Aim]]:

@@ -38,7 +38,7 @@ from composecli.core.size_expr import (
 from composecli.inference.axis_groups import Leaves, same_structure
 from composecli.inference.free_dims import ExploredAxes
 from composecli.inference.prober import Probe
-from composecli.inference.refused_sizes import find_refused
+from composecli.inference.refused_sizes import find_multiples, find_one_size
 from composecli.inference.related_axes import RelatedAxes, Trials, find_related
 
 # Of how many axes a size may be the product.
@@ -66,7 +66,7 @@ def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
         if path in example.stated or 0 in spec.sizes:
             continue
         trials = Trials(example.call, path, explored.inputs[path], probe, example.limits)
-        related = find_refused(trials) or find_related(trials)
+        related = find_multiples(trials) or find_related(trials) or find_one_size(trials)
         if related is not None:
             trials.accepted[example.call] = tuple(leaves(example.result))
             explored = _with_relation(explored, trials, related)
