@@ -44,7 +44,7 @@ from composecli.inference.size_solver import mismatches
 _ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE, Rule.RANK_DIFFERS)
 _SEARCHED = (*_ABOUT_SIZES, Rule.REFUSED_BY_CONSUMER, Rule.CONTRACT_NOT_FOUND)
 _NEVER = Fit(Holds.NEVER)
-_RANKS = re.compile(r"\b[1-5]-?D\b")
+_RANKS = re.compile(r"\b[1-5]-?D\b|\b[1-5] dimensions\b")
 
 
 @dataclass(frozen=True, slots=True)

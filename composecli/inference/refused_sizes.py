@@ -34,15 +34,16 @@ MAX_SPLITS = 8
 MIN_COUNTS = 3
 # How much larger each axis is, where the size that was found is compared with others.
 _CHECKED_STEPS = ((1, 2), (3, 1), (2, 5))
-_LEVEL_STEPS = ((1, 1), (2, 1), (1, 2), (3, 1), (1, 3), (3, 2))
+_LEVEL_STEPS = ((1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2), (4, 6))
 
 
-def find_multiples(trials: Trials) -> RelatedAxes | None:
+def find_multiples(trials: Trials, *, is_open: bool = False) -> RelatedAxes | None:
     """Return the axes of one input of which a view takes multiples; None if there are none.
 
-    Only axes that take multiples, or whose dim is unknown, are a reason to look.
+    Only axes that take multiples, or whose dim is unknown, are a reason to look, or a result that
+    is open: beside sizes with enough factors, each axis may have taken every size.
     """
-    if not any(map(_takes_some_sizes, trials.dims)):
+    if not is_open and not any(map(_takes_some_sizes, trials.dims)):
         return None
     loose = [number for number, dim in enumerate(trials.dims) if _is_loose(dim)]
     aims = _aims_at(trials, _starts(trials, loose))
@@ -121,7 +122,7 @@ def _takes_some_sizes(dim: Dim) -> bool:
 
 
 def _starts(trials: Trials, loose: Sequence[int]) -> Iterator[dict[int, int]]:
-    """Yield sizes above those of the example: of the last axis alone, then of all."""
+    """Yield sizes above those of the example: of the last axis, of all, of all but a batch."""
     sizes = {number: trials.size(number) for number in loose}
     if not sizes:
         return
@@ -130,6 +131,8 @@ def _starts(trials: Trials, loose: Sequence[int]) -> Iterator[dict[int, int]]:
     for more in (1, 3, 5):
         yield {number: size + more for number, size in sizes.items()}
         yield {number: size + more + number for number, size in sizes.items()}
+    # Beside an even batch, a view may take all of these.
+    yield {number: size + min(number, 1) for number, size in sizes.items()}
 
 
 def _refusals(trials: Trials, sizes: Sizes) -> list[Refusal]:

@@ -16,7 +16,9 @@ from composecli.core.dims import (
     as_dim,
     as_expr,
     as_free,
+    follows_values,
     free_dims,
+    unknown_reason,
 )
 from composecli.core.observations import Accepted, Rejected
 from composecli.core.pytree import Call, KeyPath, call_leaves, leaves, resized
@@ -66,11 +68,21 @@ def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
         if path in example.stated or 0 in spec.sizes:
             continue
         trials = Trials(example.call, path, explored.inputs[path], probe, example.limits)
-        related = find_multiples(trials) or find_related(trials) or find_one_size(trials)
+        related = find_multiples(trials, is_open=_is_open(explored))
+        related = related or find_related(trials) or find_one_size(trials)
         if related is not None:
             trials.accepted[example.call] = tuple(leaves(example.result))
             explored = _with_relation(explored, trials, related)
     return explored
+
+
+def _is_open(explored: ExploredAxes) -> bool:
+    """Return whether a size of the result is not known, though it follows from sizes alone."""
+    for port in explored.outputs:
+        for dim in port.dims or ():
+            if unknown_reason(dim) is not None and not follows_values(dim):
+                return True
+    return False
 
 
 def _with_stated_relations(explored: ExploredAxes, probe: Probe) -> ExploredAxes:

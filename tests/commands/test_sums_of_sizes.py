@@ -143,6 +143,25 @@ def test_a_sum_of_sizes_is_related_to_what_takes_it(shelf: Shelf, name: str) -> 
     assert judgement.open == ()
 
 
+class PaddedRows(nn.Module):
+    """Reads rows of an image that is padded on one side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(functional.pad(self.conv(x), [1, 2]).reshape(-1, 8))
+
+
+def test_sides_that_each_take_any_size_beside_an_even_one_are_related(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    path = shelf.save("padded_rows", PaddedRows())
+    contract = composecli.json("inspect", path, "--input", "1,3,16,33").json["model"]["contract"]
+    assert contract["where"] == ["N*(H - 2)*(W + 1) % 2 == 0"]
+
+
 def test_a_pair_holds_where_the_sum_of_both_sides_fits(
     composecli: Composecli, installed: Installed, shelf: Shelf
 ) -> None:
