@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from composecli.commands.chain import Seam, pair_ports
@@ -43,6 +44,7 @@ from composecli.inference.size_solver import mismatches
 _ABOUT_SIZES = (Rule.SIZE_DIFFERS, Rule.SIZE_OUT_OF_RANGE, Rule.RANK_DIFFERS)
 _SEARCHED = (*_ABOUT_SIZES, Rule.REFUSED_BY_CONSUMER, Rule.CONTRACT_NOT_FOUND)
 _NEVER = Fit(Holds.NEVER)
+_RANKS = re.compile(r"\b[1-5]-?D\b|\b[1-5] dimensions\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +200,13 @@ def _undecided(
         return None
     if _refuses_constant(pairs) or not any(mismatches(rejected)):
         return None
-    title = "cannot decide: it fails at the example, and other sizes may fit"
     reason = f"not every size that {seam.edge.producer} gives is known"
+    return _as_unknown(findings, reason)
+
+
+def _as_unknown(findings: Findings, reason: str) -> Findings:
+    """Return the findings, those about the example as doubts about other sizes."""
+    title = "cannot decide: it fails at the example, and other sizes may fit"
     undecided = list[Finding]()
     for finding in findings:
         known = finding
@@ -208,6 +215,23 @@ def _undecided(
             known = Finding(Rule.SIZES_NOT_KNOWN, title, finding.sides, notes=notes)
         undecided.append(known)
     return tuple(undecided)
+
+
+def without_reason(seam: Seam, pairs: PortPairs, sized: SizedSeam) -> Findings:
+    """Return the findings; as unknown if nothing excludes the sizes that were not tried.
+
+    A bridge is offered all the same, with a note. Sizes that were stated are judged as they are.
+    """
+    findings = sized.findings
+    stated = seam.chain.session.options.inputs_of_first
+    if sized.fit.holds is not Holds.UNKNOWN or are_exact(stated) or _refuses_constant(pairs):
+        return findings
+    match verdict_of(findings):
+        case Verdict.INCOMPATIBLE:
+            return _as_unknown(findings, "no size was found that fits, nor a reason why none does")
+        case Verdict.BRIDGEABLE:
+            return _with_note(findings, "other sizes may fit without a bridge; none was found")
+    return findings
 
 
 def _has_unknown_dim(dims: Shape) -> bool:
@@ -247,10 +271,14 @@ def _refuses_constant(pairs: PortPairs) -> bool:
 
 
 def _refuses_rank(findings: Findings, observation: Observation) -> bool:
-    """Return whether an op, and not the model's own code, refuses a tensor of another rank."""
+    """Return whether an op, and not the model's own code, refuses a tensor of another rank.
+
+    A convolution says so in words before it becomes an op: `Expected 3D or 4D input to conv2d`.
+    """
     rules = {finding.rule for finding in findings}
-    is_refused = isinstance(observation, Rejected) and observation.op is not None
-    return Rule.RANK_DIFFERS in rules and is_refused
+    if Rule.RANK_DIFFERS not in rules or not isinstance(observation, Rejected):
+        return False
+    return observation.op is not None or _RANKS.search(observation.message) is not None
 
 
 def _impossible(pairs: PortPairs) -> str | None:

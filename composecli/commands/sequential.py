@@ -26,7 +26,7 @@ from composecli.commands.requests import CheckRequest
 from composecli.commands.samples import sample_findings
 from composecli.commands.seam_fit import narrowed_contract
 from composecli.commands.seam_report import Findings, Rows, port_rows
-from composecli.commands.seam_sizes import SizedSeam, with_sizes
+from composecli.commands.seam_sizes import SizedSeam, with_sizes, without_reason
 from composecli.commands.session import Session
 from composecli.commands.stated_inputs import refuse_inputs_of_no_model
 from composecli.commands.tried_fixes import with_tried_fixes
@@ -208,7 +208,7 @@ def _conclude(
     seam: Seam, pairs: PortPairs, sized: SizedSeam, passed: _Passed | None
 ) -> Upstream | None:
     """Report a seam, and return the chain up to the next one if it holds."""
-    findings, fit = sized.findings, sized.fit
+    findings, fit = without_reason(seam, pairs, sized), sized.fit
     if passed is not None:
         findings += sample_findings(passed.seam, pair_ports(passed.seam), passed.stage)
     if any(finding.rule is Rule.IDS_OUT_OF_RANGE for finding in findings):

@@ -9,13 +9,14 @@ from itertools import combinations
 
 from composecli.commands.size_runs import SizeRuns, Sizes
 from composecli.compose.compare import PortPairs
+from composecli.compose.conditions import solve_relation
 from composecli.compose.fitting_sizes import Need, need_of, sizes_for
 from composecli.compose.refusals import explanations
 from composecli.core.contract import BATCH
 from composecli.core.dims import Fixed, Free, Shape, example_size
 from composecli.core.observations import Accepted, Rejected
-from composecli.core.relations import other_sizes_meeting
-from composecli.core.size_expr import Const, Expr, Product, format_expr
+from composecli.core.relations import Comparison, other_sizes_meeting, relate
+from composecli.core.size_expr import Const, Expr, Product, evaluate, format_expr
 from composecli.inference.candidates import SizePoint
 from composecli.inference.parameter_ops import bare_op_name
 from composecli.inference.size_solver import MAX_SIZE, mismatches, secant_step
@@ -113,7 +114,23 @@ class SizeSearch:
             for expr in explanations(self.shapes, have, self.start):
                 if _is_never(expr, rejected, want):
                     return f"{format_expr(expr)} is never {want}"
+                if not _infers_size(rejected) and self._explains(expr, rejected, want):
+                    equal = relate(expr, Comparison.EQUALS, Const(want))
+                    condition = solve_relation(equal, self.runs.ranges)
+                    if condition is not None and condition.why_never is not None:
+                        return condition.why_never
         return None
+
+    def _explains(self, expr: Expr, rejected: Rejected, want: int) -> bool:
+        """Return whether the failing op had this size wherever it failed: at two sizes or more."""
+        found = list[bool]()
+        for sizes in self.tried:
+            other = self.runs.at(sizes)
+            if not isinstance(other, Rejected) or other.where != rejected.where:
+                continue
+            haves = [had for had, wanted in _wanted(other) if wanted == want]
+            found.append(evaluate(expr, sizes) in haves)
+        return len(found) > 1 and all(found)
 
     @property
     def _own(self) -> dict[str, Free]:

@@ -150,8 +150,9 @@ class Rule(StrEnum):
         (
             "A dim of the producer or of the consumer is not known as an expression of the "
             "input, so it cannot be decided whether the pair fits at other sizes than that of "
-            "the example: at any, if it fails there, or at every one, with --strict. State the "
-            "input with --input, or use torch.export with dynamic shapes."
+            "the example: at any, if it fails there, or at every one, with --strict. Or the pair "
+            "failed wherever it was tried, and no reason was found why other sizes fail, too. "
+            "State the input with --input, or use torch.export with dynamic shapes."
         ),
     )
     FITS_BY_BROADCASTING = (

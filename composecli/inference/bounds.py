@@ -23,6 +23,9 @@ MAX_TABLE_RANK = 3
 # Multiplications, estimated by `Example.cost`.
 MAX_COST_OF_FAR_SIZE = 5e9
 MAX_COST_OF_LIMIT = 3e11
+# Pairs of tokens, of which attention has a number each: beyond this length they may be too many.
+USUAL_LENGTH = 8192
+MAX_PAIRS = 1e9
 MIN_ACCEPTED = 3
 MAX_STATED_SIZES = 3
 
@@ -196,7 +199,7 @@ def _try_larger_sizes(example: Example, group: AxisGroup, probe: Probe) -> None:
         size = group.grid_size_from(limit + 1)
         if size <= max(group.accepted):
             continue
-        if not _is_affordable(example, group, size, MAX_COST_OF_LIMIT):
+        if not _is_affordable_limit(example, group, size):
             continue
         if try_size(example.call, group, size, probe):
             break
@@ -252,6 +255,14 @@ def _far_size(example: Example, group: AxisGroup) -> int:
             break
         size //= 2
     return group.grid_size_up_to(size)
+
+
+def _is_affordable_limit(example: Example, group: AxisGroup, size: int) -> bool:
+    """Return whether a forward at a size just above a limit may be run."""
+    pairs = with_size(example.call, group, size).elements * size
+    if size > USUAL_LENGTH and pairs > MAX_PAIRS:
+        return False
+    return _is_affordable(example, group, size, MAX_COST_OF_LIMIT)
 
 
 def _is_affordable(example: Example, group: AxisGroup, size: int, max_cost: float) -> bool:

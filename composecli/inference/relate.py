@@ -16,7 +16,9 @@ from composecli.core.dims import (
     as_dim,
     as_expr,
     as_free,
+    follows_values,
     free_dims,
+    unknown_reason,
 )
 from composecli.core.observations import Accepted, Rejected
 from composecli.core.pytree import Call, KeyPath, call_leaves, leaves, resized
@@ -25,7 +27,6 @@ from composecli.core.relations import (
     Where,
     format_where,
     other_sizes_meeting,
-    relate,
 )
 from composecli.core.size_expr import (
     Const,
@@ -39,8 +40,8 @@ from composecli.core.size_expr import (
 from composecli.inference.axis_groups import Leaves, same_structure
 from composecli.inference.free_dims import ExploredAxes
 from composecli.inference.prober import Probe
+from composecli.inference.refused_sizes import find_multiples, find_one_size
 from composecli.inference.related_axes import RelatedAxes, Trials, find_related
-from composecli.inference.viewed_axes import find_viewed
 
 # Of how many axes a size may be the product.
 MAX_FACTORS = 5
@@ -66,12 +67,22 @@ def relate_axes(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
     for path, spec in call_leaves(example.call):
         if path in example.stated or 0 in spec.sizes:
             continue
-        trials = Trials(example.call, path, explored.inputs[path], probe)
-        related = find_viewed(trials) or find_related(trials)
+        trials = Trials(example.call, path, explored.inputs[path], probe, example.limits)
+        related = find_multiples(trials, is_open=_is_open(explored))
+        related = related or find_related(trials) or find_one_size(trials)
         if related is not None:
             trials.accepted[example.call] = tuple(leaves(example.result))
             explored = _with_relation(explored, trials, related)
     return explored
+
+
+def _is_open(explored: ExploredAxes) -> bool:
+    """Return whether a size of the result is not known, though it follows from sizes alone."""
+    for port in explored.outputs:
+        for dim in port.dims or ():
+            if unknown_reason(dim) is not None and not follows_values(dim):
+                return True
+    return False
 
 
 def _with_stated_relations(explored: ExploredAxes, probe: Probe) -> ExploredAxes:
@@ -129,17 +140,17 @@ def _unless_related(dim: Dim, related: frozenset[str], unknown: Unknown) -> Dim:
 def _with_relation(explored: ExploredAxes, trials: Trials, related: RelatedAxes) -> ExploredAxes:
     """Return the axes with free dims, the relation, and outputs that fit all that was tried."""
     inputs = _named(explored, related)
-    factors = list[Expr]()
+    names = dict[int, str]()
     for number in related.numbers:
         free = as_free(inputs[related.path][number])
         if free is not None:
-            factors.append(related.factor(number, free.name))
-    relation = relate(multiply(*factors), related.comparison, Const(related.number))
+            names[number] = free.name
+    relation = related.relation(names)
     where: Where = (relation,)
     if related.is_one_multiple:
         where = ()
     points = list(_points(trials.accepted, inputs))
-    outputs = tuple(fitting_outputs(explored.outputs, points, factors))
+    outputs = tuple(fitting_outputs(explored.outputs, points, related.factors(names)))
     note = _note(relation, trials, inputs)
     return replace(
         explored,
@@ -165,8 +176,8 @@ def _named(explored: ExploredAxes, related: RelatedAxes) -> dict[KeyPath, Shape]
         step = 1
         if related.is_one_multiple:
             step = related.number
-        low = related.size_with(number, 1) or 1
-        dims[number] = Free(name, low, step=step)
+        low, high = related.lows.get(number, 1), related.highs.get(number)
+        dims[number] = Free(name, low, high, step)
     return {**explored.inputs, related.path: tuple(dims)}
 
 

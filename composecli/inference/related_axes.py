@@ -8,90 +8,95 @@ every tensor with `N*C*H*W % 1024 == 0`.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from composecli.core.dims import Shape, as_free, example_size, fixed_size, unknown_reason
 from composecli.core.observations import Accepted, Observation, Rejected, Untried
-from composecli.core.pytree import Axis, Call, KeyPath, leaves, resized, size_of
-from composecli.core.relations import Comparison
-from composecli.core.size_expr import Expr, Symbol
+from composecli.core.pytree import Axis, Call, KeyPath, call_leaves, leaves, resized, size_of
+from composecli.core.relations import Comparison, Relation, relate, substitute_relation
+from composecli.core.size_expr import Const, Expr, Product, Symbol, multiply, substitute
 from composecli.inference.axis_groups import Leaves
 from composecli.inference.divisors import divisors, prime_divisors
 from composecli.inference.prober import Probe
-from composecli.inference.size_rules import SizeRule
 
 # Sizes by the number of the axis.
 Sizes = Mapping[int, int]
-# The largest size of an axis that is tried.
-MAX_SIZE = 8192
-# Factors that an axis is tried with: tables of positions end before, or not at all.
-_LARGE_FACTORS = (4096, 512, 64)
+# Sizes that an axis is tried at: the longest ones that are affordable.
+_LARGE_SIZES = (4096, 512, 64)
+# Elements of a tensor that is made only to see whether an axis ends.
+MAX_ELEMENTS = 4_000_000
 # Two sizes whose product few numbers divide.
 ODD_PAIRS = ((3, 5), (5, 7), (1, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedAxes:
-    """Axes of one input whose product equals the number, or is a multiple of it.
+    """Axes of one input of which a size follows that has one value, or is a multiple of one.
 
-    There may be one axis that is a multiple. `rules` are the factors of axes that are not factors
-    themselves, by number: `H//2` behind a pooling.
+    It is their product, unless `of` says otherwise: `(H//2)*(W//2)` behind a pooling, with the
+    number of an axis as its symbol. `lows` and `highs` are limits of single axes, by number.
     """
 
     path: KeyPath
     numbers: tuple[int, ...]
     comparison: Comparison
     number: int
-    rules: Mapping[int, SizeRule] = field(default_factory=dict)
+    of: Expr | None = None
+    lows: Sizes = field(default_factory=dict)
+    highs: Sizes = field(default_factory=dict)
+
+    @property
+    def size(self) -> Expr:
+        """The size that follows from the axes, whose numbers are its symbols."""
+        if self.of is not None:
+            return self.of
+        return multiply(*(symbol_of(number) for number in self.numbers))
 
     @property
     def is_one_multiple(self) -> bool:
         """Whether it is one axis whose size itself is a multiple: its dim says so by a step."""
         number, *others = self.numbers
-        return not others and self.factor(number, "L") == Symbol("L")
+        return not others and self.size == symbol_of(number) and not self.highs
 
-    def factor(self, number: int, name: str) -> Expr:
-        """Return the factor of an axis as an expression of its size."""
-        if number in self.rules:
-            return self.rules[number].expr(name)
-        return Symbol(name)
+    def relation(self, names: Mapping[int, str]) -> Relation:
+        """Return the relation of the axes with these names."""
+        relation = relate(self.size, self.comparison, Const(self.number))
+        return substitute_relation(relation, _symbols(names))
 
-    def size_with(self, number: int, factor: int) -> int | None:
-        """Return the smallest size with which an axis has this factor; None if none has it."""
-        if number not in self.rules:
-            return factor
-        at = self.rules[number].at
-        sizes = range(1, MAX_SIZE + 1)
-        place = bisect_left(sizes, factor, key=at)
-        if place < MAX_SIZE and at(sizes[place]) == factor:
-            return sizes[place]
-        return None
+    def factors(self, names: Mapping[int, str]) -> tuple[Expr, ...]:
+        """Return the factors of the size, of which sizes of the result may be products."""
+        size = substitute(self.size, _symbols(names))
+        match size:
+            case Product(factors):
+                return factors
+        return (size,)
 
-    def sizes_with(self, factors: Mapping[int, int]) -> dict[int, int] | None:
-        """Return sizes that give axes these factors, and the others 1; None if there are none."""
-        sizes = dict[int, int]()
-        for number in self.numbers:
-            size = self.size_with(number, factors.get(number, 1))
-            if size is None:
-                return None
-            sizes[number] = size
-        return sizes
+
+def symbol_of(number: int) -> Symbol:
+    """Return the symbol for the axis of this number."""
+    return Symbol(str(number))
+
+
+def _symbols(names: Mapping[int, str]) -> dict[str, Expr]:
+    """Return the names of axes by the symbols for their numbers."""
+    return {symbol_of(number).name: Symbol(name) for number, name in names.items()}
 
 
 @dataclass(slots=True)
 class Trials:
     """Forwards with several axes of one input resized at once, and what happened.
 
-    `accepted` has the results by call, those of the example too.
+    `limits` are lengths of tables in the model. `accepted` has the results by call, those of the
+    example too.
     """
 
     call: Call
     path: KeyPath
     dims: Shape
     probe: Probe
+    limits: tuple[int, ...] = ()
     accepted: dict[Call, Leaves] = field(default_factory=dict)
     refused: list[Call] = field(default_factory=list)
 
@@ -105,8 +110,17 @@ class Trials:
 
     def at(self, sizes: Sizes) -> bool | None:
         """Return whether the model accepts these sizes; None if it could not be tried."""
-        axes = {(self.path, number): size for number, size in sizes.items()}
-        return self.run(axes)
+        return self.run(self.axes(sizes))
+
+    def axes(self, sizes: Sizes) -> dict[Axis, int]:
+        """Return the sizes by axis of the call."""
+        return {(self.path, number): size for number, size in sizes.items()}
+
+    def is_affordable(self, sizes: Sizes) -> bool:
+        """Return whether a tensor of these sizes is small enough to be made."""
+        spec = dict(call_leaves(self.call))[self.path]
+        changed = [sizes.get(number, size) for number, size in enumerate(spec.sizes)]
+        return math.prod(changed) <= MAX_ELEMENTS
 
     def run(self, sizes: Mapping[Axis, int]) -> bool | None:
         """Return whether the model accepts these sizes of axes of any input."""
@@ -256,27 +270,34 @@ def _is_confirmed(trials: Trials, related: RelatedAxes) -> bool:
         return False
     if not all(trials.at(sizes) is True for sizes in _shared_sizes(related)):
         return False
-    if is_limited(trials, related):
+    if _is_limited(trials, related):
         return False
     return trials.run(_sizes_elsewhere(trials, related)) is True
 
 
-def is_limited(trials: Trials, related: RelatedAxes) -> bool:
+def _is_limited(trials: Trials, related: RelatedAxes) -> bool:
     """Return whether an axis refuses a large multiple, as a table of positions does."""
     if related.comparison is Comparison.EQUALS:
         return False
     for number in related.numbers:
-        large = _large_sizes(related, number)
+        large = _large_sizes(trials, related, number)
         if large is not None and trials.at(large) is False:
             return True
     return False
 
 
-def _large_sizes(related: RelatedAxes, number: int) -> dict[int, int] | None:
+def large_sizes(trials: Trials) -> list[int]:
+    """Return sizes to try an axis at, the largest first: beyond every table, or else far above."""
+    beyond = [limit + 1 for limit in trials.limits]
+    return sorted({*beyond, *_LARGE_SIZES}, reverse=True)
+
+
+def _large_sizes(trials: Trials, related: RelatedAxes, number: int) -> dict[int, int] | None:
     """Return sizes that meet the relation, one axis as large as is tried; None if none is."""
-    for factor in _LARGE_FACTORS:
-        sizes = related.sizes_with({number: factor - factor % related.number})
-        if factor >= related.number and sizes is not None:
+    for size in large_sizes(trials):
+        multiple = size + -size % related.number
+        sizes = _with_mass_on(related.numbers, number, multiple)
+        if trials.is_affordable(sizes):
             return sizes
     return None
 

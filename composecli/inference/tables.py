@@ -8,7 +8,7 @@ from composecli.core.facts import LayerFact, ModelFacts
 from composecli.inference.parameter_ops import EMBEDDING
 
 MIN_TABLE_LENGTH = 9
-MAX_TABLE_LENGTH = 8192
+MAX_TABLE_LENGTH = 1 << 16
 
 
 def table_lengths(facts: ModelFacts) -> tuple[int, ...]:
