@@ -180,7 +180,7 @@ class AxisReport:
 class InspectReport(Answer):
     """The result of `inspect`.
 
-    `axes` have the fates of each free dim.
+    `axes` have the fates of each free dim. `contract_file` is the file that has the contract now.
     `finding` is the reason if there is no contract. `file_size` is in bytes,
     None for a factory without weights.
     """
@@ -195,6 +195,7 @@ class InspectReport(Answer):
     interrupted: bool = False
     isolation: Sandbox | None = field(default=None, compare=False)
     axes: tuple[AxisReport, ...] = ()
+    contract_file: str | None = None
 
     @property
     def exit_code(self) -> int:

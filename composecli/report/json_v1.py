@@ -102,6 +102,7 @@ def _inspect_report(report: InspectReport) -> dict[str, Any]:
         "facts": _facts(report.facts),
         "layers": [_layer(row) for row in report.layers],
         "axes": [_axis(axis) for axis in report.axes],
+        "contract_file": report.contract_file,
         "portability": list(report.portability),
         "provenance": _optional(report.provenance, _parse_or_keep),
         "file_size": report.file_size,

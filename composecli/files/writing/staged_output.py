@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -25,12 +25,34 @@ _SUFFIX = ".composecli-tmp"
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})", re.DOTALL)
 # What files are expected to be that are named like this.
-_OTHER_FORMATS = {
+_MODEL_FORMATS = {
     ".pt2": "a torch.export archive",
     ".onnx": "an ONNX model",
     ".safetensors": "weights in safetensors format",
     ".pte": "an ExecuTorch program",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class OutputKind:
+    """What is written: the option that names it, its content in words, and its usual suffix.
+
+    `other_formats` are suffixes of files that it is not.
+    """
+
+    option: str
+    content: str
+    suffix: str
+    other_formats: Mapping[str, str]
+
+
+JOINED = OutputKind("-o", "join writes TorchScript", ".pt", _MODEL_FORMATS)
+CONTRACT = OutputKind(
+    "--write-contract",
+    "a contract is JSON",
+    ".contract.json",
+    {**_MODEL_FORMATS, ".pt": "a model", ".pth": "a model"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +63,9 @@ class OutputFile:
     target: Path
 
 
-def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> OutputFile:
+def resolve_output(
+    path: str, inputs: tuple[str, ...], *, force: bool, kind: OutputKind = JOINED
+) -> OutputFile:
     """Return the output, if it may be written.
 
     Raises:
@@ -50,30 +74,32 @@ def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> Output
     """
     with _os_errors_as_problems(path):
         target = Path(os.path.realpath(path))
-        problem = _find_problem(path, target, inputs, force=force)
+        problem = _find_problem(OutputFile(path, target), kind, inputs, force=force)
         if problem is not None:
             raise CouldNotAttempt(problem)
         return OutputFile(path, target)
 
 
 def _find_problem(
-    path: str, target: Path, inputs: tuple[str, ...], *, force: bool
+    output: OutputFile, kind: OutputKind, inputs: tuple[str, ...], *, force: bool
 ) -> Problem | None:
     """Return why nothing can be written at a path, None if all is well."""
+    path, target = output.path, output.target
     for name in inputs:
         if _is_same_file(target, name):
             title = f"the output is the input {name}"
-            help = ("choose another name with -o",)
+            help = (f"choose another name with {kind.option}",)
             return Problem(Rule.OUTPUT_IS_AN_INPUT, title, path, help=help)
-    kind = _other_kind(path, target)
-    if kind is not None:
-        title = f"the output is {kind}"
-        return Problem(Rule.OUTPUT_IS_NOT_A_FILE, title, path, help=("name a file with -o",))
-    problem = _wrong_suffix(target, path)
+    other = _other_kind(path, target)
+    if other is not None:
+        title = f"the output is {other}"
+        help = (f"name a file with {kind.option}",)
+        return Problem(Rule.OUTPUT_IS_NOT_A_FILE, title, path, help=help)
+    problem = _wrong_suffix(output, kind)
     if problem is not None:
         return problem
     if target.exists() and not force:
-        free = (f"-o {_free_name(path)} is free", "--force replaces the file")
+        free = (f"{kind.option} {_free_name(path)} is free", "--force replaces the file")
         return Problem(Rule.OUTPUT_EXISTS, "the output already exists", path, help=free)
     if not target.parent.is_dir():
         title = "the folder of the output does not exist"
@@ -91,18 +117,19 @@ def _other_kind(path: str, target: Path) -> str | None:
     return None
 
 
-def _wrong_suffix(target: Path, path: str) -> Problem | None:
-    """Return the problem of a name that promises another format than TorchScript."""
-    suffix = target.suffix.lower()
-    if suffix not in _OTHER_FORMATS:
+def _wrong_suffix(output: OutputFile, kind: OutputKind) -> Problem | None:
+    """Return the problem of a name that promises another format."""
+    suffix = output.target.suffix.lower()
+    if suffix not in kind.other_formats:
         return None
-    title = f"the output is named as {_OTHER_FORMATS[suffix]}, and join writes TorchScript"
-    stem = path[: -len(suffix)]
-    name = f"{stem}.pt"
+    title = f"the output is named as {kind.other_formats[suffix]}, and {kind.content}"
+    stem = output.path[: -len(suffix)]
+    name = f"{stem}{kind.suffix}"
     word = one_word(file_word(name))
     if os.path.lexists(name):
         word = _free_name(name)
-    return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, path, help=(f"-o {word}",))
+    help = (f"{kind.option} {word}",)
+    return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, output.path, help=help)
 
 
 def _free_name(path: str) -> str:
