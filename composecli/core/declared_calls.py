@@ -13,7 +13,7 @@ from composecli.core.relations import holds
 from composecli.core.size_expr import Expr, evaluate, format_expr, symbols
 
 
-class DoesNotFit(ValueError):
+class ContractError(ValueError):
     """A call that the contract does not allow, or whose result it does not say."""
 
 
@@ -21,7 +21,7 @@ def declared_result(contract: Contract, given: Mapping[KeyPath, TensorSpec]) -> 
     """Return the result of a call with these tensors, by the paths of their ports.
 
     Raises:
-        DoesNotFit: if the contract does not allow the call, or does not say a size of the result.
+        ContractError: if the contract does not allow it, or does not say a size of the result.
     """
     sizes = _sizes(contract, given)
     result = contract.result
@@ -37,24 +37,25 @@ def _sizes(contract: Contract, given: Mapping[KeyPath, TensorSpec]) -> dict[str,
     ports = {port.path: port for port in contract.inputs}
     for port in contract.required:
         if port.path not in given:
-            raise DoesNotFit(f"{port.name} is missing: the contract has {port}")
+            raise ContractError(f"{port.name} is missing: the contract has {port}")
     sizes = dict[str, int]()
     for path, spec in given.items():
         if path not in ports:
-            raise DoesNotFit(f"the contract has no input for {spec}")
+            raise ContractError(f"the contract has no input for {spec}")
         _add_sizes(sizes, ports[path], spec)
     for path, spec in given.items():
         _refuse_derived(ports[path], spec, sizes)
     for relation in contract.where:
         if relation.symbols <= sizes.keys() and not holds(relation, sizes):
-            raise DoesNotFit(f"{relation} does not hold at {_sizes_text(relation.symbols, sizes)}")
+            at = _sizes_text(relation.symbols, sizes)
+            raise ContractError(f"{relation} does not hold at {at}")
     return sizes
 
 
 def _add_sizes(sizes: dict[str, int], port: Port, spec: TensorSpec) -> None:
     """Add the sizes of the free dims of a port."""
     if accepts(port, spec) is False:
-        raise DoesNotFit(f"{port.name} is {spec}, and the contract has {port}")
+        raise ContractError(f"{port.name} is {spec}, and the contract has {port}")
     for axis, dim in enumerate(port.dims or ()):
         free = as_free(dim)
         if free is None:
@@ -62,7 +63,7 @@ def _add_sizes(sizes: dict[str, int], port: Port, spec: TensorSpec) -> None:
         size = spec.sizes[axis]
         if sizes.setdefault(free.name, size) != size:
             earlier = f"{free.name} is {sizes[free.name]} in another place"
-            raise DoesNotFit(f"{port.name} is {spec}, and {earlier}")
+            raise ContractError(f"{port.name} is {spec}, and {earlier}")
 
 
 def _refuse_derived(port: Port, spec: TensorSpec, sizes: Mapping[str, int]) -> None:
@@ -73,7 +74,7 @@ def _refuse_derived(port: Port, spec: TensorSpec, sizes: Mapping[str, int]) -> N
             continue
         if evaluate(expr, sizes) != spec.sizes[axis]:
             wanted = f"axis {axis} is {format_expr(expr)} = {evaluate(expr, sizes)}"
-            raise DoesNotFit(f"{port.name} is {spec}, and in the contract its {wanted}")
+            raise ContractError(f"{port.name} is {spec}, and in the contract its {wanted}")
 
 
 def _output(
@@ -95,7 +96,7 @@ def _output(
         expr = as_expr(dim)
         if expr is None or not symbols(expr) <= sizes.keys():
             message = f"the contract does not say the size of axis {axis} of {port.name}"
-            raise DoesNotFit(f"{message} for another input than its example")
+            raise ContractError(f"{message} for another input than its example")
         chosen.append(_size(expr, sizes, port))
     return replace(spec, sizes=tuple(chosen))
 
@@ -105,7 +106,7 @@ def _size(expr: Expr, sizes: Mapping[str, int], port: Port) -> int:
     size = evaluate(expr, sizes)
     if size < 0:
         at = _sizes_text(symbols(expr), sizes)
-        raise DoesNotFit(f"{port.name} has no size {format_expr(expr)} = {size} at {at}")
+        raise ContractError(f"{port.name} has no size {format_expr(expr)} = {size} at {at}")
     return size
 
 

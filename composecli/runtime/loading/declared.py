@@ -39,7 +39,7 @@ class DeclaredModule(nn.Module):  # type: ignore[misc]
         """Return the result that the contract says.
 
         Raises:
-            DoesNotFit: if it does not allow these arguments.
+            ContractError: if it does not allow these arguments.
         """
         given = dict[KeyPath, TensorSpec]()
         for number, value in enumerate(positional):
