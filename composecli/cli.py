@@ -456,14 +456,21 @@ def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
     """Check whether each model accepts the output of the previous one.
 
     In parallel mode: whether all models accept the same input and their outputs can be merged. With
-    pairs: whether each model accepts the output of each other model.
+    pairs: whether each model accepts the output of each other model. A factory alone,
+    net.py:Net@weights.pt: whether the weights fit its module.
     """
-    _refuse_number_of_models(models)
+    is_about_weights = len(models) == 1 and _has_weights(models[0])
+    if not is_about_weights:
+        _refuse_number_of_models(models)
     _refuse_unused_trust(values["trusts"], models)
     _refuse_input_of_pairs(values)
     request = _check_request(models, values, BridgeMode.NONE)
 
     def work(worker: Worker, progress: Callable[[str], None]) -> Report:
+        if is_about_weights:
+            from composecli.commands.check_weights import check_weights
+
+            return check_weights(request, worker, progress)
         from composecli.commands.check import check
 
         return check(request, worker, progress)
@@ -552,6 +559,12 @@ def cache_clear() -> None:
 
     folder = default_folder()
     click.echo(f"removed {Cache(folder).clear()} entries from {folder}")
+
+
+def _has_weights(model: str) -> bool:
+    """Return whether a model is a factory with a file of weights."""
+    reference = locate(model)
+    return isinstance(reference, FactoryReference) and reference.path is not None
 
 
 def _refuse_number_of_models(models: tuple[str, ...]) -> None:

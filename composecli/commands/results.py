@@ -208,6 +208,26 @@ class InspectReport(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsReport(Answer):
+    """The result of `check` of a factory alone: whether its weights fit.
+
+    `misfit` has the causes for which they do not; the `facts` are those of a module that they fit.
+    """
+
+    model: str
+    misfit: Problem | None
+    facts: ModelFacts | None = None
+    isolation: Sandbox | None = field(default=None, compare=False)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        if self.misfit is not None:
+            return NOT_COMPATIBLE
+        return OK
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemReport(Answer):
     """The problem that kept a command from having any other result."""
 
@@ -221,7 +241,7 @@ class ProblemReport(Answer):
         return COULD_NOT_TELL
 
 
-Report = CheckReport | JoinReport | InspectReport | ProblemReport
+Report = CheckReport | JoinReport | InspectReport | WeightsReport | ProblemReport
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
