@@ -732,7 +732,7 @@ class Rule(StrEnum):
         ),
     )
     INVALID_CONTRACT_FILE = (
-        "CC932",
+        "CC933",
         "invalid-contract-file",
         Severity.UNKNOWN,
         (
@@ -742,7 +742,7 @@ class Rule(StrEnum):
         ),
     )
     CONTRACT_ALONE = (
-        "CC933",
+        "CC934",
         "contract-alone",
         Severity.UNKNOWN,
         (

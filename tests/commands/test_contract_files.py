@@ -134,7 +134,7 @@ def test_a_contract_file_is_not_joined(installed: Installed, shelf: Shelf, tmp_p
     path = shelf.save("contract_plain", nn.Linear(5, 3))
     ran = installed("join", path, str(head), "-o", str(tmp_path / "both.pt"))
     assert ran.code == 3
-    assert "error[CC933]" in ran.err
+    assert "error[CC934]" in ran.err
     assert not (tmp_path / "both.pt").exists()
 
 
@@ -189,7 +189,7 @@ def test_a_mistake_names_the_line_and_what_is_expected(
     Path("head.contract.json").write_text(HEAD.replace(old, new, 1))
     ran = composecli("inspect", "head.contract.json")
     assert ran.code == 3
-    assert "error[CC932]" in ran.err
+    assert "error[CC933]" in ran.err
     assert f"head.contract.json:{line}\n" in ran.err
     assert message in " ".join(ran.err.split())
 
