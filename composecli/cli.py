@@ -126,6 +126,13 @@ def _choice(members: Iterable[StrEnum]) -> click.ParamType:  # type: ignore[type
     return click.Choice([str(member) for member in members])
 
 
+class Schema(StrEnum):
+    """A kind of JSON that has a schema."""
+
+    REPORT = "report"
+    CONTRACT = "contract"
+
+
 class RepeatedOption(click.Option):
     """An option that a suggested command has to repeat, because it affects how models run."""
 
@@ -307,6 +314,14 @@ OUTPUT = click.option(
     shell_complete=complete_file,
     help="The TorchScript file to write.",
 )
+WRITE_CONTRACT = click.option(
+    "--write-contract",
+    "contract_file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Write the contract as JSON, such as to a.contract.json. The file can stand for the model "
+    "in 'composecli check'.",
+)
 BRIDGE = click.option(
     "--bridge",
     type=_choice(BridgeMode),
@@ -441,14 +456,21 @@ def check_command(models: tuple[str, ...], **values: Any) -> NoReturn:
     """Check whether each model accepts the output of the previous one.
 
     In parallel mode: whether all models accept the same input and their outputs can be merged. With
-    pairs: whether each model accepts the output of each other model.
+    pairs: whether each model accepts the output of each other model. A factory alone,
+    net.py:Net@weights.pt: whether the weights fit its module.
     """
-    _refuse_number_of_models(models)
+    is_about_weights = len(models) == 1 and _has_weights(models[0])
+    if not is_about_weights:
+        _refuse_number_of_models(models)
     _refuse_unused_trust(values["trusts"], models)
     _refuse_input_of_pairs(values)
     request = _check_request(models, values, BridgeMode.NONE)
 
     def work(worker: Worker, progress: Callable[[str], None]) -> Report:
+        if is_about_weights:
+            from composecli.commands.check_weights import check_weights
+
+            return check_weights(request, worker, progress)
         from composecli.commands.check import check
 
         return check(request, worker, progress)
@@ -481,11 +503,12 @@ def join_command(models: tuple[str, ...], **values: Any) -> NoReturn:
 
 @main.command("inspect", epilog=EXIT_CODES, short_help="Show what a model accepts and returns.")
 @click.argument("model", metavar="MODEL", shell_complete=complete_file)
-@_options(*OF_EVERY_COMMAND)
+@_options(WRITE_CONTRACT, FORCE, *OF_EVERY_COMMAND)
 def inspect_command(model: str, **values: Any) -> NoReturn:
     """Show what a model accepts and returns, with evidence, layers and device dependencies."""
     _refuse_unused_trust(values["trusts"], (model,))
-    request = InspectRequest(model, _common_options(values))
+    options = _common_options(values)
+    request = InspectRequest(model, options, values["contract_file"], values["force"])
 
     def work(worker: Worker, progress: Callable[[str], None]) -> Report:
         from composecli.commands.inspect import inspect
@@ -509,10 +532,16 @@ def explain_command(rule: str | None) -> None:
     click.echo(format_rule(found), nl=False)
 
 
-@main.command("schema", short_help="Print the JSON Schema of --format json.")
-def schema_command() -> None:
-    """Print the JSON Schema that every `--format json` report follows, and the provenance of joined
-    files."""
+@main.command("schema", short_help="Print the JSON Schema of reports or of contract files.")
+@click.argument("name", type=_choice(Schema), default=str(Schema.REPORT))
+def schema_command(name: str) -> None:
+    """Print the JSON Schema of one kind of JSON: that of `--format json` reports, with the
+    provenance of joined files, or that of contract files."""
+    if name == Schema.CONTRACT:
+        from composecli.files.contract_file import schema_text as contract_schema
+
+        click.echo(contract_schema(), nl=False)
+        return
     from composecli.report.json_v1 import schema_text
 
     click.echo(schema_text(), nl=False)
@@ -530,6 +559,12 @@ def cache_clear() -> None:
 
     folder = default_folder()
     click.echo(f"removed {Cache(folder).clear()} entries from {folder}")
+
+
+def _has_weights(model: str) -> bool:
+    """Return whether a model is a factory with a file of weights."""
+    reference = locate(model)
+    return isinstance(reference, FactoryReference) and reference.path is not None
 
 
 def _refuse_number_of_models(models: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ _SIZES = (4, 5, 6, 7, 9, 3, 2)
 
 def axis_reports(session: Session, part: OpenedModel, contract: Contract) -> Iterator[AxisReport]:
     """Yield the fates of each free dim of the inputs, one at a time; none without an output."""
-    if not list(leaves(contract.result)):
+    if not part.has_module or not list(leaves(contract.result)):
         return
     session.progress(f"following the axes of {part.name}")
     call = contract.example

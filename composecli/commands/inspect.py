@@ -7,9 +7,11 @@ from pathlib import Path
 
 from composecli.commands.axis_fates import axis_reports
 from composecli.commands.composition import InferenceResult, not_found_finding
+from composecli.commands.contract_writing import contract_output, write_contract
 from composecli.commands.opened_model import OpenedModel
 from composecli.commands.portability import device_ties
 from composecli.commands.progress import Progress, silent
+from composecli.commands.references import locate
 from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import InspectRequest, Selection
 from composecli.commands.resolve import identify_all
@@ -21,8 +23,9 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.findings import Finding
 from composecli.core.pytree import Call, KeyPath, get_path, select
 from composecli.core.rules import Rule
+from composecli.files.writing.staged_output import OutputFile
 from composecli.inference import Found, NotFound
-from composecli.workers.protocol import DescribeRequest, Worker
+from composecli.workers.protocol import DescribeRequest, LayerRow, Worker
 
 
 def inspect(request: InspectRequest, worker: Worker, progress: Progress = silent) -> InspectReport:
@@ -38,6 +41,7 @@ def inspect(request: InspectRequest, worker: Worker, progress: Progress = silent
 
 def _inspect(request: InspectRequest, worker: Worker, progress: Progress) -> InspectReport:
     """Return the whole report, or what was known when the user stopped."""
+    output = _contract_output(request)
     session = Session(worker, request.options, progress)
     targets = identify_all((request.model,), request.options)
     session.confine(targets)
@@ -49,7 +53,19 @@ def _inspect(request: InspectRequest, worker: Worker, progress: Progress) -> Ins
         if not session.partial_results:
             raise
         return _interrupted_report(session, part)
-    return _report(session, part, found)
+    report = _report(session, part, found)
+    if output is None or report.model.contract is None:
+        return report
+    write_contract(report.model.contract, output)
+    return replace(report, contract_file=output.path)
+
+
+def _contract_output(request: InspectRequest) -> OutputFile | None:
+    """Return where to write the contract; None if that is not asked for."""
+    if request.contract_file is None:
+        return None
+    path = locate(request.model).path
+    return contract_output(request.contract_file, path, force=request.force)
 
 
 def _report(session: Session, part: OpenedModel, found: InferenceResult) -> InspectReport:
@@ -61,11 +77,13 @@ def _report(session: Session, part: OpenedModel, found: InferenceResult) -> Insp
     axes: tuple[AxisReport, ...] = ()
     if isinstance(found, Found):
         axes = tuple(axis_reports(session, part, found.contract))
-    description = session.worker.ask(DescribeRequest(part.handle, example))
+    rows: tuple[LayerRow, ...] = ()
+    if part.has_module:
+        rows = session.worker.ask(DescribeRequest(part.handle, example)).rows
     return InspectReport(
         report,
         part.facts,
-        description.rows,
+        rows,
         _finding(session, part, found),
         device_ties(part),
         provenance,

@@ -12,7 +12,7 @@ from composecli.commands.provenance import provenance_json
 from composecli.commands.references import locate
 from composecli.commands.remedies import remedies_written_out
 from composecli.commands.requests import JoinRequest
-from composecli.commands.resolve import identify_all, paths_of
+from composecli.commands.resolve import Target, identify_all, paths_of
 from composecli.commands.results import JoinReport, Written
 from composecli.commands.session import Session
 from composecli.commands.writing import (
@@ -26,6 +26,7 @@ from composecli.commands.writing import (
 from composecli.compose.other_sizes import calls_far_away, free_names, with_other_sizes
 from composecli.core.blueprint import Blueprint, bridges, merge_of, settings_of
 from composecli.core.contract import Contract, is_call_of
+from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.findings import Finding
 from composecli.core.model_ref import ModelKind
 from composecli.core.observations import Accepted
@@ -65,6 +66,7 @@ def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinRepor
     paths = tuple(path for path in located if path is not None)
     output = resolve_output(request.output, paths, force=request.force)
     targets = identify_all(asked.models, asked.options)
+    _refuse_contracts(targets)
     session = Session(worker, asked.options, progress)
     with staged(output) as stage, Digests(paths) as digests:
         session.confine(targets, (str(stage.path.parent),))
@@ -77,6 +79,19 @@ def _join(request: JoinRequest, worker: Worker, progress: Progress) -> JoinRepor
         workspace = Workspace(stage, digests)
         written = _write(request, session, parts, composition, workspace)
     return JoinReport(report, written, composition.bridged)
+
+
+def _refuse_contracts(targets: tuple[Target, ...]) -> None:
+    """Refuse contract files, which hold nothing to join.
+
+    Raises:
+        CouldNotAttempt: if there is one.
+    """
+    for target in targets:
+        if not target.kind.traits.has_module:
+            title = "a contract file holds no module to join"
+            help = ("join the model that it describes, or check them with 'composecli check'",)
+            raise CouldNotAttempt(Problem(Rule.CONTRACT_ALONE, title, target.name, help=help))
 
 
 def _verification_calls(

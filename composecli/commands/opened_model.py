@@ -26,5 +26,15 @@ class OpenedModel:
         """The MODEL argument."""
         return self.target.name
 
+    @property
+    def has_module(self) -> bool:
+        """Whether it computes: a contract file does not."""
+        return self.target.kind.traits.has_module
+
 
 OpenedModels = tuple[OpenedModel, ...]
+
+
+def all_have_modules(parts: OpenedModels) -> bool:
+    """Return whether none of the models is a contract file."""
+    return all(part.has_module for part in parts)

@@ -20,7 +20,7 @@ from composecli.commands.composition import (
     no_such_output,
     not_found_finding,
 )
-from composecli.commands.opened_model import OpenedModel, OpenedModels
+from composecli.commands.opened_model import OpenedModel, OpenedModels, all_have_modules
 from composecli.commands.parallel_sizes import (
     MergedPair,
     fit_without_merge,
@@ -254,6 +254,8 @@ def _reports(
 
 def _sample_findings(branches: _Branches) -> FindingsByModel:
     """Return the warnings about branches of which one keeps the samples apart, the other not."""
+    if not all_have_modules(branches.parts):
+        return {}
     seen = {number: _follow_branch(branches, number) for number in branches.outputs}
     warnings = FindingsByModel()
     for number, other in seen.items():
@@ -302,6 +304,8 @@ def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
 
     As in a chain, they have to hold at more than the example that composecli chose.
     """
+    if not all_have_modules(branches.parts):
+        return None
     ports = widened_ports(branches.outputs, branches.merge)
     needs = list[tuple[TensorSpec, Port]]()
     for number, port in ports.items():

@@ -288,10 +288,15 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class InspectRequest:
-    """A request to describe one model."""
+    """A request to describe one model.
+
+    `contract_file` is where to write its contract, if anywhere; `force` replaces what is there.
+    """
 
     model: str
     options: Options = field(default_factory=Options)
+    contract_file: str | None = None
+    force: bool = False
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -180,7 +180,7 @@ class AxisReport:
 class InspectReport(Answer):
     """The result of `inspect`.
 
-    `axes` have the fates of each free dim.
+    `axes` have the fates of each free dim. `contract_file` is the file that has the contract now.
     `finding` is the reason if there is no contract. `file_size` is in bytes,
     None for a factory without weights.
     """
@@ -195,6 +195,7 @@ class InspectReport(Answer):
     interrupted: bool = False
     isolation: Sandbox | None = field(default=None, compare=False)
     axes: tuple[AxisReport, ...] = ()
+    contract_file: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -203,6 +204,26 @@ class InspectReport(Answer):
             return INTERRUPTED
         if self.model.contract is None:
             return COULD_NOT_TELL
+        return OK
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsReport(Answer):
+    """The result of `check` of a factory alone: whether its weights fit.
+
+    `misfit` has the causes for which they do not; the `facts` are those of a module that they fit.
+    """
+
+    model: str
+    misfit: Problem | None
+    facts: ModelFacts | None = None
+    isolation: Sandbox | None = field(default=None, compare=False)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        if self.misfit is not None:
+            return NOT_COMPATIBLE
         return OK
 
 
@@ -220,7 +241,7 @@ class ProblemReport(Answer):
         return COULD_NOT_TELL
 
 
-Report = CheckReport | JoinReport | InspectReport | ProblemReport
+Report = CheckReport | JoinReport | InspectReport | WeightsReport | ProblemReport
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from composecli.commands.chain import Seam
 from composecli.commands.ids import ids_findings
-from composecli.commands.opened_model import OpenedModel
+from composecli.commands.opened_model import OpenedModel, all_have_modules
 from composecli.commands.seam_report import Findings
 from composecli.commands.session import Session
 from composecli.compose.compare import ConsumerPort, PortPairs
@@ -43,10 +43,11 @@ _SEQUENCE_LAYERS = frozenset(
 def sample_findings(seam: Seam, pairs: PortPairs, stage: Stage) -> Findings:
     """Return the warning that the consumer mixes or loses the samples of the producer, if so.
 
-    It is judged by running the chain up to this consumer, which `stage` is.
+    It is judged by running the chain up to this consumer, which `stage` is. A contract file says
+    nothing of samples.
     """
     upstream = seam.upstream
-    if not pairs:
+    if not pairs or not all_have_modules(seam.chain.parts[: seam.number + 1]):
         return ()
     blueprint = seam.through(stage)
     seen = follow_batch(seam.chain.session, blueprint, upstream.first, upstream.call)

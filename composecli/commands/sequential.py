@@ -19,7 +19,7 @@ from composecli.commands.composition import (
     no_such_output,
     not_found_finding,
 )
-from composecli.commands.opened_model import OpenedModels
+from composecli.commands.opened_model import OpenedModels, all_have_modules
 from composecli.commands.other_examples import with_other_example
 from composecli.commands.other_ranks import with_contract_at_rank
 from composecli.commands.requests import CheckRequest
@@ -290,7 +290,7 @@ def _try_bridge(seam: Seam, pairs: PortPairs, findings: Findings) -> _Passed | N
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not all(finding.rule.bridgeable for finding in errors):
         return None
-    if len(pairs) != len(seam.wiring.feeds):
+    if len(pairs) != len(seam.wiring.feeds) or not all_have_modules(seam.chain.parts):
         return None
     bridges = plan_bridges((producer.example, consumer.port) for producer, consumer in pairs)
     if bridges is None or not any(bridges):

@@ -97,6 +97,8 @@ def _add_rejection(
 ) -> tuple[Finding, ...]:
     """Add a note to the first error about the place where the consumer failed."""
     failure = f"{consumer} fails at {rejected.where}"
+    if not rejected.has_place:
+        failure = f"{consumer} fails: {format_error(rejected)}"
     if rejected.tensors:
         operands = _describe_operands(rejected)
         failure += f", with operands {operands}"

@@ -159,11 +159,12 @@ class KindTraits:
 
     `lists_arguments`: the file names every argument of forward. A Python forward may accept more.
     `runs_user_code`: loading calls a Python function of the user, which may open any file and need
-    not return the same model each time.
+    not return the same model each time. `has_module`: it computes, and can be joined.
     """
 
     lists_arguments: bool = False
     runs_user_code: bool = False
+    has_module: bool = True
 
 
 class ModelKind(StrEnum):
@@ -174,6 +175,7 @@ class ModelKind(StrEnum):
     PICKLED = "pickled nn.Module"
     FACTORY = "factory and weights"
     FACTORY_ALONE = "factory without weights"
+    CONTRACT = "contract file"
 
     @property
     def traits(self) -> KindTraits:
@@ -187,4 +189,5 @@ KIND_TRAITS = {
     ModelKind.PICKLED: KindTraits(),
     ModelKind.FACTORY: KindTraits(runs_user_code=True),
     ModelKind.FACTORY_ALONE: KindTraits(runs_user_code=True),
+    ModelKind.CONTRACT: KindTraits(lists_arguments=True, has_module=False),
 }

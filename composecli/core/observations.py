@@ -188,6 +188,11 @@ class Rejected:
         return self.kind is RejectionKind.OUT_OF_MEMORY
 
     @property
+    def has_place(self) -> bool:
+        """Whether it is known where the forward failed: Python code may raise anywhere."""
+        return bool(self.module or self.code or self.op)
+
+    @property
     def where(self) -> str:
         """The place of the failure: `fc1 (aten::addmm)`, or as much of it as is known."""
         place = self.module

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
+from composecli.core.limits import shorten
+
 
 class Fill(StrEnum):
     """The values of a tensor that is generated: those of ids are 0, random, or the largest."""
@@ -81,6 +83,8 @@ class TreeMapping:
 
 # A key that needs no quotes in the name of a port.
 _WORD = re.compile(r"[A-Za-z_][\w-]*")
+# One step of the name of a port: `[0]`, `["a key"]`, or a word, with a dot unless it is the first.
+_STEP = re.compile(r'\[(\d{1,6})\]|\["([^"]*)"\]|\.?([A-Za-z_][\w-]*)')
 
 Tree = TensorSpec | Literal | Opaque | TreeSequence | TreeMapping
 # Indices and keys that lead from the root of a tree to a part of it, as in JAX and torch.export.
@@ -234,6 +238,28 @@ def port_name(path: KeyPath, tree: Tree | None = None) -> str:
         if tree is not None:
             tree = get_path(tree, (step,))
     return "".join(texts)
+
+
+def parse_port_name(name: str) -> KeyPath:
+    """Return the path of a name as `port_name` writes it without a tree; empty for no name.
+
+    Raises:
+        ValueError: if it is not such a name; the message is written for users.
+    """
+    path = list[int | str]()
+    position = 0
+    while position < len(name):
+        step = _STEP.match(name, position)
+        if step is None or (not path and name.startswith(".")):
+            example = 'logits, [0], out.mean, ["a key"]'
+            raise ValueError(f"not the name of a port: {shorten(name)} (as in {example})")
+        number, key, word = step.groups()
+        if number is not None:
+            path.append(int(number))
+        else:
+            path.append(key if word is None else word)
+        position = step.end()
+    return tuple(path)
 
 
 def port_names(tree: Tree) -> dict[KeyPath, str]:

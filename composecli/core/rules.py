@@ -742,6 +742,26 @@ class Rule(StrEnum):
             "learn about, and a line on the screen."
         ),
     )
+    INVALID_CONTRACT_FILE = (
+        "CC933",
+        "invalid-contract-file",
+        Severity.UNKNOWN,
+        (
+            "A contract file has a mistake: the message names the line, the key and what is "
+            "expected there. 'composecli inspect MODEL --write-contract FILE' writes a correct "
+            "one, and 'composecli schema contract' prints the JSON Schema for editors."
+        ),
+    )
+    CONTRACT_ALONE = (
+        "CC934",
+        "contract-alone",
+        Severity.UNKNOWN,
+        (
+            "A contract file says what a model accepts and returns, and holds no module. It can "
+            "be checked against models and other contracts, but not joined. Join the model that "
+            "it describes."
+        ),
+    )
     SYSTEM_REFUSED = (
         "CC940",
         "system-refused",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from composecli.core.command_line import one_word
 from composecli.core.contract import Contract
-from composecli.core.errors import Problem
+from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import ModelKind
 from composecli.core.pytree import Call
 from composecli.core.rules import Rule
@@ -20,6 +20,7 @@ from composecli.files import torchscript
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import Checkpoint, Content, scan_checkpoint
 from composecli.files.checkpoint_entries import ANY_MODEL, Selector
+from composecli.files.contract_file import is_contract, read_contract
 from composecli.files.foreign_formats import (
     FOREIGN_FORMATS,
     Recognizer,
@@ -56,9 +57,9 @@ _MARKS_OF_SAVE = frozenset(
 class ModelFile:
     """A file with a model: its kind, and the facts in its content.
 
-    `exported` is the contract of a torch.export archive, `traced` the example inputs of a traced
-    TorchScript archive, and `devices` are those in the archive's code. `reasons` speak against
-    running it.
+    `exported` is the contract that a torch.export archive or a contract file states, `traced` the
+    example inputs of a traced TorchScript archive, and `devices` are those in the archive's code.
+    `reasons` speak against running it.
     """
 
     path: str
@@ -175,6 +176,17 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     length = int(struct.unpack("<Q", head[:8])[0])
     starts_object = head[8:9] == b"{"
     return starts_object and 2 <= length <= size - 8
+
+
+def _sniff_contract(path: str, size: int, _selector: Selector) -> Sniffed:
+    """Read a contract file. Nothing in it runs."""
+    try:
+        contract = read_contract(path)
+    except CouldNotAttempt as failure:
+        return failure.problem
+    except OSError as error:
+        return unreadable(path, error)
+    return ModelFile(path, ModelKind.CONTRACT, size, exported=contract)
 
 
 def _sniff_file(path: str, size: int, selector: Selector) -> Sniffed:
@@ -304,6 +316,7 @@ _FORMATS: tuple[tuple[Recognizer, Sniffer], ...] = (
     (_is_safetensors, _safetensors),
     (is_old_format, _sniff_file),
     (is_index, _sniff_index),
+    (is_contract, _sniff_contract),
 )
 
 

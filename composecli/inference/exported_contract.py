@@ -1,4 +1,4 @@
-"""Confirm the contract that an exported program records."""
+"""Confirm the contract that a file records: that of an exported program, or a contract file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ def confirm_exported(stated: Contract, accepted: Accepted, prober: Prober) -> Co
     """Return the recorded contract, with dims from 1 if the model accepts 1.
 
     `float32[N>=2, 10] -> float32[N>=2, 5]` becomes `float32[N, 10] -> float32[N, 5]` if
-    `float32[1, 10]` is accepted.
+    `float32[1, 10]` is accepted. What a contract file declares stays as it is.
     """
+    if any(item.kind is EvidenceKind.DECLARED for item in stated.evidence):
+        return stated
     names = dict[str, None]()
     for _, free in free_axes(stated, stated.example):
         if free.low == EXPORT_MIN_SIZE:

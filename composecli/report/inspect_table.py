@@ -38,6 +38,8 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
     if report.finding is not None:
         lines = format_finding(report.finding, screen.width)
         screen.print_lines(lines)
+    if report.contract_file is not None:
+        screen.print_wrapped(f"wrote {sanitize(report.contract_file)}")
     if report.interrupted:
         print_interrupted(screen)
     if quiet or report.interrupted:

@@ -23,6 +23,7 @@ from composecli.commands.results import (
     ProblemReport,
     Report,
     SeamReport,
+    WeightsReport,
     Written,
 )
 from composecli.core.contract import Contract, Port
@@ -72,6 +73,8 @@ def _body(report: Report) -> dict[str, Any]:
             }
         case InspectReport():
             return {"command": "inspect", **_inspect_report(report)}
+        case WeightsReport():
+            return {"command": "check", **_weights_report(report)}
         case ProblemReport(problem):
             return {"command": None, "error": _problem(problem)}
 
@@ -101,10 +104,29 @@ def _inspect_report(report: InspectReport) -> dict[str, Any]:
         "facts": _facts(report.facts),
         "layers": [_layer(row) for row in report.layers],
         "axes": [_axis(axis) for axis in report.axes],
+        "contract_file": report.contract_file,
         "portability": list(report.portability),
         "provenance": _optional(report.provenance, _parse_or_keep),
         "file_size": report.file_size,
         "interrupted": report.interrupted,
+        "isolation": _optional(report.isolation, _isolation),
+    }
+
+
+def _weights_report(report: WeightsReport) -> dict[str, Any]:
+    """Return the keys of `weights_report`."""
+    notes: list[str] = []
+    parameters = size = None
+    if report.facts is not None:
+        notes = list(report.facts.notes)
+        parameters, size = report.facts.parameters, report.facts.size
+    return {
+        "model": report.model,
+        "fits": report.misfit is None,
+        "misfit": _optional(report.misfit, _problem),
+        "parameters": parameters,
+        "size": size,
+        "notes": notes,
         "isolation": _optional(report.isolation, _isolation),
     }
 

@@ -10,11 +10,13 @@ from composecli.commands.results import (
     JoinReport,
     ProblemReport,
     Report,
+    WeightsReport,
 )
 from composecli.report.check_table import print_check, print_join
 from composecli.report.inspect_table import print_inspect
 from composecli.report.screen import Screen
 from composecli.report.text import format_problem
+from composecli.report.weights_text import print_weights
 
 
 def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:
@@ -27,5 +29,7 @@ def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:
             print_join(screen, report, quiet=quiet)
         case InspectReport():
             print_inspect(screen, report, quiet=quiet)
+        case WeightsReport():
+            print_weights(screen, report, quiet=quiet)
         case ProblemReport(problem):
             screen.print_lines(format_problem(problem, screen.width))

@@ -225,6 +225,9 @@ class InProcessWorker:
 
         Where marks say that the slices meet, values decide, unless they are too many to be read.
         """
+        for number in _distinct_models(request.blueprint):
+            if not self._models[number].request.kind.traits.has_module:
+                return _unfollowed(0, "a contract file says nothing of it")
         followed = self._follow_lazily(request)
         reads = self._take_reads(request.blueprint)
         numbers = tuple(_distinct_models(request.blueprint))

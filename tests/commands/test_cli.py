@@ -316,7 +316,9 @@ def test_options_that_change_the_models_are_declared_as_repeated() -> None:
         "--import", "--trust-classes", "--timeout", "--max-memory", "--isolation", "--max-probes",
         "--max-seconds",
     }  # fmt: skip
-    assert others == {"--no-cache", "--format", "--quiet", "--debug"}
+    assert others == {
+        "--write-contract", "--force", "--no-cache", "--format", "--quiet", "--debug",
+    }  # fmt: skip
 
 
 def test_the_version_is_that_of_the_package(composecli: Composecli) -> None:

@@ -25,6 +25,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("generate.py", "factory.py"):
         shutil.copy(ROOT / "sample_models" / name, folder)
     subprocess.run([sys.executable, "generate.py"], cwd=folder, check=True)
+    (contract,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    (folder / "head.contract.json").write_text(contract)
     return folder
 
 

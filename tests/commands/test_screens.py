@@ -37,6 +37,8 @@ SCREENS = {
     "check_meta": "check linear.pt five.pt --device meta",
     "check_unsafe": "check linear.pt writes.pt",
     "inspect_own_class": "inspect own.pt",
+    "check_contract_file": "check encoder.pt flat.contract.json",
+    "check_contract_mistake": "check encoder.pt mistaken.contract.json",
     "check_missing": "check nothing.pt relu.pt",
     "join_bridged": "join linear.pt narrow.pt --bridge linear -o joined.pt --force",
     "join_refused": "join linear.pt narrow.pt -o refused.pt",
@@ -110,6 +112,16 @@ class Odd(nn.Module):
         return x
 
 
+CONTRACT = """{
+  "inputs": [
+    {"name": "x", "dtype": "float32", "dims": ["N", "C", "H", "W"]}
+  ],
+  "outputs": [{"dtype": "float32", "dims": ["N", "10"]}],
+  "where": ["C*H*W == 1024"]
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
@@ -146,6 +158,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "exported", nn.Sequential(nn.Linear(10, 5)), "exported", (torch.rand(2, 10),)
     )
     Path(exported).rename(shelf.folder / "exported.pt2")
+    (shelf.folder / "flat.contract.json").write_text(CONTRACT)
+    mistaken = CONTRACT.replace('"dims": ["N", "10"]', '"dimes": ["N", "10"]')
+    (shelf.folder / "mistaken.contract.json").write_text(mistaken)
     return shelf.folder
 
 

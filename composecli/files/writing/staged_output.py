@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -25,14 +25,36 @@ _SUFFIX = ".composecli-tmp"
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})", re.DOTALL)
 # What files are expected to be that are named like this.
-_OTHER_FORMATS = {
+_MODEL_FORMATS = {
     ".pt2": "a torch.export archive",
     ".onnx": "an ONNX model",
     ".safetensors": "weights in safetensors format",
     ".pte": "an ExecuTorch program",
 }
 
-_USUAL_NAME = "both.pt"
+
+@dataclass(frozen=True, slots=True)
+class OutputKind:
+    """What is written: the option that names it, its content in words, and its usual suffix.
+
+    `usual_name` is suggested in a folder, and `other_formats` are suffixes of files that it is not.
+    """
+
+    option: str
+    content: str
+    suffix: str
+    usual_name: str
+    other_formats: Mapping[str, str]
+
+
+JOINED = OutputKind("-o", "join writes TorchScript", ".pt", "both.pt", _MODEL_FORMATS)
+CONTRACT = OutputKind(
+    "--write-contract",
+    "a contract is JSON",
+    ".contract.json",
+    "model.contract.json",
+    {**_MODEL_FORMATS, ".pt": "a model", ".pth": "a model"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +65,9 @@ class OutputFile:
     target: Path
 
 
-def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> OutputFile:
+def resolve_output(
+    path: str, inputs: tuple[str, ...], *, force: bool, kind: OutputKind = JOINED
+) -> OutputFile:
     """Return the output, if it may be written.
 
     Raises:
@@ -52,34 +76,35 @@ def resolve_output(path: str, inputs: tuple[str, ...], *, force: bool) -> Output
     """
     with _os_errors_as_problems(path):
         target = Path(os.path.realpath(path))
-        problem = _find_problem(path, target, inputs, force=force)
+        problem = _find_problem(OutputFile(path, target), kind, inputs, force=force)
         if problem is not None:
             raise CouldNotAttempt(problem)
         return OutputFile(path, target)
 
 
 def _find_problem(
-    path: str, target: Path, inputs: tuple[str, ...], *, force: bool
+    output: OutputFile, kind: OutputKind, inputs: tuple[str, ...], *, force: bool
 ) -> Problem | None:
     """Return why nothing can be written at a path, None if all is well."""
+    path, target = output.path, output.target
+    problem = _wrong_suffix(output, kind)
+    if problem is not None:
+        return problem
     for name in inputs:
         if _is_same_file(target, name):
             title = f"the output is the input {name}"
-            help = (f"-o {_free_name(path)} is free",)
+            help = (f"{kind.option} {_free_name(path)} is free",)
             return Problem(Rule.OUTPUT_IS_AN_INPUT, title, path, help=help)
-    kind = _other_kind(path, target)
-    if kind is not None:
-        title = f"the output is {kind}"
-        advice = "name a file with -o"
+    other = _other_kind(path, target)
+    if other is not None:
+        title = f"the output is {other}"
+        advice = f"name a file with {kind.option}"
         if target.is_dir():
-            inside = _unused(os.path.join(path, _USUAL_NAME))
-            advice = f"-o {inside} is free"
+            inside = _unused(os.path.join(path, kind.usual_name))
+            advice = f"{kind.option} {inside} is free"
         return Problem(Rule.OUTPUT_IS_NOT_A_FILE, title, path, help=(advice,))
-    problem = _wrong_suffix(target, path)
-    if problem is not None:
-        return problem
     if target.exists() and not force:
-        free = (f"-o {_free_name(path)} is free", "--force replaces the file")
+        free = (f"{kind.option} {_free_name(path)} is free", "--force replaces the file")
         return Problem(Rule.OUTPUT_EXISTS, "the output already exists", path, help=free)
     if not target.parent.is_dir():
         title = "the folder of the output does not exist"
@@ -97,14 +122,15 @@ def _other_kind(path: str, target: Path) -> str | None:
     return None
 
 
-def _wrong_suffix(target: Path, path: str) -> Problem | None:
-    """Return the problem of a name that promises another format than TorchScript."""
-    suffix = target.suffix.lower()
-    if suffix not in _OTHER_FORMATS:
+def _wrong_suffix(output: OutputFile, kind: OutputKind) -> Problem | None:
+    """Return the problem of a name that promises another format."""
+    suffix = output.target.suffix.lower()
+    if suffix not in kind.other_formats:
         return None
-    title = f"the output is named as {_OTHER_FORMATS[suffix]}, and join writes TorchScript"
-    word = _unused(f"{path[: -len(suffix)]}.pt")
-    return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, path, help=(f"-o {word}",))
+    title = f"the output is named as {kind.other_formats[suffix]}, and {kind.content}"
+    word = _unused(f"{output.path[: -len(suffix)]}{kind.suffix}")
+    help = (f"{kind.option} {word}",)
+    return Problem(Rule.OUTPUT_IS_ANOTHER_FORMAT, title, output.path, help=help)
 
 
 def _unused(path: str) -> str:

@@ -46,6 +46,10 @@ def loader_of(kind: ModelKind) -> Loader:
             from composecli.runtime.loading import factory
 
             return factory.LOADER_ALONE
+        case ModelKind.CONTRACT:
+            from composecli.runtime.loading import declared
+
+            return declared.LOADER
 
 
 def load(request: OpenRequest) -> Model:

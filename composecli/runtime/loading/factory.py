@@ -14,10 +14,20 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
 from composecli.runtime.loading.factory_call import failures_of_own_code, make_module
-from composecli.runtime.loading.fitting_factories import fitting_classes, fitting_first
+from composecli.runtime.loading.fitting_factories import (
+    fitting_calls,
+    fitting_classes,
+    fitting_first,
+)
 from composecli.runtime.loading.lazy_layers import finish_lazy_layers
 from composecli.runtime.loading.stored_state import take_over
-from composecli.runtime.loading.strict_keys import dtype_notes, fit_by_name, load_strictly, sizes_of
+from composecli.runtime.loading.strict_keys import (
+    dtype_notes,
+    fit_by_name,
+    load_strictly,
+    sizes_of,
+    with_tied_names,
+)
 from composecli.runtime.loading.weights_file import (
     other_calls,
     pickled_module,
@@ -94,8 +104,12 @@ def _load(request: OpenRequest, *, lazy: bool) -> Model:
     except CouldNotAttempt as failure:
         problem = failure.problem
         if problem.rule is Rule.KEYS_DO_NOT_FIT:
-            remedies = (*fitting_classes(request), *problem.remedies)
-            failure.problem = replace(problem, remedies=remedies)
+            fitting = fitting_classes(request) or fitting_calls(request)
+            help = problem.help
+            if fitting:
+                help = ()
+            remedies = (*fitting, *problem.remedies)
+            failure.problem = replace(problem, help=help, remedies=remedies)
         raise
 
 
@@ -108,9 +122,10 @@ def _load_named(request: OpenRequest, reference: FactoryReference, *, lazy: bool
 
     def load_values() -> None:
         """Copy the values of the file into the module."""
-        load_strictly(module, read_weights(request, sizes, sizes_only=False), reference)
+        values = read_weights(request, sizes, sizes_only=False)
+        load_strictly(module, with_tied_names(module, values), reference)
 
-    weights = read_weights(request, sizes, sizes_only=lazy)
+    weights = with_tied_names(module, read_weights(request, sizes, sizes_only=lazy))
     notes = (*weights.notes, *dtype_notes(module, weights.state))
     take_over(module, weights)
     lazy_weights = None

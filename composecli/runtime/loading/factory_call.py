@@ -176,6 +176,14 @@ def _call(factory: Any, namespace: ModuleType, reference: FactoryReference) -> A
         raise _failed(reference, title, notes, remedies, help) from error
 
 
+def signature_of(reference: FactoryReference) -> inspect.Signature | None:
+    """Return the signature of a factory; None if it has none, or cannot be found."""
+    try:
+        return _signature(_find(_import(reference), reference))
+    except CouldNotAttempt:
+        return None
+
+
 def _signature(factory: Any) -> inspect.Signature | None:
     """Return the signature of a callable; None if it has none that can be read."""
     try:

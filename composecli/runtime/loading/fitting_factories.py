@@ -10,10 +10,12 @@ from collections.abc import Iterable
 import torch
 
 from composecli.core.errors import Remedy
+from composecli.core.key_causes import KeyDifferences
 from composecli.core.model_ref import FactoryReference, parse_reference
+from composecli.runtime.loading.changed_calls import changed_calls, changes_in
 from composecli.runtime.loading.factory_call import make_module, other_classes
-from composecli.runtime.loading.strict_keys import sizes_of
-from composecli.runtime.loading.weights_file import has_fitting_entry
+from composecli.runtime.loading.strict_keys import sizes_in, sizes_of
+from composecli.runtime.loading.weights_file import has_fitting_entry, read_weights
 from composecli.workers.protocol import OpenRequest
 
 
@@ -32,6 +34,25 @@ def fitting_classes(request: OpenRequest) -> tuple[Remedy, ...]:
         return ()
     remedies = other_classes(request.reference)
     return tuple(remedy for remedy in remedies if _fits(request, remedy))
+
+
+def fitting_calls(request: OpenRequest) -> tuple[Remedy, ...]:
+    """Return the remedies that call the factory with other numbers, so that the weights fit."""
+    named = request.reference
+    assert isinstance(named, FactoryReference)
+    try:
+        with torch.device("meta"):
+            module = make_module(named)
+        own = sizes_of(module)
+        weights = read_weights(request, own, sizes_only=True)
+    except Exception:
+        return ()
+    changes = changes_in(KeyDifferences(own, sizes_in(weights.state)))
+    for call in changed_calls(named, changes):
+        remedy = Remedy(model=call.name, effect="its weights fit this call")
+        if _fits(request, remedy):
+            return (remedy,)
+    return ()
 
 
 def _fits(request: OpenRequest, remedy: Remedy) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,10 +12,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from composecli.core.errors import CouldNotAttempt, Problem, Remedy
+from composecli.core.key_causes import KeyDifferences, find_causes
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule
+from composecli.runtime.describe import shared_names
 
-MAX_KEYS_SHOWN = 8
+MAX_KEYS_SHOWN = 4
+MAX_CAUSES_SHOWN = 4
 MAX_DTYPES_SHOWN = 2
 
 StateDict = dict[str, torch.Tensor]
@@ -34,41 +38,6 @@ class Weights:
     modes: Mapping[str, bool] | None = None
 
 
-@dataclass(frozen=True)
-class _KeyDifferences:
-    """The rows to show for keys that differ between a module and a file."""
-
-    missing: list[str]
-    unexpected: list[str]
-    resized: list[str]
-
-    @property
-    def count(self) -> int:
-        """The number of keys that differ in any way."""
-        return len(self.missing) + len(self.unexpected) + len(self.resized)
-
-
-def _key_differences(own: StateDict, weights: StateDict) -> _KeyDifferences:
-    """Return the differences between the keys and sizes of a module and those of a file.
-
-    An entry of a state dict need not be a tensor: it has no shape then.
-    """
-    missing = list[str]()
-    resized = list[str]()
-    for name, value in own.items():
-        if name not in weights:
-            missing.append(f"missing     {name}  {_shape_text(value)}")
-        elif is_lazy(value):
-            continue
-        elif getattr(weights[name], "shape", None) != getattr(value, "shape", None):
-            in_file = _shape_text(weights[name])
-            in_module = _shape_text(value)
-            sizes = f"{in_file} in the file, {in_module} in the module"
-            resized.append(f"resized     {name}  {sizes}")
-    unexpected = [f"unexpected  {name}" for name in weights if name not in own]
-    return _KeyDifferences(missing, unexpected, resized)
-
-
 def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
     """Return whether keys and sizes are the same, and no code of the module has a say in loading.
 
@@ -79,8 +48,7 @@ def fit_by_name(module: nn.Module, weights: StateDict) -> bool:
     own = module.state_dict()
     if any(_is_quantized(own[name]) != _is_quantized(weights.get(name)) for name in own):
         return False
-    keys = _key_differences(own, weights)
-    return keys.count == 0
+    return not KeyDifferences(sizes_of(module), sizes_in(weights)).count
 
 
 def _is_quantized(value: Any) -> bool:
@@ -122,12 +90,34 @@ def sizes_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
 
     They are None for other entries, and for lazy layers, which take the sizes of their weights.
     """
+    return sizes_in(module.state_dict())
+
+
+def sizes_in(state: StateDict) -> dict[str, tuple[int, ...] | None]:
+    """Return the sizes of each tensor in a state dict; None for what has none."""
     sizes: dict[str, tuple[int, ...] | None] = {}
-    for name, value in module.state_dict().items():
+    for name, value in state.items():
         sizes[name] = None
         if isinstance(value, torch.Tensor) and not is_lazy(value):
             sizes[name] = tuple(value.shape)
     return sizes
+
+
+def with_tied_names(module: nn.Module, weights: Weights) -> Weights:
+    """Return the weights with all names of each tensor of the module that the file has once.
+
+    Libraries leave out the other names of tied weights: loading one of them loads them all.
+    """
+    state, notes = copy.copy(weights.state), list(weights.notes)
+    for names in shared_names(module):
+        present = next((name for name in names if name in weights.state), None)
+        if present is None:
+            continue
+        for name in names:
+            if name not in state:
+                state[name] = state[present]
+                notes.append(f"{name} is the same tensor as {present}, and the file has it once")
+    return replace(weights, state=state, notes=tuple(notes))
 
 
 def load_strictly(module: nn.Module, weights: Weights, reference: FactoryReference) -> None:
@@ -140,7 +130,7 @@ def load_strictly(module: nn.Module, weights: Weights, reference: FactoryReferen
         CouldNotAttempt: if torch refuses them; it lists the keys that differ.
     """
     own = module.state_dict()
-    keys = _key_differences(own, weights.state)
+    keys = KeyDifferences(sizes_in(own), sizes_in(weights.state))
     if weights.modes is not None:
         # A pickled module has no versions: its class is the one that the factory makes.
         weights.state._metadata = own._metadata  # type: ignore[attr-defined]
@@ -148,7 +138,7 @@ def load_strictly(module: nn.Module, weights: Weights, reference: FactoryReferen
         module.load_state_dict(weights.state)
     except Exception as error:
         if keys.count:
-            raise _other_keys(keys, weights, reference) from error
+            raise CouldNotAttempt(_misfit(keys, module, weights, reference)) from error
         lines = [line.strip() for line in str(error).splitlines()]
         notes = tuple(lines[:MAX_KEYS_SHOWN])
         title = f"the module refuses the weights: {type(error).__name__}"
@@ -167,27 +157,45 @@ def _takes_part_in_loading(module: nn.Module) -> bool:
     return False
 
 
-def _other_keys(
-    keys: _KeyDifferences, weights: Weights, reference: FactoryReference
-) -> CouldNotAttempt:
-    """Return the error for weights with other keys or sizes; it shows the first of each kind."""
-    title = (
-        f"{len(keys.missing)} missing, {len(keys.unexpected)} unexpected"
-        f" and {len(keys.resized)} resized keys"
-    )
-    rows = list[str]()
-    for kind in (keys.missing, keys.unexpected, keys.resized):
-        rows += kind[:MAX_KEYS_SHOWN]
-    more = keys.count - len(rows)
-    if more:
-        rows.append(f"and {more} more")
-    notes = (*rows, *weights.notes)
+def _misfit(
+    keys: KeyDifferences, module: nn.Module, weights: Weights, reference: FactoryReference
+) -> Problem:
+    """Return the problem of weights with other keys or sizes: its causes, then the first names."""
+    causes = find_causes(keys, shared_names(module))
+    titles = list(dict.fromkeys(cause.title for cause in causes))
+    title = f"the weights do not fit the module: {', '.join(titles[:MAX_CAUSES_SHOWN])}"
+    sentences = [cause.text for cause in causes[:MAX_CAUSES_SHOWN]]
+    if len(causes) > MAX_CAUSES_SHOWN:
+        sentences.append(f"and {len(causes) - MAX_CAUSES_SHOWN} more differences")
+    rows = _rows(keys, module.state_dict(), weights.state)
     help: tuple[str, ...] = ()
     if not weights.remedies:
         help = ("check that this factory matches the weights, or name their entry with --key",)
-    remedies = weights.remedies
-    problem = Problem(Rule.KEYS_DO_NOT_FIT, title, reference.name, notes, help, remedies=remedies)
-    return CouldNotAttempt(problem)
+    return Problem(
+        Rule.KEYS_DO_NOT_FIT,
+        title,
+        reference.name,
+        (*sentences, *rows, *weights.notes),
+        help,
+        remedies=weights.remedies,
+    )
+
+
+def _rows(keys: KeyDifferences, own: StateDict, stored: StateDict) -> Iterator[str]:
+    """Yield the numbers of names, a row for the first of each kind, and how many are left."""
+    missing, unexpected, resized = len(keys.missing), len(keys.unexpected), len(keys.resized)
+    yield f"{missing} missing, {unexpected} unexpected and {resized} resized keys"
+    for name in keys.missing[:MAX_KEYS_SHOWN]:
+        yield f"missing     {name}  {_shape_text(own[name])}"
+    for name in keys.unexpected[:MAX_KEYS_SHOWN]:
+        yield f"unexpected  {name}"
+    for name in keys.resized[:MAX_KEYS_SHOWN]:
+        in_file, in_module = _shape_text(stored[name]), _shape_text(own[name])
+        yield f"resized     {name}  {in_file} in the file, {in_module} in the module"
+    kinds = (keys.missing, keys.unexpected, keys.resized)
+    more = sum(max(0, len(names) - MAX_KEYS_SHOWN) for names in kinds)
+    if more:
+        yield f"and {more} more"
 
 
 def _shape_text(value: Any) -> str:

@@ -242,6 +242,8 @@ def test_versions_survive_the_prefix_of_a_wrapper(folder: Path) -> None:
     with pytest.raises(CouldNotAttempt) as raised:
         load(open_request(folder, "norm", wrapped))
     assert raised.value.problem.notes == (
+        "the file lacks 1.num_batches_tracked",
+        "1 missing, 0 unexpected and 0 resized keys",
         "missing     1.num_batches_tracked  []",
         "stripped from the names of the weights: module.",
     )

@@ -1,0 +1,238 @@
+"""The parts of a contract that somebody wrote, and the contract that they make together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from composecli.core.contract import Contract, Evidence, EvidenceKind, Port, with_output_names
+from composecli.core.dims import Dim, Free, Shape, as_expr, example_size, fixed_size, free_dims
+from composecli.core.documents import InvalidDocument, Place
+from composecli.core.dtypes import ANY_FLOAT
+from composecli.core.pytree import (
+    Argument,
+    Call,
+    KeyPath,
+    Literal,
+    TensorSpec,
+    Tree,
+    TreeMapping,
+    TreeSequence,
+    parse_port_name,
+)
+from composecli.core.relations import Where, sizes_meeting
+from composecli.core.size_expr import evaluate, symbols
+
+MAX_ITEMS = 10_000
+
+# Sizes of a free dim in the example: on axis 0, which is usually the batch, and on other axes.
+_EXAMPLE_BATCH = 2
+_EXAMPLE_SIZE = 8
+_ANY_RANK_SIZES = (_EXAMPLE_BATCH, _EXAMPLE_SIZE)
+_UNNAMED = re.compile(r"(input \d{1,4})(.*)", re.DOTALL)
+_NAMED = re.compile(r"([A-Za-z_]\w*)\.?(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class InputPart:
+    """A tensor input: its argument, the path inside it, and the sizes of an example, if stated.
+
+    Integer values of the example are below `below`. `keyword`: the argument is passed by name.
+    """
+
+    argument: str
+    path: KeyPath
+    port: Port
+    sizes: tuple[int, ...] | None
+    below: int
+    keyword: bool
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePart:
+    """An argument that is a plain value."""
+
+    argument: str
+    value: Literal
+    keyword: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPart:
+    """An output, with the sizes of an example, if stated."""
+
+    port: Port
+    sizes: tuple[int, ...] | None
+    place: Place
+
+
+def argument_and_path(name: str) -> tuple[str, KeyPath]:
+    """Split the name of an input: `batch.mask` is in the argument `batch`, at `mask`.
+
+    Raises:
+        ValueError: if it is not such a name; the message is written for users.
+    """
+    match = _UNNAMED.fullmatch(name) or _NAMED.fullmatch(name)
+    if match is None:
+        raise ValueError(f"not the name of an input: {name} (as in ids, batch.mask, input 0)")
+    argument, inner = match.groups()
+    return argument, parse_port_name(inner)
+
+
+def assemble(
+    inputs: Sequence[InputPart | ValuePart],
+    outputs: Sequence[OutputPart],
+    where: Where,
+    source: str,
+) -> Contract:
+    """Return the contract of these parts, with an example whose sizes meet it.
+
+    Raises:
+        InvalidDocument: if no such example is found, or two parts are in one place.
+    """
+    sizes = _sizes_by_name(inputs, where)
+    numbers = {argument: n for n, argument in enumerate(dict.fromkeys(p.argument for p in inputs))}
+    ports = list[Port]()
+    for part in inputs:
+        if isinstance(part, InputPart):
+            ports.append(replace(part.port, path=(numbers[part.argument], *part.path)))
+    contract = Contract(
+        tuple(ports),
+        tuple(part.port for part in outputs),
+        _call(inputs, sizes),
+        _result(outputs, sizes),
+        (Evidence(EvidenceKind.DECLARED, source),),
+        where,
+    )
+    return with_output_names(contract)
+
+
+def _sizes_by_name(inputs: Iterable[InputPart | ValuePart], where: Where) -> dict[str, int]:
+    """Return a size for each free dim: that of a stated example, or one that meets the relations.
+
+    Raises:
+        InvalidDocument: if no sizes do.
+    """
+    ranges = dict[str, Free]()
+    sizes = dict[str, int]()
+    for part in inputs:
+        if not isinstance(part, InputPart) or part.port.optional:
+            continue
+        dims = part.port.dims or ()
+        if part.sizes is not None and part.port.dims is not None and len(part.sizes) != len(dims):
+            place = (*part.place, "example")
+            raise InvalidDocument(place, f"{len(part.sizes)} sizes for {len(dims)} dims")
+        for axis, free in _free_axes(dims):
+            ranges.setdefault(free.name, free)
+            near = _EXAMPLE_BATCH if axis == 0 else _EXAMPLE_SIZE
+            chosen = example_size(free, near)
+            if part.sizes is not None:
+                chosen = part.sizes[axis]
+            sizes.setdefault(free.name, chosen)
+    for number, relation in enumerate(where):
+        missing = sorted(relation.symbols - sizes.keys())
+        if missing:
+            message = f"{missing[0]} is not a free dim of a required input"
+            raise InvalidDocument(("where", number), message)
+    found = sizes_meeting(where, ranges, sizes)
+    if found is None:
+        raise InvalidDocument(("where",), "no sizes are found that meet these relations")
+    return found
+
+
+def _free_axes(dims: Shape) -> Iterable[tuple[int, Free]]:
+    """Yield each free dim with its axis."""
+    for axis, dim in enumerate(dims):
+        for free in free_dims((dim,)):
+            yield axis, free
+
+
+def _call(inputs: Iterable[InputPart | ValuePart], sizes: Mapping[str, int]) -> Call:
+    """Return the example: a call with every required input."""
+    parts = dict[str, list[tuple[KeyPath, Tree]]]()
+    keywords = set[str]()
+    for part in inputs:
+        if part.keyword:
+            keywords.add(part.argument)
+        match part:
+            case ValuePart(argument, value):
+                parts.setdefault(argument, []).append(((), value))
+            case InputPart(argument, path, port) if not port.optional:
+                spec = _spec(port, part.sizes, sizes, part.place)
+                below = replace(spec, below=part.below)
+                parts.setdefault(argument, []).append((path, below))
+    arguments = list[Argument]()
+    for argument, items in parts.items():
+        name = argument if argument in keywords else None
+        arguments.append(Argument(_tree(items, ("inputs",)), name))
+    return Call(tuple(arguments))
+
+
+def _result(outputs: Sequence[OutputPart], sizes: Mapping[str, int]) -> Tree:
+    """Return the result of the example."""
+    items = list[tuple[KeyPath, Tree]]()
+    for part in outputs:
+        items.append((part.port.path, _spec(part.port, part.sizes, sizes, part.place)))
+    return _tree(items, ("outputs",))
+
+
+def _spec(
+    port: Port, stated: tuple[int, ...] | None, sizes: Mapping[str, int], place: Place
+) -> TensorSpec:
+    """Return the tensor of a port in the example.
+
+    Raises:
+        InvalidDocument: if a size follows from nothing.
+    """
+    dtype = port.dtype
+    if dtype == ANY_FLOAT:
+        dtype = "float32"
+    if port.dims is None:
+        return TensorSpec(dtype, stated or _ANY_RANK_SIZES)
+    chosen = list[int]()
+    for axis, dim in enumerate(port.dims):
+        size = _size(dim, sizes)
+        if size is None and stated is not None and len(stated) == len(port.dims):
+            size = stated[axis]
+        if size is None:
+            message = f'the size {dim} follows from no input: state an example, as in "2, 8"'
+            raise InvalidDocument((*place, "dims", axis), message)
+        chosen.append(size)
+    return TensorSpec(dtype, tuple(chosen))
+
+
+def _size(dim: Dim, sizes: Mapping[str, int]) -> int | None:
+    """Return the size of a dim; None if it is unknown, or is about a dim without a size."""
+    size = fixed_size(dim)
+    if size is not None:
+        return size
+    expr = as_expr(dim)
+    if expr is None or not symbols(expr) <= sizes.keys():
+        return None
+    return evaluate(expr, sizes)
+
+
+def _tree(items: Sequence[tuple[KeyPath, Tree]], place: Place) -> Tree:
+    """Return the tree with these parts at their paths; a missing item of a tuple is None.
+
+    Raises:
+        InvalidDocument: if two parts are in one place, or items and keys are mixed.
+    """
+    paths = [path for path, _ in items]
+    if () in paths:
+        if len(items) > 1:
+            raise InvalidDocument(place, "several of them have the same name, or none")
+        return items[0][1]
+    inner = dict[int | str, list[tuple[KeyPath, Tree]]]()
+    for (first, *rest), tree in items:
+        inner.setdefault(first, []).append((tuple(rest), tree))
+    trees = {step: _tree(parts, place) for step, parts in inner.items()}
+    if all(isinstance(step, str) for step in trees):
+        return TreeMapping(tuple((str(step), tree) for step, tree in trees.items()))
+    numbers = [step for step in trees if isinstance(step, int)]
+    if len(numbers) < len(trees) or max(numbers) >= MAX_ITEMS:
+        raise InvalidDocument(place, "an object has either names or numbers")
+    filled = [trees.get(number, Literal(None)) for number in range(max(numbers) + 1)]
+    return TreeSequence("tuple", tuple(filled))

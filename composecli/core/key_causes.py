@@ -1,0 +1,326 @@
+"""Why weights do not fit a module: the causes behind the names and sizes that differ.
+
+Each cause is one sentence about a part of the module, from names and sizes alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from itertools import chain
+
+# The sizes of each entry by its name; None for an entry that is not a tensor.
+Sizes = Mapping[str, tuple[int, ...] | None]
+
+MAX_NAMES_SHOWN = 3
+# With fewer names in common, file and module are of different architectures.
+MIN_SHARE_IN_COMMON = 0.2
+
+_ADAPTER = re.compile(r"(^|\.)(lora_[A-Za-z_]+|base_layer|modules_to_save)(\.|$)")
+_QUANTIZED = re.compile(
+    r"(^|\.)(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\b.*|weight_scale|input_scale"
+    r"|weight_scale_inv|_packed_params|zero_point|scale)(\.|$)"
+)
+_INDEX = re.compile(r"\d+")
+
+
+class CauseKind(StrEnum):
+    """What is different."""
+
+    PREFIX = "prefix"
+    ADAPTERS = "adapters"
+    QUANTIZED = "quantized"
+    TIED = "tied"
+    DEPTH = "depth"
+    CLASSES = "classes"
+    WIDTH = "width"
+    SIZES = "sizes"
+    PART = "part"
+    ARCHITECTURE = "architecture"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One cause, as a title and a sentence with the facts.
+
+    `change` is a number of the module and the one that the file has in its place, if the cause is
+    that they differ.
+    """
+
+    kind: CauseKind
+    title: str
+    text: str
+    change: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDifferences:
+    """The names that differ between a module and a file, and the sizes of all."""
+
+    module: Sizes
+    file: Sizes
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names that the module has, and the file has not."""
+        return tuple(name for name in self.module if name not in self.file)
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """The names that the file has, and the module has not."""
+        return tuple(name for name in self.file if name not in self.module)
+
+    @property
+    def resized(self) -> tuple[str, ...]:
+        """The names of other sizes. Those of a lazy layer are not known."""
+        names = list[str]()
+        for name, sizes in self.module.items():
+            if sizes is not None and name in self.file and self.file[name] != sizes:
+                names.append(name)
+        return tuple(names)
+
+    @property
+    def count(self) -> int:
+        """The number of names that differ in any way."""
+        return len(self.missing) + len(self.unexpected) + len(self.resized)
+
+
+def find_causes(keys: KeyDifferences, shared: Sequence[tuple[str, ...]] = ()) -> tuple[Cause, ...]:
+    """Return the causes of all differences, the one that explains most of the others first.
+
+    `shared` has the names of each tensor of the module that has several.
+    """
+    prefix = _prefix(keys)
+    if prefix is not None:
+        return (prefix,)
+    left = _Left(keys)
+    special = [
+        *left.take(_special(keys, _ADAPTER, CauseKind.ADAPTERS, "adapters of LoRA (peft)")),
+        *left.take(_special(keys, _QUANTIZED, CauseKind.QUANTIZED, "quantized weights")),
+    ]
+    if not special and _are_foreign(keys):
+        return (_architecture(keys),)
+    causes = [
+        *special,
+        *left.take(_tied(keys, shared)),
+        *left.take(_depths(keys)),
+        *left.take(_resized(keys)),
+        *left.take(_parts(left)),
+    ]
+    return tuple(causes)
+
+
+# A cause with the names that it explains.
+Explained = tuple[Cause, frozenset[str]]
+
+
+class _Left:
+    """The names that no cause explains yet."""
+
+    def __init__(self, keys: KeyDifferences) -> None:
+        self.missing = dict.fromkeys(keys.missing)
+        self.unexpected = dict.fromkeys(keys.unexpected)
+        self.resized = dict.fromkeys(keys.resized)
+
+    def take(self, found: Iterator[Explained]) -> Iterator[Cause]:
+        """Yield each cause that explains a name that is left, and take these names away."""
+        for cause, names in found:
+            explains = False
+            for kind in (self.missing, self.unexpected, self.resized):
+                for name in names & kind.keys():
+                    del kind[name]
+                    explains = True
+            if explains:
+                yield cause
+
+
+def _prefix(keys: KeyDifferences) -> Cause | None:
+    """Return the cause that all names of one side begin with a word, and are the same behind it."""
+    for longer, other, text in (
+        (
+            keys.file,
+            keys.module,
+            "the names in the file begin with {0}, those of the module do not",
+        ),
+        (
+            keys.module,
+            keys.file,
+            "the names of the module begin with {0}, those in the file do not",
+        ),
+    ):
+        firsts = {name.split(".")[0] for name in longer}
+        if len(firsts) != 1:
+            continue
+        start = f"{firsts.pop()}."
+        if {name.removeprefix(start) for name in longer} == set(other):
+            return Cause(CauseKind.PREFIX, "another prefix", text.format(start))
+    return None
+
+
+def _are_foreign(keys: KeyDifferences) -> bool:
+    """Return whether hardly any name is in both."""
+    common = keys.module.keys() & keys.file.keys()
+    return len(common) < MIN_SHARE_IN_COMMON * max(len(keys.module), len(keys.file))
+
+
+def _architecture(keys: KeyDifferences) -> Cause:
+    """Return the cause that the weights are of another module."""
+    common = len(keys.module.keys() & keys.file.keys())
+    ours, theirs = _shown(_firsts(keys.module)), _shown(_firsts(keys.file))
+    text = (
+        f"{common} of {len(keys.module)} names of the module are among the {len(keys.file)} in the "
+        f"file: they begin with {theirs} there, and with {ours} in the module"
+    )
+    return Cause(CauseKind.ARCHITECTURE, "another architecture", text)
+
+
+def _firsts(names: Sizes) -> list[str]:
+    """Return the first words of names, each once."""
+    return list(dict.fromkeys(name.split(".")[0] for name in names))
+
+
+def _special(
+    keys: KeyDifferences, pattern: re.Pattern[str], kind: CauseKind, words: str
+) -> Iterator[Explained]:
+    """Yield the cause that one side has names of a special kind of weights."""
+    for names, where in ((keys.unexpected, "file"), (keys.missing, "module")):
+        special = [name for name in names if pattern.search(name)]
+        if not special:
+            continue
+        around = {_parent(name, pattern) for name in special}
+        explained = set(special)
+        for name in chain(keys.missing, keys.unexpected, keys.resized):
+            explained.update({name} if any(name.startswith(part) for part in around) else ())
+        text = f"{len(special)} names in the {where} are those of {words}, such as {special[0]}"
+        yield Cause(kind, words, text), frozenset(explained)
+
+
+def _parent(name: str, pattern: re.Pattern[str]) -> str:
+    """Return the layer in front of a special word, with its dot: its own names may differ, too."""
+    match = pattern.search(name)
+    assert match is not None
+    return name[: match.start() + len(match[1])]
+
+
+def _tied(keys: KeyDifferences, shared: Sequence[tuple[str, ...]]) -> Iterator[Explained]:
+    """Yield the cause that a file has a tensor of several names under one of them."""
+    for names in shared:
+        missing = [name for name in names if name in keys.missing]
+        present = [name for name in names if name in keys.file]
+        if missing and present:
+            text = (
+                f"{_shown(missing)} of the module is the same tensor as {present[0]}, and the file "
+                "has it once"
+            )
+            yield Cause(CauseKind.TIED, "tied weights", text), frozenset(missing)
+
+
+def _depths(keys: KeyDifferences) -> Iterator[Explained]:
+    """Yield the cause that a numbered container has more parts on one side."""
+    in_module, in_file = _containers(keys.module), _containers(keys.file)
+    for container in dict.fromkeys(chain(in_module, in_file)):
+        ours, theirs = in_module.get(container, set()), in_file.get(container, set())
+        if not ours or not theirs or not (ours < theirs or theirs < ours):
+            continue
+        start = f"{container}." if container else ""
+        numbers = ours ^ theirs
+        names = [
+            name
+            for name in (*keys.missing, *keys.unexpected)
+            if name.startswith(start) and _number(name, start) in numbers
+        ]
+        where = f"{container} has " if container else "it has "
+        text = f"{where}{len(theirs)} parts in the file, and {len(ours)} in the module"
+        change = (len(ours), len(theirs))
+        yield Cause(CauseKind.DEPTH, "another depth", text, change), frozenset(names)
+
+
+def _containers(names: Sizes) -> dict[str, set[int]]:
+    """Return the numbers behind each container of numbered parts: `blocks` of `blocks.0.weight`."""
+    containers = defaultdict[str, set[int]](set)
+    for name in names:
+        words = name.split(".")
+        for position, word in enumerate(words):
+            if _INDEX.fullmatch(word):
+                containers[".".join(words[:position])].add(int(word))
+    return containers
+
+
+def _number(name: str, start: str) -> int | None:
+    """Return the number behind the start of a name; None if there is another word."""
+    word = name.removeprefix(start).split(".")[0]
+    if _INDEX.fullmatch(word):
+        return int(word)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An axis whose sizes differ: that of the module, and that in the file."""
+
+    name: str
+    axis: int
+    change: tuple[int, int]
+
+
+def _resized(keys: KeyDifferences) -> Iterator[Explained]:
+    """Yield a cause for each ratio of sizes that differ: a width and its multiples are one."""
+    by_ratio = defaultdict[Fraction, list[_Place]](list)
+    odd = list[str]()
+    for name in keys.resized:
+        ours, theirs = keys.module[name], keys.file[name]
+        if ours is None or theirs is None or len(ours) != len(theirs):
+            odd.append(name)
+            continue
+        for axis, (own, stored) in enumerate(zip(ours, theirs, strict=True)):
+            if own != stored:
+                by_ratio[Fraction(stored, own or 1)].append(_Place(name, axis, (own, stored)))
+    for places in sorted(by_ratio.values(), key=len, reverse=True):
+        yield _change(places), frozenset(place.name for place in places)
+    for name in odd:
+        text = f"{name} is {_sizes(keys.file[name])} in the file, {_sizes(keys.module[name])} here"
+        yield Cause(CauseKind.SIZES, "other sizes", text), frozenset((name,))
+
+
+def _change(places: Sequence[_Place]) -> Cause:
+    """Return the cause of sizes that differ by one ratio: the smallest stands for the others."""
+    change = min(place.change for place in places)
+    own, stored = change
+    parts = dict.fromkeys(place.name.rpartition(".")[0] or "the module" for place in places)
+    where = _shown(list(parts))
+    if {place.axis for place in places} == {0}:
+        text = f"{stored} rows in the file are {own} in the module, in {where}"
+        return Cause(CauseKind.CLASSES, "another number of outputs or rows", text, change)
+    text = f"{stored} in the file is {own} in the module, in {where}"
+    return Cause(CauseKind.WIDTH, "another width", text, change)
+
+
+def _parts(left: _Left) -> Iterator[Explained]:
+    """Yield the names that are left, by the part of the module that they are in."""
+    for names, where in ((left.missing, "the file lacks"), (left.unexpected, "the module lacks")):
+        by_part = defaultdict[str, list[str]](list)
+        for name in names:
+            by_part[name.split(".")[0]].append(name)
+        for part, inside in by_part.items():
+            text = f"{where} {_shown(inside)}"
+            yield Cause(CauseKind.PART, f"other parts in {part}", text), frozenset(inside)
+
+
+def _sizes(sizes: tuple[int, ...] | None) -> str:
+    """Return sizes as text."""
+    if sizes is None:
+        return "no tensor"
+    return str(list(sizes))
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are besides."""
+    text = ", ".join(names[:MAX_NAMES_SHOWN])
+    more = len(names) - MAX_NAMES_SHOWN
+    if more > 0:
+        text += f" and {more} more"
+    return text
