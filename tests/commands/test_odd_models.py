@@ -288,7 +288,7 @@ def test_odd_models_that_do_not_fit(
 
 def test_sizes_that_broadcast_by_chance_do_not_decide(composecli: Composecli, shelf: Shelf) -> None:
     halves = shelf.save("halves", HalvesMultiplied())
-    wide = shelf.save("wide", nn.Linear(10, 5))
+    wide = shelf.save("ten_wide", nn.Linear(10, 5))
     checked = composecli.json("check", halves, wide)
     assert checked.code == 0
     assert checked.json["seams"][0]["when"] == ["D==20"]
