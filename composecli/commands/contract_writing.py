@@ -57,6 +57,7 @@ def _written(stage: StagedFile) -> Iterator[None]:
 
 def _meaning(contract: Contract) -> object:
     """Return what a contract says, without its evidence."""
-    inputs = [(port.name, port.path, str(port)) for port in contract.inputs]
-    outputs = [(port.path, str(port)) for port in contract.outputs]
-    return inputs, outputs, contract.where, list(call_leaves(contract.example))
+    general = contract.general
+    inputs = [(port.name, port.path, str(port)) for port in general.inputs]
+    outputs = [(port.path, str(port)) for port in general.outputs]
+    return inputs, outputs, general.where, list(call_leaves(contract.example))

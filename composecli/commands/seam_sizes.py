@@ -25,6 +25,7 @@ from composecli.compose.compare import (
     pair_conditions,
 )
 from composecli.compose.fitting_sizes import fitting_sizes
+from composecli.compose.related_sizes import Given, is_never_met
 from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Wiring, wire
 from composecli.core.dims import Shape, admits, fixed_size, unknown_reason
@@ -175,6 +176,9 @@ def _other_sizes(
         return {**sizes, **changed}
     shapes = producer_shapes(pairs, [port.dims or () for port in seam.upstream.outputs])
     search = SizeSearch(runs, sizes, shapes)
+    is_declared = not seam.chain.parts[seam.number].has_module
+    if is_declared and (_differs_in_rank(findings) or _refuses_constant(pairs)):
+        return _Never()
     is_constant = _refuses_constant(pairs) or _refuses_rank(findings, runs.at(sizes))
     if search.is_about_other_things(is_constant=is_constant):
         return _Never()
@@ -258,11 +262,15 @@ def _is_constant_mismatch(pairs: PortPairs, findings: Findings, observation: Obs
 
 
 def _refuses_constant(pairs: PortPairs) -> bool:
-    """Return whether an axis has one size only, and the consumer refuses it."""
+    """Return whether an axis, or what a relation is about, has one size only that is refused."""
     for producer, consumer in pairs:
         dims = consumer.port.dims or ()
         if len(dims) != len(producer.dims):
             continue
+        related = Given()
+        related.add(producer.dims, dims, producer.example.sizes)
+        if is_never_met(consumer.own_relations, related):
+            return True
         for given, taken in zip(producer.dims, dims, strict=True):
             size = fixed_size(given)
             if size is not None and admits(taken, size) is False:
@@ -275,10 +283,14 @@ def _refuses_rank(findings: Findings, observation: Observation) -> bool:
 
     A convolution says so in words before it becomes an op: `Expected 3D or 4D input to conv2d`.
     """
-    rules = {finding.rule for finding in findings}
-    if Rule.RANK_DIFFERS not in rules or not isinstance(observation, Rejected):
+    if not _differs_in_rank(findings) or not isinstance(observation, Rejected):
         return False
     return observation.op is not None or _RANKS.search(observation.message) is not None
+
+
+def _differs_in_rank(findings: Findings) -> bool:
+    """Return whether a finding is about the number of axes. A contract file has one for a port."""
+    return any(finding.rule is Rule.RANK_DIFFERS for finding in findings)
 
 
 def _impossible(pairs: PortPairs) -> str | None:

@@ -83,6 +83,14 @@ def _wrong(relation: Relation, sizes: Mapping[str, int]) -> str:
             return f"{left} is {is_left}, which is no multiple of {number}"
 
 
+def is_never_met(where: Where, given: Given) -> bool:
+    """Return whether a relation fails at every size: `C*H*W` is 16*2*2 for `C*H*W == 100`."""
+    for relation in given.restated(where):
+        if not relation.symbols and not holds(relation, {}):
+            return True
+    return False
+
+
 def relation_conditions(
     where: Where, given: Given, ranges: Mapping[str, Free], sizes: Mapping[str, int]
 ) -> list[Condition]:

@@ -9,9 +9,9 @@
 
 Dims and relations have the texts that they have on every screen. The name of a port says where it
 is: `ids` and `batch.mask` are inside arguments, `logits` is an entry of a dict, `[0]` an item of a
-tuple, and a single output without a name is the whole result. An input with a `value` is a plain
-value. `example` has the sizes of a tensor that was accepted or returned; without it, they follow
-from the dims.
+tuple, and a single output without a name is the whole result. `*` among the dims of the only input
+stands for any number of axes. An input with a `value` is a plain value. `example` has the sizes of
+a tensor that was accepted or returned; without it, they follow from the dims.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from composecli.core.contract_parts import (
     argument_and_path,
     assemble,
 )
-from composecli.core.dims import Dim, Shape, parse_dim
+from composecli.core.dims import REST, Dim, parse_dim
 from composecli.core.documents import Entry, InvalidDocument, Place, entry_of, nearest
 from composecli.core.dtypes import ANY_FLOAT, DTYPES, is_numeric
 from composecli.core.limits import MAX_SIZE, read_integer
@@ -61,14 +61,14 @@ def as_document(contract: Contract) -> dict[str, Any]:
         "version": VERSION,
         "inputs": list(_input_entries(contract)),
         "outputs": list(_output_entries(contract)),
-        "where": [str(relation) for relation in contract.where],
+        "where": [str(relation) for relation in contract.general.where],
     }
 
 
 def _input_entries(contract: Contract) -> Iterator[dict[str, Any]]:
     """Yield an entry for each input and each plain value, in the order of the arguments."""
     specs = dict(call_leaves(contract.example))
-    ports = {port.path: port for port in contract.inputs}
+    ports = {port.path: port for port in contract.general.inputs}
     for number, argument in enumerate(contract.example.arguments):
         keyword: dict[str, Any] = {}
         if argument.name is not None:
@@ -81,7 +81,7 @@ def _input_entries(contract: Contract) -> Iterator[dict[str, Any]]:
             if spec.below != _DEFAULT_BELOW:
                 entry["below"] = spec.below
             yield entry
-    for port in contract.inputs:
+    for port in contract.general.inputs:
         if port.path not in specs:
             yield _port_entry(port, None) | {"optional": True, "keyword": True}
 
@@ -89,7 +89,7 @@ def _input_entries(contract: Contract) -> Iterator[dict[str, Any]]:
 def _output_entries(contract: Contract) -> Iterator[dict[str, Any]]:
     """Yield an entry for each output. Its name is where it is in the result."""
     specs = dict(leaves(contract.result))
-    for port in contract.outputs:
+    for port in contract.general.outputs:
         entry = _port_entry(port, specs[port.path])
         del entry["name"]
         if port.path:
@@ -101,7 +101,7 @@ def _port_entry(port: Port, spec: TensorSpec | None) -> dict[str, Any]:
     """Return the keys that inputs and outputs share."""
     entry: dict[str, Any] = {"name": port.name, "dtype": port.dtype}
     if port.dims is not None:
-        entry["dims"] = list(map(str, port.dims))
+        entry["dims"] = list(port.axis_texts)
     if spec is not None:
         entry["example"] = ", ".join(map(str, spec.sizes))
     return entry
@@ -180,11 +180,19 @@ def _read_output(entry: Entry) -> OutputPart:
 
 def _read_port(entry: Entry, name: str, path: KeyPath) -> Port:
     """Return the port of an entry."""
-    dims: Shape | None = None
-    if "dims" in entry.values:
-        dims = tuple(_read_dim(place, text) for place, text in entry.texts("dims"))
-    optional = entry.flag("optional")
-    return Port(name, path, _read_dtype(entry), dims, optional)
+    dtype, optional = _read_dtype(entry), entry.flag("optional")
+    if "dims" not in entry.values:
+        return Port(name, path, dtype, None, optional)
+    dims = list[Dim]()
+    rest: int | None = None
+    for axis, (place, text) in enumerate(entry.texts("dims")):
+        if text.strip() != REST:
+            dims.append(_read_dim(place, text))
+        elif rest is None:
+            rest = axis
+        else:
+            raise InvalidDocument(place, "* may be there once")
+    return Port(name, path, dtype, tuple(dims), optional, rest)
 
 
 def _read_dtype(entry: Entry) -> str:

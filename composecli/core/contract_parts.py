@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from composecli.core.contract import Contract, Evidence, EvidenceKind, Port, with_output_names
+from composecli.core.contract import (
+    Contract,
+    Evidence,
+    EvidenceKind,
+    Port,
+    Signature,
+    with_output_names,
+)
 from composecli.core.dims import Dim, Free, Shape, as_expr, example_size, fixed_size, free_dims
 from composecli.core.documents import InvalidDocument, Place
 from composecli.core.dtypes import ANY_FLOAT
@@ -21,8 +28,9 @@ from composecli.core.pytree import (
     TreeSequence,
     parse_port_name,
 )
+from composecli.core.ranks import in_rank_of
 from composecli.core.relations import Where, sizes_meeting
-from composecli.core.size_expr import evaluate, symbols
+from composecli.core.size_expr import PRODUCT_OF_REST, evaluate, symbols
 
 MAX_ITEMS = 10_000
 
@@ -92,21 +100,68 @@ def assemble(
     Raises:
         InvalidDocument: if no such example is found, or two parts are in one place.
     """
-    sizes = _sizes_by_name(inputs, where)
     numbers = {argument: n for n, argument in enumerate(dict.fromkeys(p.argument for p in inputs))}
-    ports = list[Port]()
+    tensors = list[InputPart]()
     for part in inputs:
         if isinstance(part, InputPart):
-            ports.append(replace(part.port, path=(numbers[part.argument], *part.path)))
-    contract = Contract(
-        tuple(ports),
-        tuple(part.port for part in outputs),
-        _call(inputs, sizes),
-        _result(outputs, sizes),
-        (Evidence(EvidenceKind.DECLARED, source),),
-        where,
+            path = (numbers[part.argument], *part.path)
+            tensors.append(replace(part, port=replace(part.port, path=path)))
+    signature = Signature(
+        tuple(part.port for part in tensors), tuple(part.port for part in outputs), where
     )
-    return with_output_names(contract)
+    _refuse_unknown_symbols(signature)
+    evidence = (Evidence(EvidenceKind.DECLARED, source),)
+    contract = Contract(
+        signature.inputs, signature.outputs, Call(()), Literal(None), evidence, where
+    )
+    if any(port.rest is not None for port in (*signature.inputs, *signature.outputs)):
+        contract = _at_a_rank(contract, signature, tensors)
+    ranked = iter(contract.inputs)
+    parts = [replace(p, port=next(ranked)) if isinstance(p, InputPart) else p for p in inputs]
+    results = [
+        replace(part, port=port) for part, port in zip(outputs, contract.outputs, strict=True)
+    ]
+    sizes = _sizes_by_name(parts, contract.where)
+    example, result = _call(parts, sizes), _result(results, sizes)
+    return with_output_names(replace(contract, example=example, result=result))
+
+
+def _refuse_unknown_symbols(signature: Signature) -> None:
+    """Refuse a relation about what no required input has.
+
+    Raises:
+        InvalidDocument: if there is one.
+    """
+    names = set[str]()
+    for port in signature.inputs:
+        if not port.optional:
+            names |= {free.name for free in free_dims(port.dims or ())}
+        if port.rest is not None:
+            names.add(PRODUCT_OF_REST)
+    for number, relation in enumerate(signature.where):
+        missing = sorted(relation.symbols - names)
+        if missing:
+            message = f"{missing[0]} is not a free dim of a required input"
+            raise InvalidDocument(("where", number), message)
+
+
+def _at_a_rank(contract: Contract, signature: Signature, tensors: Sequence[InputPart]) -> Contract:
+    """Return a contract of any rank with its ports at the rank of the stated example.
+
+    Without one, `*` is one axis.
+
+    Raises:
+        InvalidDocument: if `*` is in an output, or in one of several inputs.
+    """
+    part = tensors[0]
+    if len(tensors) > 1 or part.port.rest is None:
+        message = "* may be among the dims of a single input alone"
+        raise InvalidDocument((*part.place, "dims"), message)
+    sizes = part.sizes
+    if sizes is None:
+        sizes = (1,) * (len(part.port.dims or ()) + 1)
+    call = Call((Argument(TensorSpec(part.port.dtype, sizes)),))
+    return in_rank_of(replace(contract, any_rank=signature), call)
 
 
 def _sizes_by_name(inputs: Iterable[InputPart | ValuePart], where: Where) -> dict[str, int]:
@@ -131,11 +186,6 @@ def _sizes_by_name(inputs: Iterable[InputPart | ValuePart], where: Where) -> dic
             if part.sizes is not None:
                 chosen = part.sizes[axis]
             sizes.setdefault(free.name, chosen)
-    for number, relation in enumerate(where):
-        missing = sorted(relation.symbols - sizes.keys())
-        if missing:
-            message = f"{missing[0]} is not a free dim of a required input"
-            raise InvalidDocument(("where", number), message)
     found = sizes_meeting(where, ranges, sizes)
     if found is None:
         raise InvalidDocument(("where",), "no sizes are found that meet these relations")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -142,7 +143,49 @@ def test_an_output_of_any_float_has_the_dtype_of_the_input() -> None:
     assert (spec.dtype, spec.sizes) == ("float16", (3, 4, 5))
 
 
+FLAT: dict[str, Any] = {
+    "inputs": [{"name": "x", "dtype": "float32", "dims": ["N", "*"]}],
+    "outputs": [{"dtype": "float32", "dims": ["N", "3"]}],
+    "where": ["prod(*) == 24"],
+}
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 24), (5, 2, 3, 4), (1, 2, 2, 2, 3, 1), (2, 25), (3, 2, 3, 5)]
+)
+def test_a_contract_of_any_rank_takes_what_its_product_allows(shape: tuple[int, ...]) -> None:
+    contract = parse_document(FLAT, "flat")
+    assert str(contract) == "float32[N, *] where prod(*) == 24 -> float32[N, 3]"
+    given_tensors: dict[KeyPath, TensorSpec] = {(0,): TensorSpec("float32", shape)}
+    if math.prod(shape[1:]) == 24:
+        ((_, spec),) = leaves(declared_result(contract, given_tensors))
+        assert spec.sizes == (shape[0], 3)
+    else:
+        with pytest.raises(ContractError, match="24"):
+            declared_result(contract, given_tensors)
+
+
+def test_a_document_of_any_rank_is_read_as_it_was_written() -> None:
+    at_four = {**FLAT["inputs"][0], "example": "2, 2, 3, 4"}
+    for document in (FLAT, {**FLAT, "inputs": [at_four]}):
+        contract = parse_document(document, "flat")
+        assert meaning(parse_document(as_document(contract), "flat")) == meaning(contract)
+
+
 PLACES = [
+    ({**FLAT, "inputs": [{**FLAT["inputs"][0], "dims": ["*", "*"]}]}, ("inputs", 0, "dims", 1)),
+    (
+        {**FLAT, "inputs": [FLAT["inputs"][0], {"name": "y", "dtype": "int8", "dims": ["2"]}]},
+        ("inputs", 0, "dims"),
+    ),
+    ({**FLAT, "inputs": [{**FLAT["inputs"][0], "dims": ["N", "3"]}]}, ("where", 0)),
+    (
+        {
+            "inputs": [{"name": "x", "dtype": "int8", "dims": ["2"]}],
+            "outputs": [{"dtype": "int8", "dims": ["*"]}],
+        },
+        ("inputs", 0, "dims"),
+    ),
     ({"inputs": [{"name": "x", "dtype": "int8", "dims": [1]}]}, ("inputs", 0, "dims", 0)),
     ({"inputs": [{"name": "x"}]}, ("inputs", 0)),
     ({"inputs": [{"name": "x", "value": [1]}]}, ("inputs", 0, "value")),

@@ -101,6 +101,6 @@ def test_only_a_factory_runs_code_of_the_user() -> None:
     assert kinds == [ModelKind.FACTORY, ModelKind.FACTORY_ALONE]
 
 
-def test_archives_list_their_arguments() -> None:
+def test_archives_and_contracts_list_their_arguments() -> None:
     kinds = [kind for kind in ModelKind if kind.traits.lists_arguments]
-    assert kinds == [ModelKind.TORCHSCRIPT, ModelKind.EXPORTED]
+    assert kinds == [ModelKind.TORCHSCRIPT, ModelKind.EXPORTED, ModelKind.CONTRACT]
