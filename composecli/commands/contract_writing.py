@@ -39,11 +39,19 @@ def write_contract(contract: Contract, output: OutputFile) -> None:
     with staged(output) as stage:
         with _written(stage), stage.flushing():
             stage.path.write_text(contract_text(contract), encoding="utf-8")
-        if _meaning(read_contract(str(stage.path))) != _meaning(contract):
+        if not _reads_as(contract, stage):
             title = "this contract has no text that reads as the same contract"
             notes = ("a name of a port, or the nesting of its inputs, is too unusual",)
             raise CouldNotAttempt(Problem(Rule.COULD_NOT_WRITE, title, output.path, notes))
         stage.commit()
+
+
+def _reads_as(contract: Contract, stage: StagedFile) -> bool:
+    """Return whether the staged file reads as the contract that was written to it."""
+    try:
+        return _meaning(read_contract(str(stage.path))) == _meaning(contract)
+    except CouldNotAttempt:
+        return False
 
 
 @contextmanager

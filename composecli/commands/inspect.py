@@ -54,9 +54,10 @@ def _inspect(request: InspectRequest, worker: Worker, progress: Progress) -> Ins
             raise
         return _interrupted_report(session, part)
     report = _report(session, part, found)
-    if output is None or report.model.contract is None:
+    if output is None or isinstance(found, NotFound):
         return report
-    write_contract(report.model.contract, output)
+    # The file describes the whole model, whichever outputs are shown.
+    write_contract(found.contract, output)
     return replace(report, contract_file=output.path)
 
 

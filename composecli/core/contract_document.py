@@ -7,8 +7,8 @@
       "where": ["N*T % 4 == 0"]
     }
 
-Dims and relations have the texts that they have on every screen. The name of a port says where it
-is: `ids` and `batch.mask` are inside arguments, `logits` is an entry of a dict, `[0]` an item of a
+Dims and relations have the texts that they have on every screen. The name of a port is its place:
+`ids` and `batch.mask` are inside arguments, `logits` is an entry of a dict, `[0]` an item of a
 tuple, and a single output without a name is the whole result. `*` among the dims of the only input
 stands for any number of axes. An input with a `value` is a plain value. `example` has the sizes of
 a tensor that was accepted or returned; without it, they follow from the dims.
@@ -87,7 +87,7 @@ def _input_entries(contract: Contract) -> Iterator[dict[str, Any]]:
 
 
 def _output_entries(contract: Contract) -> Iterator[dict[str, Any]]:
-    """Yield an entry for each output. Its name is where it is in the result."""
+    """Yield an entry for each output. Its name is its place in the result."""
     specs = dict(leaves(contract.result))
     for port in contract.general.outputs:
         entry = _port_entry(port, specs[port.path])
@@ -108,7 +108,7 @@ def _port_entry(port: Port, spec: TensorSpec | None) -> dict[str, Any]:
 
 
 def parse_document(data: Any, source: str) -> Contract:
-    """Return the contract of a document; `source` is where it is from, such as its file.
+    """Return the contract of a document; `source` is its origin, such as a file.
 
     Raises:
         InvalidDocument: if it is not such a document.

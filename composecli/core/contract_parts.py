@@ -39,7 +39,7 @@ _EXAMPLE_BATCH = 2
 _EXAMPLE_SIZE = 8
 _ANY_RANK_SIZES = (_EXAMPLE_BATCH, _EXAMPLE_SIZE)
 _UNNAMED = re.compile(r"(input \d{1,4})(.*)", re.DOTALL)
-_NAMED = re.compile(r"([A-Za-z_]\w*)\.?(.*)", re.DOTALL)
+_NAMED = re.compile(r"([^\W\d]\w*)\.?(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,35 @@ def test_a_contract_of_any_structure_is_read_as_it_was_written(
     assert copy.read_text() == Path(file).read_text()
 
 
+def test_the_file_describes_all_outputs_whichever_are_selected(
+    composecli: Composecli, shelf: Shelf, tmp_path: Path
+) -> None:
+    path = shelf.save("contract_dict", Several("dict").eval(), "pickled")
+    words = ["--trust", path, "--input", "float32[N,T,6]", "--input", "float32[N,T]"]
+    file = written(composecli, path, tmp_path, [*words, "--select", "logits"])
+    names = [port.get("name") for port in json.loads(Path(file).read_text())["outputs"]]
+    assert names == ["logits", '["a key"]', "deep.hidden[0]", "deep.hidden[1]"]
+
+
+class Quoted(nn.Module):
+    """Returns a key that no name of a port can have."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {'a "quoted" key': x + 1, "b": x[:, :2]}
+
+
+def test_a_contract_that_has_no_text_is_not_written(
+    composecli: Composecli, shelf: Shelf, tmp_path: Path
+) -> None:
+    path = shelf.save("contract_quoted", Quoted().eval(), "pickled")
+    file = tmp_path / "quoted.contract.json"
+    words = ("--trust", path, "--input", "float32[N,4]", "--write-contract", str(file))
+    ran = composecli("inspect", path, *words)
+    assert ran.code == 3
+    assert "CC921" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_written_by_hand_decides_with_the_installed_command(
     installed: Installed, shelf: Shelf, tmp_path: Path
 ) -> None:
