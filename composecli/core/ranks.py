@@ -14,6 +14,7 @@ from composecli.core.dims import (
     as_dim,
     as_expr,
     as_free,
+    fixed_size,
     free_dims,
 )
 from composecli.core.pytree import Call, TensorSpec, Tree, call_leaves
@@ -104,7 +105,11 @@ def _ranked(port: Port, rank: int, where: Where) -> _AtRank:
             related.append(ranked)
         else:
             alone |= dict.fromkeys(ranked.symbols, dim)
-    by = {name: Const(dim.size) for name, dim in alone.items() if isinstance(dim, Fixed)}
+    by = dict[str, Expr]()
+    for name, dim in alone.items():
+        size = fixed_size(dim)
+        if size is not None:
+            by[name] = Const(size)
     return _AtRank(
         dims=tuple(_replaced(dim, alone) for dim in dims),
         where=tuple(related),

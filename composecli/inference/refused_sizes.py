@@ -343,8 +343,13 @@ def _depends_on_others(counter: _Counter) -> bool:
 
 
 def _related(trials: Trials, size: Expr, aim: Aim) -> RelatedAxes | None:
-    """Return the axes with this size; None if every size meets the relation."""
+    """Return the axes with this size; None if every size meets the relation.
+
+    One axis that has one size is fixed, and related to nothing.
+    """
     numbers = tuple(n for n in range(len(trials.dims)) if symbol_of(n).name in symbols(size))
+    if len(numbers) < 2 and aim.comparison is Comparison.EQUALS:
+        return None
     related = RelatedAxes(trials.path, numbers, aim.comparison, aim.number, size)
     number = related.relation({n: symbol_of(n).name for n in numbers}).number
     if number is None or number == 1:

@@ -58,6 +58,8 @@ class RelatedAxes:
     def is_one_multiple(self) -> bool:
         """Whether it is one axis whose size itself is a multiple: its dim says so by a step."""
         number, *others = self.numbers
+        if self.comparison is not Comparison.MULTIPLE_OF:
+            return False
         return not others and self.size == symbol_of(number) and not self.highs
 
     def relation(self, names: Mapping[int, str]) -> Relation:

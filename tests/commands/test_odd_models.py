@@ -301,10 +301,13 @@ def test_an_image_that_is_shuffled_fits_a_convolution(composecli: Composecli, sh
     assert checked.json["seams"][0]["when"] == ["C==12"]
 
 
-def test_no_untrained_layer_has_no_columns(composecli: Composecli, shelf: Shelf) -> None:
+def test_no_untrained_layer_has_no_columns(
+    composecli: Composecli, shelf: Shelf, tmp_path: Path
+) -> None:
     ten_to_five = shelf.save("ten_to_five", nn.Linear(10, 5))
     no_width = shelf.save("no_width", NoWidth())
-    joined = composecli("join", ten_to_five, no_width, "--bridge", "linear", "-o", "both.pt")
+    output = str(tmp_path / "both.pt")
+    joined = composecli("join", ten_to_five, no_width, "--bridge", "linear", "-o", output)
     assert joined.code == 1
     assert "incompatible" in joined.out
     assert "help: composecli join" not in joined.out
