@@ -14,6 +14,7 @@ from composecli.core.contract import (
     Signature,
     with_output_names,
 )
+from composecli.core.contract_at_rank import at_rank_of
 from composecli.core.dims import Dim, Free, Shape, as_expr, example_size, fixed_size, free_dims
 from composecli.core.documents import InvalidDocument, Place
 from composecli.core.dtypes import ANY_FLOAT
@@ -28,7 +29,6 @@ from composecli.core.pytree import (
     TreeSequence,
     parse_port_name,
 )
-from composecli.core.ranks import in_rank_of
 from composecli.core.relations import Where, sizes_meeting
 from composecli.core.size_expr import PRODUCT_OF_REST, evaluate, symbols
 
@@ -161,7 +161,7 @@ def _at_a_rank(contract: Contract, signature: Signature, tensors: Sequence[Input
     if sizes is None:
         sizes = (1,) * (len(part.port.dims or ()) + 1)
     call = Call((Argument(TensorSpec(part.port.dtype, sizes)),))
-    return in_rank_of(replace(contract, any_rank=signature), call)
+    return at_rank_of(replace(contract, any_rank=signature), call)
 
 
 def _sizes_by_name(inputs: Iterable[InputPart | ValuePart], where: Where) -> dict[str, int]:

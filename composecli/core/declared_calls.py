@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from composecli.core.contract import Contract, Port, accepts
+from composecli.core.contract_at_rank import at_rank_of
 from composecli.core.dims import as_expr, as_free
 from composecli.core.dtypes import ANY_FLOAT, is_floating
 from composecli.core.pytree import (
@@ -18,7 +19,6 @@ from composecli.core.pytree import (
     leaves,
     replace_leaf,
 )
-from composecli.core.ranks import in_rank_of
 from composecli.core.relations import holds
 from composecli.core.size_expr import Expr, evaluate, format_expr, symbols
 
@@ -34,7 +34,7 @@ def declared_result(contract: Contract, given: Mapping[KeyPath, TensorSpec]) -> 
         ContractError: if the contract does not allow it, or does not say a size of the result.
     """
     if len(given) == 1:
-        contract = in_rank_of(contract, Call(tuple(map(Argument, given.values()))))
+        contract = at_rank_of(contract, Call(tuple(map(Argument, given.values()))))
     sizes = _sizes(contract, given)
     result = contract.result
     specs = dict(leaves(result))

@@ -20,10 +20,10 @@ from composecli.core.observations import Rejected
 from composecli.core.pytree import Axis, call_leaves
 from composecli.core.relations import Comparison
 from composecli.core.size_expr import Expr, evaluate, symbols
+from composecli.inference.confirmed_relation import confirmed
 from composecli.inference.multilinear import Levels, interpolate, to_expr
-from composecli.inference.refusals import Aim, Refusal, refusals
+from composecli.inference.refusal_messages import Aim, Refusal, refusals
 from composecli.inference.related_axes import RelatedAxes, Sizes, Trials, symbol_of
-from composecli.inference.related_sizes import confirmed
 from composecli.inference.size_rules import SizeRule, candidates, splitting_size
 
 # Sizes from the start at which an op is asked first, and at which rules may be told apart.

@@ -33,7 +33,7 @@ Exprs = Mapping[str, Expr]
 
 @dataclass(frozen=True, slots=True)
 class _AtRank:
-    """The dims of an input at one rank, the relations, and what the symbols of others are now."""
+    """The dims of an input at one rank, its relations, and the expressions of replaced symbols."""
 
     dims: Shape
     where: Where
@@ -49,13 +49,13 @@ def at_rank(contract: Contract, call: Call, result: Tree) -> Contract | None:
     """
     if contract.any_rank is None:
         return None
-    found = replace(in_rank_of(contract, call), example=call, result=result)
+    found = replace(at_rank_of(contract, call), example=call, result=result)
     if not accepts_call(found, call):
         return None
     return found
 
 
-def in_rank_of(contract: Contract, call: Call) -> Contract:
+def at_rank_of(contract: Contract, call: Call) -> Contract:
     """Return the contract with its ports at the rank of a call, and the example that it had.
 
     It is the contract itself if it is not of any rank, or is of another one.
