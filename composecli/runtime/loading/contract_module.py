@@ -26,7 +26,7 @@ from composecli.runtime.tensors import dtype_of, tree_of
 from composecli.workers.protocol import OpenRequest
 
 
-class DeclaredModule(nn.Module):  # type: ignore[misc]
+class ContractModule(nn.Module):  # type: ignore[misc]
     """Returns zeros of the sizes that a contract says, and refuses what it does not allow."""
 
     def __init__(self, contract: Contract, device: str) -> None:
@@ -60,7 +60,7 @@ class DeclaredModule(nn.Module):  # type: ignore[misc]
         raise TypeError(f"the contract has no argument {name}")
 
 
-class DeclaredLoader:
+class ContractLoader:
     """Loads the contract of a file as a module."""
 
     def load(self, request: OpenRequest) -> Model:
@@ -73,13 +73,13 @@ class DeclaredLoader:
             contract = read_contract(request.path)
         except OSError as error:
             raise could_not_load(request, error) from error
-        module = DeclaredModule(contract, request.device)
+        module = ContractModule(contract, request.device)
         return Model(module, request, tuple(_arguments(contract)), {})
 
     load_whole = load
 
 
-LOADER = DeclaredLoader()
+LOADER = ContractLoader()
 
 
 def _arguments(contract: Contract) -> list[ArgumentFact]:
