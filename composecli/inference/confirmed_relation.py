@@ -15,6 +15,7 @@ from composecli.inference.related_axes import (
     RelatedAxes,
     Sizes,
     Trials,
+    by_symbol,
     large_sizes,
     symbol_of,
 )
@@ -77,7 +78,7 @@ class _Solver:
         return None
 
     def _start(self, number: int) -> int:
-        """Return where to look for the smallest size: where a known limit is not contradicted."""
+        """Return the size to start from: the known limit, unless a smaller size is accepted."""
         first, free = self.lows[number], as_free(self.trials.dims[number])
         if free is None or free.step > 1 or free.low <= first:
             return first
@@ -236,11 +237,11 @@ class _Solver:
 
     def _holds(self, sizes: Sizes) -> bool:
         """Return whether sizes meet the relation."""
-        return self._size(sizes) > 0 and holds(self.relation, _by_symbol(sizes))
+        return self._size(sizes) > 0 and holds(self.relation, by_symbol(sizes))
 
     def _size(self, sizes: Sizes) -> int:
         """Return the size that follows from these."""
-        return evaluate(self.related.size, _by_symbol(sizes))
+        return evaluate(self.related.size, by_symbol(sizes))
 
 
 def _factors(size: Expr) -> tuple[Expr, ...]:
@@ -249,8 +250,3 @@ def _factors(size: Expr) -> tuple[Expr, ...]:
         case Product(factors):
             return factors
     return (size,)
-
-
-def _by_symbol(sizes: Sizes) -> dict[str, int]:
-    """Return sizes by the symbols of the axes."""
-    return {symbol_of(number).name: size for number, size in sizes.items()}

@@ -79,6 +79,11 @@ def symbol_of(number: int) -> Symbol:
     return Symbol(str(number))
 
 
+def by_symbol(sizes: Sizes) -> dict[str, int]:
+    """Return sizes by the symbols of their axes."""
+    return {symbol_of(number).name: size for number, size in sizes.items()}
+
+
 def _symbols(names: Mapping[int, str]) -> dict[str, Expr]:
     """Return the names of axes by the symbols for their numbers."""
     return {symbol_of(number).name: Symbol(name) for number, name in names.items()}
