@@ -107,7 +107,7 @@ class Seam:
 
     @property
     def contract(self) -> Contract | None:
-        """The contract of the consumer, at the rank of what it is given if it is of any rank."""
+        """The contract of the consumer, at the rank of the tensor that it is given."""
         contract = self.chain.contract(self.number)
         if contract is None:
             return None

@@ -58,7 +58,7 @@ def at_rank(contract: Contract, call: Call, result: Tree) -> Contract | None:
 def at_rank_of(contract: Contract, call: Call) -> Contract:
     """Return the contract with its ports at the rank of a call, and the example that it had.
 
-    It is the contract itself if it is not of any rank, or is of another one.
+    It is the contract itself if it has one rank only, or allows no call of this rank.
     """
     specs = [spec for _, spec in call_leaves(call)]
     if contract.any_rank is None or len(specs) != 1:
@@ -69,7 +69,7 @@ def at_rank_of(contract: Contract, call: Call) -> Contract:
 def with_one_axis(contract: Contract) -> Contract:
     """Return the contract with its ports at the rank at which `*` stands for a single axis.
 
-    It is the contract itself if it is not of any rank.
+    It is the contract itself if it has one rank only.
     """
     if contract.any_rank is None:
         return contract
@@ -126,7 +126,7 @@ def _with_rest(port: Port, rank: int) -> tuple[Shape, list[str]]:
 
 
 def _dim_alone(relation: Relation) -> Dim | None:
-    """Return the dim that a relation of one symbol makes of it; None for any other relation."""
+    """Return the dim that a relation of one symbol turns it into; None for any other relation."""
     match relation:
         case Relation(Symbol(), Comparison.EQUALS, Const(size)):
             return Fixed(size)

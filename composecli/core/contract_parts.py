@@ -276,8 +276,9 @@ def _spec(
         if size is None and stated is not None and len(stated) == len(port.dims):
             size = stated[axis]
         if size is None:
-            message = f'the size {dim} follows from no input: state an example, as in "2, 8"'
-            raise InvalidDocument((*place, "dims", axis), message)
+            message = f"the size {dim} follows from no input"
+            fix = 'add "example" with sizes, as in "2, 8"'
+            raise InvalidDocument((*place, "dims", axis), f"{message}: {fix}")
         chosen.append(size)
     return TensorSpec(dtype, tuple(chosen))
 
@@ -302,7 +303,7 @@ def _tree(items: Sequence[tuple[KeyPath, Tree]], place: Place) -> Tree:
     paths = [path for path, _ in items]
     if () in paths:
         if len(items) > 1:
-            raise InvalidDocument(place, "several of them have the same name, or none")
+            raise InvalidDocument(place, "several entries have the same name, or none")
         return items[0][1]
     inner = dict[int | str, list[tuple[KeyPath, Tree]]]()
     for (first, *rest), tree in items:
@@ -312,6 +313,7 @@ def _tree(items: Sequence[tuple[KeyPath, Tree]], place: Place) -> Tree:
         return TreeMapping(tuple((str(step), tree) for step, tree in trees.items()))
     numbers = [step for step in trees if isinstance(step, int)]
     if len(numbers) < len(trees) or max(numbers) >= MAX_ITEMS:
-        raise InvalidDocument(place, "an object has either names or numbers")
+        message = "names and numbers are mixed: a dict has names, and a tuple has numbers"
+        raise InvalidDocument(place, message)
     filled = [trees.get(number, Literal(None)) for number in range(max(numbers) + 1)]
     return TreeSequence("tuple", tuple(filled))

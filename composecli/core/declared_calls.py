@@ -1,4 +1,4 @@
-"""What a contract says of one call: its result, or why the call does not fit."""
+"""Calls of a declared contract: the result of one, or the reason why it is not allowed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from composecli.core.size_expr import Expr, evaluate, format_expr, symbols
 
 
 class ContractError(ValueError):
-    """A call that the contract does not allow, or whose result it does not say."""
+    """A call that the contract does not allow, or whose result it leaves open."""
 
 
 def declared_result(contract: Contract, given: Mapping[KeyPath, TensorSpec]) -> Tree:
     """Return the result of a call with these tensors, by the paths of their ports.
 
     Raises:
-        ContractError: if the contract does not allow it, or does not say a size of the result.
+        ContractError: if the contract does not allow it, or leaves a size of the result open.
     """
     if len(given) == 1:
         contract = at_rank_of(contract, Call(tuple(map(Argument, given.values()))))

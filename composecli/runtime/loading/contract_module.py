@@ -1,4 +1,4 @@
-"""Contract files: a module that accepts and returns what a contract says, and computes nothing."""
+"""Contract files: a module that keeps to a contract, and computes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from composecli.workers.protocol import OpenRequest
 
 
 class ContractModule(nn.Module):  # type: ignore[misc]
-    """Returns zeros of the sizes that a contract says, and refuses what it does not allow."""
+    """Returns zeros of the sizes in a contract, and refuses calls that it does not allow."""
 
     def __init__(self, contract: Contract, device: str) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class ContractModule(nn.Module):  # type: ignore[misc]
         self.eval()
 
     def forward(self, *positional: Any, **named: Any) -> Any:
-        """Return the result that the contract says.
+        """Return a result of the sizes in the contract.
 
         Raises:
             ContractError: if it does not allow these arguments.

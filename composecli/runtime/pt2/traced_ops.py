@@ -95,7 +95,7 @@ _OWN_WAYS: Mapping[str, Callable[..., Any]] = {
 def _function_on_sizes(
     function: Callable[..., Any], arguments: Sequence[Any]
 ) -> Callable[..., Any]:
-    """Return the function on tensors that computes what another one does on numbers."""
+    """Return the function on tensors that stands for a function on numbers."""
     if function in _FUNCTIONS and _holds_tensor(arguments):
         return _FUNCTIONS[function]
     return function
