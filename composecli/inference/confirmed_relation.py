@@ -92,7 +92,7 @@ class _Solver:
 
     def find_end(self, number: int) -> bool:
         """Find the largest size of an axis if it has one; return whether it is known."""
-        smallest = self.with_rest_on(number)
+        smallest = self.smallest_solved_for(number)
         if smallest is None:
             return True
         tried = [smallest]
@@ -118,7 +118,7 @@ class _Solver:
         """Yield sizes that break the relation: near those that meet it, and with divisors of it."""
         found = list[dict[int, int]]()
         for number in self.related.numbers:
-            met = self.with_rest_on(number)
+            met = self.smallest_solved_for(number)
             if met is not None:
                 found.append({**met, number: met[number] + 1})
         last = self.related.numbers[-1]
@@ -134,7 +134,7 @@ class _Solver:
 
     def elsewhere(self) -> dict[int, int] | None:
         """Return sizes that meet the relation, beside others of the axes that are not related."""
-        sizes = self.with_rest_on(self.related.numbers[-1])
+        sizes = self.smallest_solved_for(self.related.numbers[-1])
         if sizes is None:
             return None
         for number, dim in enumerate(self.trials.dims):
@@ -143,7 +143,7 @@ class _Solver:
                 sizes[number] = example_size(free, self.trials.size(number) + 1)
         return sizes
 
-    def with_rest_on(self, number: int) -> dict[int, int] | None:
+    def smallest_solved_for(self, number: int) -> dict[int, int] | None:
         """Return the smallest sizes that meet the relation, all other axes as small as they are."""
         return self._solve(self.lows, number)
 

@@ -45,8 +45,8 @@ def find_multiples(trials: Trials, *, is_open: bool = False) -> RelatedAxes | No
     """
     if not is_open and not any(map(_takes_some_sizes, trials.dims)):
         return None
-    loose = [number for number, dim in enumerate(trials.dims) if _is_loose(dim)]
-    aims = _aims_at(trials, _starts(trials, loose))
+    endless = [number for number, dim in enumerate(trials.dims) if _has_no_end(dim)]
+    aims = _aims_at(trials, _starts(trials, endless))
     # An axis that takes several sizes alone does not lead to one size.
     multiples = (found for found in aims if found[1].comparison is Comparison.MULTIPLE_OF)
     return _first_related(trials, multiples)
@@ -105,8 +105,8 @@ def _shared_aims(trials: Trials, fixed: Sequence[int]) -> Iterator[tuple[Sizes, 
         yield from ((other, aim) for aim in last & before)
 
 
-def _is_loose(dim: Dim) -> bool:
-    """Return whether the axis has several sizes, and no known limit."""
+def _has_no_end(dim: Dim) -> bool:
+    """Return whether the axis takes several sizes, and has no known upper limit."""
     free = as_free(dim)
     if free is None:
         return unknown_reason(dim) is not None
@@ -121,12 +121,12 @@ def _takes_some_sizes(dim: Dim) -> bool:
     return free.step > 1
 
 
-def _starts(trials: Trials, loose: Sequence[int]) -> Iterator[dict[int, int]]:
+def _starts(trials: Trials, endless: Sequence[int]) -> Iterator[dict[int, int]]:
     """Yield sizes above those of the example: of the last axis, of all, of all but a batch."""
-    sizes = {number: trials.size(number) for number in loose}
+    sizes = {number: trials.size(number) for number in endless}
     if not sizes:
         return
-    last = loose[-1]
+    last = endless[-1]
     yield {**sizes, last: sizes[last] + 2}
     for more in (1, 3, 5):
         yield {number: size + more for number, size in sizes.items()}
@@ -191,7 +191,7 @@ def _size(op: _RefusingOp) -> Expr | None:
     rules = dict[int, SizeRule]()
     for number, dim in enumerate(op.trials.dims):
         following = {number: op.size_of(number) + 1}
-        if not _is_loose(dim) and op.at(following) is None:
+        if not _has_no_end(dim) and op.at(following) is None:
             continue
         rule = _rule(op, number)
         if rule is None:
