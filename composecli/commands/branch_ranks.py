@@ -12,9 +12,9 @@ from composecli.compose.fitting_sizes import needs_of, sizes_for
 from composecli.compose.merge import shared_inputs
 from composecli.core.blueprint import single_model
 from composecli.core.contract import Contract
+from composecli.core.contract_at_rank import at_rank, at_rank_of
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call
-from composecli.core.ranks import at_rank, in_rank_of
 from composecli.core.resizing import free_dims_of, resize, sizes_by_name
 from composecli.inference import Found
 
@@ -57,7 +57,7 @@ def _common_call(contract: Contract, beside: Contract) -> Call | None:
     if contract.any_rank is None:
         return None
     call = beside.example
-    pairs = shared_inputs(beside, in_rank_of(contract, call), call)
+    pairs = shared_inputs(beside, at_rank_of(contract, call), call)
     sizes = sizes_by_name(beside, call)
     needs = list(needs_of(pairs, sizes))
     changed = sizes_for(needs, free_dims_of(beside, call), sizes)

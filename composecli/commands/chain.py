@@ -21,6 +21,7 @@ from composecli.compose.compare import (
 from composecli.compose.wiring import Edge, Wiring
 from composecli.core.blueprint import Sequential, Stage
 from composecli.core.contract import Contract, Port
+from composecli.core.contract_at_rank import at_rank_of, with_one_axis
 from composecli.core.fit import Fit
 from composecli.core.observations import Detail, Observation
 from composecli.core.pytree import (
@@ -30,7 +31,6 @@ from composecli.core.pytree import (
     get_path,
     leaves,
 )
-from composecli.core.ranks import in_rank_of, with_one_axis
 from composecli.core.resizing import ranges_by_name, sizes_by_name
 from composecli.inference import NotFound
 
@@ -107,13 +107,13 @@ class Seam:
 
     @property
     def contract(self) -> Contract | None:
-        """The contract of the consumer, at the rank of what it is given if it is of any rank."""
+        """The contract of the consumer, at the rank of the tensor that it is given."""
         contract = self.chain.contract(self.number)
         if contract is None:
             return None
         if self.is_flattened:
             return with_one_axis(contract)
-        return in_rank_of(contract, self.wiring.call)
+        return at_rank_of(contract, self.wiring.call)
 
     @property
     def stage(self) -> Stage:

@@ -64,7 +64,7 @@ def _written(stage: StagedFile) -> Iterator[None]:
 
 
 def _meaning(contract: Contract) -> object:
-    """Return what a contract says, without its evidence."""
+    """Return the parts of a contract that a file keeps: all but its evidence."""
     general = contract.general
     inputs = [(port.name, port.path, str(port)) for port in general.inputs]
     outputs = [(port.path, str(port)) for port in general.outputs]

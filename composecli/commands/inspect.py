@@ -91,6 +91,7 @@ def _report(session: Session, part: OpenedModel, found: InferenceResult) -> Insp
         _file_size(part),
         isolation=session.sandbox,
         axes=axes,
+        has_module=part.has_module,
     )
 
 

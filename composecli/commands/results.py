@@ -181,8 +181,8 @@ class InspectReport(Answer):
     """The result of `inspect`.
 
     `axes` have the fates of each free dim. `contract_file` is the file that has the contract now.
-    `finding` is the reason if there is no contract. `file_size` is in bytes,
-    None for a factory without weights.
+    `finding` is the reason if there is no contract. `file_size` is in bytes, None for a factory
+    without weights. `has_module` is false for a contract file, which has no layers or weights.
     """
 
     model: ModelReport
@@ -196,6 +196,7 @@ class InspectReport(Answer):
     isolation: Sandbox | None = field(default=None, compare=False)
     axes: tuple[AxisReport, ...] = ()
     contract_file: str | None = None
+    has_module: bool = True
 
     @property
     def exit_code(self) -> int:

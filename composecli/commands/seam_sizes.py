@@ -262,7 +262,7 @@ def _is_constant_mismatch(pairs: PortPairs, findings: Findings, observation: Obs
 
 
 def _refuses_constant(pairs: PortPairs) -> bool:
-    """Return whether an axis, or what a relation is about, has one size only that is refused."""
+    """Return whether an axis, or the product of a relation, has one size only, which is refused."""
     for producer, consumer in pairs:
         dims = consumer.port.dims or ()
         if len(dims) != len(producer.dims):

@@ -21,11 +21,11 @@ from composecli.commands.stated_inputs import is_partial, state_inputs, state_se
 from composecli.commands.trust import pinned_files
 from composecli.core.blueprint import Blueprint, Settings, single_model
 from composecli.core.contract import accepts_call
+from composecli.core.contract_at_rank import at_rank
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.facts import ModelFacts
 from composecli.core.observations import Accepted, Detail, Observation, Read, reading_notes
 from composecli.core.pytree import Axis, Call
-from composecli.core.ranks import at_rank
 from composecli.core.rules import Rule
 from composecli.core.slices import Followed
 from composecli.inference import Found, Hints, infer

@@ -94,7 +94,7 @@ def is_never_met(where: Where, given: Given) -> bool:
 def relation_conditions(
     where: Where, given: Given, ranges: Mapping[str, Free], sizes: Mapping[str, int]
 ) -> list[Condition]:
-    """Return the conditions under which the relations hold, where they can be decided.
+    """Return the conditions under which the relations hold, of those that can be decided.
 
     `16*ceil(H/4)*ceil(W/4)` for `C*H*W == 1024` is the condition `ceil(H/4)*ceil(W/4) == 64`, and
     `16*L` for `C*L == 1024` is `L==64`. `ranges` are the free dims of the producer's own input, and

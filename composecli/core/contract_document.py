@@ -16,8 +16,8 @@ a tensor that was accepted or returned; without it, they follow from the dims.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from composecli.core.contract import Contract, Port
 from composecli.core.contract_parts import (
@@ -40,7 +40,9 @@ from composecli.core.pytree import (
     parse_port_name,
     port_name,
 )
-from composecli.core.relations import Relation, parse_relation
+from composecli.core.relations import parse_relation
+
+T = TypeVar("T")
 
 VERSION = 1
 SCHEMA_ID = "urn:composecli:contract:1"
@@ -121,7 +123,7 @@ def parse_document(data: Any, source: str) -> Contract:
         raise InvalidDocument(("version",), message)
     inputs = tuple(_read_input(number, entry) for number, entry in _ports(top, "inputs"))
     outputs = tuple(_read_output(entry) for _, entry in _ports(top, "outputs"))
-    where = tuple(_read_relation(place, text) for place, text in top.texts("where"))
+    where = tuple(_parsed(parse_relation, text, place) for place, text in top.texts("where"))
     return assemble(inputs, outputs, where, source)
 
 
@@ -140,10 +142,7 @@ def _read_input(number: int, entry: Entry) -> InputPart | ValuePart:
     is_value = "value" in entry.values
     entry.allow(_VALUE_KEYS if is_value else _INPUT_KEYS)
     name = entry.text("name", f"input {number}")
-    try:
-        argument, path = argument_and_path(name)
-    except ValueError as error:
-        raise InvalidDocument((*entry.place, "name"), str(error)) from None
+    argument, path = _parsed(argument_and_path, name, (*entry.place, "name"))
     keyword = entry.flag("keyword")
     if is_value:
         return ValuePart(argument, _plain_value(entry), keyword)
@@ -163,7 +162,7 @@ def _plain_value(entry: Entry) -> Literal:
     value = entry.values["value"]
     if value is None or isinstance(value, bool | int | float | str):
         return Literal(value)
-    message = "a number, a text, true, false or null is expected"
+    message = "a number, a string, true, false or null is expected"
     raise InvalidDocument((*entry.place, "value"), message)
 
 
@@ -171,10 +170,7 @@ def _read_output(entry: Entry) -> OutputPart:
     """Return an output."""
     entry.allow(_OUTPUT_KEYS)
     name = entry.text("name", "")
-    try:
-        path = parse_port_name(name)
-    except ValueError as error:
-        raise InvalidDocument((*entry.place, "name"), str(error)) from None
+    path = _parsed(parse_port_name, name, (*entry.place, "name"))
     return OutputPart(_read_port(entry, name, path), _read_sizes(entry), entry.place)
 
 
@@ -187,11 +183,11 @@ def _read_port(entry: Entry, name: str, path: KeyPath) -> Port:
     rest: int | None = None
     for axis, (place, text) in enumerate(entry.texts("dims")):
         if text.strip() != REST:
-            dims.append(_read_dim(place, text))
+            dims.append(_parsed(parse_dim, text, place))
         elif rest is None:
             rest = axis
         else:
-            raise InvalidDocument(place, "* may be there once")
+            raise InvalidDocument(place, "* can stand only once among the dims")
     return Port(name, path, dtype, tuple(dims), optional, rest)
 
 
@@ -205,33 +201,22 @@ def _read_dtype(entry: Entry) -> str:
     raise InvalidDocument((*entry.place, "dtype"), f"there is no dtype {dtype}{suggestion}")
 
 
-def _read_dim(place: Place, text: str) -> Dim:
-    """Return a dim."""
-    try:
-        return parse_dim(text)
-    except ValueError as error:
-        raise InvalidDocument(place, str(error)) from None
-
-
-def _read_relation(place: Place, text: str) -> Relation:
-    """Return a relation."""
-    try:
-        return parse_relation(text)
-    except ValueError as error:
-        raise InvalidDocument(place, str(error)) from None
-
-
 def _read_sizes(entry: Entry) -> tuple[int, ...] | None:
     """Return the sizes of an example, such as `2, 3, 64, 64`; None if there is none."""
     if "example" not in entry.values:
         return None
-    text = entry.text("example").strip()
+    text, place = entry.text("example").strip(), (*entry.place, "example")
     if not text:
         return ()
-    try:
-        sizes = tuple(read_integer(part.strip()) for part in text.split(","))
-    except ValueError as error:
-        raise InvalidDocument((*entry.place, "example"), str(error)) from None
+    sizes = tuple(_parsed(read_integer, part.strip(), place) for part in text.split(","))
     if not all(0 <= size <= MAX_SIZE for size in sizes):
-        raise InvalidDocument((*entry.place, "example"), "a size is not negative")
+        raise InvalidDocument(place, f"a size is from 0 to {MAX_SIZE:,}")
     return sizes
+
+
+def _parsed(parse: Callable[[str], T], text: str, place: Place) -> T:
+    """Return a text as it is parsed; a mistake in it has this place."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise InvalidDocument(place, str(error)) from None

@@ -14,6 +14,7 @@ from composecli.core.contract import (
     Signature,
     with_output_names,
 )
+from composecli.core.contract_at_rank import at_rank_of
 from composecli.core.dims import Dim, Free, Shape, as_expr, example_size, fixed_size, free_dims
 from composecli.core.documents import InvalidDocument, Place
 from composecli.core.dtypes import ANY_FLOAT
@@ -28,7 +29,6 @@ from composecli.core.pytree import (
     TreeSequence,
     parse_port_name,
 )
-from composecli.core.ranks import in_rank_of
 from composecli.core.relations import Where, sizes_meeting
 from composecli.core.size_expr import PRODUCT_OF_REST, evaluate, symbols
 
@@ -100,34 +100,51 @@ def assemble(
     Raises:
         InvalidDocument: if no such example is found, or two parts are in one place.
     """
-    numbers = {argument: n for n, argument in enumerate(dict.fromkeys(p.argument for p in inputs))}
-    tensors = list[InputPart]()
-    for part in inputs:
-        if isinstance(part, InputPart):
-            path = (numbers[part.argument], *part.path)
-            tensors.append(replace(part, port=replace(part.port, path=path)))
-    signature = Signature(
-        tuple(part.port for part in tensors), tuple(part.port for part in outputs), where
-    )
+    tensors = _placed(inputs)
+    input_ports = tuple(part.port for part in tensors)
+    output_ports = tuple(part.port for part in outputs)
+    signature = Signature(input_ports, output_ports, where)
     _refuse_unknown_symbols(signature)
     evidence = (Evidence(EvidenceKind.DECLARED, source),)
-    contract = Contract(
-        signature.inputs, signature.outputs, Call(()), Literal(None), evidence, where
-    )
-    if any(port.rest is not None for port in (*signature.inputs, *signature.outputs)):
+    contract = Contract(input_ports, output_ports, Call(()), Literal(None), evidence, where)
+    if any(port.rest is not None for port in (*input_ports, *output_ports)):
         contract = _at_a_rank(contract, signature, tensors)
-    ranked = iter(contract.inputs)
-    parts = [replace(p, port=next(ranked)) if isinstance(p, InputPart) else p for p in inputs]
-    results = [
-        replace(part, port=port) for part, port in zip(outputs, contract.outputs, strict=True)
-    ]
+    parts = _with_ports(inputs, contract.inputs)
     sizes = _sizes_by_name(parts, contract.where)
+    pairs = zip(outputs, contract.outputs, strict=True)
+    results = [replace(part, port=port) for part, port in pairs]
     example, result = _call(parts, sizes), _result(results, sizes)
     return with_output_names(replace(contract, example=example, result=result))
 
 
+def _placed(inputs: Iterable[InputPart | ValuePart]) -> list[InputPart]:
+    """Return the tensor inputs, with the numbers of their arguments in the paths of the ports."""
+    numbers = dict[str, int]()
+    tensors = list[InputPart]()
+    for part in inputs:
+        number = numbers.setdefault(part.argument, len(numbers))
+        if isinstance(part, InputPart):
+            port = replace(part.port, path=(number, *part.path))
+            tensors.append(replace(part, port=port))
+    return tensors
+
+
+def _with_ports(
+    inputs: Iterable[InputPart | ValuePart], ports: Iterable[Port]
+) -> list[InputPart | ValuePart]:
+    """Return the inputs, the tensors among them with these ports."""
+    following = iter(ports)
+    parts = list[InputPart | ValuePart]()
+    for part in inputs:
+        if isinstance(part, ValuePart):
+            parts.append(part)
+        else:
+            parts.append(replace(part, port=next(following)))
+    return parts
+
+
 def _refuse_unknown_symbols(signature: Signature) -> None:
-    """Refuse a relation about what no required input has.
+    """Refuse a relation with a symbol that no required input has.
 
     Raises:
         InvalidDocument: if there is one.
@@ -161,7 +178,7 @@ def _at_a_rank(contract: Contract, signature: Signature, tensors: Sequence[Input
     if sizes is None:
         sizes = (1,) * (len(part.port.dims or ()) + 1)
     call = Call((Argument(TensorSpec(part.port.dtype, sizes)),))
-    return in_rank_of(replace(contract, any_rank=signature), call)
+    return at_rank_of(replace(contract, any_rank=signature), call)
 
 
 def _sizes_by_name(inputs: Iterable[InputPart | ValuePart], where: Where) -> dict[str, int]:
@@ -175,10 +192,8 @@ def _sizes_by_name(inputs: Iterable[InputPart | ValuePart], where: Where) -> dic
     for part in inputs:
         if not isinstance(part, InputPart) or part.port.optional:
             continue
+        _refuse_other_rank(part)
         dims = part.port.dims or ()
-        if part.sizes is not None and part.port.dims is not None and len(part.sizes) != len(dims):
-            place = (*part.place, "example")
-            raise InvalidDocument(place, f"{len(part.sizes)} sizes for {len(dims)} dims")
         for axis, free in _free_axes(dims):
             ranges.setdefault(free.name, free)
             near = _EXAMPLE_BATCH if axis == 0 else _EXAMPLE_SIZE
@@ -190,6 +205,20 @@ def _sizes_by_name(inputs: Iterable[InputPart | ValuePart], where: Where) -> dic
     if found is None:
         raise InvalidDocument(("where",), "no sizes are found that meet these relations")
     return found
+
+
+def _refuse_other_rank(part: InputPart) -> None:
+    """Refuse an example with more or fewer sizes than there are dims.
+
+    Raises:
+        InvalidDocument: if it has.
+    """
+    if part.sizes is None or part.port.dims is None:
+        return
+    count, rank = len(part.sizes), len(part.port.dims)
+    if count != rank:
+        message = f"{count} sizes for {rank} dims"
+        raise InvalidDocument((*part.place, "example"), message)
 
 
 def _free_axes(dims: Shape) -> Iterable[tuple[int, Free]]:
@@ -247,8 +276,9 @@ def _spec(
         if size is None and stated is not None and len(stated) == len(port.dims):
             size = stated[axis]
         if size is None:
-            message = f'the size {dim} follows from no input: state an example, as in "2, 8"'
-            raise InvalidDocument((*place, "dims", axis), message)
+            message = f"the size {dim} follows from no input"
+            fix = 'add "example" with sizes, as in "2, 8"'
+            raise InvalidDocument((*place, "dims", axis), f"{message}: {fix}")
         chosen.append(size)
     return TensorSpec(dtype, tuple(chosen))
 
@@ -273,7 +303,7 @@ def _tree(items: Sequence[tuple[KeyPath, Tree]], place: Place) -> Tree:
     paths = [path for path, _ in items]
     if () in paths:
         if len(items) > 1:
-            raise InvalidDocument(place, "several of them have the same name, or none")
+            raise InvalidDocument(place, "several entries have the same name, or none")
         return items[0][1]
     inner = dict[int | str, list[tuple[KeyPath, Tree]]]()
     for (first, *rest), tree in items:
@@ -283,6 +313,7 @@ def _tree(items: Sequence[tuple[KeyPath, Tree]], place: Place) -> Tree:
         return TreeMapping(tuple((str(step), tree) for step, tree in trees.items()))
     numbers = [step for step in trees if isinstance(step, int)]
     if len(numbers) < len(trees) or max(numbers) >= MAX_ITEMS:
-        raise InvalidDocument(place, "an object has either names or numbers")
+        message = "names and numbers are mixed: a dict has names, and a tuple has numbers"
+        raise InvalidDocument(place, message)
     filled = [trees.get(number, Literal(None)) for number in range(max(numbers) + 1)]
     return TreeSequence("tuple", tuple(filled))

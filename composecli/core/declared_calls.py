@@ -1,4 +1,4 @@
-"""What a contract says of one call: its result, or why the call does not fit."""
+"""Calls of a declared contract: the result of one, or the reason why it is not allowed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from composecli.core.contract import Contract, Port, accepts
+from composecli.core.contract_at_rank import at_rank_of
 from composecli.core.dims import as_expr, as_free
 from composecli.core.dtypes import ANY_FLOAT, is_floating
 from composecli.core.pytree import (
@@ -18,23 +19,22 @@ from composecli.core.pytree import (
     leaves,
     replace_leaf,
 )
-from composecli.core.ranks import in_rank_of
 from composecli.core.relations import holds
 from composecli.core.size_expr import Expr, evaluate, format_expr, symbols
 
 
 class ContractError(ValueError):
-    """A call that the contract does not allow, or whose result it does not say."""
+    """A call that the contract does not allow, or whose result it leaves open."""
 
 
 def declared_result(contract: Contract, given: Mapping[KeyPath, TensorSpec]) -> Tree:
     """Return the result of a call with these tensors, by the paths of their ports.
 
     Raises:
-        ContractError: if the contract does not allow it, or does not say a size of the result.
+        ContractError: if the contract does not allow it, or leaves a size of the result open.
     """
     if len(given) == 1:
-        contract = in_rank_of(contract, Call(tuple(map(Argument, given.values()))))
+        contract = at_rank_of(contract, Call(tuple(map(Argument, given.values()))))
     sizes = _sizes(contract, given)
     result = contract.result
     specs = dict(leaves(result))
@@ -101,7 +101,7 @@ def _output(
     first = next(iter(given.values()), example)
     if port.dims is None:
         return replace(spec, sizes=first.sizes)
-    if dict(call_leaves(contract.example)) == dict(given):
+    if _is_example(contract, given):
         return replace(spec, sizes=example.sizes)
     chosen = list[int]()
     for axis, dim in enumerate(port.dims):
@@ -111,6 +111,17 @@ def _output(
             raise ContractError(f"{message} for another input than its example")
         chosen.append(_size(expr, sizes, port))
     return replace(spec, sizes=tuple(chosen))
+
+
+def _is_example(contract: Contract, given: Mapping[KeyPath, TensorSpec]) -> bool:
+    """Return whether a call has the dtypes and sizes of the example, whatever its values are."""
+    specs = dict(call_leaves(contract.example))
+    if specs.keys() != given.keys():
+        return False
+    for path, spec in specs.items():
+        if (spec.dtype, spec.sizes) != (given[path].dtype, given[path].sizes):
+            return False
+    return True
 
 
 def _size(expr: Expr, sizes: Mapping[str, int], port: Port) -> int:

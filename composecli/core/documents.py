@@ -13,7 +13,7 @@ from composecli.core.limits import shorten
 Place = tuple[str | int, ...]
 
 _KINDS = {
-    str: "a text",
+    str: "a string",
     int: "an integer",
     bool: "true or false",
     list: "a list",
@@ -40,10 +40,10 @@ class Entry:
     place: Place
 
     def allow(self, keys: Iterable[str]) -> None:
-        """Refuse any other key, with the nearest of these.
+        """Refuse any key but these; the message suggests the nearest one.
 
         Raises:
-            InvalidDocument: if there is one.
+            InvalidDocument: if there is another key.
         """
         allowed = tuple(keys)
         for key in self.values:
@@ -52,7 +52,7 @@ class Entry:
                 raise InvalidDocument((*self.place, key), message)
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a text.
+        """Return a string.
 
         Raises:
             InvalidDocument: if it is anything else, or is missing and has no default.
@@ -68,7 +68,7 @@ class Entry:
         return int(self._value(key, int, default))
 
     def flag(self, key: str) -> bool:
-        """Return true or false, which is the default.
+        """Return true or false; false if there is no such key.
 
         Raises:
             InvalidDocument: if it is anything else.
@@ -76,7 +76,7 @@ class Entry:
         return bool(self._value(key, bool, default=False))
 
     def texts(self, key: str) -> Iterator[tuple[Place, str]]:
-        """Yield the texts of a list, each with its place; none if there is no such key.
+        """Yield the strings of a list, each with its place; none if there is no such key.
 
         Raises:
             InvalidDocument: if it is no list, or holds anything else.
@@ -125,7 +125,7 @@ def _of_kind(value: Any, kind: type, place: Place) -> Any:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a suggestion of the most similar word, or else the list of all."""
+    """Return a suggestion of the most similar known word, or the list of all if none is similar."""
     words = tuple(known)
     near = difflib.get_close_matches(word, words, 1)
     if near:

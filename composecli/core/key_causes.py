@@ -29,7 +29,7 @@ _INDEX = re.compile(r"\d+")
 
 
 class CauseKind(StrEnum):
-    """What is different."""
+    """The kinds of causes."""
 
     PREFIX = "prefix"
     ADAPTERS = "adapters"
@@ -140,25 +140,27 @@ class _Left:
 
 def _prefix(keys: KeyDifferences) -> Cause | None:
     """Return the cause that all names of one side begin with a word, and are the same behind it."""
-    for longer, other, text in (
-        (
-            keys.file,
-            keys.module,
-            "the names in the file begin with {0}, those of the module do not",
-        ),
-        (
-            keys.module,
-            keys.file,
-            "the names of the module begin with {0}, those in the file do not",
-        ),
-    ):
-        firsts = {name.split(".")[0] for name in longer}
-        if len(firsts) != 1:
-            continue
-        start = f"{firsts.pop()}."
-        if {name.removeprefix(start) for name in longer} == set(other):
-            return Cause(CauseKind.PREFIX, "another prefix", text.format(start))
+    in_file, in_module = _only_prefix(keys.file), _only_prefix(keys.module)
+    if _are_same_behind(in_file, keys.file, keys.module):
+        text = f"the names in the file begin with {in_file}, those of the module do not"
+        return Cause(CauseKind.PREFIX, "another prefix", text)
+    if _are_same_behind(in_module, keys.module, keys.file):
+        text = f"the names of the module begin with {in_module}, those in the file do not"
+        return Cause(CauseKind.PREFIX, "another prefix", text)
     return None
+
+
+def _only_prefix(names: Sizes) -> str:
+    """Return the word and the dot with which all names begin; empty if they differ."""
+    firsts = _firsts(names)
+    if len(firsts) != 1:
+        return ""
+    return f"{firsts[0]}."
+
+
+def _are_same_behind(prefix: str, longer: Sizes, shorter: Sizes) -> bool:
+    """Return whether names without their prefix are the names of the other side."""
+    return bool(prefix) and {name.removeprefix(prefix) for name in longer} == set(shorter)
 
 
 def _are_foreign(keys: KeyDifferences) -> bool:
@@ -194,7 +196,8 @@ def _special(
         around = {_parent(name, pattern) for name in special}
         explained = set(special)
         for name in chain(keys.missing, keys.unexpected, keys.resized):
-            explained.update({name} if any(name.startswith(part) for part in around) else ())
+            if name.startswith(tuple(around)):
+                explained.add(name)
         text = f"{len(special)} names in the {where} are those of {words}, such as {special[0]}"
         yield Cause(kind, words, text), frozenset(explained)
 
@@ -212,10 +215,8 @@ def _tied(keys: KeyDifferences, shared: Sequence[tuple[str, ...]]) -> Iterator[E
         missing = [name for name in names if name in keys.missing]
         present = [name for name in names if name in keys.file]
         if missing and present:
-            text = (
-                f"{_shown(missing)} of the module is the same tensor as {present[0]}, and the file "
-                "has it once"
-            )
+            text = f"{_shown(missing)} of the module is the same tensor as {present[0]}"
+            text += ", and the file has it once"
             yield Cause(CauseKind.TIED, "tied weights", text), frozenset(missing)
 
 
@@ -223,20 +224,26 @@ def _depths(keys: KeyDifferences) -> Iterator[Explained]:
     """Yield the cause that a numbered container has more parts on one side."""
     in_module, in_file = _containers(keys.module), _containers(keys.file)
     for container in dict.fromkeys(chain(in_module, in_file)):
-        ours, theirs = in_module.get(container, set()), in_file.get(container, set())
-        if not ours or not theirs or not (ours < theirs or theirs < ours):
+        ours = in_module.get(container, set())
+        theirs = in_file.get(container, set())
+        is_longer = ours < theirs or theirs < ours
+        if not ours or not theirs or not is_longer:
             continue
-        start = f"{container}." if container else ""
-        numbers = ours ^ theirs
-        names = [
-            name
-            for name in (*keys.missing, *keys.unexpected)
-            if name.startswith(start) and _number(name, start) in numbers
-        ]
-        where = f"{container} has " if container else "it has "
-        text = f"{where}{len(theirs)} parts in the file, and {len(ours)} in the module"
+        text = f"{len(theirs)} parts in the file, and {len(ours)} in the module"
+        text = f"{container or 'it'} has {text}"
         change = (len(ours), len(theirs))
+        names = _numbered(keys, container, ours ^ theirs)
         yield Cause(CauseKind.DEPTH, "another depth", text, change), frozenset(names)
+
+
+def _numbered(keys: KeyDifferences, container: str, numbers: set[int]) -> Iterator[str]:
+    """Yield the names that one side lacks, of the parts of a container with these numbers."""
+    start = ""
+    if container:
+        start = f"{container}."
+    for name in chain(keys.missing, keys.unexpected):
+        if name.startswith(start) and _number(name, start) in numbers:
+            yield name
 
 
 def _containers(names: Sizes) -> dict[str, set[int]]:
@@ -278,11 +285,13 @@ def _resized(keys: KeyDifferences) -> Iterator[Explained]:
             continue
         for axis, (own, stored) in enumerate(zip(ours, theirs, strict=True)):
             if own != stored:
-                by_ratio[Fraction(stored, own or 1)].append(_Place(name, axis, (own, stored)))
+                ratio = Fraction(stored, own or 1)
+                by_ratio[ratio].append(_Place(name, axis, (own, stored)))
     for places in sorted(by_ratio.values(), key=len, reverse=True):
         yield _change(places), frozenset(place.name for place in places)
     for name in odd:
-        text = f"{name} is {_sizes(keys.file[name])} in the file, {_sizes(keys.module[name])} here"
+        in_file, in_module = _sizes(keys.file[name]), _sizes(keys.module[name])
+        text = f"{name} is {in_file} in the file, {in_module} in the module"
         yield Cause(CauseKind.SIZES, "other sizes", text), frozenset((name,))
 
 

@@ -14,7 +14,7 @@ _SPACES = " \t\r\n"
 def line_of(text: str, place: Place) -> int:
     """Return the number of the line of a value in a valid JSON text, counted from 1.
 
-    It is that of what holds the value if there is no such place.
+    If there is no such place, it is the line of the innermost object or list on the way to it.
     """
     position = _after_spaces(text, 0)
     for step in place:

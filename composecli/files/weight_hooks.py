@@ -22,14 +22,16 @@ PRUNING = ("Identity", "RandomUnstructured", "L1Unstructured", "RandomStructured
            "CustomFromMask")  # fmt: skip
 _CONTAINER = "PruningContainer"
 
-Test = Callable[[object], bool]
+Check = Callable[[object], bool]
 
 
 def _is_number(value: object) -> bool:
+    """Return whether this is an integer, a float or a flag."""
     return isinstance(value, int | float)
 
 
 def _is_name(value: object) -> bool:
+    """Return whether this may be the name of a weight."""
     return isinstance(value, str) and value.isidentifier() and not value.startswith("_")
 
 
@@ -39,10 +41,12 @@ def _is_order(value: object) -> bool:
 
 
 def _is_dim(value: object) -> bool:
+    """Return whether this is an axis, or None for all axes."""
     return value is None or isinstance(value, int)
 
 
 def _is_mask(value: object) -> bool:
+    """Return whether this is a tensor."""
     return isinstance(value, Constructed) and str(value.function) in _MASKS
 
 
@@ -53,14 +57,16 @@ def _are_methods(value: object) -> bool:
 
 
 def _is_spectral(value: object) -> bool:
+    """Return whether this is the hook of a spectral norm."""
     return _is_one_of(value, (f"{_SPECTRAL}.SpectralNorm",))
 
 
 def _is_wrapped(value: object) -> bool:
+    """Return whether this is the hook that loads the weights of a spectral norm."""
     return _is_one_of(value, (f"{_SPECTRAL}.SpectralNormLoadStateDictPreHook",))
 
 
-_PRUNING_STATE: Mapping[str, Test] = {
+_PRUNING_STATE: Mapping[str, Check] = {
     "_tensor_name": _is_name,
     "amount": _is_number,
     "n": _is_order,
@@ -68,7 +74,7 @@ _PRUNING_STATE: Mapping[str, Test] = {
     "mask": _is_mask,
 }
 # The attributes that each hook may have.
-_STATES: Mapping[str, Mapping[str, Test]] = {
+_STATES: Mapping[str, Mapping[str, Check]] = {
     "torch.nn.utils.weight_norm.WeightNorm": {"name": _is_name, "dim": _is_dim},
     f"{_SPECTRAL}.SpectralNorm": {
         "name": _is_name,

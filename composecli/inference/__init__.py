@@ -9,7 +9,7 @@
    (`bounds`), limits that another input causes are withdrawn (`borrowed_limits`), and the output
    sizes are expressed in terms of the input sizes (`output_dims`, `size_rules`). Axes are related
    by their product (`relate`), and a model that flattens them is tried at other ranks
-   (`flattening`).
+   (`flattening`). One that keeps every shape (`shape_preserving`) needs none of this.
 
 What an op's weight implies for its input is known in one place, `parameter_ops`.
 """

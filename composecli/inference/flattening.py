@@ -170,8 +170,8 @@ def _text(sizes: Sizes) -> str:
 def with_any_rank(contract: Contract, prober: Prober) -> Contract:
     """Return the contract with the ports for any rank, if the model takes any.
 
-    It has to take sizes of each rank that is tried whose product fits, return what its outputs say,
-    and refuse sizes of these ranks whose product does not fit.
+    At each rank that is tried, it has to take sizes whose product fits, return the sizes that its
+    outputs declare, and refuse sizes whose product does not fit.
     """
     flattened = _flattened(contract)
     if flattened is None:

@@ -29,7 +29,6 @@ from composecli.core.pytree import (
     resized,
     size_of,
 )
-from composecli.inference.any_rank import any_rank_contract
 from composecli.inference.axis_groups import Example, Leaves, make_group
 from composecli.inference.bounds import find_bounds
 from composecli.inference.candidates import Candidate
@@ -47,6 +46,7 @@ from composecli.inference.parameter_ops import (
 )
 from composecli.inference.prober import Prober
 from composecli.inference.relate import relate_axes
+from composecli.inference.shape_preserving import shape_preserving_contract
 from composecli.inference.tables import MAX_TABLE_LENGTH, MIN_TABLE_LENGTH, table_lengths
 
 # A vocabulary of fewer ids is not worth mentioning.
@@ -82,7 +82,7 @@ def generalize(candidate: Candidate, accepted: Accepted, hints: Hints, prober: P
     call = _with_vocabulary(candidate.call, accepted)
     if hints.exported is not None and candidate.call == hints.exported.example:
         return confirm_exported(hints.exported, accepted, prober)
-    contract = any_rank_contract(call, accepted, hints, prober)
+    contract = shape_preserving_contract(call, accepted, hints, prober)
     if contract is not None:
         return contract
     example = _to_example(candidate, call, accepted, hints, prober)

@@ -94,7 +94,7 @@ def to_expr(polynomial: Polynomial, variables: Mapping[int, Expr]) -> Expr:
 def _without_factor(
     polynomial: Polynomial, variable: int
 ) -> tuple[int, int, dict[frozenset[int], int]] | None:
-    """Return the scale and the shift of a factor in one variable, and what it is multiplied with.
+    """Return the scale and the shift of a factor in one variable, and the cofactor.
 
     None if the variable is in no such factor.
     """

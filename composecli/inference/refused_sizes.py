@@ -5,8 +5,8 @@ refuses others with the number of their elements, from which the part of each ax
 
     shape '[-1, 2048]' is invalid for input of size 16896
 
-Where both pooled sides are concatenated before a linear layer of 24 features, that is refused with
-the sum of them, and the relation is `H + W == 24`.
+If both pooled sides are concatenated before a linear layer of 24 features, that layer refuses with
+their sum, and the relation is `H + W == 24`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from composecli.core.observations import Rejected
 from composecli.core.pytree import Axis, call_leaves
 from composecli.core.relations import Comparison
 from composecli.core.size_expr import Expr, evaluate, symbols
+from composecli.inference.confirmed_relation import confirmed
 from composecli.inference.multilinear import Levels, interpolate, to_expr
-from composecli.inference.refusals import Aim, Refusal, refusals
-from composecli.inference.related_axes import RelatedAxes, Sizes, Trials, symbol_of
-from composecli.inference.related_sizes import confirmed
+from composecli.inference.refusal_messages import Aim, Refusal, refusals
+from composecli.inference.related_axes import RelatedAxes, Sizes, Trials, by_symbol, symbol_of
 from composecli.inference.size_rules import SizeRule, candidates, splitting_size
 
 # Sizes from the start at which an op is asked first, and at which rules may be told apart.
@@ -32,7 +32,7 @@ _REACH = 70
 MAX_SPLITS = 8
 # So many sizes are needed to tell that the op's size grows evenly, or does not change.
 MIN_COUNTS = 3
-# How much larger each axis is, where the size that was found is compared with others.
+# How much larger each axis is in the runs that are compared with the size that was found.
 _CHECKED_STEPS = ((1, 2), (3, 1), (2, 5))
 _LEVEL_STEPS = ((1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2), (4, 6))
 
@@ -45,8 +45,8 @@ def find_multiples(trials: Trials, *, is_open: bool = False) -> RelatedAxes | No
     """
     if not is_open and not any(map(_takes_some_sizes, trials.dims)):
         return None
-    loose = [number for number, dim in enumerate(trials.dims) if _is_loose(dim)]
-    aims = _aims_at(trials, _starts(trials, loose))
+    endless = [number for number, dim in enumerate(trials.dims) if _has_no_end(dim)]
+    aims = _aims_at(trials, _starts(trials, endless))
     # An axis that takes several sizes alone does not lead to one size.
     multiples = (found for found in aims if found[1].comparison is Comparison.MULTIPLE_OF)
     return _first_related(trials, multiples)
@@ -69,9 +69,9 @@ def _first_related(trials: Trials, aims: Iterable[tuple[Sizes, Aim]]) -> Related
     They are confirmed at sizes that meet the relation and sizes that break it.
     """
     for start, aim in aims:
-        counter = _Counter(trials, start, aim)
-        size = _size(counter)
-        if size is None or _depends_on_others(counter):
+        op = _RefusingOp(trials, start, aim)
+        size = _size(op)
+        if size is None or _depends_on_others(op):
             continue
         related = _related(trials, size, aim)
         if related is not None:
@@ -105,8 +105,8 @@ def _shared_aims(trials: Trials, fixed: Sequence[int]) -> Iterator[tuple[Sizes, 
         yield from ((other, aim) for aim in last & before)
 
 
-def _is_loose(dim: Dim) -> bool:
-    """Return whether the axis has several sizes, and no known limit."""
+def _has_no_end(dim: Dim) -> bool:
+    """Return whether the axis takes several sizes, and has no known upper limit."""
     free = as_free(dim)
     if free is None:
         return unknown_reason(dim) is not None
@@ -121,12 +121,12 @@ def _takes_some_sizes(dim: Dim) -> bool:
     return free.step > 1
 
 
-def _starts(trials: Trials, loose: Sequence[int]) -> Iterator[dict[int, int]]:
+def _starts(trials: Trials, endless: Sequence[int]) -> Iterator[dict[int, int]]:
     """Yield sizes above those of the example: of the last axis, of all, of all but a batch."""
-    sizes = {number: trials.size(number) for number in loose}
+    sizes = {number: trials.size(number) for number in endless}
     if not sizes:
         return
-    last = loose[-1]
+    last = endless[-1]
     yield {**sizes, last: sizes[last] + 2}
     for more in (1, 3, 5):
         yield {number: size + more for number, size in sizes.items()}
@@ -136,12 +136,12 @@ def _starts(trials: Trials, loose: Sequence[int]) -> Iterator[dict[int, int]]:
 
 
 def _refusals(trials: Trials, sizes: Sizes) -> list[Refusal]:
-    """Return what the model says of these sizes of one input; nothing if it accepts them."""
+    """Return the refusals of these sizes of one input; none if the model accepts them."""
     return _refusals_at(trials, trials.axes(sizes))
 
 
 def _refusals_at(trials: Trials, sizes: Mapping[Axis, int]) -> list[Refusal]:
-    """Return what the model says of these sizes of axes of any input."""
+    """Return the refusals of these sizes of axes of any input."""
     observation = trials.observe(sizes)
     if not isinstance(observation, Rejected):
         return []
@@ -150,8 +150,8 @@ def _refusals_at(trials: Trials, sizes: Mapping[Axis, int]) -> list[Refusal]:
 
 
 @dataclass(slots=True)
-class _Counter:
-    """Sizes with which one op refuses, by those of the axes of one input."""
+class _RefusingOp:
+    """An op that refuses, and the size that it is given at sizes of the axes of one input."""
 
     trials: Trials
     start: Sizes
@@ -183,53 +183,51 @@ class _Counter:
         return self.start.get(number, self.trials.size(number))
 
 
-def _size(counter: _Counter) -> Expr | None:
+def _size(op: _RefusingOp) -> Expr | None:
     """Return the size of the op by the axes, whose numbers are its symbols; None if none is found.
 
     Every other axis must be known to leave it alone.
     """
     rules = dict[int, SizeRule]()
-    for number, dim in enumerate(counter.trials.dims):
-        if not _is_loose(dim) and counter.at({number: counter.size_of(number) + 1}) is None:
+    for number, dim in enumerate(op.trials.dims):
+        following = {number: op.size_of(number) + 1}
+        if not _has_no_end(dim) and op.at(following) is None:
             continue
-        rule = _rule(counter, number)
+        rule = _rule(op, number)
         if rule is None:
             return None
         if rule.scale:
             rules[number] = rule
-    size = _interpolated(counter, rules)
-    if size is None or not all(_is_predicted(counter, size, rules)):
+    size = _interpolated(op, rules)
+    if size is None or not all(_predictions_held(op, size, rules)):
         return None
     return size
 
 
-def _is_predicted(counter: _Counter, size: Expr, rules: Mapping[int, SizeRule]) -> Iterator[bool]:
-    """Yield whether the op has this size where all axes have others."""
+def _predictions_held(op: _RefusingOp, size: Expr, rules: Mapping[int, SizeRule]) -> Iterator[bool]:
+    """Yield for each trial with other sizes of all axes whether the op has the predicted size."""
     for near, far in _CHECKED_STEPS:
         sizes = dict[int, int]()
         for place, (number, rule) in enumerate(rules.items()):
             more = (near, far)[place % 2] * rule.divisor + place
-            sizes[number] = counter.size_of(number) + more
-        found = counter.at(sizes)
+            sizes[number] = op.size_of(number) + more
+        found = op.at(sizes)
         if found is not None:
-            yield found == evaluate(size, _by_symbol({**counter.start, **sizes}))
+            predicted = evaluate(size, by_symbol({**op.start, **sizes}))
+            yield found == predicted
 
 
-def _by_symbol(sizes: Sizes) -> dict[str, int]:
-    """Return sizes by the symbols of the axes."""
-    return {symbol_of(number).name: size for number, size in sizes.items()}
-
-
-def _rule(counter: _Counter, number: int) -> SizeRule | None:
+def _rule(op: _RefusingOp, number: int) -> SizeRule | None:
     """Return the only rule by which the size of the op follows from one axis.
 
     It is without an integer factor: `H//2` if there are `512*(H//2)` elements.
     """
-    first = counter.size_of(number)
-    counts = _Counts(counter, number)
+    first = op.size_of(number)
+    counts = _Counts(op, number)
     for step in _STEPS:
         counts.add(first + step)
-    untried = sorted({*range(1, first + _REACH)} - {first + step for step in _STEPS})
+    tried = {first + step for step in _STEPS}
+    untried = sorted({*range(1, first + _REACH)} - tried)
     for _ in range(MAX_SPLITS):
         size = splitting_size(counts.rules(), untried)
         if size is None:
@@ -246,7 +244,7 @@ def _rule(counter: _Counter, number: int) -> SizeRule | None:
 class _Counts:
     """Sizes of the op at the refused sizes of one axis, and the sizes that are accepted."""
 
-    counter: _Counter
+    op: _RefusingOp
     number: int
     known: dict[int, int] = field(default_factory=dict)
     taken: list[int] = field(default_factory=list)
@@ -254,10 +252,10 @@ class _Counts:
     def add(self, size: int) -> None:
         """Run the model at one more size of the axis."""
         sizes = {self.number: size}
-        count = self.counter.at(sizes)
+        count = self.op.at(sizes)
         if count is not None:
             self.known[size] = count
-        elif self.counter.takes(sizes):
+        elif self.op.takes(sizes):
             self.taken.append(size)
 
     def rules(self) -> tuple[SizeRule, ...]:
@@ -265,31 +263,32 @@ class _Counts:
         if not self.known:
             return ()
         factor = math.gcd(*self.known.values())
-        fitting = candidates({size: count // factor for size, count in self.known.items()})
+        reduced = {size: count // factor for size, count in self.known.items()}
+        fitting = candidates(reduced)
         return tuple(rule for rule in fitting if self._explains(rule, factor))
 
     def _explains(self, rule: SizeRule, factor: int) -> bool:
-        """Return whether the op takes what it has by this rule where the model accepts the axis."""
-        return all(self.counter.is_taken(factor * rule.at(size)) for size in self.taken)
+        """Return whether the op takes the size of this rule at each accepted size of the axis."""
+        return all(self.op.is_taken(factor * rule.at(size)) for size in self.taken)
 
 
-def _interpolated(counter: _Counter, rules: Mapping[int, SizeRule]) -> Expr | None:
+def _interpolated(op: _RefusingOp, rules: Mapping[int, SizeRule]) -> Expr | None:
     """Return the size of the op through sizes at which each axis counts one more, or as many.
 
     An axis that the size is a multiple of needs no sizes of its own.
     """
-    at_start = counter.at({})
+    at_start = op.at({})
     if at_start is None or not rules:
         return None
-    parts = {number: SizeRule(1, rule.shift, rule.divisor, 0) for number, rule in rules.items()}
+    parts = {number: rule.ratio for number, rule in rules.items()}
     factors = {number: part for number, part in parts.items() if _is_factor(rules[number])}
     exprs = {number: part.expr(symbol_of(number).name) for number, part in parts.items()}
-    product = math.prod(part.at(counter.size_of(number)) for number, part in factors.items())
+    product = math.prod(part.at(op.size_of(number)) for number, part in factors.items())
     if not product:
         return None
     others = {number: rule for number, rule in rules.items() if number not in factors}
     for steps in _LEVEL_STEPS:
-        polynomial = interpolate(*_levels(counter, others, steps, product))
+        polynomial = interpolate(*_levels(op, others, steps, product))
         if polynomial is not None:
             whole = {frozenset({*chosen, *factors}): value for chosen, value in polynomial.items()}
             return to_expr(whole, exprs)
@@ -302,24 +301,25 @@ def _is_factor(rule: SizeRule) -> bool:
 
 
 def _levels(
-    counter: _Counter, rules: Mapping[int, SizeRule], steps: tuple[int, int], product: int
+    op: _RefusingOp, rules: Mapping[int, SizeRule], steps: tuple[int, int], product: int
 ) -> tuple[Levels, Callable[[Mapping[int, int]], int | None]]:
-    """Return two numbers that each axis counts, and what the op has of the product at them.
+    """Return two levels of each axis, and the function that gives the size of the op at levels.
 
-    The second one is so many steps above the first: the op must refuse it beside the others.
+    That size is divided by the product. A level is the part of an axis in the size, as `H//2`; the
+    second one is so many steps above the first, and the op must refuse it beside the others.
     """
     levels = dict[int, tuple[int, int]]()
     sizes = dict[tuple[int, int], int]()
     for place, (number, rule) in enumerate(rules.items()):
-        low = counter.size_of(number)
+        low = op.size_of(number)
         high = low + steps[place % 2] * rule.divisor
-        part = SizeRule(1, rule.shift, rule.divisor, 0)
-        levels[number] = (part.at(low), part.at(high))
-        sizes[number, part.at(low)] = low
-        sizes[number, part.at(high)] = high
+        levels[number] = (rule.ratio.at(low), rule.ratio.at(high))
+        for level, size in zip(levels[number], (low, high), strict=True):
+            sizes[number, level] = size
 
     def value_at(point: Mapping[int, int]) -> int | None:
-        found = counter.at({number: sizes[number, level] for number, level in point.items()})
+        tried = {number: sizes[number, level] for number, level in point.items()}
+        found = op.at(tried)
         if found is None or found % product:
             return None
         return found // product
@@ -327,16 +327,16 @@ def _levels(
     return levels, value_at
 
 
-def _depends_on_others(counter: _Counter) -> bool:
+def _depends_on_others(op: _RefusingOp) -> bool:
     """Return whether sizes of other inputs change that of the op: they may be concatenated."""
-    trials = counter.trials
-    own, at_start = trials.axes(counter.start), counter.at({})
+    trials = op.trials
+    own, at_start = trials.axes(op.start), op.at({})
     for path, spec in call_leaves(trials.call):
         if path == trials.path:
             continue
         for number, size in enumerate(spec.sizes):
             for other in (size + 1, 2 * size):
-                changed = counter.at_axes({**own, (path, number): other})
+                changed = op.at_axes({**own, (path, number): other})
                 if changed is not None and changed != at_start:
                     return True
     return False
@@ -347,11 +347,13 @@ def _related(trials: Trials, size: Expr, aim: Aim) -> RelatedAxes | None:
 
     One axis that has one size is fixed, and related to nothing.
     """
-    numbers = tuple(n for n in range(len(trials.dims)) if symbol_of(n).name in symbols(size))
+    names = {number: symbol_of(number).name for number, _ in enumerate(trials.dims)}
+    found = symbols(size)
+    numbers = tuple(number for number, name in names.items() if name in found)
     if len(numbers) < 2 and aim.comparison is Comparison.EQUALS:
         return None
     related = RelatedAxes(trials.path, numbers, aim.comparison, aim.number, size)
-    number = related.relation({n: symbol_of(n).name for n in numbers}).number
+    number = related.relation(names).number
     if number is None or number == 1:
         return None
     return confirmed(trials, related)

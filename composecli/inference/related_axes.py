@@ -81,6 +81,11 @@ def symbol_of(number: int) -> Symbol:
     return Symbol(str(number))
 
 
+def by_symbol(sizes: Sizes) -> dict[str, int]:
+    """Return sizes by the symbols of their axes."""
+    return {symbol_of(number).name: size for number, size in sizes.items()}
+
+
 def _symbols(names: Mapping[int, str]) -> dict[str, Expr]:
     """Return the names of axes by the symbols for their numbers."""
     return {symbol_of(number).name: Symbol(name) for number, name in names.items()}
@@ -170,9 +175,9 @@ def _with_fixed_product(trials: Trials, stuck: Sequence[int]) -> RelatedAxes | N
         return None
     total = trials.product(members)
     for number in members:
-        if not trials.at(_with_mass_on(members, number, total)):
+        if not trials.at(_with_total_on(members, number, total)):
             return None
-    if trials.at(_with_mass_on(members, members[-1], 2 * total)) is not False:
+    if trials.at(_with_total_on(members, members[-1], 2 * total)) is not False:
         return None
     return RelatedAxes(trials.path, members, Comparison.EQUALS, total)
 
@@ -199,7 +204,7 @@ def _exchanges(trials: Trials, one: int, other: int) -> bool:
     return False
 
 
-def _with_mass_on(members: Sequence[int], number: int, total: int) -> dict[int, int]:
+def _with_total_on(members: Sequence[int], number: int, total: int) -> dict[int, int]:
     """Return the sizes with this total on one axis, and 1 on the others."""
     return {**dict.fromkeys(members, 1), number: total}
 
@@ -215,7 +220,7 @@ def _with_divisible_product(trials: Trials, stuck: Sequence[int]) -> RelatedAxes
     if (
         leader not in movable
         or len(movable) < 2
-        or not trials.at(_with_mass_on(movable, leader, trials.product(movable)))
+        or not trials.at(_with_total_on(movable, leader, trials.product(movable)))
     ):
         return None
     divisor = _smallest_divisor(trials, movable, leader)
@@ -223,7 +228,7 @@ def _with_divisible_product(trials: Trials, stuck: Sequence[int]) -> RelatedAxes
         return None
     members = list[int]()
     for number in movable:
-        if number == leader or trials.at(_with_mass_on(movable, number, divisor)):
+        if number == leader or trials.at(_with_total_on(movable, number, divisor)):
             members.append(number)
     if members == [leader] and not doubled:
         return None
@@ -255,12 +260,12 @@ def _smallest_divisor(trials: Trials, movable: Sequence[int], leader: int) -> in
     That is its step, unless the sizes of the other axes in the example have factors of it.
     """
     free = as_free(trials.dims[leader])
-    if free is not None and trials.at(_with_mass_on(movable, leader, free.step)):
+    if free is not None and trials.at(_with_total_on(movable, leader, free.step)):
         return free.step
     divisor = trials.product(movable)
     for prime in prime_divisors(divisor):
         while divisor % prime == 0:
-            if not trials.at(_with_mass_on(movable, leader, divisor // prime)):
+            if not trials.at(_with_total_on(movable, leader, divisor // prime)):
                 break
             divisor //= prime
     return divisor
@@ -298,7 +303,7 @@ def _large_sizes(trials: Trials, related: RelatedAxes, number: int) -> dict[int,
     """Return sizes that meet the relation, one axis as large as is tried; None if none is."""
     for size in large_sizes(trials):
         multiple = size + -size % related.number
-        sizes = _with_mass_on(related.numbers, number, multiple)
+        sizes = _with_total_on(related.numbers, number, multiple)
         if trials.is_affordable(sizes):
             return sizes
     return None
@@ -320,9 +325,9 @@ def _breaking_sizes(trials: Trials, related: RelatedAxes) -> Iterator[dict[int, 
     A divisor of the number is among them: another axis of the input may have the rest of it.
     """
     members, number = related.numbers, related.number
-    yield _with_mass_on(members, members[-1], number + 1)
+    yield _with_total_on(members, members[-1], number + 1)
     for prime in prime_divisors(number):
-        yield _with_mass_on(members, members[-1], number // prime)
+        yield _with_total_on(members, members[-1], number // prime)
     if len(members) == 1:
         yield {members[0]: number + number // 2 + 1}
         return
@@ -340,7 +345,7 @@ def _sizes_elsewhere(trials: Trials, related: RelatedAxes) -> dict[Axis, int]:
     factors = list(divisors(related.number))
     factor = factors[(len(factors) - 1) // 2]
     members = related.numbers
-    sizes = _with_mass_on(members, members[0], factor)
+    sizes = _with_total_on(members, members[0], factor)
     sizes[members[-1]] = related.number // factor
     if len(members) == 1:
         sizes = {members[0]: related.number}

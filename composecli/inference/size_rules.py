@@ -56,6 +56,11 @@ class SizeRule:
         ratio = (size + self.shift) // self.divisor
         return self.scale * ratio + self.offset
 
+    @property
+    def ratio(self) -> SizeRule:
+        """The rule without its scale and offset: `(size + shift)//divisor`."""
+        return SizeRule(1, self.shift, self.divisor, 0)
+
     def expr(self, symbol: str) -> Expr:
         """Return the rule as an expression of the input size with this name."""
         shifted = add(Symbol(symbol), Const(self.shift))

@@ -44,15 +44,21 @@ def print_inspect(screen: Screen, report: InspectReport, *, quiet: bool) -> None
         print_interrupted(screen)
     if quiet or report.interrupted:
         return
+    if report.has_module:
+        _print_module(screen, report)
+    print_isolation(screen, report.isolation)
+    if report.provenance is not None:
+        _print_provenance(screen, report.provenance)
+
+
+def _print_module(screen: Screen, report: InspectReport) -> None:
+    """Print the layers of a model, its facts and its device dependencies."""
     _print_layers(screen, report.layers)
     _print_facts(screen, report.facts, report.file_size)
     for note in bounded(report.portability):
         screen.print_wrapped(f"portability: {note}")
     if not report.portability:
         screen.print("portability: no device dependencies found")
-    print_isolation(screen, report.isolation)
-    if report.provenance is not None:
-        _print_provenance(screen, report.provenance)
 
 
 def _axis_text(axis: AxisReport) -> str:

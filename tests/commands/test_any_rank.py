@@ -12,9 +12,9 @@ from torch import nn
 
 from composecli import inspect, options
 from composecli.core.contract import Contract
+from composecli.core.contract_at_rank import at_rank
 from composecli.core.dims import as_expr
 from composecli.core.pytree import Argument, Call, TensorSpec
-from composecli.core.ranks import at_rank
 from composecli.core.resizing import sizes_by_name
 from composecli.core.size_expr import evaluate
 from tests.commands.running import Composecli, Installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,6 +168,17 @@ def test_a_file_written_by_hand_decides_with_the_installed_command(
     assert "join" not in wrong.out
 
 
+def test_inspect_of_a_contract_file_shows_nothing_but_the_contract(
+    composecli: Composecli, tmp_path: Path
+) -> None:
+    head = tmp_path / "head.contract.json"
+    head.write_text(HEAD)
+    ran = composecli("inspect", str(head))
+    assert ran.code == 0
+    assert "contract: float32[N, C, H, W]" in ran.out
+    assert not {"parameters", "layer", "portability"} & set(re.findall(r"[a-z]+", ran.out))
+
+
 def test_a_contract_file_is_not_joined(installed: Installed, shelf: Shelf, tmp_path: Path) -> None:
     head = tmp_path / "head.contract.json"
     head.write_text(HEAD)
@@ -206,7 +218,7 @@ MISTAKES = {
     "a key": ('"dims"', '"dimz"', 3, "did you mean dims?"),
     "a dtype": ('"float32", "dims": ["N", "C"', '"flaot32", "dims": ["N", "C"', 3, "float32?"),
     "a dim": ('"W"]', '"W>"]', 3, "not a dim"),
-    "a dim that is a number": ('"W"]', "3]", 3, "a text is expected, not 3"),
+    "a dim that is a number": ('"W"]', "3]", 3, "a string is expected, not 3"),
     "a dim of no input": ('["N", "2"]', '["N", "K"]', 6, "follows from no input"),
     "a relation": ("C*H*W == 1024", "C*H*W = 1024", 8, "not a relation"),
     "a relation of nothing": ("C*H*W ==", "C*K ==", 8, "K is not a free dim"),

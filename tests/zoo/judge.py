@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from composecli.core.contract import Contract, Port, accepts_dtype
+from composecli.core.contract_at_rank import at_rank
 from composecli.core.dims import (
     Derived,
     Dim,
@@ -37,7 +38,6 @@ from composecli.core.pytree import (
     replace_call_leaf,
     size_of,
 )
-from composecli.core.ranks import at_rank
 from composecli.core.relations import all_hold, holds
 from composecli.core.resizing import free_axes, resize, sizes_by_name
 from composecli.core.size_expr import evaluate

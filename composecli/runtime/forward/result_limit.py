@@ -16,8 +16,8 @@ MAX_OUTPUTS = 10_000
 def require_few_outputs(model: Model, values: Values, result: Any) -> None:
     """Check the number of tensors in a result.
 
-    A result with an item for each row of a long input is not refused: it is not the model that has
-    so many outputs.
+    A result with an item for each row of a long input is not refused: the number of its outputs
+    follows from the input, and not from the model.
 
     Raises:
         CouldNotAttempt: if there are too many, and more than the input has values.

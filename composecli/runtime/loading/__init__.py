@@ -47,9 +47,9 @@ def loader_of(kind: ModelKind) -> Loader:
 
             return factory.LOADER_ALONE
         case ModelKind.CONTRACT:
-            from composecli.runtime.loading import declared
+            from composecli.runtime.loading import contract_module
 
-            return declared.LOADER
+            return contract_module.LOADER
 
 
 def load(request: OpenRequest) -> Model:

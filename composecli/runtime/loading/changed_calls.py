@@ -23,7 +23,7 @@ Change = tuple[int, int]
 
 
 def changes_in(keys: KeyDifferences) -> tuple[Change, ...]:
-    """Return the numbers of the module that the file has in another size, the likeliest first."""
+    """Return the numbers that differ between the module and the file, the likeliest first."""
     changes = dict.fromkeys(cause.change for cause in find_causes(keys))
     return tuple(change for change in changes if change is not None)[:MAX_CHANGES]
 
@@ -33,7 +33,7 @@ def changed_calls(
 ) -> Iterator[FactoryReference]:
     """Yield calls of the factory with arguments changed: all at once, then one at a time.
 
-    Changed are integers that the call gives, or that are defaults.
+    Only integers are changed: those that the call gives, and defaults.
     """
     bound = _bound(reference)
     if bound is None:

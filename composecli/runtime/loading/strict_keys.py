@@ -94,7 +94,7 @@ def sizes_of(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
 
 
 def sizes_in(state: StateDict) -> dict[str, tuple[int, ...] | None]:
-    """Return the sizes of each tensor in a state dict; None for what has none."""
+    """Return the sizes of each tensor in a state dict; None for any other entry."""
     sizes: dict[str, tuple[int, ...] | None] = {}
     for name, value in state.items():
         sizes[name] = None

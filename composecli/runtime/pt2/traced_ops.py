@@ -24,7 +24,7 @@ def run_traced(target: Callable[..., Any], arguments: list[Any], keywords: dict[
     if not isinstance(target, OpOverload):
         return _function_on_sizes(target, arguments)(*arguments, **keywords)
     name = target._schema.name.rpartition("::")[2]
-    own = _OWN_WAYS.get(name)
+    own = _REPLACEMENTS.get(name)
     if own is not None:
         return own(*arguments, **keywords)
     if not _has_traced_numbers(target, arguments, keywords):
@@ -84,7 +84,7 @@ def _full(sizes: list[Any], value: Any, **options: Any) -> Tensor:
     return torch.zeros(sizes, **options).fill_(value)
 
 
-_OWN_WAYS: Mapping[str, Callable[..., Any]] = {
+_REPLACEMENTS: Mapping[str, Callable[..., Any]] = {
     "sym_size": _size,
     "sym_numel": Tensor.numel,
     "slice": _slice,
@@ -95,9 +95,9 @@ _OWN_WAYS: Mapping[str, Callable[..., Any]] = {
 def _function_on_sizes(
     function: Callable[..., Any], arguments: Sequence[Any]
 ) -> Callable[..., Any]:
-    """Return the function on tensors that computes what another one does on numbers."""
-    if function in _FUNCTIONS and _holds_tensor(arguments):
-        return _FUNCTIONS[function]
+    """Return the function on tensors that stands for a function on numbers."""
+    if function in _ON_TENSORS and _holds_tensor(arguments):
+        return _ON_TENSORS[function]
     return function
 
 
@@ -117,7 +117,7 @@ def _smaller(one: Any, other: Any) -> Tensor:
     return torch.minimum(torch.as_tensor(one), torch.as_tensor(other))
 
 
-_FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
+_ON_TENSORS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     float: _float,
     int: _integer,
     max: _larger,

@@ -135,6 +135,14 @@ def test_a_call_is_allowed_or_refused_in_words(case: str) -> None:
     assert spec.sizes == expected
 
 
+def test_the_example_has_its_result_whatever_bounds_its_ids() -> None:
+    ids = {"name": "ids", "dtype": "int64", "dims": ["N", "T"], "below": 100, "example": "2, 8"}
+    output = {"dtype": "float32", "dims": ["N", "?"], "example": "2, 3"}
+    contract = parse_document({"inputs": [ids], "outputs": [output]}, "a.json")
+    result = declared_result(contract, {(0,): TensorSpec("int64", (2, 8))})
+    assert result == TensorSpec("float32", (2, 3))
+
+
 def test_an_output_of_any_float_has_the_dtype_of_the_input() -> None:
     port = {"dtype": "float"}
     contract = parse_document({"inputs": [{"name": "x", **port}], "outputs": [port]}, "any")

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from composecli.core.observations import Accepted
 from composecli.core.pytree import Call, Tree, call_leaves
-from composecli.inference.any_rank import any_rank_contract
 from composecli.inference.hints import Hints
+from composecli.inference.shape_preserving import shape_preserving_contract
 from tests.parsing import spec
 from tests.unit.inference.builders import Forward, call, candidate, facts, prober, sizes
 
@@ -23,7 +23,7 @@ def contract_text(forward: Forward, hints: Hints) -> str | None:
     """Return the contract as text; None if the model does not accept every rank."""
     result = forward(TRIED)
     assert result is not None
-    contract = any_rank_contract(TRIED, Accepted((result,), "cpu"), hints, prober(forward))
+    contract = shape_preserving_contract(TRIED, Accepted((result,), "cpu"), hints, prober(forward))
     return None if contract is None else str(contract)
 
 
@@ -65,7 +65,7 @@ def test_model_with_parameters_is_not_probed() -> None:
     counted = prober(identity)
     hints = Hints(facts(parameters=10))
     accepted = Accepted((spec("float32[2, 3]"),), "cpu")
-    assert any_rank_contract(TRIED, accepted, hints, counted) is None
+    assert shape_preserving_contract(TRIED, accepted, hints, counted) is None
     assert counted.count == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from composecli.core.relations import Comparison
-from composecli.inference.refusals import refusals
+from composecli.inference.refusal_messages import refusals
 
 EQUALS, MULTIPLE = Comparison.EQUALS, Comparison.MULTIPLE_OF
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composecli.core.contract import Contract, Port, Signature, relations_of
+from composecli.core.contract_at_rank import at_rank
 from composecli.core.dims import parse_axes, parse_shape
 from composecli.core.pytree import Argument, Call
-from composecli.core.ranks import at_rank
 from composecli.core.relations import format_where, parse_where
 from tests.parsing import port, spec
 from tests.strategies import DTYPES

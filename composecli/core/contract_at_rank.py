@@ -34,7 +34,7 @@ Exprs = Mapping[str, Expr]
 
 @dataclass(frozen=True, slots=True)
 class _AtRank:
-    """The dims of an input at one rank, the relations, and what the symbols of others are now."""
+    """The dims of an input at one rank, its relations, and the expressions of replaced symbols."""
 
     dims: Shape
     where: Where
@@ -50,16 +50,16 @@ def at_rank(contract: Contract, call: Call, result: Tree) -> Contract | None:
     """
     if contract.any_rank is None:
         return None
-    found = replace(in_rank_of(contract, call), example=call, result=result)
+    found = replace(at_rank_of(contract, call), example=call, result=result)
     if not accepts_call(found, call):
         return None
     return found
 
 
-def in_rank_of(contract: Contract, call: Call) -> Contract:
+def at_rank_of(contract: Contract, call: Call) -> Contract:
     """Return the contract with its ports at the rank of a call, and the example that it had.
 
-    It is the contract itself if it is not of any rank, or is of another one.
+    It is the contract itself if it has one rank only, or allows no call of this rank.
     """
     specs = [spec for _, spec in call_leaves(call)]
     if contract.any_rank is None or len(specs) != 1:
@@ -70,7 +70,7 @@ def in_rank_of(contract: Contract, call: Call) -> Contract:
 def with_one_axis(contract: Contract) -> Contract:
     """Return the contract with its ports at the rank at which `*` stands for a single axis.
 
-    It is the contract itself if it is not of any rank.
+    It is the contract itself if it has one rank only.
     """
     if contract.any_rank is None:
         return contract
@@ -131,7 +131,7 @@ def _with_rest(port: Port, rank: int) -> tuple[Shape, list[str]]:
 
 
 def _dim_alone(relation: Relation) -> Dim | None:
-    """Return the dim that a relation of one symbol makes of it; None for any other relation."""
+    """Return the dim that a relation of one symbol turns it into; None for any other relation."""
     match relation:
         case Relation(Symbol(), Comparison.EQUALS, Const(size)):
             return Fixed(size)

@@ -1,4 +1,4 @@
-"""Read from PyTorch's words which size an op was given, and which one it takes.
+"""Messages of ops that refuse a size: the size that they were given, and the one that they take.
 
 shape '[-1, 2048]' is invalid for input of size 16896
 mat1 and mat2 shapes cannot be multiplied (2x300 and 24x5)
@@ -35,21 +35,21 @@ MAX_NUMBER = 1 << 24
 
 
 class Aim(NamedTuple):
-    """What an op takes: a size, or its multiples."""
+    """The size that an op takes, or the number whose multiples it takes."""
 
     comparison: Comparison
     number: int
 
 
 class Refusal(NamedTuple):
-    """A size that an op was given, and what it takes."""
+    """A size that an op was given, and its aim: the size that it takes instead."""
 
     have: int
     aim: Aim
 
 
 def refusals(message: str, batch: int) -> Iterator[Refusal]:
-    """Yield what a message may say: of two tensors that do not match, either may be the given one.
+    """Yield each reading of a message: of two unequal tensors, either may be the given one.
 
     A view that keeps a batch of this size is read as a view of one sample.
     """

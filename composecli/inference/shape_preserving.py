@@ -1,4 +1,4 @@
-"""Recognize models that accept a tensor of any rank, such as activations."""
+"""Recognize models that return a tensor of any rank at its own sizes, such as activations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from composecli.inference.prober import Prober
 _SIZES: tuple[tuple[int, ...], ...] = ((4,), (2, 4), (2, 3, 4), (2, 3, 4, 5))
 
 
-def any_rank_contract(
+def shape_preserving_contract(
     call: Call, accepted: Accepted, hints: Hints, prober: Prober
 ) -> Contract | None:
     """Return a contract without dims, if the model returns a tensor of any rank at its sizes.

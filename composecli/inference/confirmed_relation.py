@@ -15,6 +15,7 @@ from composecli.inference.related_axes import (
     RelatedAxes,
     Sizes,
     Trials,
+    by_symbol,
     large_sizes,
     symbol_of,
 )
@@ -77,7 +78,7 @@ class _Solver:
         return None
 
     def _start(self, number: int) -> int:
-        """Return where to look for the smallest size: where a known limit is not contradicted."""
+        """Return the size to start from: the known limit, unless a smaller size is accepted."""
         first, free = self.lows[number], as_free(self.trials.dims[number])
         if free is None or free.step > 1 or free.low <= first:
             return first
@@ -91,7 +92,7 @@ class _Solver:
 
     def find_end(self, number: int) -> bool:
         """Find the largest size of an axis if it has one; return whether it is known."""
-        smallest = self.with_rest_on(number)
+        smallest = self.smallest_solved_for(number)
         if smallest is None:
             return True
         tried = [smallest]
@@ -117,7 +118,7 @@ class _Solver:
         """Yield sizes that break the relation: near those that meet it, and with divisors of it."""
         found = list[dict[int, int]]()
         for number in self.related.numbers:
-            met = self.with_rest_on(number)
+            met = self.smallest_solved_for(number)
             if met is not None:
                 found.append({**met, number: met[number] + 1})
         last = self.related.numbers[-1]
@@ -133,7 +134,7 @@ class _Solver:
 
     def elsewhere(self) -> dict[int, int] | None:
         """Return sizes that meet the relation, beside others of the axes that are not related."""
-        sizes = self.with_rest_on(self.related.numbers[-1])
+        sizes = self.smallest_solved_for(self.related.numbers[-1])
         if sizes is None:
             return None
         for number, dim in enumerate(self.trials.dims):
@@ -142,7 +143,7 @@ class _Solver:
                 sizes[number] = example_size(free, self.trials.size(number) + 1)
         return sizes
 
-    def with_rest_on(self, number: int) -> dict[int, int] | None:
+    def smallest_solved_for(self, number: int) -> dict[int, int] | None:
         """Return the smallest sizes that meet the relation, all other axes as small as they are."""
         return self._solve(self.lows, number)
 
@@ -236,11 +237,11 @@ class _Solver:
 
     def _holds(self, sizes: Sizes) -> bool:
         """Return whether sizes meet the relation."""
-        return self._size(sizes) > 0 and holds(self.relation, _by_symbol(sizes))
+        return self._size(sizes) > 0 and holds(self.relation, by_symbol(sizes))
 
     def _size(self, sizes: Sizes) -> int:
         """Return the size that follows from these."""
-        return evaluate(self.related.size, _by_symbol(sizes))
+        return evaluate(self.related.size, by_symbol(sizes))
 
 
 def _factors(size: Expr) -> tuple[Expr, ...]:
@@ -249,8 +250,3 @@ def _factors(size: Expr) -> tuple[Expr, ...]:
         case Product(factors):
             return factors
     return (size,)
-
-
-def _by_symbol(sizes: Sizes) -> dict[str, int]:
-    """Return sizes by the symbols of the axes."""
-    return {symbol_of(number).name: size for number, size in sizes.items()}

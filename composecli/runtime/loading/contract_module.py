@@ -1,4 +1,4 @@
-"""Contract files: a module that accepts and returns what a contract says, and computes nothing."""
+"""Contract files: a module that keeps to a contract, and computes nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from composecli.runtime.tensors import dtype_of, tree_of
 from composecli.workers.protocol import OpenRequest
 
 
-class DeclaredModule(nn.Module):  # type: ignore[misc]
-    """Returns zeros of the sizes that a contract says, and refuses what it does not allow."""
+class ContractModule(nn.Module):  # type: ignore[misc]
+    """Returns zeros of the sizes in a contract, and refuses calls that it does not allow."""
 
     def __init__(self, contract: Contract, device: str) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class DeclaredModule(nn.Module):  # type: ignore[misc]
         self.eval()
 
     def forward(self, *positional: Any, **named: Any) -> Any:
-        """Return the result that the contract says.
+        """Return a result of the sizes in the contract.
 
         Raises:
             ContractError: if it does not allow these arguments.
@@ -60,7 +60,7 @@ class DeclaredModule(nn.Module):  # type: ignore[misc]
         raise TypeError(f"the contract has no argument {name}")
 
 
-class DeclaredLoader:
+class ContractLoader:
     """Loads the contract of a file as a module."""
 
     def load(self, request: OpenRequest) -> Model:
@@ -73,13 +73,13 @@ class DeclaredLoader:
             contract = read_contract(request.path)
         except OSError as error:
             raise could_not_load(request, error) from error
-        module = DeclaredModule(contract, request.device)
+        module = ContractModule(contract, request.device)
         return Model(module, request, tuple(_arguments(contract)), {})
 
     load_whole = load
 
 
-LOADER = DeclaredLoader()
+LOADER = ContractLoader()
 
 
 def _arguments(contract: Contract) -> list[ArgumentFact]:
