@@ -45,6 +45,9 @@ from composecli.core.relations import Relation, parse_relation
 VERSION = 1
 SCHEMA_ID = "urn:composecli:contract:1"
 MAX_PORTS = 10_000
+# PyTorch computes with at most 64 axes.
+MAX_RANK = 64
+MAX_DEPTH = 64
 
 _TOP_KEYS = ("$schema", "version", "inputs", "outputs", "where")
 _OUTPUT_KEYS = ("name", "dtype", "dims", "example")
@@ -144,6 +147,7 @@ def _read_input(number: int, entry: Entry) -> InputPart | ValuePart:
         argument, path = argument_and_path(name)
     except ValueError as error:
         raise InvalidDocument((*entry.place, "name"), str(error)) from None
+    _refuse_deep(entry, path)
     keyword = entry.flag("keyword")
     if is_value:
         return ValuePart(argument, _plain_value(entry), keyword)
@@ -152,10 +156,19 @@ def _read_input(number: int, entry: Entry) -> InputPart | ValuePart:
         path,
         _read_port(entry, name, path),
         _read_sizes(entry),
-        entry.integer("below", _DEFAULT_BELOW),
+        _read_below(entry),
         keyword,
         entry.place,
     )
+
+
+def _read_below(entry: Entry) -> int:
+    """Return the bound of the integers of an example."""
+    below = entry.integer("below", _DEFAULT_BELOW)
+    if not 1 <= below <= MAX_SIZE:
+        message = f"a number from 1 to {MAX_SIZE} is expected, not {below}"
+        raise InvalidDocument((*entry.place, "below"), message)
+    return below
 
 
 def _plain_value(entry: Entry) -> Literal:
@@ -175,7 +188,23 @@ def _read_output(entry: Entry) -> OutputPart:
         path = parse_port_name(name)
     except ValueError as error:
         raise InvalidDocument((*entry.place, "name"), str(error)) from None
-    return OutputPart(_read_port(entry, name, path), _read_sizes(entry), entry.place)
+    _refuse_deep(entry, path)
+    port = _read_port(entry, name, path)
+    if port.rest is not None:
+        message = "* may be among the dims of a single input alone"
+        raise InvalidDocument((*entry.place, "dims"), message)
+    return OutputPart(port, _read_sizes(entry), entry.place)
+
+
+def _refuse_deep(entry: Entry, path: KeyPath) -> None:
+    """Refuse a port that is nested very deeply.
+
+    Raises:
+        InvalidDocument: if it is.
+    """
+    if len(path) > MAX_DEPTH:
+        message = f"at most {MAX_DEPTH} levels are read, not {len(path):,}"
+        raise InvalidDocument((*entry.place, "name"), message)
 
 
 def _read_port(entry: Entry, name: str, path: KeyPath) -> Port:
@@ -192,6 +221,9 @@ def _read_port(entry: Entry, name: str, path: KeyPath) -> Port:
             rest = axis
         else:
             raise InvalidDocument(place, "* may be there once")
+    if len(dims) > MAX_RANK:
+        message = f"a tensor has at most {MAX_RANK} axes, not {len(dims):,}"
+        raise InvalidDocument((*entry.place, "dims"), message)
     return Port(name, path, dtype, tuple(dims), optional, rest)
 
 
@@ -233,5 +265,9 @@ def _read_sizes(entry: Entry) -> tuple[int, ...] | None:
     except ValueError as error:
         raise InvalidDocument((*entry.place, "example"), str(error)) from None
     if not all(0 <= size <= MAX_SIZE for size in sizes):
-        raise InvalidDocument((*entry.place, "example"), "a size is not negative")
+        message = f"a size is from 0 to {MAX_SIZE}"
+        raise InvalidDocument((*entry.place, "example"), message)
+    if len(sizes) > MAX_RANK:
+        message = f"a tensor has at most {MAX_RANK} axes, not {len(sizes):,}"
+        raise InvalidDocument((*entry.place, "example"), message)
     return sizes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from composecli.core.contract import (
     Contract,
@@ -12,6 +13,7 @@ from composecli.core.contract import (
     EvidenceKind,
     Port,
     Signature,
+    accepts,
     with_output_names,
 )
 from composecli.core.dims import Dim, Free, Shape, as_expr, example_size, fixed_size, free_dims
@@ -33,6 +35,11 @@ from composecli.core.relations import Where, sizes_meeting
 from composecli.core.size_expr import PRODUCT_OF_REST, evaluate, symbols
 
 MAX_ITEMS = 10_000
+# The items of a tuple that have no port are None: this many, and some for each port.
+MAX_ABSENT = 100
+ABSENT_PER_PORT = 4
+# No machine holds such a tensor, and torch counts its bytes with 64 bits.
+MAX_ELEMENTS = 2**40
 
 # Sizes of a free dim in the example: on axis 0, which is usually the batch, and on other axes.
 _EXAMPLE_BATCH = 2
@@ -114,7 +121,7 @@ def assemble(
     contract = Contract(
         signature.inputs, signature.outputs, Call(()), Literal(None), evidence, where
     )
-    if any(port.rest is not None for port in (*signature.inputs, *signature.outputs)):
+    if any(port.rest is not None for port in signature.inputs):
         contract = _at_a_rank(contract, signature, tensors)
     ranked = iter(contract.inputs)
     parts = [replace(p, port=next(ranked)) if isinstance(p, InputPart) else p for p in inputs]
@@ -151,7 +158,7 @@ def _at_a_rank(contract: Contract, signature: Signature, tensors: Sequence[Input
     Without one, `*` is one axis.
 
     Raises:
-        InvalidDocument: if `*` is in an output, or in one of several inputs.
+        InvalidDocument: if `*` is in one of several inputs.
     """
     part = tensors[0]
     if len(tensors) > 1 or part.port.rest is None:
@@ -200,7 +207,11 @@ def _free_axes(dims: Shape) -> Iterable[tuple[int, Free]]:
 
 
 def _call(inputs: Iterable[InputPart | ValuePart], sizes: Mapping[str, int]) -> Call:
-    """Return the example: a call with every required input."""
+    """Return the example: a call with every required input.
+
+    Raises:
+        InvalidDocument: if an argument is passed by position behind one that is passed by name.
+    """
     parts = dict[str, list[tuple[KeyPath, Tree]]]()
     keywords = set[str]()
     for part in inputs:
@@ -216,6 +227,9 @@ def _call(inputs: Iterable[InputPart | ValuePart], sizes: Mapping[str, int]) -> 
     arguments = list[Argument]()
     for argument, items in parts.items():
         name = argument if argument in keywords else None
+        if name is None and arguments and arguments[-1].name is not None:
+            message = f"{argument} is passed by position behind {arguments[-1].name}, by keyword"
+            raise InvalidDocument(("inputs",), message)
         arguments.append(Argument(_tree(items, ("inputs",)), name))
     return Call(tuple(arguments))
 
@@ -250,7 +264,31 @@ def _spec(
             message = f'the size {dim} follows from no input: state an example, as in "2, 8"'
             raise InvalidDocument((*place, "dims", axis), message)
         chosen.append(size)
-    return TensorSpec(dtype, tuple(chosen))
+    spec = TensorSpec(dtype, tuple(chosen))
+    _refuse_example(port, spec, stated, place)
+    return spec
+
+
+def _refuse_example(
+    port: Port, spec: TensorSpec, stated: tuple[int, ...] | None, place: Place
+) -> None:
+    """Refuse a tensor of the example that is too large, or is not what the port allows.
+
+    Raises:
+        InvalidDocument: if it is.
+    """
+    if prod(spec.sizes) > MAX_ELEMENTS:
+        message = f"the example {spec} has more than {MAX_ELEMENTS:,} elements"
+        raise InvalidDocument((*place, "dims"), message)
+    if min(spec.sizes, default=0) < 0:
+        message = f"the example {spec} has a negative size"
+        raise InvalidDocument((*place, "dims"), message)
+    if stated is None:
+        return
+    if stated != spec.sizes or accepts(port, spec) is False:
+        shown = ", ".join(map(str, stated))
+        message = f"{shown} does not meet {port} and the relations"
+        raise InvalidDocument((*place, "example"), message)
 
 
 def _size(dim: Dim, sizes: Mapping[str, int]) -> int | None:
@@ -282,7 +320,9 @@ def _tree(items: Sequence[tuple[KeyPath, Tree]], place: Place) -> Tree:
     if all(isinstance(step, str) for step in trees):
         return TreeMapping(tuple((str(step), tree) for step, tree in trees.items()))
     numbers = [step for step in trees if isinstance(step, int)]
-    if len(numbers) < len(trees) or max(numbers) >= MAX_ITEMS:
+    if len(numbers) < len(trees):
         raise InvalidDocument(place, "an object has either names or numbers")
+    if max(numbers) >= min(MAX_ITEMS, MAX_ABSENT + ABSENT_PER_PORT * len(numbers)):
+        raise InvalidDocument(place, f"hardly any item up to [{max(numbers)}] is described")
     filled = [trees.get(number, Literal(None)) for number in range(max(numbers) + 1)]
     return TreeSequence("tuple", tuple(filled))
