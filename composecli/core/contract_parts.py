@@ -117,6 +117,7 @@ def assemble(
         tuple(part.port for part in tensors), tuple(part.port for part in outputs), where
     )
     _refuse_unknown_symbols(signature)
+    _refuse_unknown_outputs(signature, outputs)
     evidence = (Evidence(EvidenceKind.DECLARED, source),)
     contract = Contract(
         signature.inputs, signature.outputs, Call(()), Literal(None), evidence, where
@@ -150,6 +151,20 @@ def _refuse_unknown_symbols(signature: Signature) -> None:
         if missing:
             message = f"{missing[0]} is not a free dim of a required input"
             raise InvalidDocument(("where", number), message)
+
+
+def _refuse_unknown_outputs(signature: Signature, outputs: Sequence[OutputPart]) -> None:
+    """Refuse an output without dims, unless it has the sizes of an input without dims.
+
+    Raises:
+        InvalidDocument: if there is one.
+    """
+    if any(port.dims is None for port in signature.inputs):
+        return
+    for part in outputs:
+        if part.port.dims is None:
+            message = "the dims are missing: only an input of any rank gives its own to an output"
+            raise InvalidDocument(part.place, message)
 
 
 def _at_a_rank(contract: Contract, signature: Signature, tensors: Sequence[InputPart]) -> Contract:

@@ -225,6 +225,7 @@ HUGE = str(2**62)
         ([{**X, "name": "a" + ".a" * 3000}], [{**ONE, "dims": ["3"]}], "at most 64 levels"),
         ([X], [{**ONE, "name": "[9999]"}], "hardly any item"),
         ([X], [{**ONE, "dtype": None}], "not null"),
+        ([X], [{"dtype": "float32"}], "the dims are missing"),
     ],
 )
 def test_what_no_tensor_or_call_can_have_is_a_mistake(
