@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from composecli.core.facts import LayerFact, ModelFacts, NamedSizes
 from composecli.inference.parameter_ops import LAYER_CONSTANTS
@@ -78,7 +79,8 @@ def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
     parameters = module.named_parameters(remove_duplicate=False)
     buffers = module.named_buffers(remove_duplicate=False)
     for name, tensor in (*parameters, *buffers):
-        if tensor.numel() > 0:
+        # The size of a lazy parameter is not known before it has weights.
+        if not is_lazy(tensor) and tensor.numel() > 0:
             names = names_of.setdefault(identity_of(tensor), [])
             names.append(name)
     return [tuple(names) for names in names_of.values() if len(names) > 1]
