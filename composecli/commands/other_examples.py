@@ -17,7 +17,15 @@ from composecli.core.dims import Fixed
 from composecli.core.findings import Finding
 from composecli.core.input_spec import are_exact
 from composecli.core.observations import Accepted
-from composecli.core.pytree import Call, Leaf, TensorSpec, call_leaves, leaves, replace_call_leaf
+from composecli.core.pytree import (
+    Call,
+    Leaf,
+    TensorSpec,
+    Tree,
+    call_leaves,
+    leaves,
+    replace_call_leaf,
+)
 from composecli.core.resizing import resize
 from composecli.core.rules import Rule, Severity
 
@@ -87,8 +95,26 @@ def _at_example_of_consumer(seam: Seam, pairs: PortPairs) -> Seam | None:
             return moved
     batch = _with_batch(upstream, contract)
     if batch is not None:
-        return _at_call(seam, batch, _ABOUT_SIZES)
+        return _at_batch(seam, batch)
     return None
+
+
+def _at_batch(seam: Seam, call: Call) -> Seam | None:
+    """Return the seam with a batch as the input of the producer, if the batch reaches the seam.
+
+    A model that returns one number for each sample returns them for any rank.
+    """
+    observation = seam.chain.session.run(Sequential(seam.upstream.stages), call)
+    if not isinstance(observation, Accepted):
+        return None
+    if _ranks(observation.result) == _ranks(seam.upstream.result):
+        return None
+    return _at_call(seam, call, _ABOUT_SIZES)
+
+
+def _ranks(result: Tree) -> list[int]:
+    """Return the number of axes of each tensor in a result."""
+    return [len(spec.sizes) for _, spec in leaves(result)]
 
 
 def _at_call(seam: Seam, call: Call, left: Rules = ()) -> Seam | None:

@@ -47,6 +47,9 @@ T = TypeVar("T")
 VERSION = 1
 SCHEMA_ID = "urn:composecli:contract:1"
 MAX_PORTS = 10_000
+# PyTorch computes with at most 64 axes.
+MAX_RANK = 64
+MAX_DEPTH = 64
 
 _TOP_KEYS = ("$schema", "version", "inputs", "outputs", "where")
 _OUTPUT_KEYS = ("name", "dtype", "dims", "example")
@@ -143,6 +146,7 @@ def _read_input(number: int, entry: Entry) -> InputPart | ValuePart:
     entry.allow(_VALUE_KEYS if is_value else _INPUT_KEYS)
     name = entry.text("name", f"input {number}")
     argument, path = _parsed(argument_and_path, name, (*entry.place, "name"))
+    _refuse_deep(entry, path)
     keyword = entry.flag("keyword")
     if is_value:
         return ValuePart(argument, _plain_value(entry), keyword)
@@ -151,10 +155,19 @@ def _read_input(number: int, entry: Entry) -> InputPart | ValuePart:
         path,
         _read_port(entry, name, path),
         _read_sizes(entry),
-        entry.integer("below", _DEFAULT_BELOW),
+        _read_below(entry),
         keyword,
         entry.place,
     )
+
+
+def _read_below(entry: Entry) -> int:
+    """Return the bound of the integers of an example."""
+    below = entry.integer("below", _DEFAULT_BELOW)
+    if not 1 <= below <= MAX_SIZE:
+        message = f"a number from 1 to {MAX_SIZE} is expected, not {below}"
+        raise InvalidDocument((*entry.place, "below"), message)
+    return below
 
 
 def _plain_value(entry: Entry) -> Literal:
@@ -171,7 +184,23 @@ def _read_output(entry: Entry) -> OutputPart:
     entry.allow(_OUTPUT_KEYS)
     name = entry.text("name", "")
     path = _parsed(parse_port_name, name, (*entry.place, "name"))
-    return OutputPart(_read_port(entry, name, path), _read_sizes(entry), entry.place)
+    _refuse_deep(entry, path)
+    port = _read_port(entry, name, path)
+    if port.rest is not None:
+        message = "* may be among the dims of a single input alone"
+        raise InvalidDocument((*entry.place, "dims"), message)
+    return OutputPart(port, _read_sizes(entry), entry.place)
+
+
+def _refuse_deep(entry: Entry, path: KeyPath) -> None:
+    """Refuse a port that is nested very deeply.
+
+    Raises:
+        InvalidDocument: if it is.
+    """
+    if len(path) > MAX_DEPTH:
+        message = f"at most {MAX_DEPTH} levels are read, not {len(path):,}"
+        raise InvalidDocument((*entry.place, "name"), message)
 
 
 def _read_port(entry: Entry, name: str, path: KeyPath) -> Port:
@@ -188,6 +217,9 @@ def _read_port(entry: Entry, name: str, path: KeyPath) -> Port:
             rest = axis
         else:
             raise InvalidDocument(place, "* can stand only once among the dims")
+    if len(dims) > MAX_RANK:
+        message = f"a tensor has at most {MAX_RANK} axes, not {len(dims):,}"
+        raise InvalidDocument((*entry.place, "dims"), message)
     return Port(name, path, dtype, tuple(dims), optional, rest)
 
 
@@ -211,6 +243,8 @@ def _read_sizes(entry: Entry) -> tuple[int, ...] | None:
     sizes = tuple(_parsed(read_integer, part.strip(), place) for part in text.split(","))
     if not all(0 <= size <= MAX_SIZE for size in sizes):
         raise InvalidDocument(place, f"a size is from 0 to {MAX_SIZE:,}")
+    if len(sizes) > MAX_RANK:
+        raise InvalidDocument(place, f"a tensor has at most {MAX_RANK} axes, not {len(sizes):,}")
     return sizes
 
 

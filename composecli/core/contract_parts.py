@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from composecli.core.contract import (
     Contract,
@@ -12,6 +13,7 @@ from composecli.core.contract import (
     EvidenceKind,
     Port,
     Signature,
+    accepts,
     with_output_names,
 )
 from composecli.core.contract_at_rank import at_rank_of
@@ -33,6 +35,11 @@ from composecli.core.relations import Where, sizes_meeting
 from composecli.core.size_expr import PRODUCT_OF_REST, evaluate, symbols
 
 MAX_ITEMS = 10_000
+# The items of a tuple that have no port are None: this many, and some for each port.
+MAX_ABSENT = 100
+ABSENT_PER_PORT = 4
+# No machine holds such a tensor, and torch counts its bytes with 64 bits.
+MAX_ELEMENTS = 2**40
 
 # Sizes of a free dim in the example: on axis 0, which is usually the batch, and on other axes.
 _EXAMPLE_BATCH = 2
@@ -105,9 +112,10 @@ def assemble(
     output_ports = tuple(part.port for part in outputs)
     signature = Signature(input_ports, output_ports, where)
     _refuse_unknown_symbols(signature)
+    _refuse_unknown_outputs(signature, outputs)
     evidence = (Evidence(EvidenceKind.DECLARED, source),)
     contract = Contract(input_ports, output_ports, Call(()), Literal(None), evidence, where)
-    if any(port.rest is not None for port in (*input_ports, *output_ports)):
+    if any(port.rest is not None for port in input_ports):
         contract = _at_a_rank(contract, signature, tensors)
     parts = _with_ports(inputs, contract.inputs)
     sizes = _sizes_by_name(parts, contract.where)
@@ -162,13 +170,27 @@ def _refuse_unknown_symbols(signature: Signature) -> None:
             raise InvalidDocument(("where", number), message)
 
 
+def _refuse_unknown_outputs(signature: Signature, outputs: Sequence[OutputPart]) -> None:
+    """Refuse an output without dims, unless it has the sizes of an input without dims.
+
+    Raises:
+        InvalidDocument: if there is one.
+    """
+    if any(port.dims is None for port in signature.inputs):
+        return
+    for part in outputs:
+        if part.port.dims is None:
+            message = "the dims are missing: only an input of any rank gives its own to an output"
+            raise InvalidDocument(part.place, message)
+
+
 def _at_a_rank(contract: Contract, signature: Signature, tensors: Sequence[InputPart]) -> Contract:
     """Return a contract of any rank with its ports at the rank of the stated example.
 
     Without one, `*` is one axis.
 
     Raises:
-        InvalidDocument: if `*` is in an output, or in one of several inputs.
+        InvalidDocument: if `*` is in one of several inputs.
     """
     part = tensors[0]
     if len(tensors) > 1 or part.port.rest is None:
@@ -229,7 +251,11 @@ def _free_axes(dims: Shape) -> Iterable[tuple[int, Free]]:
 
 
 def _call(inputs: Iterable[InputPart | ValuePart], sizes: Mapping[str, int]) -> Call:
-    """Return the example: a call with every required input."""
+    """Return the example: a call with every required input.
+
+    Raises:
+        InvalidDocument: if an argument is passed by position behind one that is passed by name.
+    """
     parts = dict[str, list[tuple[KeyPath, Tree]]]()
     keywords = set[str]()
     for part in inputs:
@@ -245,6 +271,9 @@ def _call(inputs: Iterable[InputPart | ValuePart], sizes: Mapping[str, int]) -> 
     arguments = list[Argument]()
     for argument, items in parts.items():
         name = argument if argument in keywords else None
+        if name is None and arguments and arguments[-1].name is not None:
+            message = f"{argument} is passed by position behind {arguments[-1].name}, by keyword"
+            raise InvalidDocument(("inputs",), message)
         arguments.append(Argument(_tree(items, ("inputs",)), name))
     return Call(tuple(arguments))
 
@@ -280,7 +309,31 @@ def _spec(
             fix = 'add "example" with sizes, as in "2, 8"'
             raise InvalidDocument((*place, "dims", axis), f"{message}: {fix}")
         chosen.append(size)
-    return TensorSpec(dtype, tuple(chosen))
+    spec = TensorSpec(dtype, tuple(chosen))
+    _refuse_example(port, spec, stated, place)
+    return spec
+
+
+def _refuse_example(
+    port: Port, spec: TensorSpec, stated: tuple[int, ...] | None, place: Place
+) -> None:
+    """Refuse a tensor of the example that is too large, or is not what the port allows.
+
+    Raises:
+        InvalidDocument: if it is.
+    """
+    if prod(spec.sizes) > MAX_ELEMENTS:
+        message = f"the example {spec} has more than {MAX_ELEMENTS:,} elements"
+        raise InvalidDocument((*place, "dims"), message)
+    if min(spec.sizes, default=0) < 0:
+        message = f"the example {spec} has a negative size"
+        raise InvalidDocument((*place, "dims"), message)
+    if stated is None:
+        return
+    if stated != spec.sizes or accepts(port, spec) is False:
+        shown = ", ".join(map(str, stated))
+        message = f"{shown} does not meet {port} and the relations"
+        raise InvalidDocument((*place, "example"), message)
 
 
 def _size(dim: Dim, sizes: Mapping[str, int]) -> int | None:
@@ -312,8 +365,10 @@ def _tree(items: Sequence[tuple[KeyPath, Tree]], place: Place) -> Tree:
     if all(isinstance(step, str) for step in trees):
         return TreeMapping(tuple((str(step), tree) for step, tree in trees.items()))
     numbers = [step for step in trees if isinstance(step, int)]
-    if len(numbers) < len(trees) or max(numbers) >= MAX_ITEMS:
+    if len(numbers) < len(trees):
         message = "names and numbers are mixed: a dict has names, and a tuple has numbers"
         raise InvalidDocument(place, message)
+    if max(numbers) >= min(MAX_ITEMS, MAX_ABSENT + ABSENT_PER_PORT * len(numbers)):
+        raise InvalidDocument(place, f"hardly any item up to [{max(numbers)}] is described")
     filled = [trees.get(number, Literal(None)) for number in range(max(numbers) + 1)]
     return TreeSequence("tuple", tuple(filled))

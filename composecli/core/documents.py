@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,8 @@ def _of_kind(value: Any, kind: type, place: Place) -> Any:
     """Return the value if it is of this kind: a flag is no integer."""
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    shown = shorten(repr(value), 40)
+    # As the document writes it: null, and not None.
+    shown = shorten(json.dumps(value, ensure_ascii=False), 40)
     raise InvalidDocument(place, f"{_KINDS[kind]} is expected, not {shown}")
 
 

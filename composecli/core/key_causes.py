@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain
 
 # The sizes of each entry by its name; None for an entry that is not a tensor.
@@ -25,7 +26,7 @@ _QUANTIZED = re.compile(
     r"(^|\.)(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\b.*|weight_scale|input_scale"
     r"|weight_scale_inv|_packed_params|zero_point|scale)(\.|$)"
 )
-_INDEX = re.compile(r"\d+")
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 class CauseKind(StrEnum):
@@ -57,24 +58,24 @@ class Cause:
     change: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeyDifferences:
     """The names that differ between a module and a file, and the sizes of all."""
 
     module: Sizes
     file: Sizes
 
-    @property
+    @cached_property
     def missing(self) -> tuple[str, ...]:
         """The names that the module has, and the file has not."""
         return tuple(name for name in self.module if name not in self.file)
 
-    @property
+    @cached_property
     def unexpected(self) -> tuple[str, ...]:
         """The names that the file has, and the module has not."""
         return tuple(name for name in self.file if name not in self.module)
 
-    @property
+    @cached_property
     def resized(self) -> tuple[str, ...]:
         """The names of other sizes. Those of a lazy layer are not known."""
         names = list[str]()
@@ -131,9 +132,10 @@ class _Left:
         for cause, names in found:
             explains = False
             for kind in (self.missing, self.unexpected, self.resized):
-                for name in names & kind.keys():
-                    del kind[name]
-                    explains = True
+                for name in names:
+                    if name in kind:
+                        del kind[name]
+                        explains = True
             if explains:
                 yield cause
 
@@ -196,7 +198,7 @@ def _special(
         around = {_parent(name, pattern) for name in special}
         explained = set(special)
         for name in chain(keys.missing, keys.unexpected, keys.resized):
-            if name.startswith(tuple(around)):
+            if not around.isdisjoint(_starts(name)):
                 explained.add(name)
         text = f"{len(special)} names in the {where} are those of {words}, such as {special[0]}"
         yield Cause(kind, words, text), frozenset(explained)
@@ -209,10 +211,18 @@ def _parent(name: str, pattern: re.Pattern[str]) -> str:
     return name[: match.start() + len(match[1])]
 
 
+def _starts(name: str) -> Iterator[str]:
+    """Yield what a name begins with, up to each dot; first nothing, which all names begin with."""
+    yield ""
+    for dot in re.finditer(r"\.", name):
+        yield name[: dot.end()]
+
+
 def _tied(keys: KeyDifferences, shared: Sequence[tuple[str, ...]]) -> Iterator[Explained]:
     """Yield the cause that a file has a tensor of several names under one of them."""
+    absent = set(keys.missing)
     for names in shared:
-        missing = [name for name in names if name in keys.missing]
+        missing = [name for name in names if name in absent]
         present = [name for name in names if name in keys.file]
         if missing and present:
             text = f"{_shown(missing)} of the module is the same tensor as {present[0]}"
@@ -223,46 +233,39 @@ def _tied(keys: KeyDifferences, shared: Sequence[tuple[str, ...]]) -> Iterator[E
 def _depths(keys: KeyDifferences) -> Iterator[Explained]:
     """Yield the cause that a numbered container has more parts on one side."""
     in_module, in_file = _containers(keys.module), _containers(keys.file)
+    differing = _numbered([*keys.missing, *keys.unexpected])
     for container in dict.fromkeys(chain(in_module, in_file)):
         ours = in_module.get(container, set())
         theirs = in_file.get(container, set())
         is_longer = ours < theirs or theirs < ours
         if not ours or not theirs or not is_longer:
             continue
+        names = list[str]()
+        for number in ours ^ theirs:
+            names += differing.get((container, number), ())
         text = f"{len(theirs)} parts in the file, and {len(ours)} in the module"
         text = f"{container or 'it'} has {text}"
         change = (len(ours), len(theirs))
-        names = _numbered(keys, container, ours ^ theirs)
         yield Cause(CauseKind.DEPTH, "another depth", text, change), frozenset(names)
-
-
-def _numbered(keys: KeyDifferences, container: str, numbers: set[int]) -> Iterator[str]:
-    """Yield the names that one side lacks, of the parts of a container with these numbers."""
-    start = ""
-    if container:
-        start = f"{container}."
-    for name in chain(keys.missing, keys.unexpected):
-        if name.startswith(start) and _number(name, start) in numbers:
-            yield name
 
 
 def _containers(names: Sizes) -> dict[str, set[int]]:
     """Return the numbers behind each container of numbered parts: `blocks` of `blocks.0.weight`."""
     containers = defaultdict[str, set[int]](set)
+    for container, number in _numbered(names):
+        containers[container].add(number)
+    return containers
+
+
+def _numbered(names: Iterable[str]) -> dict[tuple[str, int], list[str]]:
+    """Return the names in each numbered part, by its container and number."""
+    parts = defaultdict[tuple[str, int], list[str]](list)
     for name in names:
         words = name.split(".")
         for position, word in enumerate(words):
             if _INDEX.fullmatch(word):
-                containers[".".join(words[:position])].add(int(word))
-    return containers
-
-
-def _number(name: str, start: str) -> int | None:
-    """Return the number behind the start of a name; None if there is another word."""
-    word = name.removeprefix(start).split(".")[0]
-    if _INDEX.fullmatch(word):
-        return int(word)
-    return None
+                parts[".".join(words[:position]), int(word)].append(name)
+    return parts
 
 
 @dataclass(frozen=True, slots=True)

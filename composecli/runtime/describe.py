@@ -79,6 +79,7 @@ def shared_names(module: nn.Module) -> list[tuple[str, ...]]:
     parameters = module.named_parameters(remove_duplicate=False)
     buffers = module.named_buffers(remove_duplicate=False)
     for name, tensor in (*parameters, *buffers):
+        # The size of a lazy parameter is not known before it has weights.
         if not is_lazy(tensor) and tensor.numel() > 0:
             names = names_of.setdefault(identity_of(tensor), [])
             names.append(name)

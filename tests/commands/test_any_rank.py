@@ -379,3 +379,18 @@ def test_ids_keep_their_rank(composecli: Composecli, shelf: Shelf) -> None:
     tokens = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(24, 5))
     inspected = composecli.json("inspect", shelf.save("flat_ids", tokens))
     assert inspected.json["model"]["contract"]["text"] == "int64[N, 6] -> float32[N, 5]"
+
+
+class SumOfSample(nn.Module):
+    """Returns one number for each sample, whatever the rank of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1).sum(1)
+
+
+def test_no_batch_is_added_that_does_not_reach_the_consumer(
+    composecli: Composecli, shelf: Shelf
+) -> None:
+    head = nn.Sequential(nn.Flatten(), nn.Linear(1024, 2)).eval()
+    paths = shelf.save("sum_of_sample", SumOfSample()), shelf.save("head_of_1024", head)
+    assert composecli.json("check", *paths).json["verdict"] == "incompatible"

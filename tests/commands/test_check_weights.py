@@ -152,3 +152,27 @@ def test_a_single_model_without_weights_of_its_own_is_a_usage_error(
     ran = composecli("check", model)
     assert ran.code == 2
     assert "composecli inspect MODEL" in ran.err
+
+
+LAZY = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        self.inner = nn.LazyLinear(6)
+        self.head = nn.Linear(6, classes)
+"""
+
+
+@pytest.mark.parametrize(("classes", "code"), [(3, 0), (5, 1)])
+def test_a_lazy_layer_takes_the_sizes_of_its_weights(
+    classes: int, code: int, composecli: Composecli, tmp_path: Path
+) -> None:
+    (tmp_path / "lazy_net.py").write_text(LAZY)
+    inner, head = nn.Linear(4, 6).state_dict(), nn.Linear(6, classes).state_dict()
+    weights = {f"inner.{name}": value for name, value in inner.items()}
+    weights |= {f"head.{name}": value for name, value in head.items()}
+    torch.save(weights, tmp_path / "weights.pt")
+    ran = composecli("check", f"{tmp_path}/lazy_net.py:Net@{tmp_path}/weights.pt")
+    assert ran.code == code, ran.err

@@ -56,7 +56,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         others = draw(st.lists(st.integers(1, 9).map(Fixed), max_size=3))
         entry = {**entries([batch, *others]), "name": f"x{number}"}
         entry["dtype"] = draw(st.sampled_from(DTYPES))
-        if draw(st.booleans()):
+        # An argument behind one that is passed by name is passed by name, too.
+        if (inputs and "keyword" in inputs[-1]) or draw(st.booleans()):
             entry["keyword"] = True
         if draw(st.booleans()):
             entry["below"] = draw(st.integers(3, 1000))
@@ -192,7 +193,7 @@ PLACES = [
             "inputs": [{"name": "x", "dtype": "int8", "dims": ["2"]}],
             "outputs": [{"dtype": "int8", "dims": ["*"]}],
         },
-        ("inputs", 0, "dims"),
+        ("outputs", 0, "dims"),
     ),
     ({"inputs": [{"name": "x", "dtype": "int8", "dims": [1]}]}, ("inputs", 0, "dims", 0)),
     ({"inputs": [{"name": "x"}]}, ("inputs", 0)),
@@ -208,3 +209,35 @@ def test_a_mistake_has_its_place(document: dict[str, Any], place: tuple[str | in
     with pytest.raises(InvalidDocument) as caught:
         parse_document({"outputs": [{"dtype": "int8", "dims": ["2"]}], **document}, "a")
     assert caught.value.place == place
+
+
+X = {"name": "x", "dtype": "float32", "dims": ["N", "8"]}
+Y = {"name": "y", "dtype": "float32"}
+ONE = {"dtype": "float32", "dims": ["N"]}
+HUGE = str(2**62)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "message"),
+    [
+        ([{**X, "dims": ["N"] * 3000}], [ONE], "at most 64 axes"),
+        ([{**X, "dims": ["N", "*"]}], [{**ONE, "dims": ["N", "*"]}], "a single input alone"),
+        ([{**X, "example": "3, 9"}], [ONE], "3, 9 does not meet"),
+        ([{**X, "dims": ["N", "H>=7"], "example": "3, 5"}], [ONE], "3, 5 does not meet"),
+        ([{**X, "example": "3, 8"}], [{**ONE, "example": "5"}], "5 does not meet"),
+        ([X], [{**ONE, "dims": [HUGE, HUGE]}], "more than"),
+        ([{**X, "below": 0}], [ONE], "from 1 to"),
+        ([{**X, "below": 10**30}], [ONE], "from 1 to"),
+        ([{**X, "keyword": True}, Y], [ONE], "y is passed by position behind x"),
+        ([X], [{**ONE, "name": "[0]" * 3000}], "at most 64 levels"),
+        ([{**X, "name": "a" + ".a" * 3000}], [{**ONE, "dims": ["3"]}], "at most 64 levels"),
+        ([X], [{**ONE, "name": "[9999]"}], "hardly any item"),
+        ([X], [{**ONE, "dtype": None}], "not null"),
+        ([X], [{"dtype": "float32"}], "the dims are missing"),
+    ],
+)
+def test_what_no_tensor_or_call_can_have_is_a_mistake(
+    inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(InvalidDocument, match=message):
+        parse_document({"inputs": inputs, "outputs": outputs}, "a")

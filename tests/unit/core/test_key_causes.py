@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,3 +34,25 @@ def test_every_difference_has_a_cause(
     keys = KeyDifferences(module, file)
     differ = bool(keys.missing or keys.unexpected or keys.resized)
     assert bool(find_causes(keys)) == differ
+
+
+def test_a_name_may_have_a_word_of_many_digits() -> None:
+    name = f"layers.{'9' * 5000}.weight"
+    keys = KeyDifferences({"layers.0.weight": (2,)}, {"layers.0.weight": (2,), name: (2,)})
+    (cause,) = find_causes(keys)
+    assert cause.kind is CauseKind.PART
+
+
+def test_causes_of_very_many_names_are_found_in_time() -> None:
+    layers = [f"layers.{number}.q" for number in range(20_000)]
+    module = {f"{layer}.weight": (4, 4) for layer in layers}
+    file = {f"{layer}.base_layer.weight": (4, 4) for layer in layers}
+    file |= {f"{layer}.lora_A.weight": (2, 4) for layer in layers}
+    started = time.monotonic()
+    (cause,) = find_causes(KeyDifferences(module, file))
+    assert cause.kind is CauseKind.ADAPTERS
+    tied = module | {f"{layer}.tied": (4, 4) for layer in layers}
+    shared = [(f"{layer}.weight", f"{layer}.tied") for layer in layers]
+    assert len(find_causes(KeyDifferences(tied, module), shared)) == len(layers)
+    # A search of all names for each of them takes minutes.
+    assert time.monotonic() - started < 30
