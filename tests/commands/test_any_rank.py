@@ -213,6 +213,7 @@ def test_a_head_of_any_rank_is_what_its_contract_says(shelf: Shelf, name: str, f
     assert taken > 9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_a_head_is_judged_right_at_each_rank(shelf: Shelf, name: str) -> None:
     path = saved(shelf, name, "scripted")

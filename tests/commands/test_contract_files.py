@@ -54,7 +54,7 @@ def contracts_of(report: dict[str, Any]) -> list[str]:
     return [model["contract"]["text"] for model in report["models"]]
 
 
-@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize("which", ["both", pytest.param("the consumer", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_contract_file_gives_the_verdict_of_its_model(
     name: str, which: str, composecli: Composecli, shelf: Shelf, tmp_path: Path
