@@ -107,6 +107,8 @@ def assemble(
     Raises:
         InvalidDocument: if no such example is found, or two parts are in one place.
     """
+    # The example lacks the optional arguments, which come behind its own.
+    inputs = sorted(inputs, key=_is_optional)
     tensors = _placed(inputs)
     input_ports = tuple(part.port for part in tensors)
     output_ports = tuple(part.port for part in outputs)
@@ -123,6 +125,11 @@ def assemble(
     results = [replace(part, port=port) for part, port in pairs]
     example, result = _call(parts, sizes), _result(results, sizes)
     return with_output_names(replace(contract, example=example, result=result))
+
+
+def _is_optional(part: InputPart | ValuePart) -> bool:
+    """Return whether a call may leave out an input."""
+    return isinstance(part, InputPart) and part.port.optional
 
 
 def _placed(inputs: Iterable[InputPart | ValuePart]) -> list[InputPart]:

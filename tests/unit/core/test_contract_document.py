@@ -241,3 +241,13 @@ def test_what_no_tensor_or_call_can_have_is_a_mistake(
 ) -> None:
     with pytest.raises(InvalidDocument, match=message):
         parse_document({"inputs": inputs, "outputs": outputs}, "a")
+
+
+def test_an_optional_input_may_be_written_in_front_of_others() -> None:
+    optional = {"name": "m", "dtype": "int64", "dims": ["N"], "optional": True}
+    needed = {"name": "x", "dtype": "float32", "dims": ["N", "5"]}
+    document = {"inputs": [optional, needed], "outputs": [{"dtype": "float32", "dims": ["N"]}]}
+    contract = parse_document(document, "a")
+    assert [(port.name, port.path) for port in contract.inputs] == [("x", (0,)), ("m", (1,))]
+    ((_, spec),) = leaves(declared_result(contract, {(0,): TensorSpec("float32", (3, 5))}))
+    assert spec.sizes == (3,)
