@@ -24,8 +24,11 @@ MIN_SHARE_IN_COMMON = 0.2
 _ADAPTER = re.compile(r"(^|\.)(lora_[A-Za-z_]+|base_layer|modules_to_save)(\.|$)")
 _QUANTIZED = re.compile(
     r"(^|\.)(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\b.*|weight_scale|input_scale"
-    r"|weight_scale_inv|_packed_params|zero_point|scale)(\.|$)"
+    r"|weight_scale_inv|_packed_params)(\.|$)"
 )
+# Each alone is also a name of ordinary parameters: quantized layers have both.
+_SCALE, _ZERO_POINT = "scale", "zero_point"
+_ODD_KEY = re.compile(r"\[key [0-9]+\]")
 _INDEX = re.compile(r"[0-9]{1,9}")
 
 
@@ -33,6 +36,7 @@ class CauseKind(StrEnum):
     """The kinds of causes."""
 
     PREFIX = "prefix"
+    ODD_KEYS = "odd keys"
     ADAPTERS = "adapters"
     QUANTIZED = "quantized"
     TIED = "tied"
@@ -42,6 +46,13 @@ class CauseKind(StrEnum):
     SIZES = "sizes"
     PART = "part"
     ARCHITECTURE = "architecture"
+
+
+_SPECIAL_NAMES = {CauseKind.ADAPTERS: _ADAPTER, CauseKind.QUANTIZED: _QUANTIZED}
+_SPECIAL_WORDS = {
+    CauseKind.ADAPTERS: "adapters of LoRA (peft)",
+    CauseKind.QUANTIZED: "quantized weights",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,11 @@ class KeyDifferences:
         return len(self.missing) + len(self.unexpected) + len(self.resized)
 
 
+def odd_key(place: int) -> str:
+    """Return the name of an entry whose key is not text, by its place in its dict."""
+    return f"[key {place}]"
+
+
 def find_causes(keys: KeyDifferences, shared: Sequence[tuple[str, ...]] = ()) -> tuple[Cause, ...]:
     """Return the causes of all differences, the one that explains most of the others first.
 
@@ -100,8 +116,9 @@ def find_causes(keys: KeyDifferences, shared: Sequence[tuple[str, ...]] = ()) ->
         return (prefix,)
     left = _Left(keys)
     special = [
-        *left.take(_special(keys, _ADAPTER, CauseKind.ADAPTERS, "adapters of LoRA (peft)")),
-        *left.take(_special(keys, _QUANTIZED, CauseKind.QUANTIZED, "quantized weights")),
+        *left.take(_odd_keys(keys)),
+        *left.take(_special(keys, CauseKind.ADAPTERS)),
+        *left.take(_special(keys, CauseKind.QUANTIZED)),
     ]
     if not special and _are_foreign(keys):
         return (_architecture(keys),)
@@ -187,33 +204,48 @@ def _firsts(names: Sizes) -> list[str]:
     return list(dict.fromkeys(name.split(".")[0] for name in names))
 
 
-def _special(
-    keys: KeyDifferences, pattern: re.Pattern[str], kind: CauseKind, words: str
-) -> Iterator[Explained]:
+def _odd_keys(keys: KeyDifferences) -> Iterator[Explained]:
+    """Yield the cause that the file has keys that are not text."""
+    names = [name for name in keys.unexpected if _ODD_KEY.fullmatch(name)]
+    if names:
+        text = f"{_shown(names)} of the file is not text: load_state_dict raises an error for it"
+        yield Cause(CauseKind.ODD_KEYS, "keys that are not text", text), frozenset(names)
+
+
+def _special(keys: KeyDifferences, kind: CauseKind) -> Iterator[Explained]:
     """Yield the cause that one side has names of a special kind of weights."""
+    words = _SPECIAL_WORDS[kind]
     for names, where in ((keys.unexpected, "file"), (keys.missing, "module")):
-        special = [name for name in names if pattern.search(name)]
-        if not special:
+        layers = dict(_special_layers(names, kind))
+        if not layers:
             continue
-        around = {_parent(name, pattern) for name in special}
-        explained = set(special)
+        around = frozenset(layers.values())
+        explained = set(layers)
         for name in chain(keys.missing, keys.unexpected, keys.resized):
-            if not around.isdisjoint(_starts(name)):
+            if not around.isdisjoint(_layers_around(name)):
                 explained.add(name)
-        text = f"{len(special)} names in the {where} are those of {words}, such as {special[0]}"
+        first = next(iter(layers))
+        text = f"{len(layers)} names in the {where} are those of {words}, such as {first}"
         yield Cause(kind, words, text), frozenset(explained)
 
 
-def _parent(name: str, pattern: re.Pattern[str]) -> str:
-    """Return the layer in front of a special word, with its dot: its own names may differ, too."""
-    match = pattern.search(name)
-    assert match is not None
-    return name[: match.start() + len(match[1])]
+def _special_layers(names: Sequence[str], kind: CauseKind) -> Iterator[tuple[str, str]]:
+    """Yield each special name, with the layer in front of its word, which ends in a dot."""
+    present = frozenset(names)
+    for name in names:
+        match = _SPECIAL_NAMES[kind].search(name)
+        layer = name[: name.rfind(".") + 1]
+        pair = {layer + _SCALE, layer + _ZERO_POINT}
+        if match is not None:
+            yield name, name[: match.start() + len(match[1])]
+        elif kind is CauseKind.QUANTIZED and name in pair and pair <= present:
+            yield name, layer
 
 
-def _starts(name: str) -> Iterator[str]:
-    """Yield what a name begins with, up to each dot; first nothing, which all names begin with."""
-    yield ""
+def _layers_around(name: str) -> Iterator[str]:
+    """Yield the layers that a name is in, each with its dot; empty if the module has it itself."""
+    if "." not in name:
+        yield ""
     for dot in re.finditer(r"\.", name):
         yield name[: dot.end()]
 

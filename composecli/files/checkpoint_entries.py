@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from composecli.core.key_causes import odd_key
 from composecli.files.entry_keys import key_of, rests_behind
 from composecli.files.pickle import Constructed, Global, PickleDict, name_of
 from composecli.files.pickled_module import is_module
@@ -94,7 +95,7 @@ def children(node: object) -> list[tuple[str, object]]:
     """Return the entries directly inside a dict or a sequence, by their names.
 
     A number as a key is its own name: `{0: ...}` has the entry `0`. If a text has that name, too,
-    the number is in brackets: `[0]`.
+    the number is in brackets: `[0]`. A key of another type has its place in the dict: `[key 3]`.
     """
     items = items_of(node)
     if items is not None:
@@ -105,16 +106,23 @@ def children(node: object) -> list[tuple[str, object]]:
 
 
 def _named(items: list[tuple[object, object]]) -> Iterator[tuple[str, object]]:
-    """Yield the entries whose keys are texts or whole numbers, by their names."""
+    """Yield the entries by their names."""
     texts = {key for key, _ in items if isinstance(key, str)}
-    for key, value in items:
+    for place, (key, value) in enumerate(items):
         if isinstance(key, str):
             yield key, value
-        elif isinstance(key, int) and not isinstance(key, bool):
+            continue
+        name = odd_key(place)
+        if isinstance(key, int) and not isinstance(key, bool):
             name = str(key)
-            if name in texts:
-                name = f"[{name}]"
-            yield name, value
+        while name in texts:
+            name = f"[{name}]"
+        yield name, value
+
+
+def is_training_state(name: str) -> bool:
+    """Return whether an entry of this name is what an optimizer, or training itself, stores."""
+    return name in _OPTIMIZER_KEYS or _TRAINING_STATE.fullmatch(name) is not None
 
 
 def is_tensor(node: object) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from composecli.core.key_causes import odd_key
 from composecli.core.pytree import TensorSpec
 from composecli.files.checkpoint import foreign_names, is_plain, not_plain, why_not_plain
 from composecli.files.checkpoint_entries import (
@@ -161,11 +162,10 @@ def _state_dict(source: _Source, entry: Entry) -> StateDict:
         Unreadable: if it is that of a module whose tensors cannot be found.
     """
     modes: Mapping[str, bool] | None = None
-    items = items_of(entry.node) or []
+    nodes = dict(_named(items_of(entry.node) or []))
     if is_module(entry.node):
         modes = training_flags(entry.node)
-        items = list(state_nodes(entry.node).items())
-    nodes = {name: node for name, node in items if isinstance(name, str)}
+        nodes = dict(state_nodes(entry.node))
     # A tensor may have many names.
     tensors = {id(node): node for node in nodes.values()}
     sizes_of = dict[int, Sizes]()
@@ -181,6 +181,19 @@ def _state_dict(source: _Source, entry: Entry) -> StateDict:
     sizes = {name: sizes_of[id(node)] for name, node in weights.items()}
     candidate = Candidate(entry.path, sizes, source.is_lightning)
     return StateDict(candidate, weights, foreign, _versions(entry.node), modes)
+
+
+def _named(items: list[tuple[object, object]]) -> Iterator[tuple[str, object]]:
+    """Yield the entries of a state dict by their names.
+
+    PyTorch loads no state dict with a key that is not text. Such a key gets a name that no module
+    has, so that it is an unexpected one.
+    """
+    for place, (key, node) in enumerate(items):
+        if isinstance(key, str):
+            yield key, node
+        else:
+            yield odd_key(place), node
 
 
 def _below(held: StateDict, prefix: str) -> Iterator[StateDict]:

@@ -19,7 +19,7 @@ from composecli.core.rules import Rule
 from composecli.files import torchscript
 from composecli.files.archive import Archive, NotAnArchive
 from composecli.files.checkpoint import Checkpoint, Content, scan_checkpoint
-from composecli.files.checkpoint_entries import ANY_MODEL, Selector
+from composecli.files.checkpoint_entries import ANY_MODEL, Selector, is_training_state
 from composecli.files.contract_file import is_contract, read_contract
 from composecli.files.foreign_formats import (
     FOREIGN_FORMATS,
@@ -276,6 +276,8 @@ def _sniff_checkpoint(path: str, size: int, members: Members, selector: Selector
             note = "a model was expected; as an input, name it --input @FILE"
             return not_a_model(path, "a saved tensor", note)
         case Content.OTHER:
+            if selector.weights and checkpoint.keys:
+                return _no_weights(path, checkpoint.keys)
             return _other_object(path, checkpoint.keys)
 
 
@@ -285,6 +287,18 @@ def _other_object(path: str, keys: tuple[str, ...]) -> Problem:
     if keys:
         note = f"no weights are in its entries: {', '.join(keys[:MAX_SHOWN_KEYS])}"
     return not_a_model(path, "a saved Python object that is not a module", note)
+
+
+def _no_weights(path: str, keys: tuple[str, ...]) -> Problem:
+    """Return the problem of a checkpoint of which a factory needs weights, and that has none."""
+    title = "the checkpoint has no weights"
+    notes = [f"its entries: {_shown_keys(keys)}"]
+    training = [key for key in keys if is_training_state(key)]
+    if training:
+        title = "the checkpoint has no weights, but the state of an optimizer or of training"
+        notes.append(f"saved for training to go on: {_shown_keys(training)}")
+    help = ("name a file with the weights: one that model.state_dict() was saved to",)
+    return Problem(Rule.KEYS_DO_NOT_FIT, title, path, tuple(notes), help)
 
 
 def _several_modules(path: str, checkpoint: Checkpoint, key: str | None) -> Problem:

@@ -16,7 +16,7 @@ from tests.commands.running import Composecli, Installed
 
 CODE = Path(networks_with_numbers.__file__).read_text()
 NETWORKS = ("Convolutional", "Transformer", "Recurrent", "Residual", "Language")
-State = dict[str, Any]
+State = dict[Any, Any]
 Mutate = Callable[[str], State]
 
 
@@ -46,6 +46,21 @@ def adapted(name: str) -> State:
     return own
 
 
+def optimizer_alone(name: str) -> State:
+    module = made(name)
+    return dict(torch.optim.SGD(module.parameters(), momentum=0.9).state_dict())
+
+
+def quantized(name: str) -> State:
+    own = state(name)
+    last = [key for key in own if key.endswith(".weight")][-1]
+    part = last.removesuffix(".weight")
+    del own[last]
+    own[f"{part}.qweight"] = torch.zeros(4, 4, dtype=torch.int32)
+    own[f"{part}.scales"] = torch.zeros(4)
+    return own
+
+
 FITTING: dict[str, Mutate] = {
     "as it is": state,
     "of DataParallel": lambda name: {f"module.{key}": value for key, value in state(name).items()},
@@ -53,6 +68,10 @@ FITTING: dict[str, Mutate] = {
         f"_orig_mod.{key}": value for key, value in state(name).items()
     },
     "of a training": training,
+    "an average beside another model": lambda name: {
+        "model": nn.Linear(2, 3).state_dict(),
+        "ema": state(name),
+    },
     "half precision": lambda name: {key: value.half() for key, value in state(name).items()},
 }
 MISFITS: dict[str, tuple[Mutate, str, str | None]] = {
@@ -73,6 +92,16 @@ MISFITS: dict[str, tuple[Mutate, str, str | None]] = {
         lambda _name: dict(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 3)).state_dict()),
         "another architecture",
         None,
+    ),
+    "a key that is no text": (
+        lambda name: state(name) | {("a", 1): torch.zeros(2)},
+        "keys that are not text",
+        None,
+    ),
+    "an optimizer alone": (optimizer_alone, "no weights, but the state of an optimizer", None),
+    "quantized": (quantized, "quantized weights", None),
+    "a scale of its own": (
+        lambda name: state(name) | {"scale": torch.zeros(1)}, "other parts in scale", None,
     ),
 }  # fmt: skip
 
@@ -110,6 +139,21 @@ def test_the_cause_of_a_misfit_is_named_and_the_fix_works(
     assert f"net.py:{name}{call}@w.pt" in fix
     _, *words = shlex.split(fix)
     assert composecli(*words).code == 0
+
+
+def test_a_cast_of_the_weights_is_told(installed: Installed, code: Path) -> None:
+    torch.save({key: value.half() for key, value in state("Residual").items()}, code / "w.pt")
+    ran = installed("check", "net.py:Residual@w.pt")
+    assert ran.code == 0
+    assert "are float16 in the file and float32 in the module" in " ".join(ran.out.split())
+
+
+def test_a_scale_and_a_zero_point_together_are_those_of_a_quantized_layer(
+    composecli: Composecli, code: Path
+) -> None:
+    more = {"head.scale": torch.zeros(1), "head.zero_point": torch.zeros(1)}
+    torch.save(state("Residual") | more, code / "w.pt")
+    assert "quantized weights" in composecli("check", "net.py:Residual@w.pt").out
 
 
 def test_the_numbers_that_the_call_gives_are_changed(composecli: Composecli, code: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from tests.commands.running import Composecli
 
 FACTORY = "from torch import nn\n\n\ndef make():\n    return nn.Linear(4, 2)\n"
-CAST = "in the file and float32 in the module, and is cast as PyTorch does"
+CAST = "in the file and float32 in the module: cast as PyTorch does"
 LOADED = "contract: float32[N, 4] -> float32[N, 2]"
 REFUSED = "error[CC912]"
 
@@ -25,7 +25,7 @@ def _quantized(weight: torch.Tensor) -> torch.Tensor:
 ODD: dict[str, tuple[Callable[[torch.Tensor], object], tuple[str, ...]]] = {
     "a view with strides": (lambda weight: weight.t().contiguous().t(), (LOADED,)),
     "expanded": (lambda weight: weight[:1].expand(2, 4), (LOADED,)),
-    "bfloat16": (lambda weight: weight.bfloat16(), (LOADED,)),
+    "bfloat16": (lambda weight: weight.bfloat16(), (LOADED, f"weight is bfloat16 {CAST}")),
     "float8": (lambda weight: weight.to(torch.float8_e4m3fn), (LOADED,)),
     "a parameter": (nn.Parameter, (LOADED,)),
     "int8": (lambda weight: weight.to(torch.int8), (LOADED, f"weight is int8 {CAST}")),

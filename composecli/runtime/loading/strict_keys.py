@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,27 +58,27 @@ def _is_quantized(value: Any) -> bool:
 
 
 def dtype_notes(module: nn.Module, weights: StateDict) -> tuple[str, ...]:
-    """Return a note if weights of another kind of numbers are copied into those of a module.
+    """Return a note for each dtype of weights that are copied into those of another dtype.
 
-    PyTorch casts them without a word: the imaginary part of a complex number is lost then, and
-    integers may be quantized values.
+    PyTorch casts them without a word: half of the digits are lost in a module of less precision,
+    the imaginary part of a complex number in a real one, and integers may be quantized values.
     """
-    notes = list[str]()
+    names = defaultdict[tuple[str, str], list[str]](list)
     for name, value in module.state_dict().items():
         stored = weights.get(name)
         if not isinstance(value, torch.Tensor) or not isinstance(stored, torch.Tensor):
             continue
-        if is_lazy(value):
-            continue
-        if _kind(stored) != _kind(value):
-            dtypes = f"{_dtype_text(stored)} in the file and {_dtype_text(value)} in the module"
-            notes.append(f"{name} is {dtypes}, and is cast as PyTorch does")
+        if not is_lazy(value) and stored.dtype != value.dtype:
+            names[_dtype_text(stored), _dtype_text(value)].append(name)
+    notes = list[str]()
+    for (in_file, in_module), inside in names.items():
+        text = f"{inside[0]} is"
+        if len(inside) > 1:
+            text = f"{inside[0]} and {len(inside) - 1} more are"
+        notes.append(
+            f"{text} {in_file} in the file and {in_module} in the module: cast as PyTorch does"
+        )
     return tuple(notes[:MAX_DTYPES_SHOWN])
-
-
-def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
-    """Return the kind of numbers in a tensor, whatever their precision."""
-    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _dtype_text(tensor: torch.Tensor) -> str:

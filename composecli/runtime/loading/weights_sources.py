@@ -235,7 +235,11 @@ def entry_of(value: Any, key: str) -> Any:
         return value[int(key)]
     if key in value:
         return value[key]
-    return value[int(key.strip("[]"))]
+    number = key.strip("[]")
+    place = number.removeprefix("key ")
+    if place != number:
+        return list(value.values())[int(place)]
+    return value[int(number)]
 
 
 def left_out_notes(foreign: Mapping[str, str]) -> Iterator[str]:
