@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from composecli.commands.any_shape import fit_of_any_shape
 from composecli.commands.chain import Seam, pair_ports
 from composecli.commands.seam_fit import (
     Known,
@@ -76,6 +77,8 @@ def _solved(seam: Seam, pairs: PortPairs, findings: Findings, observation: Accep
     """Return at which other sizes a seam holds that holds at the example."""
     strict = seam.chain.request.strict
     runs = seam.runs_beside(observation)
+    if _has_any_rank(seam):
+        return _of_any_shape(seam, pairs, findings, runs)
     solved = _solve(seam, pairs, runs)
     if solved.by_running:
         findings = restated(findings, solved, _sides(seam, pairs), strict=strict)
@@ -91,15 +94,22 @@ def _solve(seam: Seam, pairs: PortPairs, runs: SizeRuns) -> SolvedFit:
     if pairs and seam.contract is not None:
         known = known_of(pairs)
     parts = seam.chain.parts[: seam.number + 1]
-    if _has_any_rank(seam):
-        fit = Fit(Holds.UNKNOWN, (), seam.upstream.sizes)
-        if all(consumer.port.dims is None for _, consumer in pairs) and pairs:
-            fit = replace(fit, holds=Holds.ALWAYS)
-        return SolvedFit(fit, known)
     solved = solve_fit(known, runs, parts)
     if solved.fit.holds is Holds.ALWAYS and _has_unknown_input(seam):
         return replace(solved, fit=replace(solved.fit, holds=Holds.UNKNOWN))
     return solved
+
+
+def _of_any_shape(seam: Seam, pairs: PortPairs, findings: Findings, runs: SizeRuns) -> SizedSeam:
+    """Return at which sizes a seam holds whose first model takes tensors of any rank."""
+    # No symbol of its contract stands for a size.
+    fit = Fit(Holds.UNKNOWN)
+    if pairs and all(consumer.port.dims is None for _, consumer in pairs):
+        return SizedSeam(findings, replace(fit, holds=Holds.ALWAYS))
+    if len(pairs) == 1 and pairs[0][0].port.dims is None:
+        found = fit_of_any_shape(pairs[0], runs, fit, strict=seam.chain.request.strict)
+        return SizedSeam((*findings, *found.findings), found.fit)
+    return SizedSeam(findings, fit)
 
 
 def _has_any_rank(seam: Seam) -> bool:

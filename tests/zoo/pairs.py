@@ -17,7 +17,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from composecli.commands.check import check
 from composecli.commands.requests import CheckRequest, Options
 from composecli.commands.results import CheckReport
 from composecli.commands.trust import Trust
+from composecli.core.contract import Contract
 from composecli.core.errors import CouldNotAttempt
 from composecli.core.findings import Verdict
-from composecli.core.pytree import Call
+from composecli.core.pytree import Call, TensorSpec
 from composecli.core.resizing import resize
 from composecli.runtime.model import eager_arguments
 from composecli.runtime.tensors import Maker
@@ -94,11 +95,25 @@ def _claims(report: CheckReport) -> Iterator[tuple[Call, bool]]:
         return
     (seam,) = report.seams
     fits = report.verdict is Verdict.COMPATIBLE
+    if any(port.dims is None for port in contract.required):
+        yield _example_of(report, contract), fits
+        return
     for sizes, runs in ((seam.fit.fits_at, True), (seam.fit.fails_at, False)):
         if sizes is not None:
             yield resize(contract, contract.example, sizes), runs
         elif runs is fits:
             yield contract.example, runs
+
+
+def _example_of(report: CheckReport, contract: Contract) -> Call:
+    """Return the input to which the verdict applies, if it has a shape of its own."""
+    shape = re.fullmatch(r"(\w+)\[([0-9, ]*)\]", report.example or "")
+    (argument,) = contract.example.arguments
+    if shape is None or not isinstance(argument.value, TensorSpec):
+        return contract.example
+    sizes = tuple(int(size) for size in shape[2].split(",") if size.strip())
+    spec = replace(argument.value, dtype=shape[1], sizes=sizes)
+    return Call((replace(argument, value=spec),))
 
 
 def _pair_runs(first: SavedModel, second: SavedModel, call: Call) -> bool:
