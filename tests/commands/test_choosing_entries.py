@@ -107,7 +107,8 @@ def test_the_state_of_an_optimizer_is_no_weights_under_any_name(installed: Insta
     assert "the weights are the entry net of the checkpoint" in ran.out
     assert "does not fit" not in ran.out
     torch.save(optimizer.state_dict(), "adam.pth")
-    assert "no weights are in its entries" in installed("inspect", "net.py:make@adam.pth").err
+    refused = installed("inspect", "net.py:make@adam.pth")
+    assert "the checkpoint has no weights, but the state of an optimizer" in refused.err
 
 
 def test_an_entry_that_is_passed_over_is_named_with_the_reason(installed: Installed) -> None:

@@ -363,7 +363,8 @@ def test_samples_that_the_producer_may_have_mixed_are_not_noted(
     composecli: Composecli, shelf: Shelf
 ) -> None:
     a = shelf.save("mixes_first", nn.Softmax(dim=0))
-    assert composecli.json("check", a, consumer(shelf, "identity", Identity())).codes == []
+    checked = composecli.json("check", a, consumer(shelf, "identity", Identity()))
+    assert not {"CC210", "CC212"} & set(checked.codes)
 
 
 def test_samples_that_meet_in_an_op_that_is_not_followed_are_warned_of(

@@ -128,8 +128,11 @@ def test_a_checkpoint_without_the_entry_lists_what_it_has(
 
 def test_the_state_of_an_optimizer_is_not_taken_for_weights(folder: Path) -> None:
     problem = problem_of(request(folder, {"epoch": 3, "optimizer": {"lr": torch.ones(1)}}))
-    assert problem.rule == Rule.NOT_A_MODEL
-    assert problem.notes == ("no weights are in its entries: epoch, optimizer",)
+    assert problem.rule == Rule.KEYS_DO_NOT_FIT
+    assert problem.notes == (
+        "its entries: epoch, optimizer",
+        "saved for training to go on: optimizer",
+    )
 
 
 def test_keys_that_differ_are_listed_by_what_is_wrong(folder: Path) -> None:
