@@ -49,6 +49,7 @@ _DEVICE = re.compile(r'torch\.device\("([a-z]+(?::\d+)?)"\)')
 # records of the example inputs are empty.
 _PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}
 _OWN_NAME = re.compile(r"__torch__(?:\.\w+)+", re.ASCII)
+_HOOKS = re.compile(rb"__forward_(?:pre_)?hooks__ = \[.*\w.*\]")
 _CODE = re.compile(r"code/((?:[A-Za-z_]\w*/)*[A-Za-z_]\w*)\.py(\.debug_pkl)?", re.ASCII)
 
 
@@ -233,6 +234,28 @@ def classes(parsed: Mapping[str, ParsedPickle]) -> tuple[Global, ...]:
                 module, _, last = qualified.rpartition(".")
                 names[Global(module, last)] = None
     return tuple(names)
+
+
+def stored_integers(archive: Archive) -> dict[str, frozenset[int]]:
+    """Return the integers that objects of the archive's own classes have, by attribute name.
+
+    Raises:
+        NotAnArchive: if its pickle is missing or damaged.
+        NotAPickle: if it is not a pickle that PyTorch could have written.
+    """
+    stored = dict[str, set[int]]()
+    for node in archive.pickle("data.pkl").constructed:
+        if isinstance(node.state, PickleDict):
+            for key, value in node.state.items:
+                if type(value) is int:
+                    stored.setdefault(name_of(key), set()).add(value)
+    return {name: frozenset(numbers) for name, numbers in stored.items()}
+
+
+def has_hooks(archive: Archive) -> bool:
+    """Return whether a class in the archive's code has hooks of its forward."""
+    names = (name for name in archive.names if _CODE.fullmatch(name))
+    return any(_HOOKS.search(archive.read(name)) for name in names)
 
 
 def check_debug_pickles(archive: Archive) -> Iterator[Reason]:

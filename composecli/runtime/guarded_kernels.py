@@ -91,6 +91,8 @@ GUARDS = (
     Guard("aten::linalg_solve_triangular", ("out",)),
     Guard("aten::ormqr", ("out",)),
     Guard("aten::triangular_solve", ("X",)),
+    Guard("aten::tril", ("out",), checks.check_triangle),
+    Guard("aten::triu", ("out",), checks.check_triangle),
 )
 _active = list[Library]()
 

@@ -72,6 +72,23 @@ def check_outputs(outputs: Collection[str], given: Arguments) -> None:
         require(storages.count(tensor.untyped_storage()._cdata) == 1)
 
 
+def check_triangle(given: Arguments) -> None:
+    """Check that the matrices of an output `(..., M, N)` lie one after the other.
+
+    `tril` and `triu` step from one to the next by the stride of the last batch axis alone.
+    """
+    require = _Requirements("an output")
+    out = given["out"]
+    if out.shape != given["self"].shape or out.numel() == 0:
+        # PyTorch gives it its size first.
+        return
+    count = 1
+    for axis in reversed(range(out.dim() - 2)):
+        size = out.shape[axis]
+        require(size == 1 or out.stride(axis) == out.stride(-3) * count)
+        count *= size
+
+
 def check_solution(given: Arguments) -> None:
     """Check the outputs of `_linalg_solve_ex`; a solution of the size of B may replace A or B."""
     outputs = ["LU", "pivots", "info"]

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from composecli.files.safety.allowlist import allowed
+from composecli.runtime.enum_arguments import READS_NO_DTYPE, enum_of, enums
 from composecli.runtime.guarded_kernels import guarded_kernels
 from tests.safety.op_calls import CALLS, Floats, Integers
 
@@ -59,6 +60,8 @@ CONSTANTS: dict[str, tuple[Any, ...]] = {
     "str": TEXTS,
     "Device": (torch.device("cpu"),),
     "complex": (0.5 + 1j,),
+    # The scans refuse other numbers.
+    **{name: tuple(range(enum.count)) for name, enum in enums().items()},
 }
 # They return only after another thread, or are the interpreter's own.
 SKIPPED = frozenset(("aten::wait", "aten::warn"))
@@ -125,11 +128,16 @@ class Arguments:
         positional = list[Any]()
         named = dict[str, Any]()
         for argument in schema.arguments:
-            if argument.has_default_value() and self.random.random() < 0.4:
+            is_needed = schema.overload_name == READS_NO_DTYPE and argument.name == "dtype"
+            if argument.has_default_value() and not is_needed and self.random.random() < 0.4:
                 if not argument.kwarg_only:
                     positional.append(argument.default_value)
                 continue
-            value = self.value(str(argument.real_type), argument.name)
+            kind = str(argument.real_type)
+            enum = enum_of(argument)
+            if enum is not None:
+                kind = enum.name
+            value = self.value(kind, argument.name)
             if argument.kwarg_only:
                 named[argument.name] = value
             else:

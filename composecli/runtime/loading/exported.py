@@ -29,7 +29,7 @@ from composecli.files.pt2_layout import (
 )
 from composecli.files.safety.remedies import trust
 from composecli.runtime.error_text import telling_line
-from composecli.runtime.loading.admission import no_scan
+from composecli.runtime.loading.exported_scan import numbers_as_enums
 from composecli.runtime.loading.extensions import (
     NotRegistered,
     not_registered,
@@ -95,7 +95,7 @@ def _read_whole(request: OpenRequest, copy: Path) -> Model:
     return Model(module, request, arguments, {}, _mode_notes(request))
 
 
-LOADER = ArchiveLoader(no_scan, _open_lazily, _read_whole)
+LOADER = ArchiveLoader(numbers_as_enums, _open_lazily, _read_whole)
 
 
 def _refuse_unregistered(request: OpenRequest, archive: Archive) -> None:

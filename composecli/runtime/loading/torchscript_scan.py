@@ -12,7 +12,7 @@ import io
 import re
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,9 +22,16 @@ from composecli.files.pickle import Constructed, Global, Persistent, PickleDict
 from composecli.files.pickle_writer import write
 from composecli.files.safety.allowlist import CLASSES, allowed
 from composecli.files.safety.refusals import Reason
-from composecli.files.torchscript import check_debug_pickles, classes, pickles
+from composecli.files.torchscript import (
+    check_debug_pickles,
+    classes,
+    has_hooks,
+    pickles,
+    stored_integers,
+)
 from composecli.runtime.loading.extensions import refuse_unregistered_code
 from composecli.runtime.loading.script_casts import is_trusted_blindly
+from composecli.runtime.loading.script_origins import Origins
 
 MAX_NODES = 2_000_000
 _FOLDER = "archive"
@@ -46,7 +53,8 @@ def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator
     yield from check_debug_pickles(archive)
     allow = allowed() | also
     reported = set[str]()
-    for function in _compile(archive):
+    functions = _compile(archive)
+    for function in functions:
         for name in _names_not_allowed(function.graph, allow):
             if name in reported:
                 continue
@@ -57,6 +65,18 @@ def unsafe_ops(archive: Archive, also: frozenset[str] = frozenset()) -> Iterator
                 yield Reason(text, name)
             else:
                 yield Reason(text, None)
+    yield from _unproved_enums(archive, functions)
+
+
+def _unproved_enums(archive: Archive, functions: Iterable[Any]) -> Iterator[Reason]:
+    """Yield each op, once, that may be given a number that is no dtype for a dtype."""
+    origins = Origins(functions, stored_integers(archive), has_hooks=has_hooks(archive))
+    reported = set[str]()
+    for op, function, enum in origins.without_proof():
+        if op not in reported:
+            reported.add(op)
+            where = function.removeprefix("__torch__.")
+            yield Reason(f"{op} in {where} may be given a number that is no {enum.words}")
 
 
 def _compile(archive: Archive) -> list[Any]:

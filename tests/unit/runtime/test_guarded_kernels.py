@@ -41,8 +41,15 @@ STATE = torch.ones(1, 2, 4)
 with warnings.catch_warnings(action="ignore"):
     QUANTIZED = torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.qint8)
 
+SQUARES = torch.eye(3).expand(3, 3, 3, 3).contiguous()
 FITTING: dict[str, Callable[[], Any]] = {
     "_reshape_alias": lambda: ops._reshape_alias(torch.ones(4), [2, 2], [2, 1]),
+    "tril": lambda: torch.tril(torch.ones(2, 1, 3, 3), out=torch.empty(2, 1, 3, 3)),
+    "tril of an empty output": lambda: torch.tril(torch.ones(2, 3, 3), out=torch.empty(0)),
+    "triu in place": lambda: torch.ones(2, 2, 3, 3).transpose(0, 1).triu_(),
+    "triu of a transposed matrix": lambda: torch.triu(
+        torch.ones(2, 3, 3), out=torch.empty(2, 3, 3).transpose(1, 2)
+    ),
     "as_strided": lambda: torch.as_strided(torch.ones(4), (2, 2), (1, 2)),
     "as_strided of nothing": lambda: torch.as_strided(torch.ones(0), (0, 9), (9, 1)),
     "as_strided of a view": lambda: torch.ones(9)[4:].as_strided((5,), (1,)),
@@ -119,6 +126,9 @@ BEYOND: dict[str, Callable[[], Any]] = {
     "statistics of an observer": lambda: ops.fused_moving_avg_obs_fake_quant(
         X, ints(1), ints(1), *norm(1, 1, 0), ints(0), 0.1, 0, 255, 1, True
     ),
+    "an output whose matrices lie in another order": lambda: torch.tril(
+        SQUARES[:2], out=torch.empty(3, 2, 3, 3).transpose(0, 1)
+    ),
     "a scale": lambda: ops._upsample_bilinear2d_aa(IMAGE, [5, 1000], False, 2.0, 2.0),
 }  # fmt: skip
 
@@ -178,7 +188,6 @@ def test_every_guarded_op_can_be_called(op: str) -> None:
     assert op in allowed() | inner
 
 
-SQUARES = torch.eye(3).expand(3, 3, 3, 3).contiguous()
 NOTHING = torch.empty(0)
 # Results that are written over what they are computed from, before all of it is read.
 OVERWRITING: dict[str, Callable[[Tensor], Any]] = {
