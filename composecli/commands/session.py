@@ -65,10 +65,11 @@ class Session:
         self._explorer = Explorer(self._probe)
         self._threads = ParallelMap(worker.parallelism)
 
-    def with_options(self, options: Options) -> Session:
+    def with_options(self, options: Options, progress: Progress) -> Session:
         """Return a session with other inputs, selections and key, which shares what is known."""
         other = copy(self)
         other.options = options
+        other.progress = progress
         other.partial_results = []
         other._stated = {}
         return other

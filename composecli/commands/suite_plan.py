@@ -84,9 +84,6 @@ class _Reader:
         path, sha256 = self._document.path, self._document.sha256
         return Suite(path, models, tuple(items), _options(top), waivers, sha256)
 
-    def _line(self, place: Place) -> int:
-        return self._document.line_of(InvalidDocument(place, ""))
-
     def _models(self, top: Entry) -> Iterator[SuiteModel]:
         """Yield the named models. A plain string is the path."""
         table = entry_of(top.values.get("models", {}), ("models",))
@@ -96,11 +93,14 @@ class _Reader:
             place = (*table.place, name)
             if not _NAME.fullmatch(name):
                 raise InvalidDocument(place, "a name is a text of 1 to 200 characters in one line")
-            line = self._line(place)
+            line = self._document.lines.of(place)
             if isinstance(value, str):
                 yield SuiteModel(name, _source(value, place), (), line)
                 continue
-            entry = entry_of(value, place)
+            if not isinstance(value, dict):
+                message = 'a path is expected, or { path = "a.pt", inputs = ["1,3"] }'
+                raise InvalidDocument(place, message)
+            entry = Entry(value, place)
             entry.allow(("path", "inputs"))
             source = _source(entry.text("path"), (*place, "path"))
             yield SuiteModel(name, source, tuple(_inputs(entry)), line)
@@ -108,6 +108,8 @@ class _Reader:
     def _items(self, top: Entry) -> Iterator[SuiteItem]:
         """Yield the items, kind by kind."""
         for kind in ItemKind:
+            if isinstance(top.values.get(kind), dict):
+                raise InvalidDocument((kind,), f"write [[{kind}]], with two brackets")
             for entry in top.entries(kind):
                 entry.allow(_KEYS[kind])
                 yield self._item(kind, entry)
@@ -120,7 +122,7 @@ class _Reader:
             kind,
             models,
             _chosen(entry, "expect", EXPECTED[kind], EXPECTED[kind][0]),
-            self._line(entry.place),
+            self._document.lines.of(entry.place),
             _optional_text(entry, "name"),
             entry.flag("strict"),
             _chosen(entry, "fail_on", (Severity.ERROR, Severity.WARNING), Severity.ERROR),

@@ -73,11 +73,11 @@ class SuiteRun:
             return
         self._open_all([self._requests[number] for number in runnable])
 
-        def run(number: int) -> None:
-            self._progress(f"item {number + 1} of {len(chosen)}: {self._items[number].name}")
-            self.reports[number] = self._report(number)
+        self._session.map(self._run, runnable)
 
-        self._session.map(run, runnable)
+    def _run(self, number: int) -> None:
+        """Run one item, and keep its report."""
+        self.reports[number] = self._report(number)
 
     def _open_all(self, requests: list[CheckRequest]) -> None:
         """Identify each model, confine the worker to their files, and open them."""
@@ -91,7 +91,7 @@ class SuiteRun:
             self._keep(targets, key, partial(identify, key[0], options))
         self._session.confine(tuple(targets.values()))
         for key, target in targets.items():
-            session = self._session.with_options(needed[key])
+            session = self._session.with_options(needed[key], self._progress)
             self._keep(self._parts, key, partial(session.open, target))
 
     def _keep(
@@ -109,7 +109,7 @@ class SuiteRun:
         """Return the report of one item. Whatever goes wrong in it is its problem."""
         planned = self._items[number]
         try:
-            answered = self._answer(planned, self._requests[number])
+            answered = self._answer(planned, self._requests[number], self._progress_of(number))
         except CouldNotAttempt as failure:
             return _not_attempted(planned, failure.problem)
         except OSError as error:
@@ -120,9 +120,18 @@ class SuiteRun:
             return _not_attempted(planned, problem)
         return _ended(planned, answered)
 
-    def _answer(self, planned: PlannedItem, request: CheckRequest) -> Answered:
+    def _progress_of(self, number: int) -> Progress:
+        """Return the progress of an item, which names the item first."""
+
+        def show(text: str) -> None:
+            self._progress(f"{number + 1} of {len(self._items)}: {text}")
+
+        show(self._items[number].name)
+        return show
+
+    def _answer(self, planned: PlannedItem, request: CheckRequest, progress: Progress) -> Answered:
         """Return what an item found."""
-        session = self._session.with_options(request.options)
+        session = self._session.with_options(request.options, progress)
         parts = list[OpenedModel]()
         for model in request.models:
             problem = self._problems.get((model, request.options.key))

@@ -12,27 +12,23 @@ from typing import Any, NoReturn
 from composecli.core.documents import InvalidDocument, place_text
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
-from composecli.files.toml_lines import line_of
+from composecli.files.toml_lines import Lines
 
 MAX_SUITE_BYTES = 2**18
 # The reader takes a time that is the square of the number of keys in `a.b.c = 1`.
-MAX_LINE_DOTS = 200
-_LINE_OF_ERROR = re.compile(r" \(at line (\d+), column \d+\)$")
+MAX_LINE_DOTS = 50
+_PLACE_OF_ERROR = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _SCHEMA_FILE = Path(__file__).with_name("suite_v1.json")
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteDocument:
-    """The content of a suite file, and its text, which has the lines."""
+    """The content of a suite file, and the line of each value."""
 
     path: str
     values: dict[str, Any]
-    text: str
+    lines: Lines
     sha256: str
-
-    def line_of(self, mistake: InvalidDocument) -> int:
-        """Return the line of a mistake."""
-        return line_of(self.text, mistake.place)
 
     def refuse(self, mistake: InvalidDocument) -> NoReturn:
         """Refuse the file for a mistake.
@@ -43,7 +39,7 @@ class SuiteDocument:
         message = f"{mistake}"
         if mistake.place:
             message = f"{place_text(mistake.place)}: {mistake}"
-        raise _invalid(f"{self.path}:{self.line_of(mistake)}", message)
+        raise _invalid(f"{self.path}:{self.lines.of(mistake.place)}", message)
 
 
 def schema_text() -> str:
@@ -68,7 +64,7 @@ def read_suite(path: str) -> SuiteDocument:
             message = f"the line has more than {MAX_LINE_DOTS} dots"
             raise _invalid(f"{path}:{number}", message)
     values = _parse(path, text)
-    return SuiteDocument(path, values, text, hashlib.sha256(data).hexdigest())
+    return SuiteDocument(path, values, Lines(text), hashlib.sha256(data).hexdigest())
 
 
 def _read(path: str) -> bytes:
@@ -96,9 +92,10 @@ def _parse(path: str, text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         where = path
-        found = _LINE_OF_ERROR.search(message)
+        found = _PLACE_OF_ERROR.search(message)
         if found is not None:
-            where, message = f"{path}:{found[1]}", message[: found.start()]
+            line = found[1] or text.rstrip("\n").count("\n") + 1
+            where, message = f"{path}:{line}", message[: found.start()]
         raise _invalid(where, _lower_first(message)) from None
     except RecursionError:
         raise _invalid(path, "it is nested too deeply") from None

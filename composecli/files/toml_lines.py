@@ -58,17 +58,21 @@ class _Statement:
         self.parts.append(token)
 
 
-def line_of(text: str, place: Place) -> int:
-    """Return the number of the line of a value in a valid TOML text, counted from 1.
+class Lines:
+    """The lines of the tables and values of a valid TOML text, counted from 1."""
 
-    If there is no such place, it is the line of the innermost table on the way to it.
-    """
-    best, best_depth = 1, 0
-    for stated, line in _places(text):
-        depth = len(stated)
-        if best_depth < depth and stated == place[:depth]:
-            best, best_depth = line, depth
-    return best
+    def __init__(self, text: str) -> None:
+        self._lines = dict[Place, int]()
+        for place, line in _places(text):
+            self._lines.setdefault(place, line)
+
+    def of(self, place: Place) -> int:
+        """Return the line of a value; of the innermost table on the way if there is none."""
+        for end in range(len(place), 0, -1):
+            line = self._lines.get(place[:end])
+            if line is not None:
+                return line
+        return 1
 
 
 def _places(text: str) -> Iterator[tuple[Place, int]]:
@@ -82,6 +86,7 @@ def _places(text: str) -> Iterator[tuple[Place, int]]:
         keys = _header(statement.text)
         table = _numbered(keys, counts)
         if statement.text.startswith("[["):
+            yield table, statement.line
             table = (*table, counts[keys])
             counts[keys] += 1
         yield table, statement.line

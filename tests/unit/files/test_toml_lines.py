@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from composecli.core.documents import Place
-from composecli.files.toml_lines import line_of
+from composecli.files.toml_lines import Lines
 
 TEXT = '''# a comment with [brackets] and "quotes
 top = 1
@@ -65,5 +65,5 @@ LINES: list[tuple[Place, int]] = [
 
 @pytest.mark.parametrize(("place", "line"), LINES)
 def test_the_line_of_a_value_is_where_it_is_written(place: Place, line: int) -> None:
-    assert line_of(TEXT, place) == line
-    assert line_of(TEXT.rstrip("\n"), place) == line
+    assert Lines(TEXT).of(place) == line
+    assert Lines(TEXT.rstrip("\n")).of(place) == line
