@@ -134,6 +134,7 @@ linear = "linear.pt"
 heads = "[fn]*[ew].pt"
 writes = "writes.pt"
 odd = "odd.pt"
+relu = "relu.pt"
 
 [[pair]]
 producer = "linear"
@@ -150,8 +151,12 @@ model = "linear"
 text = "float32[N, 10] -> float32[N, 4]"
 
 [[chain]]
-name = "what a stranger sent, in front of all heads"
-models = ["writes", "heads"]
+name = "what a stranger sent, and its activation"
+models = ["writes", "relu"]
+
+[[pair]]
+producer = "writes"
+consumer = "relu"
 """,
     "passes": """[models]
 linear = "linear.pt"
