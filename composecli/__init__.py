@@ -15,12 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from composecli.api import check, inspect, join, options
+    from composecli.api import check, inspect, join, options, suite
     from composecli.core.errors import CouldNotAttempt
     from composecli.core.findings import Verdict
 
 __version__ = VERSION
-__all__ = ["CouldNotAttempt", "Verdict", "check", "inspect", "join", "options"]
+__all__ = ["CouldNotAttempt", "Verdict", "check", "inspect", "join", "options", "suite"]
 
 _MODULES = {"CouldNotAttempt": "core.errors", "Verdict": "core.findings"}
 

@@ -29,7 +29,7 @@ def run() -> NoReturn:
         _exit(f"error: composecli could not start: {error}", _COULD_NOT_TELL)
     except BaseException as error:
         # SIGTERM may come just before or after the part of the command that handles it.
-        from composecli.console import Terminated
+        from composecli.core.errors import Terminated
 
         if not isinstance(error, Terminated):
             raise

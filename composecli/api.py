@@ -21,7 +21,8 @@ from composecli.commands.requests import (
     parse_seconds,
     parse_selection,
 )
-from composecli.commands.results import CheckReport, InspectReport, JoinReport
+from composecli.commands.results import CheckReport, InspectReport, JoinReport, SuiteReport
+from composecli.commands.suite import plan_suite, run_suite
 from composecli.commands.trust import parse_import, parse_library, parse_op, parse_trust
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
@@ -136,6 +137,24 @@ def inspect(
     """
     request = InspectRequest(fspath(model), options or Options())
     return run_inspect(request, worker or in_process())
+
+
+def suite(
+    path: PathText,
+    *,
+    changed_since: str | None = None,
+    options: Options | None = None,
+    worker: Worker | None = None,
+) -> SuiteReport:
+    """Return the report of all checks of a suite file.
+
+    What the file states takes precedence over the options.
+
+    Raises:
+        CouldNotAttempt: if the file cannot be read or has a mistake, or there is no such revision.
+    """
+    request = plan_suite(fspath(path), options or Options(), changed_since)
+    return run_suite(request, worker or in_process())
 
 
 def _check_request(models: tuple[PathText, ...], options: Options | None) -> CheckRequest:

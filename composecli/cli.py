@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -53,7 +53,7 @@ from composecli.console import OutputOptions
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import BridgeMode
 from composecli.core.command_line import file_word, one_word
-from composecli.core.errors import Problem
+from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule, Severity
@@ -63,6 +63,9 @@ from composecli.inference.prober import Budget
 from composecli.report.explain import find_rule, format_rule, list_rules
 from composecli.report.formats import DEFAULT_FORMAT, FORMATS
 from composecli.workers.protocol import Isolation, Training, Worker
+
+if TYPE_CHECKING:
+    from composecli.commands.suite import SuiteRequest
 
 # A glob may name any number of files; each of them is loaded and run.
 MAX_MODELS = 1000
@@ -131,6 +134,7 @@ class Schema(StrEnum):
 
     REPORT = "report"
     CONTRACT = "contract"
+    SUITE = "suite"
 
 
 class RepeatedOption(click.Option):
@@ -329,6 +333,12 @@ BRIDGE = click.option(
     show_default=True,
     help="Allow no steps, steps without parameters, or an untrained linear layer too.",
 )
+CHANGED_SINCE = click.option(
+    "--changed-since",
+    metavar="REF",
+    help="Run only the checks of which a file has changed since this git commit, branch or tag, "
+    "and those that git cannot tell.",
+)
 SEED = click.option(
     "--seed",
     type=click.IntRange(0, MAX_SEED),
@@ -343,6 +353,20 @@ OF_EVERY_COMMAND = (
     DEVICE, INPUT, SELECT, TRAINING, KEY, TRUST, TRUST_CLASSES, ALLOW_OP, IMPORT, TIMEOUT,
     MAX_MEMORY, ISOLATION, MAX_PROBES, MAX_SECONDS, NO_CACHE, FORMAT, QUIET, DEBUG,
 )  # fmt: skip
+# A suite file states the other options, for each of its models and checks.
+OF_A_SUITE = (
+    TRUST, TRUST_CLASSES, ALLOW_OP, IMPORT, TIMEOUT, MAX_MEMORY, ISOLATION, NO_CACHE, FORMAT,
+    QUIET, DEBUG,
+)  # fmt: skip
+_NOT_OF_A_SUITE = {
+    "device": Parsed("cpu", "cpu"),
+    "inputs": (),
+    "selections": (),
+    "training": str(Training.SAVED),
+    "key": None,
+    "max_probes": Budget().probes,
+    "max_seconds": Budget().seconds,
+}
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -518,6 +542,52 @@ def inspect_command(model: str, **values: Any) -> NoReturn:
     _run_command(work, _output_options(values, (model,)))
 
 
+@main.command("suite", epilog=EXIT_CODES, short_help="Run the checks of a TOML file.")
+@click.argument("suite", metavar="FILE.toml", shell_complete=complete_file)
+@_options(CHANGED_SINCE, *OF_A_SUITE)
+def suite_command(suite: str, changed_since: str | None, **values: Any) -> NoReturn:
+    """Run all checks of a suite file, whose models are opened and examined once.
+
+    The file names models, and pairs, chains, parallel models, checkpoint fits and contracts that
+    are expected of them. A check that cannot be attempted does not end the others. The code of a
+    factory in the file runs only with --trust FILE.toml. 'composecli schema suite' prints the JSON
+    Schema for editors.
+    """
+    from composecli.workers.pool import pool_size
+
+    try:
+        request = _suite_request(suite, changed_since, values)
+    except CouldNotAttempt as failure:
+        console.print_and_exit(ProblemReport(failure.problem), values["form"])
+
+    def work(worker: Worker, progress: Callable[[str], None]) -> Report:
+        from composecli.commands.suite import run_suite
+
+        return run_suite(request, worker, progress)
+
+    workers = 1
+    if not request.options.device.startswith("cuda"):
+        workers = pool_size(len(request.models))
+    output = _output_options(values, request.models)
+    # A factory of the file runs only if the file is trusted.
+    trusts_nothing = not values["trusts"] and not values["imports"]
+    _run_command(work, replace(output, untrusted=trusts_nothing, workers=workers))
+
+
+def _suite_request(suite: str, changed_since: str | None, values: Values) -> SuiteRequest:
+    """Read a suite file, and collect the options of the command.
+
+    Raises:
+        CouldNotAttempt: if the file has a mistake.
+    """
+    from composecli.commands.suite import plan_suite
+
+    options = _common_options({**_NOT_OF_A_SUITE, **values})
+    request = plan_suite(suite, options, changed_since)
+    _refuse_unused_trust(values["trusts"], (suite, *request.models))
+    return request
+
+
 @main.command("explain", short_help="Show the help page of a rule, such as CC203.")
 @click.argument("rule", required=False, metavar="[CODE]", shell_complete=complete_rule)
 def explain_command(rule: str | None) -> None:
@@ -532,15 +602,20 @@ def explain_command(rule: str | None) -> None:
     click.echo(format_rule(found), nl=False)
 
 
-@main.command("schema", short_help="Print the JSON Schema of reports or of contract files.")
+@main.command("schema", short_help="Print the JSON Schema of reports, contracts or suites.")
 @click.argument("name", type=_choice(Schema), default=str(Schema.REPORT))
 def schema_command(name: str) -> None:
     """Print the JSON Schema of one kind of JSON: that of `--format json` reports, with the
-    provenance of joined files, or that of contract files."""
+    provenance of joined files, or that of contract files or of suite files."""
     if name == Schema.CONTRACT:
         from composecli.files.contract_file import schema_text as contract_schema
 
         click.echo(contract_schema(), nl=False)
+        return
+    if name == Schema.SUITE:
+        from composecli.files.suite_file import schema_text as suite_schema
+
+        click.echo(suite_schema(), nl=False)
         return
     from composecli.report.json_v1 import schema_text
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from composecli import early_signals, streams
 from composecli.commands.results import JoinReport, ProblemReport, Report
-from composecli.core.errors import CouldNotAttempt, Problem, system_problem
+from composecli.core.errors import CouldNotAttempt, Problem, Terminated, system_problem
 from composecli.core.rules import Rule
 from composecli.report.formats import FORMATS
 from composecli.workers.isolation import isolation_warning
@@ -166,10 +166,6 @@ def _start_real(options: OutputOptions, start_worker: StartWorker) -> Worker:
     from composecli.workers.pool import WorkerPool
 
     return WorkerPool(partial(start_worker, options), options.workers)
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

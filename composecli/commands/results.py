@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from composecli.core.blueprint import Merge, Mode
 from composecli.core.bridge import Bridge
@@ -12,8 +13,9 @@ from composecli.core.errors import Problem
 from composecli.core.facts import ModelFacts
 from composecli.core.findings import Finding, Verdict
 from composecli.core.fit import Fit
-from composecli.core.rules import Severity
+from composecli.core.rules import Rule, Severity
 from composecli.core.slices import AxisFate
+from composecli.core.suite import ItemKind, Outcome
 from composecli.workers.protocol import Check, LayerRow, Sandbox
 
 OK, NOT_COMPATIBLE, COULD_NOT_TELL, INTERRUPTED = 0, 1, 3, 130
@@ -229,6 +231,82 @@ class WeightsReport(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class ContractReport:
+    """The contract of a model beside the expected one. `finding` is why there is none."""
+
+    model: ModelReport
+    expected: str
+    finding: Finding | None = None
+
+
+class ItemStatus(StrEnum):
+    """What became of an item of a suite."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    SKIPPED = "skipped"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReport:
+    """One item of a suite.
+
+    `line` is that of the suite file. `outcome` is None if the item was not run, or not to its end:
+    then `problem` is why, unless it was skipped or interrupted.
+    """
+
+    name: str
+    kind: ItemKind
+    line: int
+    models: tuple[str, ...]
+    expected: Outcome
+    outcome: Outcome | None
+    status: ItemStatus
+    detail: CheckReport | WeightsReport | ContractReport | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteReport(Answer):
+    """The result of `suite`.
+
+    `changed_since` is the revision whose unchanged items were skipped. `stopped` is set if a signal
+    ended the command: the items that had not ended are not run.
+    """
+
+    path: str
+    items: tuple[ItemReport, ...]
+    changed_since: str | None = None
+    stopped: Rule | None = None
+    isolation: Sandbox | None = field(default=None, compare=False)
+
+    def count(self, status: ItemStatus) -> int:
+        """Return the number of items with this status."""
+        return sum(item.status is status for item in self.items)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the command before the last item."""
+        return self.stopped is not None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command: that of the worst item."""
+        if self.stopped is not None:
+            return self.stopped.exit_code
+        problems = [item.problem.rule for item in self.items if item.problem is not None]
+        if Rule.A_BUG_OF_OURS in problems:
+            return Rule.A_BUG_OF_OURS.exit_code
+        if self.count(ItemStatus.FAILED):
+            return NOT_COMPATIBLE
+        if self.count(ItemStatus.UNKNOWN):
+            return COULD_NOT_TELL
+        return OK
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemReport(Answer):
     """The problem that kept a command from having any other result."""
 
@@ -242,7 +320,7 @@ class ProblemReport(Answer):
         return COULD_NOT_TELL
 
 
-Report = CheckReport | JoinReport | InspectReport | WeightsReport | ProblemReport
+Report = CheckReport | JoinReport | InspectReport | WeightsReport | SuiteReport | ProblemReport
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:

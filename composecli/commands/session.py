@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TypeVar
 
@@ -57,12 +58,21 @@ class Session:
         self.progress = progress
         self.partial_results = list[ModelReport]()
         self._is_confined = False
-        self._opened = dict[tuple[str, str], tuple[int, ModelFacts]]()
+        self._opened = dict[tuple[str, str, str | None], tuple[int, ModelFacts]]()
         self._stated = dict[int, Candidate]()
         self._inferred = dict[int, InferenceResult]()
         self._reads = dict[int, list[Read]]()
         self._explorer = Explorer(self._probe)
         self._threads = ParallelMap(worker.parallelism)
+
+    def with_options(self, options: Options, progress: Progress) -> Session:
+        """Return a session with other inputs, selections and key, which shares what is known."""
+        other = copy(self)
+        other.options = options
+        other.progress = progress
+        other.partial_results = []
+        other._stated = {}
+        return other
 
     def confine(self, targets: tuple[Target, ...], writable: tuple[str, ...] = ()) -> None:
         """Have the worker give up everything that these models do not need.
@@ -95,16 +105,17 @@ class Session:
             return real_handle
 
     def _open(self, target: Target, device: str) -> tuple[int, ModelFacts]:
-        """Return the handle and the facts of a model, which is loaded once per device."""
+        """Return the handle and the facts of a model, which is loaded once per device and key."""
         name = target.name
         if target.file is not None:
             name = os.path.realpath(target.file.path)
-        if (name, device) not in self._opened:
+        key = (name, device, self.options.key)
+        if key not in self._opened:
             self.progress(f"loading {target.name}")
             request = _open_request(target, device, self.options)
             opened = self.worker.ask(request)
-            self._opened[name, device] = (opened.handle, opened.facts)
-        return self._opened[name, device]
+            self._opened[key] = (opened.handle, opened.facts)
+        return self._opened[key]
 
     def run(
         self, blueprint: Blueprint, call: Call, seed: int = 0, detail: Detail = Detail.REASON

@@ -68,6 +68,17 @@ class Entry:
         """
         return int(self._value(key, int, default))
 
+    def number(self, key: str) -> float:
+        """Return a number.
+
+        Raises:
+            InvalidDocument: if it is anything else, or is missing.
+        """
+        value = self.values.get(key)
+        if isinstance(value, float):
+            return value
+        return self.integer(key)
+
     def flag(self, key: str) -> bool:
         """Return true or false; false if there is no such key.
 
@@ -122,8 +133,19 @@ def _of_kind(value: Any, kind: type, place: Place) -> Any:
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     # As the document writes it: null, and not None.
-    shown = shorten(json.dumps(value, ensure_ascii=False), 40)
+    shown = shorten(json.dumps(value, ensure_ascii=False, default=str), 40)
     raise InvalidDocument(place, f"{_KINDS[kind]} is expected, not {shown}")
+
+
+def place_text(place: Place) -> str:
+    """Return a place as people write it: `inputs[0].dims[1]`."""
+    text = ""
+    for step in place:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += f".{shorten(step)}"
+    return text.removeprefix(".")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -17,6 +17,10 @@ _SYSTEM_HELP = {
 }
 
 
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remedy:
     """A change of the command that gets further, and its effect.

@@ -27,6 +27,8 @@ _OWN_EXIT_CODES = {
     "CC950": 2,
     "CC951": 2,
     "CC952": 2,
+    "CC960": 2,
+    "CC961": 2,
     "CC970": 70,
 }
 
@@ -816,6 +818,40 @@ class Rule(StrEnum):
             "The name of the output ends like that of another format, such as .pt2. join writes "
             "TorchScript, which is named .pt."
         ),
+    )
+    INVALID_SUITE = (
+        "CC960",
+        "invalid-suite",
+        Severity.UNKNOWN,
+        (
+            "A suite file has a mistake: the message names the line, the key and the nearest one "
+            "that is valid. 'composecli schema suite' prints the JSON Schema for editors."
+        ),
+    )
+    NO_SUCH_REVISION = (
+        "CC961",
+        "no-such-revision",
+        Severity.UNKNOWN,
+        (
+            "--changed-since needs a commit, branch or tag of the git repository that holds the "
+            "suite file. A shallow clone may lack it: fetch it first."
+        ),
+    )
+    CODE_OF_A_SUITE = (
+        "CC962",
+        "code-of-a-suite",
+        Severity.UNKNOWN,
+        (
+            "A suite names a factory, whose code would run with your permissions. A suite file may "
+            "come from somebody else, so its code runs only if the command line trusts the suite: "
+            "--trust FILE.toml. FILE.toml@sha256:HEX pins its content."
+        ),
+    )
+    ITEM_NOT_SUPPORTED = (
+        "CC963",
+        "item-not-supported",
+        Severity.UNKNOWN,
+        "This version of composecli reads an item of this kind and cannot run it yet.",
     )
     A_BUG_OF_OURS = (
         "CC970",

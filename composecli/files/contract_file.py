@@ -7,9 +7,8 @@ from pathlib import Path
 
 from composecli.core.contract import Contract
 from composecli.core.contract_document import SCHEMA_ID, as_document, parse_document
-from composecli.core.documents import InvalidDocument, Place
+from composecli.core.documents import InvalidDocument, place_text
 from composecli.core.errors import CouldNotAttempt, Problem
-from composecli.core.limits import shorten
 from composecli.core.rules import Rule
 from composecli.files.json_lines import line_of
 from composecli.files.strict_json import parse_json
@@ -60,19 +59,8 @@ def read_contract(path: str) -> Contract:
         where = f"{path}:{line_of(text, mistake.place)}"
         message = f"{mistake}"
         if mistake.place:
-            message = f"{_place_text(mistake.place)}: {mistake}"
+            message = f"{place_text(mistake.place)}: {mistake}"
         raise _invalid(where, message) from None
-
-
-def _place_text(place: Place) -> str:
-    """Return a place as people write it: `inputs[0].dims[1]`."""
-    text = ""
-    for step in place:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        else:
-            text += f".{shorten(step)}"
-    return text.removeprefix(".")
 
 
 def _invalid(where: str, message: str) -> CouldNotAttempt:

@@ -19,8 +19,8 @@ MAX_SHOWN_LINES = 20
 # Of what a file holds as data of its own; longer or deeper data is shown as text.
 MAX_DATA_CHARS = 100_000
 MAX_DEPTH = 20
-# The user named as many models as these have items.
-_AS_LONG_AS_THE_COMMAND = ("models", "seams")
+# The user named as many models or checks as these have items.
+_AS_LONG_AS_THE_COMMAND = ("models", "seams", "items")
 
 T = TypeVar("T")
 

@@ -16,13 +16,17 @@ from typing import IO, Any, TypeVar
 from composecli.commands.results import (
     AxisReport,
     CheckReport,
+    ContractReport,
     InspectReport,
+    ItemReport,
+    ItemStatus,
     JoinReport,
     ModelReport,
     PortRow,
     ProblemReport,
     Report,
     SeamReport,
+    SuiteReport,
     WeightsReport,
     Written,
 )
@@ -75,6 +79,8 @@ def _body(report: Report) -> dict[str, Any]:
             return {"command": "inspect", **_inspect_report(report)}
         case WeightsReport():
             return {"command": "check", **_weights_report(report)}
+        case SuiteReport():
+            return {"command": "suite", **_suite_report(report)}
         case ProblemReport(problem):
             return {"command": None, "error": _problem(problem)}
 
@@ -128,6 +134,56 @@ def _weights_report(report: WeightsReport) -> dict[str, Any]:
         "size": size,
         "notes": notes,
         "isolation": _optional(report.isolation, _isolation),
+    }
+
+
+def _suite_report(report: SuiteReport) -> dict[str, Any]:
+    """Return the keys of `suite_report`."""
+    counts = {status.replace(" ", "_"): report.count(status) for status in ItemStatus}
+    return {
+        "path": report.path,
+        "changed_since": report.changed_since,
+        "counts": counts,
+        "items": [_item(item) for item in report.items],
+        "interrupted": report.interrupted,
+        "isolation": _optional(report.isolation, _isolation),
+    }
+
+
+def _item(item: ItemReport) -> dict[str, Any]:
+    """Return `item`. Only one of the details is there."""
+    check = weights = contract = None
+    match item.detail:
+        case CheckReport():
+            check = _check_report(item.detail)
+            # The same for all items: it is in the report itself.
+            del check["isolation"], check["interrupted"]
+        case WeightsReport():
+            weights = _weights_report(item.detail)
+            del weights["isolation"]
+        case ContractReport():
+            contract = _contract_report(item.detail)
+    return {
+        "name": item.name,
+        "kind": str(item.kind),
+        "line": item.line,
+        "models": list(item.models),
+        "expected": str(item.expected),
+        "outcome": _optional(item.outcome, str),
+        "status": str(item.status),
+        "problem": _optional(item.problem, _problem),
+        "check": check,
+        "weights": weights,
+        "contract": contract,
+    }
+
+
+def _contract_report(report: ContractReport) -> dict[str, Any]:
+    """Return `item_contract`."""
+    return {
+        "model": _model(report.model),
+        "expected": report.expected,
+        "finding": _optional(report.finding, _finding),
     }
 
 

@@ -10,11 +10,13 @@ from composecli.commands.results import (
     JoinReport,
     ProblemReport,
     Report,
+    SuiteReport,
     WeightsReport,
 )
 from composecli.report.check_table import print_check, print_join
 from composecli.report.inspect_table import print_inspect
 from composecli.report.screen import Screen
+from composecli.report.suite_table import print_suite
 from composecli.report.text import format_problem
 from composecli.report.weights_text import print_weights
 
@@ -31,5 +33,7 @@ def render(report: Report, file: IO[str], *, quiet: bool = False) -> None:
             print_inspect(screen, report, quiet=quiet)
         case WeightsReport():
             print_weights(screen, report, quiet=quiet)
+        case SuiteReport():
+            print_suite(screen, report, quiet=quiet)
         case ProblemReport(problem):
             screen.print_lines(format_problem(problem, screen.width))

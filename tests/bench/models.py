@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tests.bench.suite import MODELS, name_of, suite_text
+
 
 class Bottleneck(nn.Module):
     """The block of He et al., Deep Residual Learning for Image Recognition (2015), table 1."""
@@ -104,6 +106,21 @@ def many(folder: Path, count: int) -> None:
         torch.jit.script(module).save(str(folder / f"many_{number}.pt"))
 
 
+def suite(folder: Path) -> None:
+    """Save small models of several kinds, and a suite of pairs of them."""
+    for number in range(MODELS):
+        width, last = 8 + 8 * (number % 3), 8 + 8 * (number // 3 % 3)
+        kinds: tuple[nn.Module, ...] = (
+            nn.Sequential(nn.Linear(width, 32), nn.ReLU(), nn.Linear(32, last)),
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, last)),
+            nn.Sequential(nn.Conv2d(3, last, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            nn.Embedding(100 + number, width),
+        )
+        module = kinds[number % len(kinds)].eval()
+        torch.jit.script(module).save(str(folder / name_of(number)))
+    (folder / "suite.toml").write_text(suite_text())
+
+
 def main(kind: str, folder: Path, number: int) -> None:
     """Save the models of one kind; `number` is a width or a count."""
     torch.set_num_threads(2)
@@ -116,6 +133,8 @@ def main(kind: str, folder: Path, number: int) -> None:
             residual(folder)
         case "many":
             many(folder, number)
+        case "suite":
+            suite(folder)
 
 
 if __name__ == "__main__":

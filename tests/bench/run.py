@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import suite
 from tests.bench.measure import Measured, Words, fill_free_memory, measure
 
 PYTHON = (sys.executable, "-c")
@@ -107,11 +109,20 @@ class Commands:
         inspect = f"{sys.executable} -m composecli inspect"
         return ("sh", "-c", " && ".join(f"{inspect} {p} --no-cache" for p in self.paths(names)))
 
+    def check_each(self, pairs: list[tuple[str, str]]) -> Words:
+        """Check pairs one after another without the cache, whatever is found."""
+        return ("sh", "-c", "; ".join(shlex.join(self.check(pair)) for pair in pairs))
+
 
 def rows(folder: Path, width: int) -> list[Row]:
     """Return the rows of the bench; `width` is the size of the large models' input."""
     commands = Commands(folder)
-    return [*_small_rows(commands), *_large_rows(commands, width), _many_row(commands)]
+    return [
+        *_small_rows(commands),
+        *_large_rows(commands, width),
+        _many_row(commands),
+        _suite_row(commands),
+    ]
 
 
 def _small_rows(commands: Commands) -> list[Row]:
@@ -200,12 +211,25 @@ def _many_row(commands: Commands) -> Row:
     )
 
 
+def _suite_row(commands: Commands) -> Row:
+    """Return the row of a suite, whose goal is a quarter of the time of all its checks alone."""
+    return Row(
+        f"suite, {suite.CHECKS} checks, against {len(suite.SAMPLE)} of them alone",
+        (*COMPOSECLI, "suite", *commands.paths(("suite.toml",)), "--no-cache"),
+        commands.check_each([suite.pair(check) for check in suite.SAMPLE]),
+        {"time": 0.25 * suite.CHECKS / len(suite.SAMPLE)},
+        files="suite",
+        repeats=3,
+    )
+
+
 def make(kind: str, folder: Path, width: int) -> None:
     """Make the files of some rows, in another process so that its memory is freed."""
     numbers = {
         "small": 0,
         "residual": 0,
         "many": MANY_COUNT,
+        "suite": 0,
         "large": width,
         "middle": width_of(MIDDLE_GIGABYTES),
     }

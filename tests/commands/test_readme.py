@@ -27,6 +27,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "generate.py"], cwd=folder, check=True)
     (contract,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     (folder / "head.contract.json").write_text(contract)
+    (suite,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (folder / "suite.toml").write_text(suite)
     return folder
 
 

@@ -39,6 +39,11 @@ SCREENS = {
     "inspect_own_class": "inspect own.pt",
     "check_contract_file": "check encoder.pt flat.contract.json",
     "check_contract_mistake": "check encoder.pt mistaken.contract.json",
+    "suite": "suite ci.toml",
+    "suite_quiet": "suite ci.toml --quiet",
+    "suite_passes": "suite passes.toml",
+    "suite_of_code": "suite code.toml",
+    "suite_mistake": "suite mistaken.toml",
     "check_missing": "check nothing.pt relu.pt",
     "join_bridged": "join linear.pt narrow.pt --bridge linear -o joined.pt --force",
     "join_refused": "join linear.pt narrow.pt -o refused.pt",
@@ -54,6 +59,7 @@ SCREENS = {
     "help_check": "check --help",
     "help_join": "join --help",
     "help_inspect": "inspect --help",
+    "help_suite": "suite --help",
 }
 
 
@@ -122,6 +128,81 @@ CONTRACT = """{
 """
 
 
+SUITES = {
+    "ci": """[models]
+linear = "linear.pt"
+heads = "[fn]*[ew].pt"
+writes = "writes.pt"
+odd = "odd.pt"
+relu = "relu.pt"
+
+[[pair]]
+producer = "linear"
+consumer = "heads"
+
+[[pair]]
+name = "not for these"
+producer = "linear"
+consumer = "odd"
+expect = "incompatible"
+
+[[contract]]
+model = "linear"
+text = "float32[N, 10] -> float32[N, 4]"
+
+[[chain]]
+name = "what a stranger sent, and its activation"
+models = ["writes", "relu"]
+
+[[pair]]
+producer = "writes"
+consumer = "relu"
+""",
+    "passes": """[models]
+linear = "linear.pt"
+others = { path = "wid*.pt", inputs = ["float32[N,10]"] }
+
+[options]
+max_probes = 100
+
+[[parallel]]
+models = ["linear", "others"]
+merge = "cat"
+
+[[pair]]
+producer = "others"
+consumer = "linear"
+expect = "incompatible"
+
+[[contract]]
+model = "linear"
+text = "float32[B,10] -> float32[B,5]"
+""",
+    "code": """[models]
+net = "net.py:Net@net.weights"
+
+[[fit]]
+model = "net"
+""",
+    "mistaken": """[models]
+linear = "linear.pt"
+encoder = "encoder.pt"
+
+[[chain]]
+models = [
+    "linear",
+    "encodr",
+]
+""",
+}
+NET = """from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+"""
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
@@ -161,6 +242,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (shelf.folder / "flat.contract.json").write_text(CONTRACT)
     mistaken = CONTRACT.replace('"dims": ["N", "10"]', '"dimes": ["N", "10"]')
     (shelf.folder / "mistaken.contract.json").write_text(mistaken)
+    for name, text in SUITES.items():
+        (shelf.folder / f"{name}.toml").write_text(text)
+    (shelf.folder / "net.py").write_text(NET)
+    weights = {"fc.weight": torch.zeros(2, 4), "fc.bias": torch.zeros(2)}
+    torch.save(weights, shelf.folder / "net.weights")
     return shelf.folder
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from composecli.commands.results import (
     CheckReport,
+    ContractReport,
     InspectReport,
+    ItemReport,
+    ItemStatus,
     JoinReport,
     ModelReport,
     PortRow,
     ProblemReport,
     Report,
     SeamReport,
+    SuiteReport,
+    WeightsReport,
     Written,
 )
 from composecli.core.blueprint import Merge, Mode
@@ -22,6 +29,7 @@ from composecli.core.facts import ArgumentFact, ModelFacts, Setting
 from composecli.core.findings import Finding, Fix, Side, Verdict
 from composecli.core.pytree import Argument, Call, TensorSpec
 from composecli.core.rules import Rule
+from composecli.core.suite import ItemKind, Outcome
 from composecli.workers.protocol import Check, LayerRow, Measure, MeasureKind, Sandbox
 
 STEPS: tuple[Step, ...] = (Cast("int64"), Flatten(1), Squeeze(2), Linear(1, 5, 3))
@@ -88,10 +96,35 @@ PROBLEM = ProblemReport(
         Rule.NO_SUCH_FILE, "cannot read the file", "a.pt", ("a note",), ("check the path",), "trace"
     )
 )
+PAIR = ItemReport(
+    "a -> b",
+    ItemKind.PAIR,
+    7,
+    ("a.pt", "b.pt"),
+    Outcome.COMPATIBLE,
+    Outcome.BRIDGEABLE,
+    ItemStatus.FAILED,
+    CHECK,
+)
+SUITE = SuiteReport(
+    "ci.toml",
+    (
+        PAIR,
+        replace(PAIR, kind=ItemKind.FIT, detail=WeightsReport("a.pt", PROBLEM.problem, FACTS)),
+        replace(PAIR, kind=ItemKind.CONTRACT, detail=ContractReport(MODEL, "text", FINDING)),
+        replace(
+            PAIR, outcome=None, status=ItemStatus.UNKNOWN, detail=None, problem=PROBLEM.problem
+        ),
+    ),
+    "main",
+    Rule.INTERRUPTED,
+    SANDBOX,
+)
 REPORTS: dict[str, Report] = {
     "check": CHECK,
     "join": JoinReport(CHECK, WRITTEN, (0,)),
     "join refused": JoinReport(CHECK, None),
     "inspect": INSPECT,
+    "suite": SUITE,
     "problem": PROBLEM,
 }
