@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from composecli.commands.branches import (
+    Branches,
+    Bridges,
+    at_merging_sizes,
+    missing_selection,
+)
 from composecli.commands.bridging import (
     holds,
     is_allowed,
@@ -17,31 +23,28 @@ from composecli.commands.composition import (
     Contracts,
     InferenceResult,
     contract_of,
-    no_such_output,
     not_found_finding,
 )
 from composecli.commands.opened_model import OpenedModel, OpenedModels, all_have_modules
 from composecli.commands.parallel_sizes import (
     MergedPair,
     fit_without_merge,
+    with_doubt,
     with_fit,
 )
-from composecli.commands.requests import CheckRequest, Selection
+from composecli.commands.requests import CheckRequest
 from composecli.commands.results import PortRow, SeamReport
 from composecli.commands.samples import follow_batch
 from composecli.commands.seam_report import Findings, Rows, port_texts, seam_report
 from composecli.commands.session import Session
-from composecli.commands.shared_call import SharedCall, infer_branches, share_call
+from composecli.commands.shared_call import infer_branches, share_call
 from composecli.commands.tried_fixes import with_tried_fixes
 from composecli.compose.bridged import bridged_findings
 from composecli.compose.compare import format_dims
 from composecli.compose.confirm import rejection_finding
 from composecli.compose.merge import (
-    BranchOutput,
-    MergeSpec,
     merge_findings,
     merged_blueprint,
-    outputs_in_symbols_of,
     pairs_behind_bridges,
     widened_ports,
 )
@@ -49,47 +52,17 @@ from composecli.compose.samples import Seen, branches_finding, fate_of_samples
 from composecli.core.blueprint import single_model
 from composecli.core.bridge import Bridge
 from composecli.core.contract import Port, is_call_of, relations_of
-from composecli.core.dims import Free
 from composecli.core.findings import Finding, Side, Verdict, verdict_of
-from composecli.core.fit import Fit
+from composecli.core.fit import Fit, Holds
 from composecli.core.observations import Accepted, Observation, Rejected
-from composecli.core.pytree import Call, KeyPath, TensorSpec, Tree, find_path, get_path
+from composecli.core.pytree import TensorSpec
 from composecli.core.relations import format_where
-from composecli.core.resizing import free_dims_of
 from composecli.core.rules import Rule
 from composecli.core.slices import Fate
 from composecli.inference import NotFound
 
 # By the number of the model, from 0.
-Bridges = dict[int, Bridge]
 FindingsByModel = dict[int, Findings]
-
-
-@dataclass(frozen=True, slots=True)
-class _Branches:
-    """The models of a merge, and the output of each that accepted the shared call."""
-
-    request: CheckRequest
-    session: Session
-    parts: OpenedModels
-    contracts: Contracts
-    shared: SharedCall
-    outputs: dict[int, BranchOutput]
-
-    @property
-    def ranges(self) -> tuple[Free, ...]:
-        """The free dims of the input of the first model."""
-        return _ranges(self.contracts[0], self.shared.call)
-
-    @property
-    def merge(self) -> MergeSpec:
-        """How the outputs are merged at the example; whether every size fits is told later."""
-        return MergeSpec(self.request.merge, self.request.dim)
-
-    def run(self, bridges: Bridges) -> Observation:
-        """Run the merge of all outputs."""
-        blueprint = merged_blueprint(self.outputs, bridges, self.merge)
-        return self.session.run(blueprint, self.shared.call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +96,17 @@ def _judge_parallel(
     request: CheckRequest, session: Session, parts: OpenedModels, contracts: Contracts
 ) -> Composition:
     """Judge the first model with each of the others: the same input, and outputs that merge."""
-    selections = request.options.selections
     shared = share_call(request, session, parts, contracts)
     if shared is None:
         finding = _without_input(session, parts[0], contracts[0])
         seams = _blocked_seams(finding, parts)
         return Composition(contracts, seams, None, None, None)
-    missing = _missing_selection(selections, shared.results, parts)
+    missing = missing_selection(request.options.selections, shared.results, parts)
     if missing is not None:
         seams = _blocked_seams(missing, parts)
         return Composition(contracts, seams, None, shared.call, None)
-    outputs = dict[int, BranchOutput]()
-    for number, result in shared.results.items():
-        path = _selected_path(selections, number, result)
-        port = _output_port(contracts, number, path, shared.call)
-        part = parts[number]
-        tree = get_path(result, path)
-        settings = session.settings(part, number + 1)
-        ranges = _ranges(contracts[0], shared.call)
-        outputs[number] = BranchOutput(part.name, part.handle, path, tree, port, settings, ranges)
-    return _judge(_Branches(request, session, parts, contracts, shared, outputs))
+    branches = Branches(request, session, parts, contracts, shared)
+    return _judge(at_merging_sizes(branches))
 
 
 def _without_input(session: Session, part: OpenedModel, found: InferenceResult) -> Finding:
@@ -159,54 +123,7 @@ def _blocked_seams(finding: Finding, parts: OpenedModels) -> tuple[SeamReport, .
     return tuple(seams)
 
 
-def _missing_selection(
-    selections: tuple[Selection, ...], results: dict[int, Tree], parts: OpenedModels
-) -> Finding | None:
-    """Return the finding that `--select` names an output that the models do not have."""
-    for selection in selections:
-        meant = [number for number in results if selection.model in (None, number + 1)]
-        paths = (find_path(results[number], selection.port) for number in meant)
-        if any(path is not None for path in paths):
-            continue
-        candidates = meant or list(results)
-        if candidates:
-            number = candidates[0]
-            return no_such_output(parts[number].name, selection.port, results[number])
-    return None
-
-
-def _selected_path(selections: tuple[Selection, ...], number: int, result: Tree) -> KeyPath:
-    """Return the path of the first selection that this result has; else that of the result."""
-    for selection in selections:
-        if selection.model not in (None, number + 1):
-            continue
-        path = find_path(result, selection.port)
-        if path is not None:
-            return path
-    return ()
-
-
-def _output_port(contracts: Contracts, number: int, path: KeyPath, call: Call) -> Port | None:
-    """Return the port of a model's output at a path, in the symbols of the first model."""
-    contract = contract_of(contracts[number])
-    if contract is None:
-        return None
-    ports = outputs_in_symbols_of(contract_of(contracts[0]), contract, call)
-    for port in ports:
-        if port.path == path:
-            return port
-    return None
-
-
-def _ranges(found: InferenceResult, call: Call) -> tuple[Free, ...]:
-    """Return the free dims of the first model's input."""
-    contract = contract_of(found)
-    if contract is None:
-        return ()
-    return free_dims_of(contract, call)
-
-
-def _judge(branches: _Branches) -> Composition:
+def _judge(branches: Branches) -> Composition:
     """Compare each pair and run the merge, with bridges if they are needed and allowed."""
     numbers = range(1, len(branches.parts))
     findings = {number: _pair_findings(branches, number) for number in numbers}
@@ -240,7 +157,7 @@ def _judge(branches: _Branches) -> Composition:
 
 
 def _reports(
-    branches: _Branches, findings: FindingsByModel, merged: Observation | None
+    branches: Branches, findings: FindingsByModel, merged: Observation | None
 ) -> Iterator[SeamReport]:
     """Yield the report of each pair: its findings with those about other sizes and samples."""
     warnings = FindingsByModel()
@@ -252,7 +169,7 @@ def _reports(
         yield _report(branches, number, (*found, *warnings.get(number, ())), fit)
 
 
-def _sample_findings(branches: _Branches) -> FindingsByModel:
+def _sample_findings(branches: Branches) -> FindingsByModel:
     """Return the warnings about branches of which one keeps the samples apart, the other not."""
     if not all_have_modules(branches.parts):
         return {}
@@ -272,7 +189,7 @@ def _sample_findings(branches: _Branches) -> FindingsByModel:
     return warnings
 
 
-def _follow_branch(branches: _Branches, number: int) -> Seen | None:
+def _follow_branch(branches: Branches, number: int) -> Seen | None:
     """Follow the samples of the shared input through one model; None if it has none."""
     call = branches.shared.call
     for found in branches.contracts:
@@ -285,13 +202,13 @@ def _follow_branch(branches: _Branches, number: int) -> Seen | None:
 
 
 def _with_fit(
-    branches: _Branches, number: int, findings: Findings, merged: Observation | None
+    branches: Branches, number: int, findings: Findings, merged: Observation | None
 ) -> tuple[Findings, Fit]:
     """Return the findings of a pair, and at which sizes of the input it merges."""
     call = branches.shared.call
     contracts = (contract_of(branches.contracts[0]), contract_of(branches.contracts[number]))
     if not isinstance(merged, Accepted) or verdict_of(findings) is not Verdict.COMPATIBLE:
-        return findings, fit_without_merge(findings, contracts, call)
+        return _without_merge(branches, number, findings)
     outputs = (branches.outputs[0], branches.outputs[number])
     parts = (branches.parts[0], branches.parts[number])
     merge = replace(branches.merge, strict=branches.request.strict)
@@ -299,7 +216,19 @@ def _with_fit(
     return with_fit(branches.session, pair, findings)
 
 
-def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
+def _without_merge(branches: Branches, number: int, findings: Findings) -> tuple[Findings, Fit]:
+    """Return the findings of a pair that does not merge, as unknown if it may at other sizes."""
+    call = branches.shared.call
+    contracts = (contract_of(branches.contracts[0]), contract_of(branches.contracts[number]))
+    fit = fit_without_merge(findings, contracts, call)
+    one, other = branches.outputs.get(0), branches.outputs.get(number)
+    if fit.holds is Holds.NEVER or one is None or other is None:
+        return findings, fit
+    is_stated = branches.has_stated_sizes
+    return with_doubt(findings, (one, other), branches.merge, is_stated=is_stated)
+
+
+def _try_bridges(branches: Branches) -> _WorkingBridges | None:
     """Plan a bridge for each output that is too narrow, and return them if the merge then runs.
 
     As in a chain, they have to hold at more than the example that composecli chose.
@@ -331,7 +260,7 @@ def _try_bridges(branches: _Branches) -> _WorkingBridges | None:
 
 
 def _run_if_sound(
-    branches: _Branches, findings: FindingsByModel, used: _WorkingBridges | None
+    branches: Branches, findings: FindingsByModel, used: _WorkingBridges | None
 ) -> Observation | None:
     """Run the merge, with the bridges that are used; None if a pair does not fit."""
     sound = [Verdict.COMPATIBLE]
@@ -344,7 +273,7 @@ def _run_if_sound(
     return branches.run({})
 
 
-def _pair_findings(branches: _Branches, number: int) -> Findings:
+def _pair_findings(branches: Branches, number: int) -> Findings:
     """Return the reasons why the first model and this one cannot be merged."""
     refusals, parts = branches.shared.refusals, branches.parts
     if 0 not in refusals and number not in refusals:
@@ -365,7 +294,7 @@ def _pair_findings(branches: _Branches, number: int) -> Findings:
     return (changed,)
 
 
-def _input_sides(branches: _Branches, number: int) -> list[Side]:
+def _input_sides(branches: Branches, number: int) -> list[Side]:
     """Return one side for each input that every call of a model needs."""
     contract = contract_of(branches.contracts[number])
     if contract is None:
@@ -379,14 +308,14 @@ def _input_sides(branches: _Branches, number: int) -> list[Side]:
     return sides
 
 
-def _report(branches: _Branches, number: int, findings: Findings, fit: Fit) -> SeamReport:
+def _report(branches: Branches, number: int, findings: Findings, fit: Fit) -> SeamReport:
     """Return the report of the first model with another one."""
     one, other = branches.parts[0].name, branches.parts[number].name
     rows = _rows(branches, number, findings)
     return seam_report(one, other, rows, findings, fit)
 
 
-def _rows(branches: _Branches, number: int, findings: Findings) -> Rows:
+def _rows(branches: Branches, number: int, findings: Findings) -> Rows:
     """Return the inputs of both models, then their outputs.
 
     The findings are about the last row; about all of them if the models do not share an input.
@@ -405,7 +334,7 @@ def _rows(branches: _Branches, number: int, findings: Findings) -> Rows:
     return tuple(rows)
 
 
-def _input_rows(branches: _Branches, number: int) -> list[PortRow]:
+def _input_rows(branches: Branches, number: int) -> list[PortRow]:
     """Return the required inputs of both models side by side; extra ones are left out."""
     one = contract_of(branches.contracts[0])
     other = contract_of(branches.contracts[number])

@@ -12,7 +12,7 @@ from composecli.commands.seam_fit import (
     solve_fit,
     with_counterexample,
 )
-from composecli.commands.seam_report import Findings
+from composecli.commands.seam_report import Findings, as_unknown
 from composecli.commands.session import Session
 from composecli.commands.size_runs import SizeRuns
 from composecli.compose.merge import (
@@ -25,10 +25,11 @@ from composecli.compose.merge import (
 )
 from composecli.core.contract import Contract, Port
 from composecli.core.dims import fixed_size
+from composecli.core.findings import Verdict, change_first_error, verdict_of
 from composecli.core.fit import Fit, Holds
 from composecli.core.pytree import Call
 from composecli.core.resizing import ranges_by_name
-from composecli.core.rules import Rule
+from composecli.core.rules import Rule, Severity
 
 _NEVER = (
     Rule.MERGE_NEEDS_TENSORS,
@@ -92,6 +93,39 @@ def fit_without_merge(
             if _are_fixed(outputs, finding.axis):
                 return Fit(Holds.NEVER)
     return Fit()
+
+
+def with_doubt(
+    findings: Findings,
+    outputs: tuple[BranchOutput, BranchOutput],
+    merge: MergeSpec,
+    *,
+    is_stated: bool,
+) -> tuple[Findings, Fit]:
+    """Return the findings of outputs that differ at the example, and whether they always do.
+
+    Sizes that were stated are judged as they are. Otherwise the pair is unknown if nothing excludes
+    the sizes that were not tried; a bridge is offered all the same, with a note.
+    """
+    conditions, undecided = merge_conditions(*outputs, merge)
+    for condition in conditions:
+        if condition.is_never_met:
+            reason = condition.why_never
+            return _with_note(findings, reason), Fit(Holds.NEVER)
+    about_sizes = [finding.rule for finding in findings if finding.severity is Severity.ERROR]
+    is_about_sizes = set(about_sizes) == {Rule.MERGE_SIZES_DIFFER}
+    if is_stated or not is_about_sizes or not (conditions or undecided):
+        return findings, Fit()
+    if verdict_of(findings) is Verdict.BRIDGEABLE:
+        return _with_note(findings, "other sizes may fit without a bridge; none was found"), Fit()
+    return as_unknown(findings, "no size was found that fits, nor a reason why none does"), Fit()
+
+
+def _with_note(findings: Findings, note: str | None) -> Findings:
+    """Return the findings, the first error of them with this note."""
+    if note is None:
+        return findings
+    return change_first_error(findings, lambda error: error.noted(note))
 
 
 def _inputs_differ(first: Contract, other: Contract, call: Call) -> bool:

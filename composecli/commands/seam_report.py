@@ -10,6 +10,7 @@ from composecli.core.contract import Contract, Port, texts_with_relations
 from composecli.core.findings import Finding, Verdict, verdict_of
 from composecli.core.fit import Fit
 from composecli.core.relations import Where
+from composecli.core.rules import Rule, Severity
 
 Findings = tuple[Finding, ...]
 Ports = tuple[Port, ...]
@@ -70,3 +71,16 @@ def port_texts(ports: Ports, where: Where) -> list[PortText]:
     """Return each port as a row shows it, the relations of its dims included."""
     texts = texts_with_relations(ports, where)
     return [(port.name, text) for port, text in zip(ports, texts, strict=True)]
+
+
+def as_unknown(findings: Findings, reason: str) -> Findings:
+    """Return the findings, those about the example as doubts about other sizes."""
+    title = "cannot decide: it fails at the example, and other sizes may fit"
+    undecided = list[Finding]()
+    for finding in findings:
+        known = finding
+        if finding.severity is Severity.ERROR:
+            notes = (f"at the example: {finding.title}", *finding.notes, reason)
+            known = Finding(Rule.SIZES_NOT_KNOWN, title, finding.sides, notes=notes)
+        undecided.append(known)
+    return tuple(undecided)

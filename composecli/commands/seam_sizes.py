@@ -16,7 +16,7 @@ from composecli.commands.seam_fit import (
     with_counterexample,
     without_other_sizes,
 )
-from composecli.commands.seam_report import Findings
+from composecli.commands.seam_report import Findings, as_unknown
 from composecli.commands.size_runs import SizeRuns, Sizes
 from composecli.commands.size_search import SizeSearch, producer_shapes
 from composecli.compose.compare import (
@@ -31,7 +31,6 @@ from composecli.compose.shared_symbols import shared_symbol_findings
 from composecli.compose.wiring import Wiring, wire
 from composecli.core.dims import Shape, admits, fixed_size, unknown_reason
 from composecli.core.findings import (
-    Finding,
     Side,
     Verdict,
     change_first_error,
@@ -215,20 +214,7 @@ def _undecided(
     if _refuses_constant(pairs) or not any(mismatches(rejected)):
         return None
     reason = f"not every size that {seam.edge.producer} gives is known"
-    return _as_unknown(findings, reason)
-
-
-def _as_unknown(findings: Findings, reason: str) -> Findings:
-    """Return the findings, those about the example as doubts about other sizes."""
-    title = "cannot decide: it fails at the example, and other sizes may fit"
-    undecided = list[Finding]()
-    for finding in findings:
-        known = finding
-        if finding.severity is Severity.ERROR:
-            notes = (f"at the example: {finding.title}", *finding.notes, reason)
-            known = Finding(Rule.SIZES_NOT_KNOWN, title, finding.sides, notes=notes)
-        undecided.append(known)
-    return tuple(undecided)
+    return as_unknown(findings, reason)
 
 
 def without_reason(seam: Seam, pairs: PortPairs, sized: SizedSeam) -> Findings:
@@ -242,7 +228,7 @@ def without_reason(seam: Seam, pairs: PortPairs, sized: SizedSeam) -> Findings:
         return findings
     match verdict_of(findings):
         case Verdict.INCOMPATIBLE:
-            return _as_unknown(findings, "no size was found that fits, nor a reason why none does")
+            return as_unknown(findings, "no size was found that fits, nor a reason why none does")
         case Verdict.BRIDGEABLE:
             return _with_note(findings, "other sizes may fit without a bridge; none was found")
     return findings

@@ -92,14 +92,14 @@ def _first_shared(session: Session, parts: OpenedModels, calls: list[Call]) -> S
     """Return the first of these calls that every model accepts, or else the first call."""
     tried = list[SharedCall]()
     for call in dict.fromkeys(calls):
-        shared = _run_each(session, parts, call)
+        shared = run_each(session, parts, call)
         if not shared.refusals:
             return shared
         tried.append(shared)
     return tried[0]
 
 
-def _run_each(session: Session, parts: OpenedModels, call: Call) -> SharedCall:
+def run_each(session: Session, parts: OpenedModels, call: Call) -> SharedCall:
     """Run the same call on every model, and keep results and refusals apart."""
     results = dict[int, Tree]()
     refusals = dict[int, Rejected]()

@@ -99,6 +99,13 @@ class Condition:
         return None
 
     @property
+    def is_never_met(self) -> bool:
+        """Whether no size meets it."""
+        if not symbols(self.expr):
+            return not self.fits({})
+        return self.why_never is not None
+
+    @property
     def why_never(self) -> str | None:
         """Why no size meets it: `7*H*W is never 1024`; None if one may."""
         if not symbols(self.expr):
