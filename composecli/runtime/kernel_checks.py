@@ -178,17 +178,53 @@ def check_packed(given: Arguments) -> None:
     require(bool((sizes.diff() <= 0).all()), int(sizes.sum()) == len(data))
 
 
+def check_recurrent(given: Arguments) -> None:
+    """Check that there are parameters and a state for each layer `(L, N, H)` of a network."""
+    require = _Requirements("layers")
+    layers = given["num_layers"]
+    if given["bidirectional"]:
+        layers *= 2
+    require(0 < layers < MAX_SIZE)
+    states, parameters = given["hx"], 2
+    if given["has_biases"]:
+        parameters = 4
+    counts = [layers * parameters]
+    if not isinstance(states, Tensor):
+        # An LSTM may project its output, and has two states.
+        counts.append(layers * (parameters + 1))
+        require(len(states) == 2)
+    require(len(given["params"]) in counts)
+    require(*(state.dim() == 3 and state.shape[0] == layers for state in _as_list(states)))
+
+
+def _as_list(states: Any) -> list[Tensor]:
+    if isinstance(states, Tensor):
+        return [states]
+    return [*states]
+
+
+def check_noise(given: Arguments) -> None:
+    """Check that `rrelu` has a number of noise, and room in its result, for each of its input."""
+    if not given["training"]:
+        return
+    require = _Requirements("noise")
+    tensor = given["self"]
+    for name in ("self", "noise", "out"):
+        other = given.get(name)
+        if other is not None:
+            elements = other.untyped_storage().nbytes() // other.itemsize
+            require(other.numel() == tensor.numel())
+            require(other.storage_offset() + other.numel() <= elements)
+
+
 def check_packed_layer(given: Arguments) -> None:
     """Check that a recurrent layer has a state for each sequence of its packed input."""
     check_packed(given)
+    check_recurrent(given)
     require = _Requirements("a state")
-    states = given["hx"]
-    if isinstance(states, Tensor):
-        states = [states]
     first = int(given["batch_sizes"][0])
     require(given["data"].dim() == 2)
-    for state in states:
-        require(state.dim() == 3 and state.shape[1] == first)
+    require(*(state.shape[1] == first for state in _as_list(given["hx"])))
 
 
 def check_layer(given: Arguments) -> None:

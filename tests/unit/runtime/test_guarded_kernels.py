@@ -38,12 +38,18 @@ TABLE = torch.ones(5, 3)
 SCORES = torch.zeros(4, 2, 5).log_softmax(2)
 LAYER = [torch.ones(16, 3), torch.ones(16, 4), torch.ones(16), torch.ones(16)]
 STATE = torch.ones(1, 2, 4)
+GATES = [torch.ones(12, 4), torch.ones(12, 4), torch.ones(12), torch.ones(12)]
 with warnings.catch_warnings(action="ignore"):
     QUANTIZED = torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.qint8)
 
 SQUARES = torch.eye(3).expand(3, 3, 3, 3).contiguous()
 FITTING: dict[str, Callable[[], Any]] = {
     "_reshape_alias": lambda: ops._reshape_alias(torch.ones(4), [2, 2], [2, 1]),
+    "lstm": lambda: nn.LSTM(3, 4, 2, bidirectional=True)(torch.ones(2, 2, 3))[0],
+    "lstm with a projection": lambda: nn.LSTM(3, 4, proj_size=2, bias=False)(torch.ones(2, 3))[0],
+    "gru": lambda: nn.GRU(3, 4, 2, bias=False)(torch.ones(2, 2, 3))[0],
+    "rnn": lambda: nn.RNN(3, 4)(torch.ones(2, 2, 3))[0],
+    "rrelu": lambda: nn.RReLU()(torch.ones(2, 3, 4, 5).transpose(1, 2)),
     "tril": lambda: torch.tril(torch.ones(2, 1, 3, 3), out=torch.empty(2, 1, 3, 3)),
     "tril of an empty output": lambda: torch.tril(torch.ones(2, 3, 3), out=torch.empty(0)),
     "triu in place": lambda: torch.ones(2, 2, 3, 3).transpose(0, 1).triu_(),
@@ -126,6 +132,19 @@ BEYOND: dict[str, Callable[[], Any]] = {
     "statistics of an observer": lambda: ops.fused_moving_avg_obs_fake_quant(
         X, ints(1), ints(1), *norm(1, 1, 0), ints(0), 0.1, 0, 255, 1, True
     ),
+    "no layers": lambda: ops.lstm.input(
+        torch.ones(2, 1, 3), [STATE, STATE], LAYER, True, -1, 0.0, False, False, False
+    ),
+    "states for one layer of two": lambda: ops.gru.input(
+        torch.ones(2, 2, 4), STATE, [*GATES, *GATES], True, 2, 0.0, False, False, False
+    ),
+    "parameters for one layer of two": lambda: ops.gru.input(
+        torch.ones(2, 2, 4), torch.cat([STATE, STATE]), GATES, True, 2, 0.0, False, False, False
+    ),
+    "noise": lambda: ops.rrelu_with_noise(X, X[:1].clone(), 0.1, 0.3, True),
+    "an output of noise": lambda: ops.rrelu_with_noise.out(
+        X, X.clone(), 0.1, 0.3, True, out=torch.empty(1)
+    ),
     "an output whose matrices lie in another order": lambda: torch.tril(
         SQUARES[:2], out=torch.empty(3, 2, 3, 3).transpose(0, 1)
     ),
@@ -133,6 +152,7 @@ BEYOND: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 @pytest.mark.parametrize("name", FITTING)
 def test_fitting_arguments_give_the_same_result(name: str) -> None:
     torch.manual_seed(0)
