@@ -45,6 +45,7 @@ from composecli.commands.trust import (
 from composecli.completion import (
     complete_device,
     complete_file,
+    complete_format,
     complete_input,
     complete_output,
     complete_rule,
@@ -61,7 +62,14 @@ from composecli.early_signals import asks_for
 from composecli.files.library_policies import LIBRARIES
 from composecli.inference.prober import Budget
 from composecli.report.explain import find_rule, format_rule, list_rules
-from composecli.report.formats import DEFAULT_FORMAT, FORMATS
+from composecli.report.formats import (
+    DEFAULT_FORMAT,
+    FORMATS,
+    Output,
+    complete_outputs,
+    parse_output,
+)
+from composecli.report.report_file import why_not_writable
 from composecli.workers.protocol import Isolation, Training, Worker
 
 if TYPE_CHECKING:
@@ -271,11 +279,13 @@ MAX_SECONDS = click.option(
 NO_CACHE = click.option("--no-cache", is_flag=True, help="Do not read or write the cache.")
 FORMAT = click.option(
     "--format",
-    "form",
-    type=click.Choice(list(FORMATS)),
-    default=DEFAULT_FORMAT,
-    show_default=True,
-    help="A table for people, or JSON as the whole of stdout.",
+    "outputs",
+    type=ParsedType("FORMAT", parse_output),
+    multiple=True,
+    metavar="FORMAT[=FILE]",
+    shell_complete=complete_format,
+    help=f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}: to stdout, or with =FILE to a "
+    f"file. Repeatable.  [default: {DEFAULT_FORMAT}]",
 )
 QUIET = click.option("--quiet", is_flag=True, help="Print only the verdict and the findings.")
 DEBUG = click.option("--debug", is_flag=True, help="Also show tracebacks and what models print.")
@@ -398,7 +408,7 @@ class CommandGroup(click.Group):
             return super().main(words, *more, **named)
         except click.ClickException as error:
             if asks_for(words, "json"):
-                console.print_and_exit(_usage_report(error), "json")
+                console.print_and_exit(_usage_report(error), (Output("json"),))
             _make_harmless(error)
             error.show()
             sys.exit(Rule.USAGE.exit_code)
@@ -558,7 +568,7 @@ def suite_command(suite: str, changed_since: str | None, **values: Any) -> NoRet
     try:
         request = _suite_request(suite, changed_since, values)
     except CouldNotAttempt as failure:
-        console.print_and_exit(ProblemReport(failure.problem), values["form"])
+        console.print_and_exit(ProblemReport(failure.problem), _outputs(values, (suite,)))
 
     def work(worker: Worker, progress: Callable[[str], None]) -> Report:
         from composecli.commands.suite import run_suite
@@ -774,7 +784,7 @@ def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
     runs_own_code = bool(values["imports"]) or _has_factory(models)
     trusts_nothing = not values["trusts"] and not runs_own_code
     return OutputOptions(
-        values["form"],
+        _outputs(values, models),
         values["quiet"],
         values["debug"],
         values["timeout"],
@@ -782,6 +792,33 @@ def _output_options(values: Values, models: tuple[str, ...]) -> OutputOptions:
         models=models,
         use_cache=not values["no_cache"] and not values["imports"] and not values["libraries"],
     )
+
+
+def _outputs(values: Values, models: tuple[str, ...]) -> tuple[Output, ...]:
+    """Return where the report goes, and in which formats.
+
+    Raises:
+        click.UsageError: if two reports go to one place, or one cannot go to its file.
+    """
+    try:
+        outputs = complete_outputs(_parsed_values(values["outputs"]))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    files = [*models, *filter(None, [values.get("output"), values.get("contract_file")])]
+    for output in outputs:
+        if output.path is None:
+            continue
+        reason = why_not_writable(output.path)
+        if any(_is_same_file(output.path, file) for file in files):
+            reason = "it is a file of this command"
+        if reason is not None:
+            raise click.UsageError(f"no report can be written to {output.path}: {reason}")
+    return outputs
+
+
+def _is_same_file(path: str, other: str) -> bool:
+    """Return whether two paths lead to the same file, which need not exist."""
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _has_factory(models: tuple[str, ...]) -> bool:

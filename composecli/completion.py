@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from composecli.core.contract import Contract
 from composecli.core.pytree import port_name
 from composecli.core.rules import Rule
+from composecli.report.formats import FORMATS
 
 MAX_SECONDS = 0.6
 DEVICES = ("cpu", "cuda", "cuda:0", "meta")
@@ -46,6 +47,20 @@ def complete_rule(_context: click.Context, _parameter: click.Parameter, text: st
 def complete_device(_context: click.Context, _parameter: click.Parameter, text: str) -> Items:
     """Complete the name of a device."""
     return [CompletionItem(device) for device in DEVICES if device.startswith(text)]
+
+
+def complete_format(_context: click.Context, _parameter: click.Parameter, text: str) -> Items:
+    """Complete a format, or the file behind it: `junit=reports/`."""
+    form, sign, path = text.partition("=")
+    if not sign:
+        return [CompletionItem(name) for name in FORMATS if name.startswith(text)]
+    folder, _, start = path.rpartition("/")
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except OSError:
+        return Items()
+    found = (os.path.join(folder, name) for name in names if name.startswith(start))
+    return [CompletionItem(f"{form}={name}") for name in found]
 
 
 def complete_output(context: click.Context, _parameter: click.Parameter, text: str) -> Items:

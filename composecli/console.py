@@ -19,7 +19,8 @@ from composecli import early_signals, streams
 from composecli.commands.results import JoinReport, ProblemReport, Report
 from composecli.core.errors import CouldNotAttempt, Problem, Terminated, system_problem
 from composecli.core.rules import Rule
-from composecli.report.formats import FORMATS
+from composecli.report.formats import DEFAULT_FORMAT, Format, Output
+from composecli.report.report_file import write_report
 from composecli.workers.isolation import isolation_warning
 from composecli.workers.protocol import Worker
 
@@ -30,13 +31,13 @@ SECONDS_BETWEEN_DRAWINGS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How a command runs and prints.
+    """How a command runs and prints: one of the `outputs` goes to stdout.
 
     `untrusted`: the command trusts none of the files that it opens. `use_cache`: reuse cached
     results for `models`. `workers`: the number of workers to start.
     """
 
-    format: str
+    outputs: tuple[Output, ...]
     quiet: bool
     debug: bool
     timeout: float
@@ -62,7 +63,7 @@ def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = N
 
     `start_worker` starts one worker; by default, a child process.
     """
-    is_for_people = FORMATS[options.format].is_for_people
+    is_for_people = _printed(options.outputs).format.is_for_people
     is_shown = sys.stderr.isatty() and not options.quiet and is_for_people
     progress = ProgressLine(is_shown=is_shown)
     worker = None
@@ -82,7 +83,7 @@ def run(work: Work, options: OutputOptions, start_worker: StartWorker | None = N
         progress.clear()
         if worker is not None:
             worker.close()
-    print_and_exit(report, options.format, quiet=options.quiet)
+    print_and_exit(report, options.outputs, quiet=options.quiet)
 
 
 def _handle_signals() -> None:
@@ -92,19 +93,49 @@ def _handle_signals() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-def print_and_exit(report: Report, form: str, *, quiet: bool = False) -> NoReturn:
-    """Print a report and exit with its exit code, or with that of not being able to print it."""
+def print_and_exit(
+    report: Report, outputs: tuple[Output, ...] = (), *, quiet: bool = False
+) -> NoReturn:
+    """Print a report, and write it to files; exit with its exit code, or that of not being able to.
+
+    Without outputs, the table is printed.
+    """
     _warn_of_isolation(report)
-    failure = _print(report, form, quiet=quiet)
+    problem = _write_files(report, outputs, quiet=quiet)
+    failure = _print(report, _printed(outputs), quiet=quiet)
     code = report.exit_code
     if failure is not None:
         problem = could_not_print(failure)
+    if problem is not None:
         if isinstance(report, JoinReport) and report.written is not None:
             note = f"{report.written.path} was written and verified"
             problem = replace(problem, notes=(note,))
         sys.stderr.write(f"{problem}\n")
         code = problem.rule.exit_code
     sys.exit(code)
+
+
+def _printed(outputs: tuple[Output, ...]) -> Output:
+    """Return the output that goes to stdout."""
+    for output in outputs:
+        if output.path is None:
+            return output
+    return Output(DEFAULT_FORMAT)
+
+
+def _write_files(report: Report, outputs: tuple[Output, ...], *, quiet: bool) -> Problem | None:
+    """Write the report to each file; return the problem of the first that cannot be written."""
+    problem = None
+    for output in outputs:
+        if output.path is None:
+            continue
+        render = partial(output.format.render, report, quiet=quiet)
+        try:
+            write_report(output.path, render)
+        except OSError as error:
+            title = f"the {output.form} report could not be written: {error.strerror or error}"
+            problem = problem or Problem(Rule.COULD_NOT_PRINT, title, output.path)
+    return problem
 
 
 def _warn_of_isolation(report: Report) -> None:
@@ -191,10 +222,10 @@ def _report_bug(error: Exception, *, debug: bool) -> ProblemReport:
     return ProblemReport(problem)
 
 
-def _print(report: Report, form: str, *, quiet: bool) -> OSError | None:
+def _print(report: Report, output: Output, *, quiet: bool) -> OSError | None:
     """Print the report; return why it could not be printed. A reader may close the pipe early."""
     try:
-        _render(report, form, quiet=quiet)
+        _render(report, output.format, quiet=quiet)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout again when it exits, which must not fail.
@@ -205,12 +236,11 @@ def _print(report: Report, form: str, *, quiet: bool) -> OSError | None:
     return None
 
 
-def _render(report: Report, form: str, *, quiet: bool) -> None:
+def _render(report: Report, output_format: Format, *, quiet: bool) -> None:
     """Render the report; problems for people go to stderr, everything else to stdout."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    output_format = FORMATS[form]
     if not output_format.is_for_people or not isinstance(report, ProblemReport):
         output_format.render(report, sys.stdout, quiet=quiet)
     elif report.problem.rule in (Rule.INTERRUPTED, Rule.TERMINATED):

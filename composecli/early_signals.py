@@ -51,8 +51,7 @@ def is_handled(number: signal.Signals) -> bool:
 
 
 def asks_for(words: list[str], form: str) -> bool:
-    """Return whether a command line, which may be wrong, has `--format` with this value."""
-    value = ""
+    """Return whether a command line, which may be wrong, has a `--format` with this value."""
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         if word == "--":
             break
@@ -60,7 +59,11 @@ def asks_for(words: list[str], form: str) -> bool:
             value = following
         elif word.startswith("--format="):
             value = word.removeprefix("--format=")
-    return value == form
+        else:
+            continue
+        if value == form:
+            return True
+    return False
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:

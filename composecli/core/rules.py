@@ -453,6 +453,17 @@ class Rule(StrEnum):
             "produces it, so the joined file has it as a constant, and no input for it."
         ),
     )
+    # CC8xx: the items of suites.
+    NOT_AS_EXPECTED = (
+        "CC801",
+        "not-as-expected",
+        Severity.ERROR,
+        (
+            "An item of a suite found something else than the suite expects: another verdict, or "
+            "another contract. If what it found is right, change what the item expects."
+        ),
+    )
+
     # CC9xx: problems that keep a command from answering.
     NO_SUCH_FILE = (
         "CC901",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -15,10 +16,13 @@ class Format:
 
     `module` is the module of this package whose `render` writes it. It is imported when a report is
     rendered, because the table needs rich. `is_for_people`: progress and problems go to stderr.
+    `library` is what it needs, and `extra` the extra of composecli that installs that.
     """
 
     module: str
     is_for_people: bool = False
+    library: str = ""
+    extra: str = ""
 
     def render(self, report: Report, file: IO[str], *, quiet: bool = False) -> None:
         """Write a report; if `quiet`, only its essential part."""
@@ -29,5 +33,58 @@ class Format:
 FORMATS = {
     "table": Format("table", is_for_people=True),
     "json": Format("json_v1"),
+    "junit": Format("junit", library="junitparser", extra="junit"),
+    "sarif": Format("sarif"),
+    "github": Format("github"),
+    "gitlab": Format("gitlab"),
+    "markdown": Format("markdown"),
 }
 DEFAULT_FORMAT = "table"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A format, and the file that the report is written to; None for stdout."""
+
+    form: str
+    path: str | None = None
+
+    @property
+    def format(self) -> Format:
+        """What writes it."""
+        return FORMATS[self.form]
+
+
+def parse_output(text: str) -> Output:
+    """Parse `json`, or `junit=report.xml`.
+
+    Raises:
+        ValueError: if there is no such format, or its library is not installed.
+    """
+    form, sign, path = text.partition("=")
+    if form not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ValueError(f"{form!r} is not one of {known}")
+    if sign and not path:
+        raise ValueError(f"{text} names no file: {form}=FILE")
+    format = FORMATS[form]
+    if format.library and importlib.util.find_spec(format.library) is None:
+        raise ValueError(f"{form} needs {format.library}: pip install 'composecli[{format.extra}]'")
+    return Output(form, path or None)
+
+
+def complete_outputs(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+    """Return the outputs, with the table on stdout if there is none of them.
+
+    Raises:
+        ValueError: if two of them go to stdout, or to the same file.
+    """
+    paths = [output.path for output in outputs]
+    for path in paths:
+        if paths.count(path) > 1:
+            place = path or "stdout"
+            help = "" if path else "; write the others to files: junit=report.xml"
+            raise ValueError(f"two reports cannot both be written to {place}{help}")
+    if None in paths:
+        return outputs
+    return (Output(DEFAULT_FORMAT), *outputs)

@@ -14,6 +14,7 @@ from composecli.commands.results import ProblemReport, Report
 from composecli.console import OutputOptions, Work, run
 from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.rules import Rule
+from composecli.report.formats import Output
 from composecli.workers.protocol import R, Request, Worker
 from tests.schema import parse_report
 
@@ -37,7 +38,7 @@ class IdleWorker:
 
 def output_options(*, format: str = "table", debug: bool = False) -> OutputOptions:
     return OutputOptions(
-        format, quiet=False, debug=debug, timeout=30, untrusted=True, use_cache=False
+        (Output(format),), quiet=False, debug=debug, timeout=30, untrusted=True, use_cache=False
     )
 
 
@@ -105,6 +106,7 @@ def test_ctrl_c_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
 SIGTERM_DURING_WORK = """
 import os, signal
 from composecli.console import OutputOptions, run
+from composecli.report.formats import Output
 
 class Worker:
     parallelism = 1
@@ -114,7 +116,8 @@ class Worker:
 def work(worker, tell):
     os.kill(os.getpid(), signal.SIGTERM)
 
-run(work, OutputOptions("table", False, False, 30, True, use_cache=False), lambda _: Worker())
+options = OutputOptions((Output("table"),), False, False, 30, True, use_cache=False)
+run(work, options, lambda _: Worker())
 """
 
 
@@ -127,6 +130,7 @@ def test_sigterm_closes_the_worker() -> None:
 BROKEN_PIPE = """
 from composecli.commands.results import ProblemReport
 from composecli.console import OutputOptions, run
+from composecli.report.formats import Output
 from composecli.core.errors import Problem
 from composecli.core.rules import Rule
 
@@ -135,7 +139,7 @@ class Worker:
         pass
 
 report = ProblemReport(Problem(Rule.COULD_NOT_LOAD, "the file is damaged"))
-options = OutputOptions("json", False, False, 30, True, use_cache=False)
+options = OutputOptions((Output("json"),), False, False, 30, True, use_cache=False)
 run(lambda *_: report, options, lambda _: Worker())
 """
 
