@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -579,6 +579,7 @@ def suite_command(suite: str, changed_since: str | None, **values: Any) -> NoRet
     if not request.options.device.startswith("cuda"):
         workers = pool_size(len(request.models))
     output = _output_options(values, request.models)
+    _outputs(values, (suite, *request.models, *request.files))
     # A factory of the file runs only if the file is trusted.
     trusts_nothing = not values["trusts"] and not values["imports"]
     _run_command(work, replace(output, untrusted=trusts_nothing, workers=workers))
@@ -804,7 +805,7 @@ def _outputs(values: Values, models: tuple[str, ...]) -> tuple[Output, ...]:
         outputs = complete_outputs(_parsed_values(values["outputs"]))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    files = [*models, *filter(None, [values.get("output"), values.get("contract_file")])]
+    files = list(_files_of(values, models))
     for output in outputs:
         if output.path is None:
             continue
@@ -814,6 +815,19 @@ def _outputs(values: Values, models: tuple[str, ...]) -> tuple[Output, ...]:
         if reason is not None:
             raise click.UsageError(f"no report can be written to {output.path}: {reason}")
     return outputs
+
+
+def _files_of(values: Values, models: tuple[str, ...]) -> Iterator[str]:
+    """Yield the files that a command reads or writes, which no report may replace."""
+    for model in models:
+        reference = locate(model)
+        if isinstance(reference, FactoryReference):
+            yield reference.module
+        if reference.path is not None:
+            yield reference.path
+    for given in values.get("inputs", ()):
+        yield given.text.rpartition("@")[2]
+    yield from filter(None, (values.get("output"), values.get("contract_file")))
 
 
 def _is_same_file(path: str, other: str) -> bool:

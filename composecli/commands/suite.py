@@ -5,13 +5,14 @@ An item that cannot be attempted is a row of the report, and the others go on.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from composecli.commands.changed_files import changes_since
 from composecli.commands.progress import Progress, silent
 from composecli.commands.requests import Options
 from composecli.commands.results import ItemReport, ItemStatus, SuiteReport
-from composecli.commands.suite_items import PlannedItem, plan_items
+from composecli.commands.suite_items import PlannedItem, in_folder, plan_items
 from composecli.commands.suite_options import suite_options
 from composecli.commands.suite_plan import read_plan
 from composecli.commands.suite_run import SuiteRun
@@ -37,6 +38,13 @@ class SuiteRequest:
     def models(self) -> tuple[str, ...]:
         """The MODEL arguments of all items, each of them once."""
         return tuple(dict.fromkeys(model for item in self.items for model in item.models))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files with expected contracts."""
+        folder = os.path.dirname(self.suite.path)
+        names = (item.contract_file for item in self.suite.items)
+        return tuple(in_folder(name, folder) for name in names if name is not None)
 
 
 def plan_suite(path: str, options: Options, changed_since: str | None = None) -> SuiteRequest:

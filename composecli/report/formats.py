@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -79,12 +80,13 @@ def complete_outputs(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
     Raises:
         ValueError: if two of them go to stdout, or to the same file.
     """
-    paths = [output.path for output in outputs]
-    for path in paths:
-        if paths.count(path) > 1:
-            place = path or "stdout"
-            help = "" if path else "; write the others to files: junit=report.xml"
-            raise ValueError(f"two reports cannot both be written to {place}{help}")
-    if None in paths:
+    places = set[str]()
+    for output in outputs:
+        place = "" if output.path is None else os.path.realpath(output.path)
+        if place in places:
+            shown = output.path or "stdout; write the others to files: junit=report.xml"
+            raise ValueError(f"two reports cannot both be written to {shown}")
+        places.add(place)
+    if "" in places:
         return outputs
     return (Output(DEFAULT_FORMAT), *outputs)

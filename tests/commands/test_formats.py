@@ -175,6 +175,31 @@ def test_a_place_that_no_report_can_go_to_is_a_usage_error(
 
 
 @pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("suite", "suite.toml"), "suite.toml"),
+        (("suite", "suite.toml"), "a.pt"),
+        (("check", "net.py:Net@w.pt"), "net.py"),
+        (("check", "net.py:Net@w.pt"), "w.pt"),
+        (("inspect", "a.pt", "--input", "@sample.pt"), "sample.pt"),
+        (("inspect", "a.pt", "--write-contract", "a.json"), "a.json"),
+        (("join", "a.pt", "b.pt", "-o", "both.pt"), "both.pt"),
+    ],
+)
+def test_no_report_replaces_a_file_of_its_command(
+    composecli: Composecli, here: Path, words: tuple[str, ...], name: str
+) -> None:
+    for path in ("net.py", "w.pt", "sample.pt"):
+        Path(path).write_text("kept")
+    before = Path(name).read_bytes() if Path(name).exists() else None
+    ran = composecli(*words, "--format", f"json={name}")
+    assert ran.code == 2
+    assert "it is a file of this command" in ran.err
+    after = Path(name).read_bytes() if Path(name).exists() else None
+    assert before == after
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("--format", "junit", "--format", "sarif"),
