@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from dataclasses import dataclass
 from typing import IO, Any
@@ -69,9 +68,16 @@ def parse_output(text: str) -> Output:
     if sign and not path:
         raise ValueError(f"{text} names no file: {form}=FILE")
     format = FORMATS[form]
-    if format.library and importlib.util.find_spec(format.library) is None:
+    if format.library and not _is_installed(format.library):
         raise ValueError(f"{form} needs {format.library}: pip install 'composecli[{format.extra}]'")
     return Output(form, path or None)
+
+
+def _is_installed(library: str) -> bool:
+    """Return whether a library can be imported."""
+    from importlib.util import find_spec
+
+    return find_spec(library) is not None
 
 
 def complete_outputs(outputs: tuple[Output, ...]) -> tuple[Output, ...]:

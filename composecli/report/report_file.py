@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from typing import IO
 
@@ -21,6 +20,9 @@ def write_report(path: str, render: Render) -> None:
         with open(path, "w", encoding="utf-8", errors="replace") as file:
             render(file)
         return
+    # Help should come at once, and needs none.
+    import tempfile
+
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
     descriptor, temporary = tempfile.mkstemp(prefix=".composecli-", dir=folder)
