@@ -58,6 +58,7 @@ from composecli.core.errors import CouldNotAttempt, Problem
 from composecli.core.input_spec import parse_input
 from composecli.core.model_ref import FactoryReference
 from composecli.core.rules import Rule, Severity
+from composecli.defaults import read_defaults
 from composecli.early_signals import asks_for
 from composecli.files.library_policies import LIBRARIES
 from composecli.inference.prober import Budget
@@ -75,6 +76,8 @@ from composecli.workers.protocol import Isolation, Training, Worker
 if TYPE_CHECKING:
     from composecli.commands.suite import SuiteRequest
 
+# The commands whose options have defaults in the environment or in pyproject.toml.
+WITH_DEFAULTS = ("check", "join", "inspect", "suite")
 # A glob may name any number of files; each of them is loaded and run.
 MAX_MODELS = 1000
 EXIT_CODES = """\b
@@ -305,8 +308,8 @@ DIM = click.option(
     help="In parallel: the axis for cat and stack.",
 )
 STRICT = click.option(
-    "--strict",
-    is_flag=True,
+    "--strict/--no-strict",
+    default=False,
     help="Require a fit at every size that the first model accepts, not only under a condition.",
 )
 FAIL_ON = click.option(
@@ -405,6 +408,8 @@ class CommandGroup(click.Group):
         named["standalone_mode"] = False
         try:
             _refuse_options_that_are_files(words)
+            if words and words[0] in WITH_DEFAULTS and not {"-h", "--help"} & set(words):
+                named["default_map"] = {words[0]: _defaults()}
             return super().main(words, *more, **named)
         except click.ClickException as error:
             if asks_for(words, "json"):
@@ -412,6 +417,18 @@ class CommandGroup(click.Group):
             _make_harmless(error)
             error.show()
             sys.exit(Rule.USAGE.exit_code)
+
+
+def _defaults() -> Values:
+    """Return the defaults of options from the environment and from pyproject.toml.
+
+    Raises:
+        click.UsageError: if they have a mistake.
+    """
+    try:
+        return read_defaults(os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _refuse_options_that_are_files(words: list[str]) -> None:

@@ -232,3 +232,15 @@ def test_fingerprints_stay_when_numbers_change(composecli: Composecli, here: Pat
         ran = composecli("check", "a.pt", "changing.pt", "--format", "gitlab", "--no-cache")
         prints.append([issue["fingerprint"] for issue in json.loads(ran.out)])
     assert prints[0] == prints[1] != []
+
+
+def test_the_command_line_wins_over_the_project(composecli: Composecli, here: Path) -> None:
+    project = Path("pyproject.toml")
+    project.write_text('[tool.composecli]\nformat = "json"\nstrict = true\n')
+    words = ("check", "a.pt", "b.pt")
+    assert composecli(*words).json["strict"] is True
+    assert composecli(*words, "--no-strict").json["strict"] is False
+    assert "(every size required)" in composecli(*words, "--format", "table").out
+    project.write_text("[tool.composecli]\nstrickt = true\n")
+    ran = composecli(*words)
+    assert (ran.code, "nearest key is 'strict'" in ran.err) == (2, True)
