@@ -168,7 +168,7 @@ def test_usage_errors_are_json_if_json_was_asked_for(here: Path, words: str) -> 
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [("check --format json --format table", 2), ("check -- --format json", 3)],
+    [("check --format table", 2), ("check -- --format json", 3)],
 )
 def test_usage_errors_of_a_table_are_text(here: Path, words: str, code: int) -> None:
     ran = shell(f"composecli {words}")
